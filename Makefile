@@ -1,0 +1,88 @@
+# Interpreters to try, in order. Override with e.g. `make install PYTHON=/path/to/python3.11`.
+PYTHON ?= python3.11 python3.10 python3
+# Where the demo keeps its results; a second `make demo` resumes what it finds there.
+WORKDIR ?= demo_run
+# Passed on to pytest, e.g. PYTEST_ARGS="-n 4" or PYTEST_ARGS="-m slow".
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+# Keeps TensorFlow's start-up messages out of the output of the tests and the demo.
+TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_CPP_MIN_LOG_LEVEL
+
+# Two pips at once in one environment damage it.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install test lint demo demo-clean clean distclean
+
+help:
+	@echo 'make install     install amc_tf into $(VENV), editable'
+	@echo 'make test        lint, type check and test'
+	@echo 'make lint        lint and type check alone'
+	@echo 'make demo        compress a small MNIST model; results in WORKDIR ($(WORKDIR))'
+	@echo 'make demo-clean  remove WORKDIR, so that the next demo starts afresh'
+	@echo 'make clean       remove caches and build outputs'
+	@echo 'make distclean   clean, and remove $(VENV) too'
+
+install: $(VENV)/.installed
+
+test: lint
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyrefly check --python-interpreter-path $(PY)
+
+demo: $(VENV)/.installed-demo
+	$(PY) -m amc_tf.run_compress --config=configs/mnist.py --workdir='$(WORKDIR)'
+
+demo-clean:
+	rm -rf -- '$(WORKDIR)'
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path './$(VENV)' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# The environment. Importing ensurepip finds the interpreters of distributions that package venv
+# apart; a launcher that resolves on PATH but cannot start fails the same way. What an interrupted
+# run left behind is rebuilt, a working environment is kept.
+$(VENV)/.created:
+	@check='import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))'; \
+	if $(PY) -c "$$check" 2>/dev/null && $(PY) -m pip --version >/dev/null 2>&1; then exit 0; fi; \
+	for python in $(PYTHON); do \
+	    if "$$python" -c "$$check" 2>/dev/null; then \
+	        echo "Creating $(VENV) with $$python"; \
+	        exec "$$python" -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo 'error: no Python 3.10 or 3.11 with the venv module found (tried: $(PYTHON)).' >&2; \
+	echo 'Install one, e.g. `apt install python3.11 python3.11-venv` or `pyenv install 3.11`,' >&2; \
+	echo 'and put it on PATH, or name it: make PYTHON=/path/to/python3.11 ...' >&2; \
+	exit 1
+	@# The pins were settled with a current pip; these Pythons bundle a pip 23.
+	$(PIP) install 'pip>=24'
+	@touch $@
+
+# Each extra includes the package itself. pip takes the installed package out before it puts the new
+# one in, so all stamps are held back meanwhile: an interrupted installation leaves none. They come
+# back with their old times, so that tests and demo in turn do not reinstall each other.
+define pip_install
+@mkdir -p $(VENV)/.held; mv -f $(VENV)/.installed* $(VENV)/.held 2>/dev/null || true
+$(PIP) install -e '$(1)'
+@mv -f $(VENV)/.held/.installed* $(VENV) 2>/dev/null || true
+@touch $(VENV)/.installed $@
+endef
+
+$(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml
+	$(call pip_install,.)
+
+$(VENV)/.installed-%: $(VENV)/.created setup.py pyproject.toml
+	$(call pip_install,.[$*])

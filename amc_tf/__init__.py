@@ -1,0 +1,39 @@
+"""AMC: reinforcement-learned channel pruning of Keras models for TFLite.
+
+Names are loaded on first use: the agent's process imports this package without
+Keras 3, and `--help` should not wait for TensorFlow.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AmcError": "amc_tf.errors",
+    "Budget": "amc_tf.env",
+    "DdpgSettings": "amc_tf.agent.settings",
+    "ExportSettings": "amc_tf.export",
+    "FineTuneSettings": "amc_tf.finetune",
+    "PruningPlan": "amc_tf.plan",
+    "SearchSettings": "amc_tf.search",
+    "Task": "amc_tf.task",
+    "analyze": "amc_tf.channels",
+    "compress": "amc_tf.pipeline",
+    "export_tflite": "amc_tf.export",
+    "fine_tune": "amc_tf.finetune",
+    "macs": "amc_tf.costs",
+    "mask": "amc_tf.surgery",
+    "params": "amc_tf.costs",
+    "rebuild": "amc_tf.surgery",
+    "search_plan": "amc_tf.search",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'amc_tf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

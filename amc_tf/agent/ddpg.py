@@ -1,0 +1,263 @@
+"""DDPG with AMC's exploration and baseline, built of TF-Agents' parts.
+
+Imported only by the agent's own process (`amc_tf.agent.worker`): TF-Agents needs Keras 2 in the
+place of `tf.keras`, and the user's process keeps Keras 3.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.agents.ddpg import actor_network, critic_network, ddpg_agent
+from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from amc_tf.agent import exploration
+from amc_tf.agent.settings import DdpgSettings
+
+# Features are quotients of counts: rounding may carry one a little over its range.
+_FEATURE_SLACK = 1e-3
+
+
+class Replayed(NamedTuple):
+    """One transition as the replay keeps it, flat, without the unused half of two time steps.
+
+    Attributes:
+        state: float32 [num_features].
+        action: float32 [1], as executed.
+        reward: float32 [], the whole episode's reward, without the baseline.
+        next_state: float32 [num_features]; of no effect where discount is 0.
+        discount: float32 [], 0 for the last transition of an episode and 1 for all others.
+    """
+
+    state: tf.Tensor
+    action: tf.Tensor
+    reward: tf.Tensor
+    next_state: tf.Tensor
+    discount: tf.Tensor
+
+
+class DdpgLearner:
+    """Proposes actions and learns from finished episodes (paper, section 3).
+
+    The critic learns `y = r - b + gamma * Q'(s', mu'(s'))`: r is the episode's final reward, on
+    every one of its transitions; b the moving average of earlier episodes' rewards, subtracted
+    when a transition is sampled, so that old transitions are judged by today's baseline.
+
+    While warming up, actions are drawn around the untrained actor's and nothing is learned, as in
+    the authors' released code. Afterwards each episode's end brings `updates_per_step` updates for
+    each of its transitions, once the replay holds a batch.
+
+    Args:
+        settings: of the agent.
+        num_features: length of a state.
+        seed: of weights, exploration and replay, in [0, 2**32). Same seed, states and rewards:
+            same actions, bit by bit, where TensorFlow runs its operations deterministically.
+
+    Raises:
+        ValueError: if num_features or seed is out of range.
+    """
+
+    def __init__(self, settings: DdpgSettings, num_features: int, seed: int) -> None:
+        if num_features < 1:
+            raise ValueError(f"Expected at least one feature, received {num_features}.")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"Expected a seed in [0, 2**32), received {seed}.")
+        tf.keras.utils.set_random_seed(seed)
+        self._random = np.random.default_rng(seed)
+        self._settings = settings
+        self._num_features = num_features
+        self._states: list[np.ndarray] = []
+        self._episode = 0
+        self._baseline: float | None = None
+
+        observation = tensor_spec.TensorSpec([num_features], tf.float32, "state")
+        # TF-Agents' actor ends in a tanh scaled to the action's range: (1 + tanh(x)) / 2 is
+        # sigmoid(2 x), so on [0, 1] this is the paper's sigmoid.
+        action = tensor_spec.BoundedTensorSpec([1], tf.float32, 0.0, 1.0, "action")
+        actor = actor_network.ActorNetwork(
+            observation, action, fc_layer_params=settings.hidden_units
+        )
+        critic = critic_network.CriticNetwork(
+            (observation, action),
+            observation_fc_layer_params=settings.hidden_units[:1],
+            joint_fc_layer_params=settings.hidden_units[1:],
+        )
+        actor_optimizer = tf.keras.optimizers.Adam(settings.actor_learning_rate)
+        critic_optimizer = tf.keras.optimizers.Adam(settings.critic_learning_rate)
+        self.agent = ddpg_agent.DdpgAgent(
+            ts.time_step_spec(observation),
+            action,
+            actor_network=actor,
+            critic_network=critic,
+            actor_optimizer=actor_optimizer,
+            critic_optimizer=critic_optimizer,
+            target_update_tau=settings.target_update_tau,
+            td_errors_loss_fn=common.element_wise_squared_loss,
+            gamma=settings.gamma,
+            train_step_counter=tf.Variable(0, dtype=tf.int64),
+        )
+        self.agent.initialize()
+        # Compiled training must find the optimizers' variables made.
+        actor_optimizer.build(actor.trainable_variables)
+        critic_optimizer.build(critic.trainable_variables)
+        self._actor = actor
+        self._replay = tf_uniform_replay_buffer.TFUniformReplayBuffer(
+            Replayed(
+                state=observation,
+                action=tensor_spec.TensorSpec([1], tf.float32, "action"),
+                reward=tensor_spec.TensorSpec([], tf.float32, "reward"),
+                next_state=tensor_spec.TensorSpec([num_features], tf.float32, "next_state"),
+                discount=tensor_spec.TensorSpec([], tf.float32, "discount"),
+            ),
+            batch_size=1,
+            max_length=settings.replay_capacity,
+        )
+        # Traced now, while the user's process is still busy with the dense network.
+        states = tf.TensorSpec([None, num_features], tf.float32)
+        scalars = tf.TensorSpec([None], tf.float32)
+        scalar = tf.TensorSpec([], tf.float32)
+        count = tf.TensorSpec([], tf.int32)
+        self._mean_action = tf.function(self._mean_action).get_concrete_function(
+            tf.TensorSpec([num_features], tf.float32)
+        )
+        self._store = tf.function(self._store).get_concrete_function(states, scalars, scalar)
+        self._train = tf.function(self._train).get_concrete_function(count, scalar)
+
+    def act(self, state: np.ndarray) -> float:
+        """Draws an action around the actor's own.
+
+        Args:
+            state: float32 [num_features], each feature in [0, 1].
+
+        Returns:
+            The action, in [0, 1].
+
+        Raises:
+            ValueError: if the state has another shape, is not finite or not within [0, 1].
+        """
+        state = np.asarray(state, np.float32)
+        if state.shape != (self._num_features,):
+            raise ValueError(
+                f"Expected a state of shape ({self._num_features},), received {state.shape}."
+            )
+        # Written so that NaN fails it as well.
+        if not (np.all(state >= -_FEATURE_SLACK) and np.all(state <= 1.0 + _FEATURE_SLACK)):
+            raise ValueError(
+                f"Expected features in [0, 1], received {state.tolist()}; scale them by their "
+                "largest value over the network."
+            )
+        mean = float(self._mean_action(tf.constant(state)))
+        self._states.append(state)
+        return exploration.truncated_normal(
+            self._random, mean, self._settings.sigma_at(self._episode)
+        )
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Ends the episode: remembers its transitions and, after the warm-up, learns.
+
+        Args:
+            actions: the actions really executed, in [0, 1], one for each state since the last
+                episode's end.
+            reward: the episode's reward.
+
+        Returns:
+            `sigma`: of this episode's exploration. `baseline`: b, as used for this episode's
+            updates. `actor_loss`, `critic_loss`: means over these updates, NaN if there were none.
+
+        Raises:
+            ValueError: if actions are missing, too many or out of range, or reward is not finite.
+        """
+        executed = np.asarray(actions, np.float32)
+        if executed.shape != (len(self._states),) or not self._states:
+            raise ValueError(
+                f"Expected one action for each call of act, {len(self._states)} and at least one "
+                f"in this episode; received an array of shape {executed.shape}."
+            )
+        if not np.all((executed >= 0.0) & (executed <= 1.0)):
+            raise ValueError(f"Expected actions in [0, 1], received {executed.tolist()}.")
+        if not math.isfinite(reward):
+            raise ValueError(f"Expected a finite reward, received {reward}.")
+
+        settings = self._settings
+        # The very first episode has no earlier rewards; its own tells as little as can be.
+        baseline = reward if self._baseline is None else self._baseline
+        self._store(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
+        losses = math.nan, math.nan
+        warm = self._episode >= settings.warmup_episodes
+        if warm and int(self._replay.num_frames()) >= settings.batch_size:
+            updates = tf.constant(len(executed) * settings.updates_per_step)
+            losses = tuple(float(loss) for loss in self._train(updates, _scalar(baseline)))
+        diagnostics = {
+            "sigma": settings.sigma_at(self._episode),
+            "baseline": baseline,
+            "actor_loss": losses[0],
+            "critic_loss": losses[1],
+        }
+        self._baseline = (
+            settings.baseline_decay * baseline + (1.0 - settings.baseline_decay) * reward
+        )
+        self._episode += 1
+        self._states.clear()
+        return diagnostics
+
+    def sample(self, baseline: tf.Tensor) -> trajectory.Transition:
+        """Draws a batch of the replay, uniformly, as TF-Agents trains on it.
+
+        Args:
+            baseline: float32 [], b, subtracted from every reward.
+
+        Returns:
+            A transition of tensors [batch_size, ...].
+        """
+        replayed, _ = self._replay.get_next(sample_batch_size=self._settings.batch_size)
+        middle = tf.fill(tf.shape(replayed.reward), ts.StepType.MID)
+        return trajectory.Transition(
+            time_step=ts.TimeStep(
+                step_type=middle,
+                reward=tf.zeros_like(replayed.reward),
+                discount=tf.ones_like(replayed.discount),
+                observation=replayed.state,
+            ),
+            action_step=policy_step.PolicyStep(action=replayed.action),
+            next_time_step=ts.TimeStep(
+                step_type=tf.where(replayed.discount > 0.0, middle, ts.StepType.LAST),
+                reward=replayed.reward - baseline,
+                discount=replayed.discount,
+                observation=replayed.next_state,
+            ),
+        )
+
+    def _mean_action(self, state: tf.Tensor) -> tf.Tensor:
+        action, _ = self._actor(state[tf.newaxis])
+        return action[0, 0]
+
+    def _store(self, states: tf.Tensor, actions: tf.Tensor, reward: tf.Tensor) -> None:
+        last = tf.shape(states)[0] - 1
+        for step in tf.range(last + 1):
+            transition = Replayed(
+                state=states[step],
+                action=actions[step, tf.newaxis],
+                reward=reward,
+                next_state=states[tf.minimum(step + 1, last)],
+                discount=tf.cast(step < last, tf.float32),
+            )
+            self._replay.add_batch(tf.nest.map_structure(lambda x: x[tf.newaxis], transition))
+
+    def _train(self, updates: tf.Tensor, baseline: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        actor_loss = critic_loss = tf.constant(0.0)
+        for _ in tf.range(updates):
+            losses = self.agent.train(self.sample(baseline)).extra
+            actor_loss += losses.actor_loss
+            critic_loss += losses.critic_loss
+        count = tf.cast(updates, tf.float32)
+        return actor_loss / count, critic_loss / count
+
+
+def _scalar(value: float) -> tf.Tensor:
+    return tf.constant(value, tf.float32)

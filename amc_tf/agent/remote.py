@@ -1,0 +1,223 @@
+"""The DDPG agent as the user's process sees it: a searcher that talks to a child process.
+
+TF-Agents needs `TF_USE_LEGACY_KERAS=1`, which turns every `tf.keras` of a process into Keras 2.
+So it lives in a child, and here nothing of it is imported. The child is a plain subprocess rather
+than one of multiprocessing's: that would import the user's `__main__` again, and run it whole
+where it is not guarded by `if __name__ == "__main__"`.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from amc_tf.agent.settings import DdpgSettings
+from amc_tf.errors import AmcError
+
+_LOG_TAIL_BYTES = 4000
+# Long enough for an interpreter with TensorFlow to end by itself; nothing is lost by killing it.
+_CLOSE_SECONDS = 2.0
+
+
+class AgentError(AmcError):
+    """The agent's process raised, died, did not come up, or is closed."""
+
+
+class DdpgSearcher:
+    """A `Searcher` that learns by DDPG, in a process of its own.
+
+    The constructor returns at once; the first `act` waits until the agent is up. Any failure, and
+    any interruption of a call (Ctrl-C), closes the agent.
+
+    Args:
+        settings: of the agent.
+        num_features: length of a state.
+        seed: in [0, 2**32). Same seed, settings, states and rewards on the same machine: same
+            actions.
+        log_path: file to which what the agent prints is appended; by default a temporary one.
+        start_timeout: seconds the first `act` waits for the agent to come up.
+
+    Raises:
+        AgentError: if the agent's process cannot be started.
+    """
+
+    def __init__(
+        self,
+        settings: DdpgSettings,
+        num_features: int,
+        seed: int,
+        log_path: str | os.PathLike[str] | None = None,
+        start_timeout: float = 180.0,
+    ) -> None:
+        self._start_timeout = start_timeout
+        self._up = False
+        self._log = tempfile.TemporaryFile() if log_path is None else open(log_path, "ab+")
+        self._log_start = os.fstat(self._log.fileno()).st_size
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "amc_tf.agent.worker", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    env=_environment(),
+                )
+            except OSError as error:
+                ours.close()
+                self._log.close()
+                raise AgentError(f"The agent's process could not be started: {error}") from error
+        self._connection = Connection(ours.detach())
+        # Called by close, at garbage collection or at exit, whichever comes first, and only once.
+        self._shut_down = weakref.finalize(
+            self, _shut_down, os.getpid(), self._process, self._connection, self._log
+        )
+        self._send("start", settings, num_features, seed)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the agent."""
+        return self._process.pid
+
+    def act(self, state: np.ndarray) -> float:
+        """Proposes the action of one decision.
+
+        Args:
+            state: float32 [num_features], each feature in [0, 1].
+
+        Returns:
+            The proposed share to keep, in [0, 1].
+
+        Raises:
+            AgentError: if the agent failed; the message says how.
+        """
+        return self._call("act", np.asarray(state, np.float32))
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Ends the episode, and trains after the warm-up.
+
+        Args:
+            actions: the actions really executed, in [0, 1], one for each call of `act`.
+            reward: the episode's reward.
+
+        Returns:
+            `sigma`, `baseline`, `actor_loss`, `critic_loss`; the losses are NaN for an episode
+            without training.
+
+        Raises:
+            AgentError: if the agent failed; the message says how.
+        """
+        return self._call("finish", [float(action) for action in actions], float(reward))
+
+    def close(self) -> None:
+        """Ends the agent's process, killing it if it does not end by itself within 2 seconds."""
+        self._shut_down()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _call(self, kind: str, *content: object) -> object:
+        if not self._shut_down.alive:
+            raise AgentError("The agent is closed; make a new searcher.")
+        try:
+            if not self._up:
+                self._await_start()
+            self._send(kind, *content)
+            return self._receive()
+        except BaseException:
+            # A request without its answer would put every later answer one call too late.
+            self.close()
+            raise
+
+    def _await_start(self) -> None:
+        if not self._connection.poll(self._start_timeout):
+            raise AgentError(
+                f"The agent did not come up within {self._start_timeout:g} s; a larger "
+                f"start_timeout may help. {self._log_tail()}"
+            )
+        self._receive()
+        self._up = True
+
+    def _send(self, *message: object) -> None:
+        try:
+            self._connection.send(message)
+        except ConnectionError:
+            pass  # The child is gone; what it sent last, or how it ended, is for _receive to tell.
+
+    def _receive(self) -> object:
+        try:
+            kind, value = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise AgentError(self._death()) from error
+        if kind == "error":
+            raise AgentError(f"The agent's process raised:\n{value}")
+        return value
+
+    def _death(self) -> str:
+        try:
+            status = self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"The agent's process closed its connection. {self._log_tail()}"
+        if status >= 0:
+            return f"The agent's process ended with exit code {status}. {self._log_tail()}"
+        name = signal.Signals(-status).name
+        hint = " (the system does this when out of memory)" if name == "SIGKILL" else ""
+        return f"The agent's process was ended by {name}{hint}. {self._log_tail()}"
+
+    def _log_tail(self) -> str:
+        # The child writes through the same file description: seeking would move where it writes.
+        end = os.fstat(self._log.fileno()).st_size
+        start = max(self._log_start, end - _LOG_TAIL_BYTES)
+        tail = os.pread(self._log.fileno(), end - start, start).decode(errors="replace").strip()
+        return f"The end of its log:\n{tail}" if tail else "Its log is empty."
+
+
+def _environment() -> dict[str, str]:
+    """Returns the child's environment: the parent's imports, Keras 2, no accelerator."""
+    # The parent's whole path, in its order: the child finds the same packages, also those a
+    # script has added to sys.path by itself.
+    path = [os.path.abspath(entry) for entry in sys.path]
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    if root not in path:
+        path.append(root)
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        "TF_USE_LEGACY_KERAS": "1",
+        # A GPU belongs to the user's process, and the agent's networks are too small for one.
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(path),
+        # Else `-m` puts the working directory before all of them.
+        "PYTHONSAFEPATH": "1",
+    }
+
+
+def _shut_down(
+    owner: int, process: subprocess.Popen, connection: Connection, log: BinaryIO
+) -> None:
+    if os.getpid() != owner:
+        return  # A fork of the owner holds copies; the agent is not its to close.
+    try:
+        connection.send(("close",))
+    except OSError:
+        pass  # Dead already.
+    connection.close()
+    try:
+        process.wait(_CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    log.close()

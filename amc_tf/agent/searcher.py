@@ -1,0 +1,72 @@
+"""What every searcher can do, and the one that draws at random."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Proposes one action a decision and learns from the reward of a whole episode.
+
+    An episode is a call of `act` for each decision, in order, and then one call of `finish`.
+    """
+
+    def act(self, state: np.ndarray) -> float:
+        """Proposes the action of one decision.
+
+        Args:
+            state: float32 [num_features], each feature in [0, 1].
+
+        Returns:
+            The proposed share to keep, in [0, 1]. The environment may execute another one.
+        """
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Ends the episode.
+
+        Args:
+            actions: the actions really executed, in [0, 1], one for each call of `act`.
+            reward: the episode's reward, higher is better.
+
+        Returns:
+            Diagnostics of the searcher by name, possibly none.
+        """
+
+    def close(self) -> None:
+        """Gives back what the searcher holds. May be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class RandomSearcher:
+    """Uniform actions in [0, 1): the comparison any learning searcher has to win at equal cost.
+
+    Args:
+        seed: of the random numbers; the same seed proposes the same actions.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def act(self, state: np.ndarray) -> float:
+        """Returns a uniform draw; the state (float32 [num_features]) is not looked at."""
+        del state
+        return float(self._random.random())
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Learns nothing, so there is nothing to report."""
+        del actions, reward
+        return {}
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

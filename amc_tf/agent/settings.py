@@ -1,0 +1,109 @@
+"""The settings of the DDPG agent, the paper's values as defaults."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class DdpgSettings:
+    """How the DDPG agent explores and learns (He et al., AMC, ECCV 2018, sections 3 and 4).
+
+    Attributes:
+        hidden_units: of actor and critic, layer by layer. The action enters the critic at its
+            second layer.
+        actor_learning_rate: of Adam.
+        critic_learning_rate: of Adam.
+        target_update_tau: share of the trained weights mixed into the target networks after each
+            update.
+        batch_size: transitions an update. No update happens before the replay holds this many.
+        replay_capacity: transitions kept, the oldest dropped first.
+        gamma: discount of the next decision's value, 1: every decision of an episode counts alike.
+        sigma: standard deviation of the exploration's normal distribution, before truncation to
+            [0, 1], while warming up.
+        warmup_episodes: episodes before learning starts and sigma begins to fall.
+        decay_episodes: episodes over which sigma then falls exponentially to `sigma_end`.
+        sigma_end: where sigma stays. The authors' released code lets it fall without end (1e-16
+            within a search), which stops all exploration; that fault is not repeated here.
+        baseline_decay: weight of the old value in the moving average of earlier rewards.
+        updates_per_step: updates for each transition, made at the end of its episode.
+
+    Raises:
+        ValueError: naming the setting, what it may be and what it was.
+    """
+
+    hidden_units: tuple[int, ...] = (300, 300)
+    actor_learning_rate: float = 1e-4
+    critic_learning_rate: float = 1e-3
+    target_update_tau: float = 0.01
+    batch_size: int = 64
+    replay_capacity: int = 2000
+    gamma: float = 1.0
+    sigma: float = 0.5
+    warmup_episodes: int = 100
+    decay_episodes: int = 300
+    sigma_end: float = 0.01
+    baseline_decay: float = 0.95
+    updates_per_step: int = 1
+
+    def __post_init__(self) -> None:
+        units = self.hidden_units
+        _require(
+            isinstance(units, tuple) and len(units) >= 2 and all(_is_count(u, 1) for u in units),
+            "hidden_units", "a tuple of at least two positive integers", units,
+        )
+        for name in ("actor_learning_rate", "critic_learning_rate"):
+            rate = getattr(self, name)
+            _require(_is_number(rate) and rate > 0, name, "a positive number", rate)
+        tau = self.target_update_tau
+        _require(_is_number(tau) and 0 < tau <= 1, "target_update_tau", "in (0, 1]", tau)
+        _require(_is_count(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
+        _require(
+            _is_count(self.replay_capacity, self.batch_size),
+            "replay_capacity", f"an integer of at least batch_size ({self.batch_size})",
+            self.replay_capacity,
+        )
+        _require(_is_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
+        # Above 1 the truncated normal is all but uniform, and sampling by rejection slow.
+        _require(_is_number(self.sigma) and 0 < self.sigma <= 1, "sigma", "in (0, 1]", self.sigma)
+        _require(
+            _is_count(self.warmup_episodes, 0),
+            "warmup_episodes", "an integer, 0 or more", self.warmup_episodes,
+        )
+        _require(
+            _is_count(self.decay_episodes, 1),
+            "decay_episodes", "a positive integer", self.decay_episodes,
+        )
+        _require(
+            _is_number(self.sigma_end) and 0 < self.sigma_end <= self.sigma,
+            "sigma_end", f"above 0 and at most sigma ({self.sigma})", self.sigma_end,
+        )
+        decay = self.baseline_decay
+        _require(_is_number(decay) and 0 <= decay < 1, "baseline_decay", "in [0, 1)", decay)
+        _require(
+            _is_count(self.updates_per_step, 1),
+            "updates_per_step", "a positive integer", self.updates_per_step,
+        )
+
+    def sigma_at(self, episode: int) -> float:
+        """Returns sigma of an episode, counted from 0 (paper, section 4).
+
+        Args:
+            episode: how many episodes were finished before.
+        """
+        decayed = min(max(episode - self.warmup_episodes, 0) / self.decay_episodes, 1.0)
+        return self.sigma * (self.sigma_end / self.sigma) ** decayed
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def _require(holds: bool, name: str, expected: str, received: object) -> None:
+    if not holds:
+        raise ValueError(f"DdpgSettings.{name} must be {expected}; received {received!r}.")

@@ -1,0 +1,72 @@
+"""The agent's own process: `python -m amc_tf.agent.worker FD`.
+
+Started by `amc_tf.agent.remote`, never by hand. FD is one end of a socket pair. Requests come in
+as pickled tuples, each is answered by ('done', value), or by ('error', traceback text), after
+which the process ends: an agent whose state is in doubt must not go on.
+
+    ('start', settings, num_features, seed) -> None, first and once
+    ('act', state)                          -> float
+    ('finish', actions, reward)             -> dict[str, float]
+    ('close',)                              no answer, the process ends
+"""
+
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until told to close or until the other end is closed.
+
+    Args:
+        arguments: the command line after the module: the file descriptor.
+
+    Returns:
+        The exit status: 1 after an error, which was sent to the other end, else 0.
+    """
+    # Ctrl-C reaches all processes of the terminal; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Connection(int(arguments[0])) as connection:
+        try:
+            _serve(connection)
+        except (EOFError, ConnectionError):
+            return 0  # The parent is gone, and with it all reason to go on.
+        except Exception:
+            connection.send(("error", traceback.format_exc()))
+            return 1
+    return 0
+
+
+def _serve(connection: Connection) -> None:
+    kind, *content = connection.recv()
+    if kind == "close":
+        return
+    if kind != "start":
+        raise ValueError(f"Expected 'start' as the first message, received {kind!r}.")
+
+    import tensorflow as tf
+
+    # Sums in a fixed order make two runs of a seed alike; the networks are too small to gain from
+    # threads, and the cores are wanted by the user's process.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+    from amc_tf.agent import ddpg  # Here, so that a failing import is answered as an error.
+
+    learner = ddpg.DdpgLearner(*content)
+    connection.send(("done", None))
+    while True:
+        kind, *content = connection.recv()
+        if kind == "act":
+            connection.send(("done", learner.act(*content)))
+        elif kind == "finish":
+            connection.send(("done", learner.finish(*content)))
+        elif kind == "close":
+            return
+        else:
+            raise ValueError(f"Expected 'act', 'finish' or 'close', received {kind!r}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,356 @@
+"""Which channels of a model must live or die together.
+
+Every value of the flat network carries one integer id for each position of
+its channel axis. One pass in topological order applies the layer table's
+rules; ids that must agree are united; classes of united ids that no layer can
+tell apart form a *group*, the unit of pruning. Whatever the table cannot vouch
+for is frozen, and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from amc_tf import network as network_lib
+from amc_tf.errors import AmcError
+from amc_tf.layers import Ids, LayerRule, Refusal, Roles, Signal, rule_of
+from amc_tf.plan import PruningPlan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """A call whose weights or arguments are indexed by channels.
+
+    Attributes:
+        name: the operation's unique name in the network.
+        call: the call.
+        rule: its row of the layer table.
+        roles: role to the channel class of each of its positions.
+    """
+
+    name: str
+    call: network_lib.Call
+    rule: LayerRule
+    roles: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that every layer treats alike: one decision of the agent.
+
+    Attributes:
+        name: the first producing layer's name (with `:2`, ... if it has several groups).
+        channels: number of channels, each of which may cover several positions.
+        producers: names of the layers that compute these channels.
+        consumers: names of the layers whose kernels read them.
+        classes: the channel class of each channel, ascending.
+    """
+
+    name: str
+    channels: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    classes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """An operation that cannot be pruned through; unpacks as a triple."""
+
+    operation: str
+    class_name: str
+    reason: str
+
+    def __iter__(self):
+        return iter((self.operation, self.class_name, self.reason))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """The result of `analyze`.
+
+    Attributes:
+        network: the model as a flat list of calls.
+        sites: every call of the layer table that has weights or names positions.
+        groups: name to group, in the order in which their channels are first read.
+        refused: operations that could not be pruned through, with reasons.
+        frozen: (layers, channels, reason) of every set of channels that must stay.
+        classes: number of channel classes, frozen ones included.
+    """
+
+    network: network_lib.Network
+    sites: tuple[Site, ...]
+    groups: Mapping[str, Group]
+    refused: tuple[Refused, ...]
+    frozen: tuple[tuple[tuple[str, ...], int, str], ...]
+    classes: int
+
+    def keep_mask(self, plan: PruningPlan | None) -> np.ndarray:
+        """The plan as one boolean for each channel class: index it with a site's roles.
+
+        Raises:
+            AmcError: the plan names an unknown group or a channel that does not exist.
+        """
+        keep = np.ones(self.classes, bool)
+        for name, kept in ({} if plan is None else plan.keep).items():
+            group = self.group(name)
+            if kept[-1] >= group.channels:
+                raise AmcError(
+                    f"the plan keeps channel {kept[-1]} of group {name!r}, which has only "
+                    f"{group.channels} channels; was it made for another model?"
+                )
+            keep[group.classes] = False
+            keep[group.classes[list(kept)]] = True
+        return keep
+
+    def group(self, name: str) -> Group:
+        """The group of that name.
+
+        Raises:
+            AmcError: there is none; the nearest name is suggested.
+        """
+        if name in self.groups:
+            return self.groups[name]
+        near = difflib.get_close_matches(name, self.groups, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AmcError(f"the model has no prunable group {name!r}{hint}")
+
+    def __str__(self) -> str:
+        from amc_tf.listing import listing  # a view of this class, which needs its costs
+
+        return listing(self)
+
+
+def analyze(model: keras.Model) -> ChannelGraph:
+    """Finds the groups of channels of a model that can be pruned.
+
+    Args:
+        model: a Functional or Sequential Keras 3 model, channels last; nested
+            models are inlined.
+
+    Returns:
+        The `ChannelGraph`.
+
+    Raises:
+        AmcError: the model is subclassed or not built.
+    """
+    return _Analysis(network_lib.flatten(model)).graph()
+
+
+class _Analysis:
+    """The state of one pass (`amc_tf.layers.Connector`)."""
+
+    def __init__(self, network: network_lib.Network):
+        self.network = network
+        self._count = 0
+        self._united: list[tuple[Ids, Ids]] = []
+        self._frozen: list[tuple[Ids, str]] = []
+        self._refused: list[Refused] = []
+        self._sites: list[tuple[network_lib.Call, LayerRule, Roles]] = []
+        self._of_value: dict[int, Ids] = {}
+        self._first_roles: dict[int, Roles] = {}
+        self._made_by: list[str] = []  # for every id, the operation that made it
+
+    # What rules may do.
+    def fresh(self, count: int) -> Ids:
+        ids = np.arange(self._count, self._count + count)
+        self._count += count
+        self._made_by += [self._operation_name] * count
+        return ids
+
+    def unite(self, a: Ids, b: Ids) -> None:
+        self._united.append((a, b))
+
+    def freeze(self, ids: Ids, reason: str) -> None:
+        if len(ids):
+            self._frozen.append((ids, reason))
+
+    # The pass.
+    def graph(self) -> ChannelGraph:
+        self._operation_name = "input"
+        for number in self.network.inputs:
+            ids = self.fresh(self._width(number))
+            self.freeze(ids, "model input")
+            self._of_value[number] = ids
+        for call in self.network.calls:
+            self._operation_name = self.network.name(call.operation)
+            self._visit(call)
+        for number in self.network.outputs:
+            self.freeze(self._of_value[number], "model output")
+        return self._collect()
+
+    def _shape(self, number: int) -> tuple[int | None, ...]:
+        return tuple(self.network.tensors[number].shape)
+
+    def _width(self, number: int) -> int:
+        """Channels of a value; 0 if it has no channel axis of known size."""
+        shape = self._shape(number)
+        return 0 if len(shape) < 2 or shape[-1] is None else shape[-1]
+
+    def _visit(self, call: network_lib.Call) -> None:
+        rule = rule_of(call.operation)
+        try:
+            if rule is None:
+                raise Refusal("its class is not in the layer table")
+            roles = self._connect(call, rule)
+        except Refusal as refusal:
+            roles = self._refuse(call, rule, str(refusal))
+        if rule is not None and (rule.weights or rule.rewrite):
+            self._sites.append((call, rule, roles))
+        if rule is not None and rule.weights:
+            for role, first in self._first_roles.setdefault(id(call.operation), roles).items():
+                if first is not roles[role]:  # a shared layer: one set of weights, one decision
+                    self.unite(first, roles[role])
+
+    def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:
+        if getattr(call.operation, "data_format", None) == "channels_first":
+            raise Refusal("data_format='channels_first'; build the model with channels_last")
+        inputs = [Signal(self._of_value[n], self._shape(n)) for n in call.inputs]
+        if len(call.outputs) != 1 or not inputs:
+            raise Refusal("it does not have inputs and one output")
+        if any(self._width(n) == 0 for n in (*call.inputs, *call.outputs)):
+            raise Refusal("a tensor's channel axis has no known size")
+        roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
+        if any(n in self._inner_inputs(call) for n in call.inputs):
+            raise Refusal("one of its options is a tensor")
+        self._of_value[call.outputs[0]] = roles["out"]
+        return roles
+
+    @staticmethod
+    def _inner_inputs(call: network_lib.Call) -> set[int]:
+        """Values passed by keyword under another name than the operands' (a mask, say)."""
+        operands = {"inputs", "x", "x1", "x2", "xs", "key"}
+        leaves = keras.tree.flatten({k: v for k, v in call.kwargs.items() if k not in operands})
+        return {x.number for x in leaves if isinstance(x, network_lib.Value)}
+
+    def _refuse(self, call: network_lib.Call, rule: LayerRule | None, reason: str) -> Roles:
+        """Freezes everything a call touches; its weights keep their full size."""
+        name, operation = self._operation_name, call.operation
+        self._refused.append(Refused(name, type(operation).__name__, reason))
+        reason = f"{name} ({type(operation).__name__}): {reason}"
+        for number in call.inputs:
+            self.freeze(self._of_value[number], reason)
+        for number in call.outputs:
+            ids = self.fresh(self._width(number))
+            self.freeze(ids, reason)
+            self._of_value[number] = ids
+        roles: Roles = {}
+        if rule is not None:
+            for weight, axes in rule.weight_axes(operation):
+                for role, size in zip(axes, weight.shape, strict=True):
+                    if role is not None and role not in roles:
+                        roles[role] = self.fresh(size)
+                        self.freeze(roles[role], reason)
+        return roles
+
+    def _collect(self) -> ChannelGraph:
+        classes_of_id = self._classes()
+        count = int(classes_of_id.max(initial=-1)) + 1
+        frozen = np.zeros(count, bool)
+        for ids, _ in self._frozen:
+            frozen[classes_of_id[ids]] = True
+        sites = tuple(
+            Site(
+                name=self.network.name(call.operation),
+                call=call,
+                rule=rule,
+                roles={role: classes_of_id[ids] for role, ids in roles.items()},
+            )
+            for call, rule, roles in self._sites
+            if not (rule.rewrite and not roles)
+        )
+        return ChannelGraph(
+            network=self.network,
+            sites=sites,
+            groups=_groups(sites, frozen, self._makers(classes_of_id, count)),
+            refused=tuple(self._refused),
+            frozen=self._frozen_listing(classes_of_id),
+            classes=count,
+        )
+
+    def _classes(self) -> np.ndarray:
+        """The class of each id, numbered in the order of first ids."""
+        pairs = [np.stack([a, b]) for a, b in self._united]
+        a, b = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
+        links = coo_array((np.ones(len(a), bool), (a, b)), shape=(self._count, self._count))
+        labels = connected_components(links, directed=False)[1]
+        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
+
+    def _makers(self, classes_of_id: np.ndarray, count: int) -> list[str]:
+        makers = [""] * count
+        for class_number, name in zip(classes_of_id[::-1], self._made_by[::-1], strict=True):
+            makers[class_number] = name
+        return makers
+
+    def _frozen_listing(self, classes_of_id: np.ndarray):
+        """(layers that made them, how many channels, first reason), in order."""
+        seen: set[int] = set()
+        by_reason: dict[str, list[int]] = {}
+        for ids, reason in self._frozen:
+            new = [i for i in dict.fromkeys(classes_of_id[ids].tolist()) if i not in seen]
+            seen.update(new)
+            if new:
+                by_reason.setdefault(reason, []).extend(new)
+        makers = self._makers(classes_of_id, int(classes_of_id.max(initial=-1)) + 1)
+        return tuple(
+            (tuple(dict.fromkeys(makers[i] for i in found)), len(found), reason)
+            for reason, found in by_reason.items()
+        )
+
+
+def _groups(sites: Sequence[Site], frozen: np.ndarray, makers: Sequence[str]) -> dict[str, Group]:
+    """Classes that appear alike in every role of every site, frozen ones left out."""
+    signature: list[list[tuple[int, str, int]]] = [[] for _ in frozen]
+    for i, site in enumerate(sites):
+        for role, classes in site.roles.items():
+            found, times = np.unique(classes, return_counts=True)
+            for class_number, n in zip(found.tolist(), times.tolist(), strict=True):
+                if not frozen[class_number]:
+                    signature[class_number].append((i, role, n))
+    alike: dict[tuple, list[int]] = {}
+    for class_number, seen in enumerate(signature):
+        if seen:
+            alike.setdefault(tuple(seen), []).append(class_number)
+    # The agent walks along the network: by the first layer that reads the channels.
+    first_read = {
+        key: min((i for i, role, _ in key if role in _mixed_roles(sites[i])), default=len(sites))
+        for key in alike
+    }
+    groups: dict[str, Group] = {}
+    for key in sorted(alike, key=lambda k: (first_read[k], alike[k][0])):
+        classes = np.array(alike[key])
+        producers = _names(
+            sites[i] for i, role, _ in key if role == "out" and _makes(sites[i].rule)
+        )
+        consumers = _names(sites[i] for i, role, _ in key if role in _mixed_roles(sites[i]))
+        if not consumers:
+            continue  # nothing ever reads them: there is no weight to gain or refit
+        stem = name = (producers or (makers[classes[0]],))[0]
+        copy = 1
+        while name in groups:
+            copy += 1
+            name = f"{stem}:{copy}"
+        groups[name] = Group(name, len(classes), producers, consumers, classes)
+    return groups
+
+
+def _names(sites: Iterable[Site]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(site.name for site in sites))
+
+
+def _mixed_roles(site: Site) -> set[str]:
+    return set(site.rule.mixes.values())
+
+
+def _makes(rule: LayerRule) -> bool:
+    """Whether a row computes new channels (as against passing its input's on)."""
+    return bool(rule.mixes)

@@ -1,0 +1,95 @@
+"""The log of a search, which is also its checkpoint.
+
+A search is a deterministic function of its configuration, its seed and the
+scores of the plans it tries. So the log of scores is all that a resumed search
+needs: it runs again from the start, takes every score it knows from the log,
+and reaches the point of interruption in the time the agent takes, with the
+agent in the very same state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+
+
+class EpisodeLog:
+    """`episodes.jsonl`: one JSON object an episode, in the order they were run.
+
+    Args:
+        path: the file; made if absent. A last line cut short by a crash is dropped.
+
+    Raises:
+        AmcError: a line before the last is not an episode.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self._path = pathlib.Path(path)
+        self._records: dict[tuple[str, int], dict[str, Any]] = {}
+        self._accuracy: dict[tuple[int, ...], float] = {}
+        if self._path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        lines = self._path.read_bytes().split(b"\n")
+        whole, rest = lines[:-1], lines[-1]
+        for number, line in enumerate(whole, start=1):
+            try:
+                record = json.loads(line)
+                key = (record["policy"], record["episode"])
+                counts, accuracy = tuple(record["counts"]), float(record["accuracy"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise AmcError(
+                    f"line {number} of {self._path} is not an episode ({error}); delete that line "
+                    "and run again: its episode will be repeated"
+                ) from None
+            self._records[key] = record
+            self._accuracy[counts] = accuracy
+        if rest or len(self._records) != len(whole):
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        lines = [json.dumps(record) + "\n" for record in self._records.values()]
+        files.write_atomically(self._path, "".join(lines).encode())
+
+    def accuracy(self, counts: Sequence[int]) -> float | None:
+        """The score of channel counts tried before, if they were."""
+        return self._accuracy.get(tuple(counts))
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Appends an episode, unless it is there already.
+
+        Where the log tells of another episode under the same number (the
+        numerics of another machine led the agent elsewhere), that record and
+        all later ones of the policy are replaced.
+        """
+        key = (record["policy"], record["episode"])
+        old = self._records.get(key)
+        if old is not None and old["counts"] == record["counts"]:
+            return
+        self._accuracy[tuple(record["counts"])] = record["accuracy"]
+        if old is not None:
+            self._records = {
+                (policy, episode): r
+                for (policy, episode), r in self._records.items()
+                if policy != key[0] or episode < key[1]
+            }
+            self._records[key] = record
+            self._rewrite()
+            return
+        with open(self._path, "ab") as file:
+            start = file.tell()
+            try:
+                file.write((json.dumps(record) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._path, start)  # a full disk leaves no half line behind
+                raise
+        self._records[key] = record

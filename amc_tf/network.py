@@ -1,0 +1,233 @@
+"""A Keras model as a flat list of calls, nested models inlined.
+
+Keras keeps a functional graph as nodes hanging off tensors and hides nested
+models behind one opaque layer; `model.layers` leaves out `x + y`, slices and
+every other `keras.ops` call. Everything in this package works on the flat list
+made here instead, in which each call names its operation and the numbers of
+the values it reads and writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from amc_tf.errors import AmcError
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A reference to the `number`-th value of a network, inside a call's arguments."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one operation.
+
+    Attributes:
+        operation: the `keras.Operation` (most often a layer).
+        args: positional arguments, each tensor replaced by its `Value`.
+        kwargs: keyword arguments, likewise.
+        inputs: numbers of the values read, in the order of the arguments.
+        outputs: numbers of the values written.
+    """
+
+    operation: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A model's calls in topological order.
+
+    Attributes:
+        model: the model that was flattened.
+        calls: the calls, each after those whose outputs it reads.
+        tensors: the symbolic `KerasTensor` of every value (shape and dtype).
+        inputs: value numbers of `model.inputs`.
+        outputs: value numbers of `model.outputs`.
+        names: a name for every operation, unique in the network; that of the
+            operation itself unless two nested models use the same one.
+    """
+
+    model: keras.Model
+    calls: tuple[Call, ...]
+    tensors: tuple[Any, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    names: dict[int, str]
+
+    def name(self, operation: Any) -> str:
+        """The unique name of one of the network's operations."""
+        return self.names[id(operation)]
+
+    def operations(self) -> list[Any]:
+        """Every operation once, in the order of its first call."""
+        return list({id(call.operation): call.operation for call in self.calls}.values())
+
+    def run(
+        self,
+        inputs: Sequence[Any],
+        invoke: Callable[[Call, tuple, dict], Any] | None = None,
+    ) -> list[Any]:
+        """Runs the calls on symbolic or real tensors.
+
+        Args:
+            inputs: one tensor for each of `self.inputs`.
+            invoke: called as `invoke(call, args, kwargs)` in place of the
+                call's own operation, with real arguments.
+
+        Returns:
+            One tensor for each of `self.outputs`.
+        """
+        if len(inputs) != len(self.inputs):
+            raise ValueError(f"expected {len(self.inputs)} inputs, received {len(inputs)}")
+        last_use = {n: i for i, call in enumerate(self.calls) for n in call.inputs}
+        kept = set(self.outputs)
+        values = dict(zip(self.inputs, inputs, strict=True))
+        for i, call in enumerate(self.calls):
+            args, kwargs = keras.tree.map_structure(
+                lambda x: values[x.number] if isinstance(x, Value) else x,
+                (call.args, call.kwargs),
+            )
+            out = call.operation(*args, **kwargs) if invoke is None else invoke(call, args, kwargs)
+            values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
+            # Activations of a whole calibration set are large: drop each after its last reader.
+            for n in (*call.inputs, *call.outputs):
+                if n not in kept and last_use.get(n, -1) <= i:
+                    values.pop(n, None)
+        return [values[n] for n in self.outputs]
+
+
+def flatten(model: keras.Model) -> Network:
+    """Flattens a Functional or Sequential model, inlining nested ones.
+
+    Args:
+        model: a built `keras.Model` made of calls on symbolic tensors.
+
+    Returns:
+        The `Network`.
+
+    Raises:
+        AmcError: `model` is subclassed or not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise AmcError(
+            f"expected a keras.Model (Keras 3), received {type(model).__module__}."
+            f"{type(model).__name__}"
+        )
+    if not is_functional(model):
+        raise AmcError(
+            f"model {model.name!r} ({type(model).__name__}) is not a Functional or a built "
+            "Sequential model, so its layers cannot be seen; express it as "
+            "keras.Model(inputs, outputs), or build it with a known input shape"
+        )
+    flattener = _Flattener()
+    inputs = [flattener.new_value(tensor) for tensor in model.inputs]
+    outputs = flattener.inline(model, inputs, path="")
+    return Network(
+        model=model,
+        calls=tuple(flattener.calls),
+        tensors=tuple(flattener.tensors),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        names=flattener.names,
+    )
+
+
+def is_functional(operation: Any) -> bool:
+    """Whether an operation is a model whose calls can be walked (and inlined)."""
+    if not isinstance(operation, (Functional, keras.Sequential)):
+        return False
+    if isinstance(operation, keras.Sequential):
+        return operation.built and bool(operation.outputs)
+    # A subclass of a functional model that overrides call() does something else than its graph.
+    return type(operation).call is Functional.call
+
+
+class _Flattener:
+    """The state of one pass: values and calls so far, names taken."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Any] = []
+        self.calls: list[Call] = []
+        self.names: dict[int, str] = {}
+
+    def new_value(self, tensor: Any) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
+        """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
+        numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
+        for node in _nodes_in_order(model):
+            found: list[int] = []
+
+            def refer(x, found=found):
+                if not isinstance(x, keras.KerasTensor):
+                    return x
+                found.append(numbers[id(x)])
+                return Value(numbers[id(x)])
+
+            args, kwargs = keras.tree.map_structure(
+                refer, (node.arguments.args, node.arguments.kwargs)
+            )
+            operation = node.operation
+            if is_functional(operation) and len(found) == len(operation.inputs):
+                outputs = self.inline(operation, found, f"{path}{operation.name}_")
+            else:
+                self._claim_name(operation, path)
+                outputs = [self.new_value(t) for t in node.outputs]
+                self.calls.append(Call(operation, args, kwargs, tuple(found), tuple(outputs)))
+            numbers.update(zip(map(id, node.outputs), outputs, strict=True))
+        return [numbers[id(t)] for t in model.outputs]
+
+    def _claim_name(self, operation: Any, path: str) -> None:
+        if id(operation) in self.names:
+            return
+        taken = set(self.names.values())
+        name = operation.name
+        if name in taken and path:
+            name = path + name
+        stem, copy = name, 1
+        while name in taken:
+            copy += 1
+            name = f"{stem}_{copy}"
+        self.names[id(operation)] = name
+
+
+def _nodes_in_order(model: Any) -> list[Any]:
+    """The nodes between a model's inputs and outputs, topologically, depth first."""
+    ready = {id(t) for t in model.inputs}
+    order: list[Any] = []
+    done: set[int] = set()
+    stack = [(_node_of(t), False) for t in reversed(model.outputs) if id(t) not in ready]
+    while stack:
+        node, expanded = stack.pop()
+        if id(node) in done:
+            continue
+        if expanded:
+            done.add(id(node))
+            order.append(node)
+            continue
+        stack.append((node, True))
+        for tensor in reversed(node.input_tensors):
+            if id(tensor) not in ready:
+                parent = _node_of(tensor)
+                if id(parent) not in done:
+                    stack.append((parent, False))
+    return order
+
+
+def _node_of(tensor: Any) -> Any:
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]

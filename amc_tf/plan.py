@@ -1,0 +1,71 @@
+"""A pruning plan: which channels of which group are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+
+_FORMAT = "amc_tf.PruningPlan/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningPlan:
+    """The channels each group keeps; a group that is not named keeps all.
+
+    Attributes:
+        keep: group name to ascending channel indices, at least one each.
+
+    Raises:
+        AmcError: an entry is empty, repeated, negative or not an integer.
+    """
+
+    keep: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "keep", {str(name): _indices(name, kept) for name, kept in self.keep.items()}
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the plan as JSON; the file appears whole or not at all."""
+        text = json.dumps({"format": _FORMAT, "keep": self.keep}, indent=1)
+        files.write_atomically(path, text.encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> PruningPlan:
+        """Reads a plan written by `save`.
+
+        Raises:
+            AmcError: the file is missing, is not JSON, or is not a plan.
+        """
+        try:
+            data = json.loads(pathlib.Path(path).read_text())
+        except FileNotFoundError:
+            raise AmcError(f"no pruning plan at {path}; a search writes one") from None
+        except ValueError as error:
+            raise AmcError(f"{path} is not a pruning plan: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise AmcError(f'{path} is not a pruning plan: expected "format": "{_FORMAT}"')
+        if not isinstance(data.get("keep"), dict):
+            raise AmcError(f'{path} is not a pruning plan: expected "keep" to map group to indices')
+        return cls(data["keep"])
+
+
+def _indices(name: str, kept: Sequence[int]) -> tuple[int, ...]:
+    array = np.asarray(kept)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise AmcError(
+            f"group {name!r}: expected a list of at least one channel index, received {kept!r}"
+        )
+    unique = np.unique(array)
+    if len(unique) != len(array) or unique[0] < 0:
+        raise AmcError(f"group {name!r}: channel indices must be distinct and not negative")
+    return tuple(int(i) for i in unique)

@@ -1,0 +1,235 @@
+"""Episodes of agent and environment, and the best plans they find."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from amc_tf import files
+from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
+from amc_tf.channels import ChannelGraph, analyze
+from amc_tf.env import NUM_FEATURES, Budget, CompressionEnv, Outcome
+from amc_tf.episodes import EpisodeLog
+from amc_tf.errors import AmcError
+from amc_tf.evaluate import MaskedScorer
+from amc_tf.plan import PruningPlan
+from amc_tf.policies import PROFILES, profile
+from amc_tf.reconstruct import Reconstruction, gather
+from amc_tf.task import Task
+
+# AMC's agent first: where two plans score alike, the earlier policy's is chosen.
+POLICIES = ("amc", "random", *PROFILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """How a search is done.
+
+    Attributes:
+        episodes: of the agent, and of the random searcher it is compared with.
+        seed: of agent, random searcher and sampled activations.
+        reward: a name of `amc_tf.env.REWARDS`.
+        rounding: channel counts are multiples of this.
+        min_preserve: least share of a group's channels that is kept.
+        refit: whether consumers are refitted by least squares before scoring.
+        policies: which of `POLICIES` run; `amc` always does.
+        keep_best: how many of the best plans are written to `best_plans.json`.
+        ddpg: the agent's settings.
+    """
+
+    episodes: int = 400
+    seed: int = 0
+    reward: str = "err"
+    rounding: int = 8
+    min_preserve: float = 0.2
+    refit: bool = True
+    policies: tuple[str, ...] = POLICIES
+    keep_best: int = 5
+    ddpg: DdpgSettings = DdpgSettings()
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise AmcError(f"expected at least one episode, received {self.episodes}")
+        unknown = [p for p in self.policies if p not in POLICIES]
+        if unknown:
+            raise AmcError(
+                f"unknown policy {unknown[0]!r}; choose from {', '.join(map(repr, POLICIES))}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        graph: the analysed model.
+        chosen: name of the policy whose plan scored best.
+        best: policy name to its best outcome.
+        bound: the budget in absolute terms, None without one.
+        dense_accuracy: of the unpruned model on the validation data.
+        reconstruction: refits a plan's weights; None if the search did not refit.
+    """
+
+    graph: ChannelGraph
+    chosen: str
+    best: dict[str, Outcome]
+    bound: int | None
+    dense_accuracy: float
+    reconstruction: Reconstruction | None
+
+    @property
+    def plan(self) -> PruningPlan:
+        """The best plan."""
+        return self.best[self.chosen].plan
+
+    def refitted(self, plan: PruningPlan) -> dict[str, Any]:
+        """Weights for `amc_tf.rebuild(model, graph, plan, weights)` as the search scored them."""
+        return {} if self.reconstruction is None else self.reconstruction.refit(plan)
+
+
+def search_plan(
+    model: Any,
+    task: Task,
+    budget: Budget | None,
+    workdir: str | pathlib.Path,
+    settings: SearchSettings | None = None,
+) -> SearchResult:
+    """Searches the best pruning plan within a budget.
+
+    Leaves `episodes.jsonl`, `plan.json`, `best_plans.json` and `agent.log` in
+    `workdir`. Interrupted at any moment, the same call resumes and ends with
+    the same plan.
+
+    Args:
+        model: the trained Keras model.
+        task: its data and training code.
+        budget: the bound on the pruned model's cost; None for rewards that price it.
+        workdir: existing folder for the log.
+        settings: see `SearchSettings`.
+
+    Returns:
+        The `SearchResult`.
+
+    Raises:
+        AmcError: see `CompressionEnv`, `Task.score` and `DdpgSearcher`.
+    """
+    settings = settings or SearchSettings()
+    workdir = pathlib.Path(workdir)
+    graph = analyze(model)
+    log = EpisodeLog(workdir / "episodes.jsonl")
+    scores: dict[tuple[int, ...], float] = {}
+    scorer: list[Callable] = []
+
+    def score(plan: PruningPlan) -> float:
+        counts = tuple(len(plan.keep[name]) for name in graph.groups)
+        known = log.accuracy(counts)
+        return scores.setdefault(counts, scorer[0](plan)) if known is None else known
+
+    # The budget is checked here, before the agent starts or an image is read.
+    env = CompressionEnv(
+        graph,
+        score,
+        budget,
+        reward=settings.reward,
+        rounding=settings.rounding,
+        min_preserve=settings.min_preserve,
+    )
+    with contextlib.ExitStack() as stack:
+        # The agent takes seconds to come up; meanwhile the statistics are gathered.
+        agent = stack.enter_context(
+            DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log")
+        )
+        reconstruction = None
+        if settings.refit:
+            reconstruction = gather(graph, task.calibration_inputs(model), seed=settings.seed)
+        scorer.append(MaskedScorer(graph, task, reconstruction))
+        dense_accuracy = scorer[0](None)
+        best: dict[str, Outcome] = {}
+        for name in _order(settings, budget):
+            if name in PROFILES:
+                fixed = env.fitted(profile(name, len(env)).tolist())
+                searcher: Searcher = _FixedSearcher(fixed)
+                episodes = 1
+            else:
+                searcher = agent if name == "amc" else RandomSearcher(settings.seed)
+                episodes = settings.episodes
+            best[name] = _run(env, searcher, name, episodes, log, best)
+    chosen = max(
+        (name for name in POLICIES if name in best),
+        key=lambda name: (best[name].reward, -POLICIES.index(name)),
+    )
+    result = SearchResult(graph, chosen, best, env.bound, dense_accuracy, reconstruction)
+    result.plan.save(workdir / "plan.json")
+    files.write_json(workdir / "best_plans.json", log.best(settings.keep_best, env.plan))
+    return result
+
+
+def _order(settings: SearchSettings, budget: Budget | None) -> Sequence[str]:
+    """The cheap ones first; hand-crafted ratios are scaled to a budget, so they need one."""
+    handcrafted = [p for p in PROFILES if p in settings.policies and budget is not None]
+    return [*handcrafted, "amc", *(["random"] if "random" in settings.policies else [])]
+
+
+class _FixedSearcher:
+    """Proposes given actions in turn."""
+
+    def __init__(self, actions: Sequence[float]):
+        self._actions = actions
+        self._next = 0
+
+    def act(self, state: Any) -> float:
+        self._next += 1
+        return self._actions[self._next - 1]
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        self._next = 0
+        return {}
+
+
+def _run(
+    env: CompressionEnv,
+    searcher: Any,
+    policy: str,
+    episodes: int,
+    log: EpisodeLog,
+    others: dict[str, Outcome],
+) -> Outcome:
+    """Runs the episodes of one policy; returns its best outcome (the earliest of equals)."""
+    best: Outcome | None = None
+    with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
+        for episode in range(episodes):
+            start = time.monotonic()
+            state = env.reset()
+            while state is not None:
+                state, _ = env.step(searcher.act(state))
+            outcome = env.finish()
+            diagnostics = searcher.finish(outcome.actions, outcome.reward)
+            log.add(
+                {
+                    "policy": policy,
+                    "episode": episode,
+                    "reward": outcome.reward,
+                    "accuracy": outcome.accuracy,
+                    "macs": outcome.macs,
+                    "params": outcome.params,
+                    "actions": outcome.actions,
+                    "counts": outcome.counts,
+                    "seconds": round(time.monotonic() - start, 4),
+                    **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
+                }
+            )
+            if best is None or outcome.reward > best.reward:
+                best = outcome
+            bar.update()
+            bar.set_postfix(
+                best=f"{best.accuracy:.4f}",
+                **{name: f"{o.accuracy:.4f}" for name, o in others.items() if name == "uniform"},
+            )
+    assert best is not None
+    return best

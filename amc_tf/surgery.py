@@ -1,0 +1,195 @@
+"""Building the smaller model, and its full-size twin with masked weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf.channels import ChannelGraph, Site
+from amc_tf.errors import AmcError
+from amc_tf.plan import PruningPlan
+
+# "layer/weight" -> an array of the dense weight's shape that takes its place.
+Weights = Mapping[str, np.ndarray]
+
+
+def rebuild(
+    model: keras.Model,
+    graph: ChannelGraph,
+    plan: PruningPlan | None,
+    weights: Weights | None = None,
+) -> keras.Model:
+    """Builds the model without the channels a plan drops.
+
+    The calls are run again on new symbolic inputs with layers of the new
+    widths, so that every kind of model goes one way and nested models come out
+    flat. Weights are sliced from the dense ones.
+
+    Args:
+        model: the model that was analysed; it is not changed.
+        graph: `analyze(model)`.
+        plan: the plan; None keeps every channel (an independent copy).
+        weights: refitted weights in the dense shape, by `layer/weight`.
+
+    Returns:
+        A new, uncompiled functional model with the same inputs and outputs.
+
+    Raises:
+        AmcError: `graph` was made from another model, the plan does not fit it,
+            or a layer cannot be made anew from its configuration.
+    """
+    if graph.network.model is not model:
+        raise AmcError("the graph was made from another model; call amc_tf.analyze(model) first")
+    keep = graph.keep_mask(plan)
+    kept = {
+        id(site.call): {role: keep[classes] for role, classes in site.roles.items()}
+        for site in graph.sites
+    }
+    site_of = {id(site.call): site for site in graph.sites}
+    made: dict[int, Any] = {}
+
+    def invoke(call, args, kwargs):
+        operation = call.operation
+        site = site_of.get(id(call))
+        if site is not None and site.rule.rewrite:
+            rank = len(graph.network.tensors[call.inputs[0]].shape)
+            return site.rule.rewrite(call, kept[id(call)], rank)(*args, **kwargs)
+        if not isinstance(operation, keras.layers.Layer):
+            return operation(*args, **kwargs)
+        if id(operation) not in made:
+            made[id(operation)] = _remake(
+                operation, graph.network.name(operation), site, kept.get(id(call), {})
+            )
+        return made[id(operation)](*args, **kwargs)
+
+    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
+    outputs = graph.network.run(inputs, invoke)
+    rebuilt = keras.Model(
+        _like(getattr(model, "_inputs_struct", None), inputs),
+        _like(getattr(model, "_outputs_struct", None), outputs),
+        name=model.name,
+    )
+    _copy_weights(graph, keep, weights or {}, made)
+    return rebuilt
+
+
+def mask(
+    model: keras.Model,
+    graph: ChannelGraph,
+    plan: PruningPlan | None,
+    weights: Weights | None = None,
+) -> keras.Model:
+    """A full-size copy of the model that computes what the pruned one would.
+
+    Rows of *consuming* kernels are zeroed, because zeroing producers would
+    still let a batch norm's beta through.
+
+    Args, Raises: as `rebuild`.
+
+    Returns:
+        A new, uncompiled model of the dense widths.
+    """
+    copy = rebuild(model, graph, None, weights)
+    layers = {layer.name: layer for layer in copy.layers}
+    keep = graph.keep_mask(plan)
+    for site, weight, axis in mixing_weights(graph):
+        variable = named_weight(layers[site.name], weight.name)
+        variable.assign(_zeroed(np.array(variable), axis, keep[site.roles[_mixed(site, weight)]]))
+    return copy
+
+
+def masked_weights(
+    graph: ChannelGraph, plan: PruningPlan | None, weights: Weights | None = None
+) -> dict[str, np.ndarray]:
+    """The weights that `mask` changes, by `layer/weight`, refitted ones included."""
+    keep = graph.keep_mask(plan)
+    result = dict(weights or {})
+    for site, weight, axis in mixing_weights(graph):
+        key = f"{site.name}/{weight.name}"
+        value = result.get(key)
+        rows = keep[site.roles[_mixed(site, weight)]]
+        result[key] = _zeroed(np.array(weight) if value is None else value, axis, rows)
+    return result
+
+
+def mixing_weights(graph: ChannelGraph):
+    """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
+    for site in {site.name: site for site in graph.sites}.values():
+        for weight, axes in site.rule.weight_axes(site.call.operation):
+            if weight.name in site.rule.mixes:
+                yield site, weight, axes.index(site.rule.mixes[weight.name])
+
+
+def _mixed(site: Site, weight: Any) -> str:
+    return site.rule.mixes[weight.name]
+
+
+def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:
+    shape = [1] * value.ndim
+    shape[axis] = len(keep)
+    return np.where(keep.reshape(shape), value, np.zeros((), value.dtype))
+
+
+def named_weight(layer: Any, name: str) -> Any:
+    """A layer's variable of that name."""
+    return next(w for w in layer.weights if w.name == name)
+
+
+def _like(structure: Any, tensors: list[Any]) -> Any:
+    if structure is None:
+        return tensors
+    return keras.tree.pack_sequence_as(structure, tensors)
+
+
+def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
+    """A new layer of the same configuration with the kept widths."""
+    if not layer.variables and site is None and layer.name == name:
+        return layer  # without state there is nothing to keep apart (a Lambda, say)
+    config = layer.get_config()
+    config["name"] = name
+    if callable(getattr(layer, "activation", None)) and "activation" in config:
+        config["activation"] = layer.activation  # the function itself needs no registration
+    if site is not None:
+        for key, role in site.rule.widths.items():
+            if role in kept:
+                config[key] = int(np.count_nonzero(kept[role]))
+    try:
+        return type(layer).from_config(config)
+    except Exception as error:
+        raise AmcError(
+            f"layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its "
+            f"configuration: {error}; register it with "
+            "keras.saving.register_keras_serializable and implement get_config()"
+        ) from error
+
+
+def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int, Any]) -> None:
+    sites = {id(site.call.operation): site for site in graph.sites}
+    unused = set(weights)
+    for old in graph.network.operations():
+        new = made.get(id(old))
+        if new is None or new is old:
+            continue
+        site = sites.get(id(old))
+        name = graph.network.name(old)
+        axes_of = {} if site is None else dict(_axes_by_name(site))
+        for source, target in zip(old.weights, new.weights, strict=True):
+            key = f"{name}/{source.name}"
+            value = np.array(source) if weights.get(key) is None else np.asarray(weights[key])
+            unused.discard(key)
+            for axis, role in enumerate(axes_of.get(source.name, ())):
+                if role is not None:
+                    value = np.compress(keep[site.roles[role]], value, axis)
+            target.assign(value)
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()  # it derives what it computes with from its weights
+    if unused:
+        raise AmcError(f"no weight of the model is called {sorted(unused)[0]!r}")
+
+
+def _axes_by_name(site: Site) -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    for weight, axes in site.rule.weight_axes(site.call.operation):
+        yield weight.name, axes

@@ -1,0 +1,234 @@
+"""What the owner of a model plugs in: data, and the code that trains and scores it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf.errors import AmcError
+
+# (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
+Data = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """Data and training code. Everything but the data has a default.
+
+    Attributes:
+        train: training data: `(x, y)` arrays or a batched `tf.data.Dataset` of pairs.
+            The search never measures its reward on it.
+        validation: held out of training; the search's reward is measured here.
+        test: played no part in any choice; only reports use it. Default: `validation`.
+        compile: `compile(model)` prepares a model for fit and evaluate. Default:
+            the dense model's own compile settings.
+        fit: `fit(model)` trains a compiled model in place. Default: `model.fit`
+            on `train` for `epochs`.
+        fine_tune: `fine_tune(model)` for pruned models. Default: `fit`.
+        evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
+            Default: `model.evaluate(data)[metric]`.
+        metric: the name under which the compiled model reports its accuracy.
+        epochs: of the default fit.
+        batch_size: for arrays, in the default fit and evaluate.
+        calibration: unlabelled inputs (array, or a list for several inputs) for
+            least-squares refit and int8 calibration. Default: drawn from `train`.
+        calibration_size: how many inputs are drawn.
+    """
+
+    train: Data
+    validation: Data
+    test: Data = None
+    compile: Callable[[keras.Model], Any] | None = None
+    fit: Callable[[keras.Model], Any] | None = None
+    fine_tune: Callable[[keras.Model], Any] | None = None
+    evaluate: Callable[[keras.Model, Data], float] | None = None
+    metric: str = "accuracy"
+    epochs: int = 1
+    batch_size: int = 128
+    calibration: Any = None
+    calibration_size: int = 512
+
+    def compiled(self, model: keras.Model, dense: keras.Model) -> keras.Model:
+        """Compiles `model` as the owner does, or as `dense` was; returns it."""
+        if self.compile is not None:
+            self.compile(model)
+        elif dense.compiled and dense.get_compile_config():
+            model.compile_from_config(dense.get_compile_config())
+        if not model.compiled and self.evaluate is None:
+            raise AmcError(
+                "the model is not compiled and Task(compile=...) was not given; pass a function "
+                "that calls model.compile(optimizer, loss, metrics=[...])"
+            )
+        return model
+
+    def train_dense(self, model: keras.Model) -> None:
+        """Trains a compiled model in place with the owner's fit."""
+        (self.fit or self._default_fit)(model)
+
+    def train_pruned(self, model: keras.Model) -> None:
+        """Fine-tunes a compiled pruned model in place with the owner's code."""
+        (self.fine_tune or self.fit or self._default_fit)(model)
+
+    def _default_fit(self, model: keras.Model) -> None:
+        x, y = self.train if isinstance(self.train, tuple) else (self.train, None)
+        batch_size = self.batch_size if isinstance(self.train, tuple) else None
+        model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=0)
+
+    def score(self, model: keras.Model, data: Data) -> float:
+        """The accuracy of a compiled model on `data`.
+
+        Raises:
+            AmcError: the metric is not reported, or its value is not a finite
+                number of at most 1.
+        """
+        value = (
+            self._default_evaluate(model, data)
+            if self.evaluate is None
+            else self.evaluate(model, data)
+        )
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise AmcError(f"evaluate must return a number, received {value!r}") from None
+        if not math.isfinite(value) or value > 1:
+            raise AmcError(
+                f"evaluate returned {value} for {self.metric!r}; expected a finite number of at "
+                "most 1, higher being better (an accuracy as a fraction, for instance)"
+            )
+        return value
+
+    def _default_evaluate(self, model: keras.Model, data: Data) -> float:
+        if isinstance(data, tuple):
+            logs = model.evaluate(*data, batch_size=self.batch_size, verbose=0, return_dict=True)
+        else:
+            logs = model.evaluate(data, verbose=0, return_dict=True)
+        if self.metric not in logs:
+            raise AmcError(
+                f"the model does not report the metric {self.metric!r}; it reports "
+                f"{', '.join(map(repr, logs))}: name one of these, or add it in compile(metrics=)"
+            )
+        return logs[self.metric]
+
+    @property
+    def test_data(self) -> Data:
+        """The test data, or the validation data where there is none."""
+        return self.validation if self.test is None else self.test
+
+    def calibration_inputs(self, model: keras.Model) -> list[np.ndarray]:
+        """Unlabelled inputs, one array for each model input."""
+        if self.calibration is not None:
+            given = self.calibration
+            arrays = [
+                np.asarray(a) for a in (given if isinstance(given, (list, tuple)) else [given])
+            ]
+            return [a[: self.calibration_size] for a in arrays]
+        if isinstance(self.train, tuple):
+            count = len(_inputs_of(self.train[0], model)[0])
+            # Evenly spaced rather than the first: data sorted by class would give one class.
+            chosen = np.linspace(0, count - 1, min(count, self.calibration_size)).astype(int)
+            return [a[chosen] for a in _inputs_of(self.train[0], model)]
+        parts: list[list[np.ndarray]] = []
+        for element in self.train:
+            parts.append([np.asarray(a) for a in _inputs_of(_pair(element)[0], model)])
+            if sum(len(p[0]) for p in parts) >= self.calibration_size:
+                break
+        return [np.concatenate(a)[: self.calibration_size] for a in zip(*parts, strict=True)]
+
+    def check(self, model: keras.Model) -> None:
+        """Refuses data that cannot belong to the model, before any work.
+
+        Raises:
+            AmcError: a split is empty or of the wrong shape, labels are out of
+                range, or inputs are not finite.
+        """
+        for split in ("train", "validation", "test"):
+            data = getattr(self, split)
+            if data is None and split == "test":
+                continue
+            for i, (x, y) in enumerate(_batches(split, data)):
+                _check_batch(split, x, y, model)
+                if i == 8:  # enough to find a wrong pipeline without reading all of it
+                    break
+        for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
+            _check_shape("calibration", array, tensor)
+
+
+def _pair(element: Any) -> tuple[Any, Any]:
+    if not isinstance(element, (tuple, list)) or len(element) < 2:
+        raise AmcError(
+            f"expected data of pairs (inputs, labels), received {type(element).__name__}"
+        )
+    return element[0], element[1]
+
+
+def _batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
+    if isinstance(data, tuple):
+        yield _pair(data)
+        return
+    if not hasattr(data, "__iter__"):
+        raise AmcError(
+            f"{split} data: expected (x, y) arrays or a batched tf.data.Dataset, received "
+            f"{type(data).__name__}"
+        )
+    empty = True
+    for element in data:
+        empty = False
+        yield _pair(element)
+    if empty:
+        raise AmcError(f"{split} data is empty")
+
+
+def _inputs_of(x: Any, model: keras.Model) -> list[Any]:
+    """The arrays of a batch in the order of the model's inputs."""
+    if isinstance(x, dict):
+        names = [t.name for t in model.inputs]
+        missing = [n for n in names if n not in x]
+        if missing:
+            raise AmcError(f"data lacks the model's input {missing[0]!r}; it has {sorted(x)}")
+        return [x[n] for n in names]
+    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
+    if len(arrays) != len(model.inputs):
+        raise AmcError(f"the model has {len(model.inputs)} inputs, the data {len(arrays)}")
+    return arrays
+
+
+def _check_shape(split: str, array: Any, tensor: Any) -> None:
+    shape, expected = tuple(np.shape(array)), tuple(tensor.shape)
+    fits = len(shape) == len(expected) and all(
+        e is None or s == e for s, e in zip(shape[1:], expected[1:], strict=True)
+    )
+    if not fits:
+        raise AmcError(
+            f"{split} data has the shape {shape}, but the model's input {tensor.name!r} expects "
+            f"{expected}"
+        )
+
+
+def _check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
+    arrays = _inputs_of(x, model)
+    for array, tensor in zip(arrays, model.inputs, strict=True):
+        if len(array) == 0:
+            raise AmcError(f"{split} data is empty")
+        _check_shape(split, array, tensor)
+        values = np.asarray(array)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise AmcError(f"{split} data holds values that are not finite; clean it first")
+    if len(model.outputs) != 1 or isinstance(y, (dict, list, tuple)):
+        return  # several outputs: only the owner's loss knows what fits
+    labels = np.asarray(y)
+    if len(labels) != len(arrays[0]):
+        raise AmcError(f"{split} data has {len(arrays[0])} inputs but {len(labels)} labels")
+    units = model.outputs[0].shape[-1]
+    is_class_index = labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1:] == (1,))
+    if is_class_index and len(model.outputs[0].shape) == 2 and units is not None and units > 1:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= units:
+            raise AmcError(
+                f"{split} labels range from {low} to {high}, but the model's {units} outputs "
+                f"stand for labels 0 to {units - 1}"
+            )

