@@ -71,7 +71,7 @@ class EpisodeLog:
         """
         key = (record["policy"], record["episode"])
         old = self._records.get(key)
-        if old is not None and old["counts"] == record["counts"]:
+        if old is not None and tuple(old["counts"]) == tuple(record["counts"]):
             return
         self._accuracy[tuple(record["counts"])] = record["accuracy"]
         if old is not None:
@@ -93,3 +93,9 @@ class EpisodeLog:
                 os.truncate(self._path, start)  # a full disk leaves no half line behind
                 raise
         self._records[key] = record
+
+    def best(self, count: int) -> list[dict[str, Any]]:
+        """The records of the `count` best rewards, each choice of channels once."""
+        ranked = sorted(self._records.values(), key=lambda record: -record["reward"])
+        distinct = {tuple(record["counts"]): record for record in reversed(ranked)}
+        return sorted(distinct.values(), key=lambda record: -record["reward"])[:count]

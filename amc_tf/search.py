@@ -123,18 +123,11 @@ def search_plan(
     workdir = pathlib.Path(workdir)
     graph = analyze(model)
     log = EpisodeLog(workdir / "episodes.jsonl")
-    scores: dict[tuple[int, ...], float] = {}
-    scorer: list[Callable] = []
-
-    def score(plan: PruningPlan) -> float:
-        counts = tuple(len(plan.keep[name]) for name in graph.groups)
-        known = log.accuracy(counts)
-        return scores.setdefault(counts, scorer[0](plan)) if known is None else known
-
+    scores = _Scores(log, graph)
     # The budget is checked here, before the agent starts or an image is read.
     env = CompressionEnv(
         graph,
-        score,
+        scores,
         budget,
         reward=settings.reward,
         rounding=settings.rounding,
@@ -148,8 +141,8 @@ def search_plan(
         reconstruction = None
         if settings.refit:
             reconstruction = gather(graph, task.calibration_inputs(model), seed=settings.seed)
-        scorer.append(MaskedScorer(graph, task, reconstruction))
-        dense_accuracy = scorer[0](None)
+        scores.measure = MaskedScorer(graph, task, reconstruction)
+        dense_accuracy = scores.measure(None)
         best: dict[str, Outcome] = {}
         for name in _order(settings, budget):
             if name in PROFILES:
@@ -166,8 +159,37 @@ def search_plan(
     )
     result = SearchResult(graph, chosen, best, env.bound, dense_accuracy, reconstruction)
     result.plan.save(workdir / "plan.json")
-    files.write_json(workdir / "best_plans.json", log.best(settings.keep_best, env.plan))
+    for name, outcome in best.items():
+        outcome.plan.save(policy_plan(workdir, name))
+    files.write_json(
+        workdir / "best_plans.json",
+        [
+            {**record, "keep": env.plan(record["counts"]).keep}
+            for record in log.best(settings.keep_best)
+        ],
+    )
     return result
+
+
+def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:
+    """Where the best plan of a policy lies."""
+    folder = workdir / "plans"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{policy}.json"
+
+
+class _Scores:
+    """Accuracy of a plan: looked up where the log knows it, measured where not."""
+
+    measure: Callable[[PruningPlan | None], float]
+
+    def __init__(self, log: EpisodeLog, graph: ChannelGraph):
+        self._log = log
+        self._groups = tuple(graph.groups)
+
+    def __call__(self, plan: PruningPlan) -> float:
+        known = self._log.accuracy([len(plan.keep[name]) for name in self._groups])
+        return self.measure(plan) if known is None else known
 
 
 def _order(settings: SearchSettings, budget: Budget | None) -> Sequence[str]:

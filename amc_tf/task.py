@@ -57,8 +57,14 @@ class Task:
         """Compiles `model` as the owner does, or as `dense` was; returns it."""
         if self.compile is not None:
             self.compile(model)
-        elif dense.compiled and dense.get_compile_config():
-            model.compile_from_config(dense.get_compile_config())
+        elif dense.compiled:
+            try:
+                model.compile_from_config(dense.get_compile_config())
+            except (TypeError, ValueError) as error:
+                raise AmcError(
+                    f"the model's compile settings cannot be carried over ({error}); give "
+                    "Task(compile=...), a function that calls model.compile(...)"
+                ) from error
         if not model.compiled and self.evaluate is None:
             raise AmcError(
                 "the model is not compiled and Task(compile=...) was not given; pass a function "
@@ -121,23 +127,25 @@ class Task:
 
     def calibration_inputs(self, model: keras.Model) -> list[np.ndarray]:
         """Unlabelled inputs, one array for each model input."""
-        if self.calibration is not None:
-            given = self.calibration
-            arrays = [
-                np.asarray(a) for a in (given if isinstance(given, (list, tuple)) else [given])
-            ]
-            return [a[: self.calibration_size] for a in arrays]
-        if isinstance(self.train, tuple):
-            count = len(_inputs_of(self.train[0], model)[0])
+        if self.calibration is None:
+            return self.sample_inputs(self.train, model, self.calibration_size)
+        arrays = _inputs_of(self.calibration, model)
+        return [np.asarray(a)[: self.calibration_size] for a in arrays]
+
+    def sample_inputs(self, data: Data, model: keras.Model, count: int) -> list[np.ndarray]:
+        """At most `count` inputs out of `data`, one array for each model input."""
+        if isinstance(data, tuple):
+            arrays = _inputs_of(data[0], model)
+            available = len(arrays[0])
             # Evenly spaced rather than the first: data sorted by class would give one class.
-            chosen = np.linspace(0, count - 1, min(count, self.calibration_size)).astype(int)
-            return [a[chosen] for a in _inputs_of(self.train[0], model)]
+            chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
+            return [np.asarray(a)[chosen] for a in arrays]
         parts: list[list[np.ndarray]] = []
-        for element in self.train:
+        for element in data:
             parts.append([np.asarray(a) for a in _inputs_of(_pair(element)[0], model)])
-            if sum(len(p[0]) for p in parts) >= self.calibration_size:
+            if sum(len(p[0]) for p in parts) >= count:
                 break
-        return [np.concatenate(a)[: self.calibration_size] for a in zip(*parts, strict=True)]
+        return [np.concatenate(a)[:count] for a in zip(*parts, strict=True)]
 
     def check(self, model: keras.Model) -> None:
         """Refuses data that cannot belong to the model, before any work.
@@ -156,6 +164,15 @@ class Task:
                     break
         for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
             _check_shape("calibration", array, tensor)
+        if self.evaluate is None:
+            # One batch through the real thing: the metric must be reported.
+            probe = self.compiled(keras.models.clone_model(model), model)
+            self.score(probe, self._first_batch())
+
+    def _first_batch(self) -> Data:
+        if not isinstance(self.validation, tuple):
+            return self.validation.take(1)
+        return keras.tree.map_structure(lambda a: a[: self.batch_size], self.validation)
 
 
 def _pair(element: Any) -> tuple[Any, Any]:

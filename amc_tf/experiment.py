@@ -1,0 +1,106 @@
+"""Configuration files: one experiment each, as a Python program.
+
+A configuration file defines
+
+* `get_config()`: a `ConfigDict`, usually `amc_tf.default_config()` with changes;
+* `get_model(config)`: the Keras model;
+* `get_task(config)`: the `amc_tf.Task`.
+
+It is code and is executed: run only files you trust.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+from types import ModuleType
+from typing import Any
+
+import keras
+import ml_collections
+
+from amc_tf.agent import DdpgSettings
+from amc_tf.env import Budget
+from amc_tf.errors import AmcError
+from amc_tf.export import ExportSettings
+from amc_tf.finetune import FineTuneSettings
+from amc_tf.pipeline import Compression, Settings
+from amc_tf.search import SearchSettings
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every setting with its default: `budget`, `train_dense`, `search`, `finetune`, `export`.
+
+    An experiment adds keys of its own as it likes.
+    """
+    # Tuples become lists to be settable from the command line; _section turns them back.
+    config = ml_collections.ConfigDict(_plain(dataclasses.asdict(Settings())))
+    config.budget = ml_collections.ConfigDict(
+        {
+            field.name: ml_collections.config_dict.placeholder(float)
+            for field in dataclasses.fields(Budget)
+        }
+    )
+    return config
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compression:
+    """Builds the run that a configuration describes.
+
+    Args:
+        config: what `get_config` of the file returned, with overrides.
+        path: the configuration file, for `get_model` and `get_task`.
+        workdir: folder of the run's files.
+
+    Returns:
+        The `Compression`, its inputs checked.
+
+    Raises:
+        AmcError: a value is wrong, or the file lacks a function.
+    """
+    settings = Settings(
+        train_dense=config.train_dense,
+        search=_section(SearchSettings, config.search, ddpg=DdpgSettings),
+        finetune=_section(FineTuneSettings, config.finetune),
+        export=_section(ExportSettings, config.export),
+    )
+    bounds = {k: v for k, v in config.budget.to_dict().items() if v is not None}
+    budget = Budget(**bounds) if bounds else None
+    module = _module(path)
+    for name in ("get_model", "get_task"):
+        if not callable(getattr(module, name, None)):
+            raise AmcError(f"{path} must define {name}(config); see configs/mnist.py")
+    # The weights of a model built by get_model, and its dropout, follow the seed.
+    keras.utils.set_random_seed(settings.search.seed)
+    model, task = module.get_model(config), module.get_task(config)
+    own = {k: v for k, v in config.to_dict().items() if k not in {"budget", "train_dense"}}
+    return Compression(model, task, budget, workdir, settings, config=own)
+
+
+def _section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:
+    given = {
+        name: tuple(value) if isinstance(value, (list, tuple)) else value
+        for name, value in values.items()
+    }
+    given.update({name: _section(inner, values[name]) for name, inner in nested.items()})
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        raise AmcError(f"configuration: {error}") from error
+
+
+def _module(path: str) -> ModuleType:
+    file = pathlib.Path(path)
+    spec = importlib.util.spec_from_file_location(f"amc_tf_experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise AmcError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,283 @@
+"""The stages of a compression, from a trained model to checked TFLite files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from amc_tf.channels import analyze
+from amc_tf.costs import macs, params
+from amc_tf.env import Budget
+from amc_tf.export import ExportSettings, export_tflite, measure
+from amc_tf.finetune import FineTuneSettings, fine_tune
+from amc_tf.plan import PruningPlan
+from amc_tf.search import SearchResult, SearchSettings, policy_plan, search_plan
+from amc_tf.surgery import rebuild
+from amc_tf.task import Task
+from amc_tf.workdir import Workdir, fingerprint
+
+_DISTRIBUTIONS = (
+    "amc_tf tensorflow keras tf-agents ai-edge-litert tensorflow-model-optimization numpy"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All stages' settings.
+
+    Attributes:
+        train_dense: train the given model with the task's own fit first, and
+            keep it as `dense.keras` (for models that come untrained).
+        search: of the search.
+        finetune: of the fine-tuning.
+        export: of the TFLite files.
+    """
+
+    train_dense: bool = False
+    search: SearchSettings = SearchSettings()
+    finetune: FineTuneSettings = FineTuneSettings()
+    export: ExportSettings = ExportSettings()
+
+
+class Compression:
+    """One run in one workdir; each stage can be called alone, in order.
+
+    Args:
+        model: the Keras model, trained unless `settings.train_dense`.
+        task: its data and training code.
+        budget: the bound; None with a reward that prices the cost.
+        workdir: folder of the run's files.
+        settings: of all stages.
+        config: what the caller's own configuration adds to `config.json`.
+
+    Raises:
+        AmcError: the model, the data or the budget cannot be used, or the
+            workdir belongs to another run. Nothing is lost then.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        task: Task,
+        budget: Budget | None,
+        workdir: str | pathlib.Path,
+        settings: Settings | None = None,
+        config: Mapping[str, Any] | None = None,
+    ):
+        self.task = task
+        self.budget = budget
+        self.settings = settings or Settings()
+        self.graph = analyze(model)
+        task.check(model)
+        self.workdir = Workdir(workdir)
+        record = {
+            **(config or {}),
+            **dataclasses.asdict(self.settings),
+            "budget": None if budget is None else {budget.kind: budget.value},
+        }
+        self.workdir.claim(record)
+        self.dense = self._trained(model) if self.settings.train_dense else model
+        self.workdir.claim_model(self.dense)
+        if self.dense is not model:
+            self.graph = analyze(self.dense)
+
+    def _trained(self, model: keras.Model) -> keras.Model:
+        if (self.workdir / "dense.keras").exists():
+            return self.workdir.load_model("dense.keras", made_by="amc-search")
+        with self._timed("train_dense"):
+            keras.utils.set_random_seed(self.settings.search.seed)
+            self.task.compiled(model, model)
+            self.task.train_dense(model)
+            self.workdir.save_model("dense.keras", model)
+        # Read back, so that a resumed run and this one go on from the very same model.
+        return self.workdir.load_model("dense.keras", made_by="amc-search")
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.workdir.update_result(seconds={stage: round(time.monotonic() - start, 2)})
+
+    def _measures(self, model: keras.Model, graph=None, plan=None) -> dict[str, Any]:
+        """Accuracy on the test data, MACs and parameters of a model."""
+        graph = analyze(model) if graph is None else graph
+        self.task.compiled(model, self.dense)
+        return {
+            "accuracy": self.task.score(model, self.task.test_data),
+            "macs": macs(graph, plan),
+            "params": params(graph, plan),
+        }
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Policies whose networks are kept beside the chosen one."""
+        return tuple(
+            p for p in self.settings.finetune.compare if policy_plan(self.workdir.path, p).exists()
+        )
+
+    def search(self) -> SearchResult:
+        """Searches (or resumes), rebuilds the best plan: `plan.json`, `pruned.keras`."""
+        self.workdir.forget("policies", "pruned", "finetuned", "tflite")
+        with self._timed("search"):
+            found = search_plan(
+                self.dense, self.task, self.budget, self.workdir.path, self.settings.search
+            )
+        policies = {}
+        for name, outcome in found.best.items():
+            pruned = self._rebuilt(found, outcome.plan)
+            self.workdir.save_model(f"plans/{name}.keras", pruned)
+            policies[name] = {
+                **self._measures(pruned),
+                "search_accuracy": outcome.accuracy,
+                "reward": outcome.reward,
+            }
+        chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", made_by="amc-search")
+        self.workdir.save_model("pruned.keras", chosen)
+        keys = ("accuracy", "macs", "params")
+        bound = None
+        if self.budget is not None:
+            kind = self.budget.kind
+            reached = policies[found.chosen][kind]
+            bound = {"kind": kind, "bound": found.bound, "reached": reached}
+        dense = rebuild(self.dense, self.graph, None)  # the owner's model stays as it is
+        self.workdir.update_result(
+            dense={**self._measures(dense), "search_accuracy": found.dense_accuracy},
+            pruned={key: policies[found.chosen][key] for key in keys},
+            budget=bound,
+            policies=policies,
+            chosen=found.chosen,
+            episodes=self.settings.search.episodes,
+            seed=self.settings.search.seed,
+            versions=versions(),
+        )
+        return found
+
+    def _rebuilt(self, found: SearchResult, plan: PruningPlan) -> keras.Model:
+        return rebuild(self.dense, self.graph, plan, found.refitted(plan))
+
+    def finetune(self) -> keras.Model:
+        """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
+        self.workdir.forget("finetuned", "tflite")
+        with self._timed("finetune"):
+            model = self.workdir.load_model("pruned.keras", made_by="amc-search")
+            fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
+            self.workdir.save_model("finetuned.keras", model)
+            measures = self._measures(model)
+            chosen = self.workdir.read_json("result.json", {})["chosen"]
+            compared = {chosen: measures["accuracy"]}
+            for name in self.compared:
+                if name == chosen:
+                    continue
+                other = self.workdir.load_model(f"plans/{name}.keras", made_by="amc-search")
+                compared[name] = fine_tune(
+                    other, self.dense, self.task, self.settings.finetune.seed
+                )
+                self.workdir.save_model(f"plans/{name}_finetuned.keras", other)
+            policies = self.workdir.read_json("result.json", {})["policies"]
+            for name, accuracy in compared.items():
+                policies[name]["finetuned_accuracy"] = accuracy
+            self.workdir.update_result(policies=policies, finetuned=measures)
+        return model
+
+    def export(self) -> dict[str, Any]:
+        """Writes and checks `model_*.tflite`; times them beside the dense and compared models.
+
+        Returns:
+            The content of `result.json`.
+        """
+        settings = self.settings.export
+        with self._timed("export"):
+            model = self.workdir.load_model("finetuned.keras", made_by="amc-finetune")
+            paths, sections = {}, {}
+            for format_name in settings.formats:
+                name = f"model_{format_name}.tflite"
+                paths[name] = self.workdir / name
+                sections[name] = export_tflite(
+                    model, self.dense, self.task, format_name, paths[name], settings
+                )
+            others = {"dense": self.dense}
+            chosen = self.workdir.read_json("result.json", {})["chosen"]
+            for name in self.compared:
+                if name != chosen:
+                    others[name] = self.workdir.load_model(
+                        f"plans/{name}_finetuned.keras", made_by="amc-finetune"
+                    )
+            for name, other in others.items():
+                file = f"plans/{name}_float32.tflite"
+                paths[file] = self.workdir / file
+                sections[file] = export_tflite(
+                    other, self.dense, self.task, "float32", paths[file], settings
+                )
+            latencies = measure(paths, settings)
+            self.workdir.update_result(
+                tflite={
+                    name: {
+                        **dataclasses.asdict(section),
+                        "latency_ms": latencies[name].median_ms,
+                        "latency_ms_min": latencies[name].min_ms,
+                        "latency_ms_max": latencies[name].max_ms,
+                    }
+                    for name, section in sections.items()
+                }
+            )
+        return self.workdir.update_result(versions=versions())
+
+    def run(self) -> dict[str, Any]:
+        """All stages; those whose files are there already are not repeated."""
+        if not self._done("policies", "pruned.keras", "plan.json"):
+            self.search()
+        if not self._done("finetuned", "finetuned.keras"):
+            self.finetune()
+        tflite = [f"model_{name}.tflite" for name in self.settings.export.formats]
+        if not self._done("tflite", *tflite):
+            self.export()
+        return self.workdir.read_json("result.json", {})
+
+    def _done(self, section: str, *names: str) -> bool:
+        recorded = section in self.workdir.read_json("result.json", {})
+        return recorded and all((self.workdir / name).exists() for name in names)
+
+
+def compress(
+    model: keras.Model,
+    task: Task,
+    budget: Budget | None,
+    workdir: str | pathlib.Path,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Compresses a model: search, rebuild, fine-tune, export, check.
+
+    Interrupted at any moment, the same call resumes.
+
+    Args:
+        model: a trained Functional or Sequential Keras model; it is not changed.
+        task: its data and training code.
+        budget: e.g. `Budget(macs=0.5)`.
+        workdir: folder for the run's files: `finetuned.keras`, `model_float32.tflite`,
+            `model_int8.tflite`, `result.json` and what the stages need.
+        settings: see `Settings`.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        AmcError: input that cannot be used, before any work.
+    """
+    return Compression(model, task, budget, workdir, settings).run()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

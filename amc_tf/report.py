@@ -1,0 +1,84 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LABELS = {"amc": "AMC"}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """What was asked and reached, as text.
+
+    Args:
+        result: the content of `result.json`, of all stages run so far.
+
+    Returns:
+        A table of dense, compared and chosen networks, then of the exported files.
+    """
+    lines = []
+    bound = result.get("budget")
+    if bound:
+        dense = result["dense"][bound["kind"]]
+        lines.append(
+            f"budget: {bound['bound']:,} {bound['kind']} ({bound['bound'] / dense:.1%} of dense); "
+            f"reached {bound['reached']:,} ({bound['reached'] / dense:.1%})"
+        )
+    files = result.get("tflite", {})
+    chosen = result["chosen"]
+    header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")
+    rows = [header, _row("dense", result["dense"], files.get("plans/dense_float32.tflite"))]
+    for name, policy in result["policies"].items():
+        own = "model_float32.tflite" if name == chosen else f"plans/{name}_float32.tflite"
+        label = _LABELS.get(name, name) + (" *" if name == chosen else "")
+        rows.append(_row(label, policy, files.get(own)))
+    lines += _aligned(rows)
+    lines.append("* the network that was exported; accuracy on the test data")
+    exported = [(n, f) for n, f in files.items() if not n.startswith("plans/")]
+    if exported:
+        lines.append("")
+        header = ("file", "accuracy", "bytes", "latency (range)", "max abs error")
+        lines += _aligned([header, *(_file_row(name, file) for name, file in exported)])
+        lines.append(
+            "accuracy of the file itself, run by LiteRT; latency on this host, median of "
+            "fresh processes"
+        )
+    seconds = result.get("seconds", {})
+    lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    return "\n".join(lines)
+
+
+def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None) -> tuple:
+    tuned = measures.get("finetuned_accuracy")
+    return (
+        label,
+        f"{measures['accuracy']:.2%}",
+        "" if tuned is None else f"{tuned:.2%}",
+        f"{measures['macs']:,}",
+        f"{measures['params']:,}",
+        "" if file is None else f"{file['bytes']:,}",
+        "" if file is None else f"{file['latency_ms']:.3f} ms",
+    )
+
+
+def _file_row(name: str, file: Mapping[str, Any]) -> tuple:
+    spread = f"({file['latency_ms_min']:.3f} to {file['latency_ms_max']:.3f})"
+    return (
+        name,
+        f"{file['accuracy']:.2%}",
+        f"{file['bytes']:,}",
+        f"{file['latency_ms']:.3f} ms {spread}",
+        f"{file['max_abs_error']:.2g}",
+    )
+
+
+def _aligned(rows: list[tuple]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

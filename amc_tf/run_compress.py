@@ -1,0 +1,26 @@
+"""Searches, fine-tunes and exports: all stages that are not done yet.
+
+amc-compress --config=configs/mnist.py --workdir=runs/mnist
+"""
+
+from amc_tf import script
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stage and prints the table of what is known by now."""
+    from amc_tf import report
+
+    del argv
+    compression = script.compression_from_flags()
+    compression.run()
+    print(report.table(compression.workdir.read_json("result.json", {})))
+
+
+def entry() -> None:
+    """The command `amc-compress`."""
+    script.define_run_flags()
+    script.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,64 @@
+"""What the run_*.py scripts share: flags, and errors told in one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from absl import app, flags
+
+# Read by C++ at import: TensorFlow's greetings would drown the progress bar.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def define_debug_flag() -> None:
+    """Defines `--debug`."""
+    flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def define_run_flags() -> None:
+    """Defines `--config`, `--workdir` and `--debug`."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config", None, "Experiment file; values as --config.search.episodes=100.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes it.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    define_debug_flag()
+
+
+def compression_from_flags():
+    """The run that the flags describe (`amc_tf.pipeline.Compression`)."""
+    from ml_collections import config_flags
+
+    from amc_tf import experiment
+
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs an absl main; an error becomes one line on stderr and exit code 1."""
+    try:
+        app.run(main)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command resumes")
+    except Exception as error:
+        if "--debug" in sys.argv or "--debug=true" in sys.argv:
+            traceback.print_exc()
+        sys.exit(f"error: {_sentence(error)}")
+
+
+def _sentence(error: Exception) -> str:
+    from amc_tf.errors import AmcError
+
+    if isinstance(error, AmcError):
+        return str(error)
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return f"{type(error).__name__}: {text} (--debug shows where)"

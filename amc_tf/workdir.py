@@ -1,0 +1,186 @@
+"""The folder through which the stages of a run talk to each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+
+# Sections of the configuration that only later stages read, and the results that
+# a change makes stale. A change of anything else would make the search another one.
+STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "finetune": ("finetuned", "tflite"),
+    "export": ("tflite",),
+}
+
+
+class Workdir:
+    """Names and rules of the files that a run leaves.
+
+    Args:
+        path: the folder; made if absent.
+
+    Raises:
+        AmcError: it cannot be made or written.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path).expanduser()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise AmcError(f"the workdir {self.path} cannot be written: {error.strerror}") from None
+
+    def __truediv__(self, name: str) -> pathlib.Path:
+        return self.path / name
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Writes `config.json`, or checks that the folder belongs to the same run.
+
+        A changed stage section throws away that stage's part of `result.json`
+        and the parts of those after it, so that they are made again.
+
+        Args:
+            config: everything the result depends on, JSON values only.
+
+        Raises:
+            AmcError: another run's folder; names the values that differ.
+        """
+        new = json.loads(json.dumps(config))
+        old = self.read_json("config.json", {})
+        if old:
+            new = {"model": old.get("model"), **new}
+        changed = [
+            f"{key}: {before!r} there, {after!r} now"
+            for key, before, after in _differences(old, new)
+            if key.split(".")[0] not in STAGE_SECTIONS
+        ]
+        if old and changed:
+            raise AmcError(
+                f"{self.path} holds a run with another configuration ({'; '.join(changed[:3])}"
+                f"{'; ...' if len(changed) > 3 else ''}); use another --workdir or the old values"
+            )
+        for section, results in STAGE_SECTIONS.items():
+            if old and old.get(section) != new.get(section):
+                self.forget(*results)
+        if old != new:
+            files.write_json(self / "config.json", new)
+
+    def claim_model(self, model: keras.Model) -> None:
+        """Records the dense model's fingerprint, or checks it.
+
+        Raises:
+            AmcError: the folder's search was done on another model.
+        """
+        config = self.read_json("config.json", {})
+        found = fingerprint(model)
+        if config.get("model") not in (None, found):
+            raise AmcError(
+                f"{self.path} holds a run on a model with other weights; use another --workdir"
+            )
+        if config.get("model") is None:
+            files.write_json(self / "config.json", {**config, "model": found})
+
+    def read_json(self, name: str, default: Any) -> Any:
+        """The content of a JSON file, `default` if there is none.
+
+        Raises:
+            AmcError: the file is not JSON.
+        """
+        try:
+            return json.loads((self / name).read_text())
+        except FileNotFoundError:
+            return default
+        except ValueError as error:
+            raise AmcError(f"{self / name} is damaged ({error}); delete it and run again") from None
+
+    def update_result(self, **sections: Any) -> dict[str, Any]:
+        """Merges sections into `result.json` (dictionaries key by key); returns it all."""
+        result = self.read_json("result.json", {})
+        for name, value in sections.items():
+            if isinstance(value, dict) and isinstance(result.get(name), dict):
+                result[name].update(value)
+            else:
+                result[name] = value
+        files.write_json(self / "result.json", result)
+        return result
+
+    def forget(self, *sections: str) -> None:
+        """Removes sections from `result.json`: what they told is about to change."""
+        result = self.read_json("result.json", {})
+        left = {name: value for name, value in result.items() if name not in sections}
+        if left != result:
+            files.write_json(self / "result.json", left)
+
+    def save_model(self, name: str, model: keras.Model) -> None:
+        """Saves a model so that the file is whole or absent."""
+        path = self / name
+        path.parent.mkdir(exist_ok=True)
+        with files.replacing(path) as partial:
+            model.save(partial)
+
+    def load_model(self, name: str, made_by: str) -> keras.Model:
+        """Loads a model of an earlier stage.
+
+        Raises:
+            AmcError: it is not there; names the command that makes it.
+        """
+        if not (self / name).exists():
+            raise AmcError(f"{self / name} does not exist yet; run {made_by} first")
+        return load_model(self / name)
+
+
+def load_model(path: str | pathlib.Path) -> keras.Model:
+    """Loads a .keras or .h5 file.
+
+    Args:
+        path: the file; `~` is expanded.
+
+    Returns:
+        The model, compiled if it was when saved and its loss and metrics are known.
+
+    Raises:
+        AmcError: the file is missing, is not a Keras 3 model, or needs custom
+            objects that are not registered.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise AmcError(f"there is no model file {path}")
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise AmcError(
+            f"{path} cannot be loaded as a Keras model ({type(error).__name__}: {reason}); if it "
+            "uses custom objects, import the module that registers them first"
+        ) from error
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A hash of a model's weights, by which a workdir knows its model again."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{weight.name}{value.shape}{value.dtype}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            inner = f"{key}.{name}" if key else name
+            yield from _differences(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield key, old, new
