@@ -7,7 +7,7 @@ import numpy as np
 from amc_tf.channels import ChannelGraph
 from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import Reconstruction
-from amc_tf.surgery import mask, masked_weights
+from amc_tf.surgery import mask, masked_weights, numpy_of
 from amc_tf.task import Task
 
 
@@ -23,6 +23,7 @@ class MaskedScorer:
         self._graph = graph
         self._task = task
         self._reconstruction = reconstruction
+        self._data = task.prepared(task.validation)
         self._model = task.compiled(mask(graph.network.model, graph, None), graph.network.model)
         self._variables = {
             f"{layer.name}/{weight.name}": weight
@@ -43,7 +44,7 @@ class MaskedScorer:
         weights = masked_weights(self._graph, plan, refitted)
         for name in weights:
             if name not in self._dense:
-                self._dense[name] = np.array(self._variables[name])
+                self._dense[name] = numpy_of(self._variables[name])
         for name, dense in self._dense.items():
             self._variables[name].assign(weights.get(name, dense))
-        return self._task.score(self._model, self._task.validation)
+        return self._task.score(self._model, self._data)

@@ -8,7 +8,7 @@ import numpy as np
 
 from amc_tf.channels import ChannelGraph
 from amc_tf.plan import PruningPlan
-from amc_tf.surgery import mixing_weights
+from amc_tf.surgery import mixing_weights, numpy_of
 
 Importance = Mapping[str, np.ndarray]
 
@@ -27,7 +27,7 @@ def consumer_magnitude(graph: ChannelGraph) -> dict[str, np.ndarray]:
     """
     score = np.zeros(graph.classes)
     for site, weight, axis in mixing_weights(graph):
-        values = np.abs(np.array(weight, np.float64))
+        values = np.abs(numpy_of(weight).astype(np.float64))
         norms = values.sum(axis=tuple(i for i in range(values.ndim) if i != axis))
         classes = site.roles[site.rule.mixes[weight.name]]
         np.add.at(score, classes, norms / max(norms.mean(), np.finfo(float).tiny))

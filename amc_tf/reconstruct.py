@@ -26,7 +26,7 @@ from keras import layers as kl
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.plan import PruningPlan
-from amc_tf.surgery import mixing_weights, named_weight
+from amc_tf.surgery import mixing_weights, named_weight, numpy_of
 
 _CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
 _SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
@@ -164,7 +164,7 @@ class Reconstruction:
             if kept.all():
                 continue
             layer = consumer.site.call.operation
-            kernel = np.array(named_weight(layer, consumer.kernel))
+            kernel = numpy_of(named_weight(layer, consumer.kernel))
             dense = kernel.reshape(-1, kernel.shape[-1])
             # Windows are laid out as the kernel is: positions first, channels innermost.
             columns = np.tile(kept, len(dense) // len(kept))
@@ -274,7 +274,7 @@ def _intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list]):
     """
     layer = site.call.operation
     if layer.use_bias:
-        return site.name, "bias", np.array(named_weight(layer, "bias")), 1.0
+        return site.name, "bias", numpy_of(named_weight(layer, "bias")), 1.0
     after = readers.get(site.call.outputs[0], [])
     linear = layer.activation is keras.activations.linear
     is_output = site.call.outputs[0] in graph.network.outputs
@@ -283,7 +283,7 @@ def _intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list]):
         calls = [c for c in graph.network.calls if c.operation is norm]
         producers = [s for s in graph.sites if s.call.operation is layer]
         if type(norm) is kl.BatchNormalization and len(calls) == len(producers) == 1:
-            mean = np.array(norm.moving_mean)
+            mean = numpy_of(norm.moving_mean)
             return graph.network.name(norm), "moving_mean", mean, -1.0
     return None
 

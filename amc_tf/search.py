@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
 
 from amc_tf import files
-from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
+from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
 from amc_tf.channels import ChannelGraph, analyze
 from amc_tf.env import NUM_FEATURES, Budget, CompressionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import MaskedScorer
 from amc_tf.plan import PruningPlan
-from amc_tf.policies import PROFILES, profile
+from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.reconstruct import Reconstruction, gather
 from amc_tf.task import Task
 
@@ -37,6 +37,7 @@ class SearchSettings:
         reward: a name of `amc_tf.env.REWARDS`.
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
+        warm_start: whether the agent's first episodes follow the hand-crafted policies.
         refit: whether consumers are refitted by least squares before scoring.
         policies: which of `POLICIES` run; `amc` always does.
         keep_best: how many of the best plans are written to `best_plans.json`.
@@ -48,6 +49,7 @@ class SearchSettings:
     reward: str = "err"
     rounding: int = 8
     min_preserve: float = 0.2
+    warm_start: bool = True
     refit: bool = True
     policies: tuple[str, ...] = POLICIES
     keep_best: int = 5
@@ -144,15 +146,19 @@ def search_plan(
         scores.measure = MaskedScorer(graph, task, reconstruction)
         dense_accuracy = scores.measure(None)
         best: dict[str, Outcome] = {}
-        for name in _order(settings, budget):
-            if name in PROFILES:
-                fixed = env.fitted(profile(name, len(env)).tolist())
-                searcher: Searcher = _FixedSearcher(fixed)
-                episodes = 1
-            else:
-                searcher = agent if name == "amc" else RandomSearcher(settings.seed)
-                episodes = settings.episodes
-            best[name] = _run(env, searcher, name, episodes, log, best)
+        # Hand-crafted ratios are scaled to a budget, so they need one.
+        handcrafted = {
+            name: env.fitted(profile(name, len(env)).tolist())
+            for name in (PROFILES if budget is not None else ())
+        }
+        for name, actions in handcrafted.items():
+            if name in settings.policies:
+                best[name] = _run(env, FixedSearcher(actions), name, 1, log, best)
+        guided = GuidedSearcher(agent, [*handcrafted.values()] if settings.warm_start else [])
+        best["amc"] = _run(env, guided, "amc", settings.episodes, log, best)
+        if "random" in settings.policies:
+            random = RandomSearcher(settings.seed)
+            best["random"] = _run(env, random, "random", settings.episodes, log, best)
     chosen = max(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
@@ -190,28 +196,6 @@ class _Scores:
     def __call__(self, plan: PruningPlan) -> float:
         known = self._log.accuracy([len(plan.keep[name]) for name in self._groups])
         return self.measure(plan) if known is None else known
-
-
-def _order(settings: SearchSettings, budget: Budget | None) -> Sequence[str]:
-    """The cheap ones first; hand-crafted ratios are scaled to a budget, so they need one."""
-    handcrafted = [p for p in PROFILES if p in settings.policies and budget is not None]
-    return [*handcrafted, "amc", *(["random"] if "random" in settings.policies else [])]
-
-
-class _FixedSearcher:
-    """Proposes given actions in turn."""
-
-    def __init__(self, actions: Sequence[float]):
-        self._actions = actions
-        self._next = 0
-
-    def act(self, state: Any) -> float:
-        self._next += 1
-        return self._actions[self._next - 1]
-
-    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        self._next = 0
-        return {}
 
 
 def _run(

@@ -97,7 +97,7 @@ def mask(
     keep = graph.keep_mask(plan)
     for site, weight, axis in mixing_weights(graph):
         variable = named_weight(layers[site.name], weight.name)
-        variable.assign(_zeroed(np.array(variable), axis, keep[site.roles[_mixed(site, weight)]]))
+        variable.assign(_zeroed(numpy_of(variable), axis, keep[site.roles[_mixed(site, weight)]]))
     return copy
 
 
@@ -111,7 +111,7 @@ def masked_weights(
         key = f"{site.name}/{weight.name}"
         value = result.get(key)
         rows = keep[site.roles[_mixed(site, weight)]]
-        result[key] = _zeroed(np.array(weight) if value is None else value, axis, rows)
+        result[key] = _zeroed(numpy_of(weight) if value is None else value, axis, rows)
     return result
 
 
@@ -133,6 +133,11 @@ def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:
     return np.where(keep.reshape(shape), value, np.zeros((), value.dtype))
 
 
+def numpy_of(weight: Any) -> np.ndarray:
+    """A variable's value."""
+    return keras.ops.convert_to_numpy(weight)
+
+
 def named_weight(layer: Any, name: str) -> Any:
     """A layer's variable of that name."""
     return next(w for w in layer.weights if w.name == name)
@@ -140,7 +145,7 @@ def named_weight(layer: Any, name: str) -> Any:
 
 def _like(structure: Any, tensors: list[Any]) -> Any:
     if structure is None:
-        return tensors
+        return tensors if len(tensors) > 1 else tensors[0]
     return keras.tree.pack_sequence_as(structure, tensors)
 
 
@@ -178,7 +183,7 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
         axes_of = {} if site is None else dict(_axes_by_name(site))
         for source, target in zip(old.weights, new.weights, strict=True):
             key = f"{name}/{source.name}"
-            value = np.array(source) if weights.get(key) is None else np.asarray(weights[key])
+            value = numpy_of(source) if weights.get(key) is None else np.asarray(weights[key])
             unused.discard(key)
             for axis, role in enumerate(axes_of.get(source.name, ())):
                 if role is not None:

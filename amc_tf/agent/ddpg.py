@@ -5,8 +5,8 @@ place of `tf.keras`, and the user's process keeps Keras 3.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -118,16 +118,15 @@ class DdpgLearner:
             batch_size=1,
             max_length=settings.replay_capacity,
         )
-        # Traced now, while the user's process is still busy with the dense network.
-        states = tf.TensorSpec([None, num_features], tf.float32)
-        scalars = tf.TensorSpec([None], tf.float32)
-        scalar = tf.TensorSpec([], tf.float32)
-        count = tf.TensorSpec([], tf.int32)
-        self._mean_action = tf.function(self._mean_action).get_concrete_function(
-            tf.TensorSpec([num_features], tf.float32)
+        # Traced now, while the user's process is still busy with the dense network; without
+        # AutoGraph, whose rewriting of all of TF-Agents' source takes seconds.
+        state = tf.TensorSpec([num_features], tf.float32)
+        count, scalar = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)
+        self._actor_action = _compiled(self._mean_action, state)
+        self._remember = _compiled(
+            self._store, tf.TensorSpec([None, num_features]), tf.TensorSpec([None]), scalar
         )
-        self._store = tf.function(self._store).get_concrete_function(states, scalars, scalar)
-        self._train = tf.function(self._train).get_concrete_function(count, scalar)
+        self._learn = _compiled(self._train, count, scalar)
 
     def act(self, state: np.ndarray) -> float:
         """Draws an action around the actor's own.
@@ -152,7 +151,7 @@ class DdpgLearner:
                 f"Expected features in [0, 1], received {state.tolist()}; scale them by their "
                 "largest value over the network."
             )
-        mean = float(self._mean_action(tf.constant(state)))
+        mean = float(self._actor_action(tf.constant(state)))
         self._states.append(state)
         return exploration.truncated_normal(
             self._random, mean, self._settings.sigma_at(self._episode)
@@ -187,12 +186,12 @@ class DdpgLearner:
         settings = self._settings
         # The very first episode has no earlier rewards; its own tells as little as can be.
         baseline = reward if self._baseline is None else self._baseline
-        self._store(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
+        self._remember(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
         losses = math.nan, math.nan
         warm = self._episode >= settings.warmup_episodes
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
             updates = tf.constant(len(executed) * settings.updates_per_step)
-            losses = tuple(float(loss) for loss in self._train(updates, _scalar(baseline)))
+            losses = tuple(float(loss) for loss in self._learn(updates, _scalar(baseline)))
         diagnostics = {
             "sigma": settings.sigma_at(self._episode),
             "baseline": baseline,
@@ -237,9 +236,10 @@ class DdpgLearner:
         action, _ = self._actor(state[tf.newaxis])
         return action[0, 0]
 
-    def _store(self, states: tf.Tensor, actions: tf.Tensor, reward: tf.Tensor) -> None:
+    def _store(self, states: tf.Tensor, actions: tf.Tensor, reward: tf.Tensor) -> tf.Tensor:
         last = tf.shape(states)[0] - 1
-        for step in tf.range(last + 1):
+
+        def add(step: tf.Tensor) -> tf.Tensor:
             transition = Replayed(
                 state=states[step],
                 action=actions[step, tf.newaxis],
@@ -248,15 +248,27 @@ class DdpgLearner:
                 discount=tf.cast(step < last, tf.float32),
             )
             self._replay.add_batch(tf.nest.map_structure(lambda x: x[tf.newaxis], transition))
+            return step + 1
+
+        # One at a time: the replay may turn over within an episode.
+        return tf.while_loop(lambda step: step <= last, add, [0], parallel_iterations=1)
 
     def _train(self, updates: tf.Tensor, baseline: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        actor_loss = critic_loss = tf.constant(0.0)
-        for _ in tf.range(updates):
+        def update(
+            done: tf.Tensor, actor_loss: tf.Tensor, critic_loss: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             losses = self.agent.train(self.sample(baseline)).extra
-            actor_loss += losses.actor_loss
-            critic_loss += losses.critic_loss
+            return done + 1, actor_loss + losses.actor_loss, critic_loss + losses.critic_loss
+
+        _, actor_loss, critic_loss = tf.while_loop(
+            lambda done, *_: done < updates, update, [0, 0.0, 0.0], parallel_iterations=1
+        )
         count = tf.cast(updates, tf.float32)
         return actor_loss / count, critic_loss / count
+
+
+def _compiled(function: Callable[..., Any], *specs: tf.TensorSpec) -> Callable[..., Any]:
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def _scalar(value: float) -> tf.Tensor:

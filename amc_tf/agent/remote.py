@@ -6,6 +6,7 @@ than one of multiprocessing's: that would import the user's `__main__` again, an
 where it is not guarded by `if __name__ == "__main__"`.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -16,7 +17,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from amc_tf.agent.settings import DdpgSettings
 from amc_tf.errors import AmcError
 
 _LOG_TAIL_BYTES = 4000
-# Long enough for an interpreter with TensorFlow to end by itself; nothing is lost by killing it.
+# Time for the agent to end by itself, far more than it needs; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
 
 
@@ -60,7 +61,7 @@ class DdpgSearcher:
     ) -> None:
         self._start_timeout = start_timeout
         self._up = False
-        self._log = tempfile.TemporaryFile() if log_path is None else open(log_path, "ab+")
+        self._log = _open_log(log_path)
         self._log_start = os.fstat(self._log.fileno()).st_size
         ours, theirs = socket.socketpair()
         with theirs:
@@ -123,13 +124,13 @@ class DdpgSearcher:
         """Ends the agent's process, killing it if it does not end by itself within 2 seconds."""
         self._shut_down()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DdpgSearcher":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _call(self, kind: str, *content: object) -> object:
+    def _call(self, kind: str, *content: object) -> Any:
         if not self._shut_down.alive:
             raise AgentError("The agent is closed; make a new searcher.")
         try:
@@ -152,12 +153,11 @@ class DdpgSearcher:
         self._up = True
 
     def _send(self, *message: object) -> None:
-        try:
+        # If the child is gone, what it sent last, or how it ended, is for _receive to tell.
+        with contextlib.suppress(ConnectionError):
             self._connection.send(message)
-        except ConnectionError:
-            pass  # The child is gone; what it sent last, or how it ended, is for _receive to tell.
 
-    def _receive(self) -> object:
+    def _receive(self) -> Any:
         try:
             kind, value = self._connection.recv()
         except (EOFError, OSError) as error:
@@ -185,6 +185,12 @@ class DdpgSearcher:
         return f"The end of its log:\n{tail}" if tail else "Its log is empty."
 
 
+def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
+    if path is None:
+        return tempfile.TemporaryFile()
+    return open(path, "ab+")
+
+
 def _environment() -> dict[str, str]:
     """Returns the child's environment: the parent's imports, Keras 2, no accelerator."""
     # The parent's whole path, in its order: the child finds the same packages, also those a
@@ -200,7 +206,7 @@ def _environment() -> dict[str, str]:
         # A GPU belongs to the user's process, and the agent's networks are too small for one.
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(path),
-        # Else `-m` puts the working directory before all of them.
+        # Else `-m` puts the working directory before all of them (heeded from Python 3.11 on).
         "PYTHONSAFEPATH": "1",
     }
 
@@ -210,10 +216,8 @@ def _shut_down(
 ) -> None:
     if os.getpid() != owner:
         return  # A fork of the owner holds copies; the agent is not its to close.
-    try:
+    with contextlib.suppress(OSError):  # Dead already.
         connection.send(("close",))
-    except OSError:
-        pass  # Dead already.
     connection.close()
     try:
         process.wait(_CLOSE_SECONDS)

@@ -1,7 +1,7 @@
 """What every searcher can do, and the one that draws at random."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Searcher(Protocol):
     def close(self) -> None:
         """Gives back what the searcher holds. May be called twice."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Searcher": ...
 
     def __exit__(self, *exception: object) -> None: ...
 
@@ -65,7 +65,7 @@ class RandomSearcher:
     def close(self) -> None:
         """Holds nothing."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RandomSearcher":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -49,7 +49,9 @@ class DdpgSettings:
         units = self.hidden_units
         _require(
             isinstance(units, tuple) and len(units) >= 2 and all(_is_count(u, 1) for u in units),
-            "hidden_units", "a tuple of at least two positive integers", units,
+            "hidden_units",
+            "a tuple of at least two positive integers",
+            units,
         )
         for name in ("actor_learning_rate", "critic_learning_rate"):
             rate = getattr(self, name)
@@ -59,7 +61,8 @@ class DdpgSettings:
         _require(_is_count(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
         _require(
             _is_count(self.replay_capacity, self.batch_size),
-            "replay_capacity", f"an integer of at least batch_size ({self.batch_size})",
+            "replay_capacity",
+            f"an integer of at least batch_size ({self.batch_size})",
             self.replay_capacity,
         )
         _require(_is_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
@@ -67,21 +70,29 @@ class DdpgSettings:
         _require(_is_number(self.sigma) and 0 < self.sigma <= 1, "sigma", "in (0, 1]", self.sigma)
         _require(
             _is_count(self.warmup_episodes, 0),
-            "warmup_episodes", "an integer, 0 or more", self.warmup_episodes,
+            "warmup_episodes",
+            "an integer, 0 or more",
+            self.warmup_episodes,
         )
         _require(
             _is_count(self.decay_episodes, 1),
-            "decay_episodes", "a positive integer", self.decay_episodes,
+            "decay_episodes",
+            "a positive integer",
+            self.decay_episodes,
         )
         _require(
             _is_number(self.sigma_end) and 0 < self.sigma_end <= self.sigma,
-            "sigma_end", f"above 0 and at most sigma ({self.sigma})", self.sigma_end,
+            "sigma_end",
+            f"above 0 and at most sigma ({self.sigma})",
+            self.sigma_end,
         )
         decay = self.baseline_decay
         _require(_is_number(decay) and 0 <= decay < 1, "baseline_decay", "in [0, 1)", decay)
         _require(
             _is_count(self.updates_per_step, 1),
-            "updates_per_step", "a positive integer", self.updates_per_step,
+            "updates_per_step",
+            "a positive integer",
+            self.updates_per_step,
         )
 
     def sigma_at(self, episode: int) -> float:
@@ -99,9 +110,7 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(holds: bool, name: str, expected: str, received: object) -> None:

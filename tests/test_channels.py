@@ -1,0 +1,194 @@
+"""Groups, refusals and costs of single graphs, derived by hand."""
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers as kl
+
+import amc_tf
+
+
+def _groups(model):
+    return {
+        n: (g.channels, g.producers, g.consumers) for n, g in amc_tf.analyze(model).groups.items()
+    }
+
+
+def _named(**layers):
+    return layers
+
+
+def test_residual_stream_is_one_group_and_its_branches_are_others():
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 3, padding="same", name="stem")(x)
+    y = kl.Conv2D(5, 3, padding="same", name="inner")(x)
+    y = kl.Conv2D(8, 1, name="outer")(y)
+    x = kl.Add(name="sum")([x, y])
+    model = keras.Model(inputs, kl.Dense(2, name="head")(kl.GlobalAveragePooling2D()(x)))
+    assert _groups(model) == {
+        "stem": (8, ("stem", "outer"), ("inner", "head")),
+        "inner": (5, ("inner",), ("outer",)),
+    }
+
+
+def test_slices_part_a_layer_into_groups():
+    groups = amc_tf.analyze(zoo.build("sliced")).groups
+    first = [g for g in groups.values() if g.producers == next(iter(groups.values())).producers]
+    assert sorted(g.channels for g in first) == [3, 5]
+    assert len({g.name for g in first}) == 2
+
+
+def test_squeeze_excite_ties_gate_and_trunk():
+    groups = _groups(zoo.build("squeeze_excite"))
+    assert sorted(channels for channels, _, _ in groups.values()) == [3, 6, 8]
+    trunk = next(g for g in groups.values() if g[0] == 8)
+    assert len(trunk[1]) == 2 and len(trunk[2]) == 2
+
+
+def test_zero_padded_channels_belong_to_the_stream_they_are_added_to():
+    groups = amc_tf.analyze(zoo.build("zero_padded_shortcut")).groups
+    # 4 channels of the stem also live in the wide stream; 6 of that exist beside them.
+    assert sorted(g.channels for g in groups.values()) == [4, 6, 6]
+
+
+def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
+    graph = amc_tf.analyze(zoo.build("unlisted_in_the_middle"))
+    refused = {name: (cls, reason) for name, cls, reason in graph.refused}
+    assert refused["unlisted"] == ("LayerNormalization", "its class is not in the layer table")
+    assert refused["grouped"][0] == "Conv2D" and "groups=2" in refused["grouped"][1]
+    assert sorted(g.channels for g in graph.groups.values()) == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "layer, part",
+    [
+        (kl.Lambda(lambda t: t[..., ::-1]), "Lambda"),
+        (kl.Softmax(), None),
+        (kl.Activation("log_softmax"), None),
+        (kl.Activation("glu"), "glu"),
+        (kl.Permute((3, 1, 2)), "moves the channel axis"),
+        (kl.Reshape((8, 8, 3, 2)), "cuts the channel axis"),
+        (kl.BatchNormalization(axis=1), "axis 1"),
+        (kl.Rescaling([1.0] * 6), "differs from channel to channel"),
+        (kl.MaxPooling2D(data_format="channels_first"), "channels_first"),
+    ],
+)
+def test_what_mixes_channels_freezes_them(layer, part):
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(6, 3, padding="same", name="before")(x)
+    x = kl.Flatten()(layer(x))
+    model = keras.Model(inputs, kl.Dense(2)(kl.Dense(4, name="after")(x)))
+    graph = amc_tf.analyze(model)
+    assert list(graph.groups) == ["after"]
+    told = [f"{r.class_name} {r.reason}" for r in graph.refused]
+    if part is None:
+        assert not told and any("softmax" in reason for _, _, reason in graph.frozen)
+    else:
+        assert part in " ".join(told)
+
+
+def test_softmax_inside_a_layer_freezes_its_channels():
+    x = inputs = keras.Input((6,))
+    x = kl.Dense(5, activation="softmax", name="gate")(x)
+    model = keras.Model(inputs, kl.Dense(2)(kl.Dense(3, name="free")(x)))
+    assert list(amc_tf.analyze(model).groups) == ["free"]
+
+
+def test_constant_operand_freezes():
+    x = inputs = keras.Input((6,))
+    x = kl.Dense(5, name="scaled")(x) * np.arange(5.0, dtype="float32")
+    model = keras.Model(inputs, kl.Dense(2)(kl.Dense(3, name="free")(x)))
+    graph = amc_tf.analyze(model)
+    assert list(graph.groups) == ["free"]
+    assert "constant array" in graph.refused[0].reason
+
+
+def test_subclasses_of_listed_layers_are_not_guessed():
+    class Reversed(kl.Conv2D):
+        def call(self, inputs):
+            return super().call(inputs)[..., ::-1]
+
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, name="before")(x)
+    x = Reversed(5, 3, name="mine")(x)
+    model = keras.Model(inputs, kl.GlobalAveragePooling2D()(x))
+    graph = amc_tf.analyze(model)
+    assert not graph.groups
+    assert [tuple(r)[:2] for r in graph.refused] == [("mine", "Reversed")]
+
+
+def test_models_that_cannot_be_seen_are_refused_in_one_sentence():
+    class Mine(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(amc_tf.AmcError, match="keras.Model\\(inputs, outputs\\)"):
+        amc_tf.analyze(Mine())
+    with pytest.raises(amc_tf.AmcError, match="known input shape"):
+        amc_tf.analyze(keras.Sequential([kl.Dense(3)]))
+    with pytest.raises(amc_tf.AmcError, match="expected a keras.Model"):
+        amc_tf.analyze("model.keras")
+
+
+def test_costs_by_hand():
+    x = inputs = keras.Input((10, 10, 3))
+    x = kl.Conv2D(4, 3, strides=2, padding="same", name="conv")(x)  # 5 x 5
+    x = kl.BatchNormalization()(x)
+    x = kl.DepthwiseConv2D(3, name="depthwise")(x)  # 3 x 3
+    x = kl.SeparableConv2D(6, 2, name="separable")(x)  # 2 x 2
+    x = kl.Conv2DTranspose(5, 2, strides=2, name="transposed")(x)  # 4 x 4
+    model = keras.Model(inputs, kl.Dense(7, name="dense")(kl.Flatten()(x)))
+    graph = amc_tf.analyze(model)
+    conv = 25 * 9 * 3 * 4
+    depthwise = 9 * 9 * 4
+    separable = 4 * 4 * 4 + 4 * 4 * 6
+    transposed = 4 * 4 * 6 * 5
+    dense = 80 * 7
+    assert amc_tf.macs(graph) == conv + depthwise + separable + transposed + dense
+    # Two of conv's four channels, one of the six, three of the five.
+    plan = amc_tf.PruningPlan({"conv": [0, 3], "separable": [2], "transposed": [0, 1, 2]})
+    expected = 25 * 9 * 3 * 2 + 9 * 9 * 2 + (4 * 4 * 2 + 4 * 2 * 1) + 4 * 4 * 1 * 3 + 48 * 7
+    assert amc_tf.macs(graph, plan) == expected
+    parameters = (27 * 2 + 2) + 4 * 2 + (9 * 2 + 2) + (4 * 2 + 2 * 1 + 1) + (4 * 3 + 3) + 48 * 7 + 7
+    assert amc_tf.params(graph, plan) == parameters
+
+
+def test_open_input_size_has_parameters_but_no_macs():
+    x = inputs = keras.Input((None, None, 3))
+    x = kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3)(x))
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(x)))
+    assert amc_tf.params(graph) == 112 + 10
+    with pytest.raises(amc_tf.AmcError, match="fixed input size"):
+        amc_tf.macs(graph)
+    assert "MACs unknown" in str(graph)
+
+
+# Multiply-adds per the networks' papers and Keras' documentation: MobileNet 569 M (table 8),
+# MobileNetV2 300 M (table 4), ResNet-50 3.8 G (He et al., table 1; v1 strides as in Keras),
+# VGG-16 15.5 G. Exact values counted layer by layer.
+@pytest.mark.parametrize(
+    "name, millions, exact",
+    [
+        ("MobileNet", 569, 568_740_352),
+        ("MobileNetV2", 301, 300_774_272),
+        ("ResNet50", 3858, 3_857_973_248),
+        ("VGG16", 15470, 15_470_264_320),
+    ],
+)
+def test_published_macs(name, millions, exact):
+    model = getattr(keras.applications, name)(weights=None)
+    graph = amc_tf.analyze(model)
+    assert amc_tf.macs(graph) == exact
+    assert round(exact / 1e6) == millions
+    assert amc_tf.params(graph) == model.count_params()
+    assert not graph.refused
+
+
+def test_listing_names_groups_and_reasons():
+    model = zoo.build("unlisted_in_the_middle")
+    text = str(amc_tf.analyze(model))
+    assert "2 groups" in text
+    assert "unlisted (LayerNormalization): its class is not in the layer table" in text
+    assert "3 channels of input: model input" in text
+    assert "10 channels" not in text and f"5 channels of {model.layers[-1].name}: model output" in text
