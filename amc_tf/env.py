@@ -73,7 +73,8 @@ class Outcome:
     Attributes:
         plan: the channels kept.
         counts: how many each group keeps.
-        actions: the preserve ratios that were executed, one a group.
+        actions: the preserve ratios that were executed, one a group, before
+            what was left of the budget was given out.
         accuracy: the score of the plan.
         reward: what the agent is told.
         macs: cost of the plan.
@@ -134,6 +135,10 @@ class CompressionEnv:
         reward: a name of `REWARDS`.
         rounding: channel counts are multiples of this (or the full count).
         min_preserve: least preserve ratio of a group, in (0, 1].
+        fill_budget: whether what an episode leaves of the budget is given out
+            at its end, to all groups in proportion. The paper does not, and a
+            random plan then wastes half of a budget: costs are products of
+            neighbouring ratios.
         importance: which channels go first; default the consumers' magnitude.
 
     Raises:
@@ -150,6 +155,7 @@ class CompressionEnv:
         reward: str = "err",
         rounding: int = 8,
         min_preserve: float = 0.2,
+        fill_budget: bool = True,
         importance: Importance | None = None,
     ):
         if not graph.groups:
@@ -181,6 +187,7 @@ class CompressionEnv:
         self.bound = None if budget is None else budget.bound(self.costs[budget.kind])
         self._check_reachable()
         self._score = score
+        self._fill_budget = fill_budget and budget is not None
         self._reward = REWARDS[reward]
         self._importance = consumer_magnitude(graph) if importance is None else importance
         self._features = _static_features(graph, self.costs["macs"])
@@ -251,16 +258,20 @@ class CompressionEnv:
         """
         if len(self._counts) != len(self):
             raise ValueError(f"{len(self) - len(self._counts)} groups are still to be decided")
-        plan = self.plan(self._counts)
+        counts = self._counts
+        if self._fill_budget:
+            filled = np.array(self.fitted(self._actions)) * self._dense
+            counts = [int(n) for n in np.rint(filled)]
+        plan = self.plan(counts)
         accuracy = self._score(plan)
-        macs, params = (self.costs[name](np.array(self._counts)) for name in ("macs", "params"))
+        macs, params = (self.costs[name](np.array(counts)) for name in ("macs", "params"))
         reward = self._reward(accuracy, macs, params)
         if not math.isfinite(reward):
             raise AmcError(
                 f"the reward of a plan is {reward} (accuracy {accuracy}); check evaluate"
             )
         return Outcome(
-            plan, tuple(self._counts), tuple(self._actions), accuracy, reward, macs, params
+            plan, tuple(counts), tuple(self._actions), accuracy, reward, macs, params
         )
 
     def plan(self, counts: Sequence[int]) -> PruningPlan:

@@ -83,14 +83,16 @@ class EpisodeLog:
             self._records[key] = record
             self._rewrite()
             return
-        with open(self._path, "ab") as file:
+        # Unbuffered: a buffer would write the rest of a failed line when the file is closed.
+        with open(self._path, "ab", buffering=0) as file:
             start = file.tell()
+            rest = (json.dumps(record) + "\n").encode()
             try:
-                file.write((json.dumps(record) + "\n").encode())
-                file.flush()
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self._path, start)  # a full disk leaves no half line behind
+                file.truncate(start)  # a full disk leaves no half line behind
                 raise
         self._records[key] = record
 

@@ -32,7 +32,8 @@ from amc_tf.search import SearchSettings
 def default_config() -> ml_collections.ConfigDict:
     """Every setting with its default: `budget`, `train_dense`, `search`, `finetune`, `export`.
 
-    An experiment adds keys of its own as it likes.
+    The sections are locked, so that a misspelt setting is an error that names
+    the nearest one; beside them an experiment adds keys of its own as it likes.
     """
     # Tuples become lists to be settable from the command line; _section turns them back.
     config = ml_collections.ConfigDict(_plain(dataclasses.asdict(Settings())))
@@ -42,6 +43,8 @@ def default_config() -> ml_collections.ConfigDict:
             for field in dataclasses.fields(Budget)
         }
     )
+    for section in ("budget", "search", "finetune", "export"):
+        config[section].lock()
     return config
 
 

@@ -37,6 +37,7 @@ class SearchSettings:
         reward: a name of `amc_tf.env.REWARDS`.
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
+        fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         refit: whether consumers are refitted by least squares before scoring.
         policies: which of `POLICIES` run; `amc` always does.
@@ -49,6 +50,7 @@ class SearchSettings:
     reward: str = "err"
     rounding: int = 8
     min_preserve: float = 0.2
+    fill_budget: bool = True
     warm_start: bool = True
     refit: bool = True
     policies: tuple[str, ...] = POLICIES
@@ -134,6 +136,7 @@ def search_plan(
         reward=settings.reward,
         rounding=settings.rounding,
         min_preserve=settings.min_preserve,
+        fill_budget=settings.fill_budget,
     )
     with contextlib.ExitStack() as stack:
         # The agent takes seconds to come up; meanwhile the statistics are gathered.

@@ -174,8 +174,9 @@ class Task:
         for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
             _check_shape("calibration", array, tensor)
         if self.evaluate is None:
-            # One batch through the real thing: the metric must be reported.
-            probe = self.compiled(keras.models.clone_model(model), model)
+            # One batch through the real thing: the metric must be reported. The probe shares the
+            # layers, so that the owner's model keeps its own compile settings.
+            probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
             self.score(probe, self._first_batch())
 
     def _first_batch(self) -> Data:

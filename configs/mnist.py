@@ -34,34 +34,39 @@ def get_config():
 
 
 def get_model(config):
+    """A MobileNet-V2 in small: narrow residual streams, wide depthwise branches."""
     del config
-    x = inputs = keras.Input((28, 28, 1))
+    x = inputs = keras.Input((28, 28, 1), name="pixels")
     x = layers.Rescaling(1 / 255)(x)
-    x = _conv_bn_relu(x, 16, 3, strides=2)
-    x = _residual(x, 16)
-    x = _conv_bn_relu(x, 32, 3, strides=2)
-    x = _residual(x, 32)
-    x = _depthwise_separable(x, 48)
-    x = _depthwise_separable(x, 64)
+    x = _conv_bn(x, "stem", 16, 3, strides=2, relu=True)
+    x = _inverted_residual(x, "block1", 64, 16)
+    x = _inverted_residual(x, "block2", 64, 24, strides=2)
+    x = _inverted_residual(x, "block3", 96, 24)
+    x = _inverted_residual(x, "block4", 96, 32, strides=2)
+    x = _conv_bn(x, "head", 64, 1, relu=True)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="mnist_net")
 
 
-def _conv_bn_relu(x, filters, size, strides=1):
-    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization()(x))
+def _conv_bn(x, name, filters, size, strides=1, relu=False):
+    conv = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, name=name)
+    x = _norm(conv(x), name)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _residual(x, filters):
-    y = _conv_bn_relu(x, filters, 3)
-    y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-    return layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(y)]))
+def _norm(x, name):
+    # A few hundred training steps: Keras' momentum of 0.99 would lag behind.
+    return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
 
 
-def _depthwise_separable(x, filters):
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    return _conv_bn_relu(x, filters, 1)
+def _inverted_residual(x, name, width, filters, strides=1):
+    y = _conv_bn(x, f"{name}_expand", width, 1, relu=True)
+    y = layers.DepthwiseConv2D(
+        3, strides, padding="same", use_bias=False, name=f"{name}_depthwise"
+    )(y)
+    y = layers.ReLU(name=f"{name}_depthwise_relu")(_norm(y, f"{name}_depthwise"))
+    y = _conv_bn(y, f"{name}_project", filters, 1)
+    return layers.Add(name=f"{name}_add")([x, y]) if x.shape == y.shape else y
 
 
 def get_task(config):

@@ -1,0 +1,219 @@
+"""Budgets, states, rewards and hand-crafted policies."""
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers as kl
+
+import amc_tf
+from amc_tf.env import NUM_FEATURES, CompressionEnv
+from amc_tf.importance import consumer_magnitude, strongest
+from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
+
+
+@pytest.fixture(scope="module")
+def graph():
+    x = inputs = keras.Input((16, 16, 3))
+    for i, filters in enumerate((16, 24, 40)):
+        x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
+    return amc_tf.analyze(keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x))))
+
+
+def _episode(env, actions):
+    state = env.reset()
+    states = [state]
+    for action in actions:
+        state, _ = env.step(action)
+        states.append(state)
+    assert states[-1] is None
+    return env.finish(), states[:-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["macs", "params"]),
+    share=st.floats(0.05, 1.0),
+    rounding=st.sampled_from([1, 2, 8]),
+    actions=st.lists(st.floats(-0.5, 1.5), min_size=3, max_size=3),
+)
+def test_the_budget_is_never_exceeded_rounding_included(graph, kind, share, rounding, actions):
+    cost = {"macs": amc_tf.macs, "params": amc_tf.params}[kind]
+    dense = cost(graph)
+    try:
+        env = CompressionEnv(
+            graph, lambda plan: 0.5, amc_tf.Budget(**{kind: share}), rounding=rounding
+        )
+    except amc_tf.AmcError as error:
+        least = env_minimum(graph, rounding, cost)
+        assert f"smallest reachable is {least:,}" in str(error) and least > int(share * dense)
+        return
+    outcome, _ = _episode(env, actions)
+    assert cost(graph, outcome.plan) <= share * dense
+    assert {"macs": outcome.macs, "params": outcome.params}[kind] == cost(graph, outcome.plan)
+    for count, group in zip(outcome.counts, graph.groups.values(), strict=True):
+        assert count % rounding == 0 or count == group.channels
+        assert count >= 0.2 * group.channels
+
+
+def env_minimum(graph, rounding, cost):
+    """Every group at its least allowed count, found one by one."""
+    keep = {}
+    for name, group in graph.groups.items():
+        allowed = [
+            n
+            for n in range(1, group.channels + 1)
+            if n >= 0.2 * group.channels and (n % rounding == 0 or n == group.channels)
+        ]
+        keep[name] = range(allowed[0])
+    return cost(graph, amc_tf.PruningPlan(keep))
+
+
+def test_ratios_that_fit_are_executed_as_they_are(graph):
+    env = CompressionEnv(graph, lambda plan: 0.75, amc_tf.Budget(macs=1.0))
+    outcome, states = _episode(env, [0.5, 1.0, 0.61])
+    assert outcome.counts == (8, 24, 24)  # 0.61 * 40 = 24.4 -> the nearest multiple of 8
+    assert outcome.actions == (0.5, 1.0, 0.6)
+    assert outcome.reward == -0.25
+    assert [s.shape for s in states] == [(NUM_FEATURES,)] * 3
+
+
+def test_an_absolute_budget_is_that_number(graph):
+    env = CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(params=4000))
+    outcome, _ = _episode(env, [1, 1, 1])
+    assert amc_tf.params(graph, outcome.plan) <= 4000
+    assert env.bound == 4000
+
+
+def test_early_groups_leave_room_for_the_rest(graph):
+    """Greedy first actions are clipped to what the later groups' minimum leaves over."""
+    env = CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(macs=0.3), rounding=1)
+    outcome, _ = _episode(env, [1, 1, 1])
+    # One more channel in any group would have been too much when it was decided.
+    for t in range(3):
+        counts = list(outcome.counts[: t + 1]) + [c[0] for c in env.choices[t + 1 :]]
+        counts[t] += 1
+        assert counts[t] > env.choices[t][-1] or not env.meets(counts)
+
+
+def test_states_by_hand(graph):
+    env = CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(macs=1.0))
+    _, states = _episode(env, [0.5, 1.0, 1.0])
+    areas = (256, 64, 64)  # of the consumers' inputs: conv1 reads 16 x 16, conv2 and pooling 8 x 8
+    del areas
+    macs = {
+        "conv0": 256 * 9 * 3 * 16,
+        "conv1": 64 * 9 * 16 * 24,
+        "conv2": 64 * 9 * 24 * 40,
+        "dense": 40 * 7,
+    }
+    total = sum(macs.values())
+    first, second, third = states
+    np.testing.assert_allclose(first[:3], [0, 24 / 40, 16 / 40], rtol=1e-6)
+    np.testing.assert_allclose(first[3:5], [1, 1])  # the largest input
+    np.testing.assert_allclose(second[3:5], [0.5, 0.5])
+    np.testing.assert_allclose(first[5:7], [1, 1])  # stride 2, kernel 3
+    np.testing.assert_allclose(second[5], 0.5)
+    np.testing.assert_allclose(third[5:7], [0.5, 1 / 3], rtol=1e-6)  # Dense counts as 1 x 1
+    reads = [macs["conv1"], macs["conv2"], macs["dense"]]
+    np.testing.assert_allclose([s[7] for s in states], np.array(reads) / max(reads), rtol=1e-5)
+    # Halving conv0's channels halves conv0 and conv1.
+    np.testing.assert_allclose(
+        [s[8] for s in states],
+        np.array([0, 1, 1]) * (macs["conv0"] + macs["conv1"]) / 2 / total,
+        rtol=1e-5,
+    )
+    rest = [macs["conv2"] + macs["dense"], macs["dense"], 0]
+    np.testing.assert_allclose([s[9] for s in states], np.array(rest) / total, rtol=1e-5)
+    np.testing.assert_allclose([s[10] for s in states], [1, 0.5, 1])
+
+
+@pytest.mark.parametrize("reward, scale", [("flops", "macs"), ("params", "params")])
+def test_rewards_without_a_budget_price_the_cost(graph, reward, scale):
+    env = CompressionEnv(graph, lambda plan: 0.75, None, reward=reward)
+    outcome, _ = _episode(env, [0.5, 0.5, 0.5])
+    assert outcome.reward == pytest.approx(-0.25 * np.log(getattr(outcome, scale)))
+    full, _ = _episode(env, [1, 1, 1])
+    assert full.counts == (16, 24, 40) and full.reward < outcome.reward
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_handcrafted_policies_use_the_budget_they_are_given(graph, name, share):
+    env = CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(macs=share), rounding=1)
+    ratios = env.fitted(profile(name, 3).tolist())
+    outcome, _ = _episode(env, ratios)
+    np.testing.assert_allclose(outcome.actions, ratios)
+    assert 0.93 * share < outcome.macs / amc_tf.macs(graph) <= share
+    if name != "uniform":
+        assert (ratios[0] < ratios[-1]) == (name == "shallow")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"budget": amc_tf.Budget(macs=0.01)}, "smallest reachable is"),
+        ({"budget": None}, "needs a budget"),
+        ({"budget": amc_tf.Budget(macs=0.5), "reward": "flops"}, "leave the budget out"),
+        ({"budget": amc_tf.Budget(macs=0.5), "reward": "speed"}, "choose one of err, flops"),
+        ({"budget": amc_tf.Budget(macs=0.5), "min_preserve": 0.0}, "min_preserve in"),
+    ],
+)
+def test_impossible_wishes_are_refused_at_once(graph, arguments, message):
+    def never(plan):
+        raise AssertionError("no image may be read")
+
+    with pytest.raises(amc_tf.AmcError, match=message):
+        CompressionEnv(graph, never, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"macs": 0.5, "params": 0.5}, {"macs": 0}, {"macs": -1}, {"macs": "half"}]
+)
+def test_wrong_budgets(arguments):
+    with pytest.raises(amc_tf.AmcError, match="budget"):
+        amc_tf.Budget(**arguments)
+
+
+def test_a_model_without_groups_is_refused():
+    x = inputs = keras.Input((4,))
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(3)(x)))
+    with pytest.raises(amc_tf.AmcError, match="no prunable group"):
+        CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(macs=0.5))
+
+
+def test_magnitude_keeps_the_channels_that_are_read_most():
+    model = zoo.build("plain")
+    graph = amc_tf.analyze(model)
+    importance = consumer_magnitude(graph)
+    name, group = next(iter(graph.groups.items()))
+    kernel = np.abs(np.asarray(model.get_layer(group.consumers[0]).kernel)).sum(axis=(0, 1, 3))
+    np.testing.assert_allclose(importance[name], kernel / kernel.mean(), rtol=1e-5)
+    plan = strongest(importance, {name: 2})
+    assert set(plan.keep[name]) == set(np.argsort(kernel)[-2:])
+
+
+def test_guided_searcher_follows_then_leads():
+    class Learner:
+        def __init__(self):
+            self.seen = []
+
+        def act(self, state):
+            return 0.9
+
+        def finish(self, actions, reward):
+            self.seen.append((list(actions), reward))
+            return {"sigma": 0.1}
+
+    learner = Learner()
+    guided = GuidedSearcher(learner, [[0.1, 0.2]])
+    for reward in (1.0, 2.0):
+        actions = [guided.act(None), guided.act(None)]
+        assert guided.finish(actions, reward) == {"sigma": 0.1}
+    assert learner.seen == [([0.1, 0.2], 1.0), ([0.9, 0.9], 2.0)]
+    fixed = FixedSearcher([0.3])
+    for _ in range(2):
+        assert fixed.act(None) == 0.3
+        assert fixed.finish([0.3], 0.0) == {}

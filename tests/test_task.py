@@ -1,0 +1,86 @@
+"""Data and training code that cannot be used are refused before any work."""
+
+import blobs
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import amc_tf
+
+X, Y = blobs.data(40, 0)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return blobs.trained(1)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"train": (X[:, :7], Y)}, r"train data has the shape \(40, 7, 8, 1\).*\(None, 8, 8, 1\)"),
+        ({"validation": (X, Y + 1)}, "labels range from 1 to 4.*4 outputs.*0 to 3"),
+        ({"test": (X, Y - 1)}, "test labels range from -1"),
+        ({"train": (X, Y[:-1])}, "40 inputs but 39 labels"),
+        ({"train": (X[:0], Y[:0])}, "train data is empty"),
+        ({"train": (X * np.nan, Y)}, "not finite"),
+        ({"train": X}, "expected data of pairs"),
+        ({"validation": 3}, "validation data: expected"),
+        ({"train": ([X, X], Y)}, "1 inputs, the data 2"),
+        ({"train": ({"image": X}, Y)}, "lacks the model's input"),
+        ({"calibration": X[..., 0]}, "calibration data has the shape"),
+        ({"metric": "f1"}, "does not report the metric 'f1'; it reports 'accuracy', 'loss'"),
+        ({"train": tf.data.Dataset.from_tensor_slices((X, Y))}, "train data has the shape"),
+        ({"train": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "is empty"),
+    ],
+)
+def test_bad_data(net, changes, message):
+    with pytest.raises(amc_tf.AmcError, match=message):
+        blobs.task(**changes).check(net)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 93.4, "high", None])
+def test_bad_scores(net, value):
+    with pytest.raises(amc_tf.AmcError, match="evaluate"):
+        blobs.task(evaluate=lambda model, data: value).score(net, None)
+
+
+def test_dataset_and_arrays_score_alike(net):
+    arrays = blobs.data(50, 5)
+    batches = tf.data.Dataset.from_tensor_slices(arrays).batch(7)
+    task = blobs.task()
+    task.check(net)
+    expected = np.mean(np.argmax(net.predict(arrays[0], verbose=0), -1) == arrays[1])
+    assert task.score(net, arrays) == pytest.approx(expected)
+    assert task.score(net, batches) == pytest.approx(expected)
+    from_batches = blobs.task(train=batches, calibration_size=20).calibration_inputs(net)
+    np.testing.assert_array_equal(from_batches[0], arrays[0][:20])
+
+
+def test_compile_settings_are_the_dense_models_own(net):
+    pruned = keras.Model(net.inputs, net.outputs)
+    task = blobs.task(compile=None)
+    task.compiled(pruned, net)
+    assert pruned.optimizer is not net.optimizer
+    assert task.score(pruned, blobs.data(20, 3)) <= 1
+    with pytest.raises(amc_tf.AmcError, match="not compiled"):
+        bare = keras.Model(net.inputs, net.outputs)
+        task.compiled(bare, bare)
+
+
+def test_fine_tuning_that_diverges_is_an_error(net):
+    def explode(model):
+        model.layers[-1].kernel.assign(model.layers[-1].kernel * np.nan)
+
+    copy = keras.models.clone_model(net)
+    with pytest.raises(amc_tf.AmcError, match="lower the learning rate"):
+        amc_tf.fine_tune(copy, net, blobs.task(fine_tune=explode))
+
+
+def test_load_model_errors(tmp_path):
+    with pytest.raises(amc_tf.AmcError, match="there is no model file"):
+        amc_tf.load_model(tmp_path / "absent.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(amc_tf.AmcError, match="cannot be loaded as a Keras model"):
+        amc_tf.load_model(tmp_path / "text.keras")
