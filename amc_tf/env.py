@@ -195,7 +195,7 @@ class CompressionEnv:
         self._actions: list[float] = []
 
     def _check_reachable(self) -> None:
-        if self.budget is None:
+        if self.budget is None or self.bound is None:
             return
         cost = self.costs[self.budget.kind]
         least, dense = cost(self._least), cost(self._dense)
@@ -243,9 +243,9 @@ class CompressionEnv:
     def _can_still_meet(self, t: int, count: int) -> bool:
         return self.meets([*self._counts, count, *self._least[t + 1 :]])
 
-    def meets(self, counts: Sequence[int]) -> bool:
+    def meets(self, counts: Sequence[int] | np.ndarray) -> bool:
         """Whether channel counts of all groups are within the budget."""
-        if self.budget is None:
+        if self.budget is None or self.bound is None:
             return True
         return self.costs[self.budget.kind](np.asarray(counts)) <= self.bound
 
@@ -270,9 +270,7 @@ class CompressionEnv:
             raise AmcError(
                 f"the reward of a plan is {reward} (accuracy {accuracy}); check evaluate"
             )
-        return Outcome(
-            plan, tuple(counts), tuple(self._actions), accuracy, reward, macs, params
-        )
+        return Outcome(plan, tuple(counts), tuple(self._actions), accuracy, reward, macs, params)
 
     def plan(self, counts: Sequence[int]) -> PruningPlan:
         """The plan that keeps so many of each group's most important channels."""

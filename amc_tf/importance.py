@@ -41,7 +41,7 @@ def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
     """
     return PruningPlan(
         {
-            name: np.sort(np.argsort(-importance[name], kind="stable")[:count])
+            name: np.sort(np.argsort(-importance[name], kind="stable")[:count]).tolist()
             for name, count in counts.items()
         }
     )

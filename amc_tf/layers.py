@@ -97,11 +97,34 @@ class LayerRule:
 
 ELEMENTWISE_ACTIVATIONS = frozenset(
     getattr(activations, name)
-    for name in (
-        "relu leaky_relu relu6 celu elu selu softplus softsign squareplus soft_shrink sparse_plus "
-        "silu gelu tanh tanh_shrink threshold sigmoid exponential hard_sigmoid hard_silu "
-        "hard_tanh hard_shrink linear mish log_sigmoid sparse_sigmoid"
-    ).split()
+    for name in [
+        "relu",
+        "leaky_relu",
+        "relu6",
+        "celu",
+        "elu",
+        "selu",
+        "softplus",
+        "softsign",
+        "squareplus",
+        "soft_shrink",
+        "sparse_plus",
+        "silu",
+        "gelu",
+        "tanh",
+        "tanh_shrink",
+        "threshold",
+        "sigmoid",
+        "exponential",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "hard_shrink",
+        "linear",
+        "mish",
+        "log_sigmoid",
+        "sparse_sigmoid",
+    ]
     if hasattr(activations, name)
 )
 ELEMENTWISE_LAYERS = frozenset({kl.ReLU, kl.LeakyReLU, kl.ELU})
@@ -374,9 +397,15 @@ _BATCH_NORM = LayerRule(
     _batch_norm,
     weights={
         name: ("in",)
-        for name in (
-            "gamma beta moving_mean moving_variance moving_stddev renorm_mean renorm_stddev"
-        ).split()
+        for name in [
+            "gamma",
+            "beta",
+            "moving_mean",
+            "moving_variance",
+            "moving_stddev",
+            "renorm_mean",
+            "renorm_stddev",
+        ]
     },
 )
 _SAME = LayerRule(_same)

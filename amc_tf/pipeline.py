@@ -19,14 +19,26 @@ from amc_tf.env import Budget
 from amc_tf.export import ExportSettings, export_tflite, measure
 from amc_tf.finetune import FineTuneSettings, fine_tune
 from amc_tf.plan import PruningPlan
-from amc_tf.search import SearchResult, SearchSettings, policy_plan, search_plan
+from amc_tf.search import (
+    SearchResult,
+    SearchSettings,
+    environment,
+    policy_plan,
+    search_plan,
+)
 from amc_tf.surgery import rebuild
 from amc_tf.task import Task
-from amc_tf.workdir import Workdir, fingerprint
+from amc_tf.workdir import Workdir
 
-_DISTRIBUTIONS = (
-    "amc_tf tensorflow keras tf-agents ai-edge-litert tensorflow-model-optimization numpy"
-).split()
+_DISTRIBUTIONS = [
+    "amc_tf",
+    "tensorflow",
+    "keras",
+    "tf-agents",
+    "ai-edge-litert",
+    "tensorflow-model-optimization",
+    "numpy",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +88,8 @@ class Compression:
         self.budget = budget
         self.settings = settings or Settings()
         self.graph = analyze(model)
+        # An impossible budget is told now, not after the dense model was trained.
+        environment(self.graph, _no_score, budget, self.settings.search)
         task.check(model)
         self.workdir = Workdir(workdir)
         record = {
@@ -244,6 +258,10 @@ class Compression:
     def _done(self, section: str, *names: str) -> bool:
         recorded = section in self.workdir.read_json("result.json", {})
         return recorded and all((self.workdir / name).exists() for name in names)
+
+
+def _no_score(plan: PruningPlan) -> float:
+    raise AssertionError("this environment only checks the budget")
 
 
 def compress(

@@ -27,7 +27,7 @@ class PruningPlan:
         AmcError: an entry is empty, repeated, negative or not an integer.
     """
 
-    keep: Mapping[str, tuple[int, ...]]
+    keep: Mapping[str, Sequence[int]]
 
     def __post_init__(self) -> None:
         object.__setattr__(

@@ -36,7 +36,10 @@ _REFITTED = (*_CONVOLUTIONS, *_SEPARABLE, kl.Dense)
 class Statistics(Protocol):
     """Second moments of a consumer's inputs, as needed for a solve."""
 
-    mean: np.ndarray
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean input, float64 (features,)."""
+        ...
 
     def add(self, rows: np.ndarray) -> None:
         """Takes in sampled inputs, float32 (samples, features)."""
@@ -54,13 +57,13 @@ class Moments:
 
     def __init__(self, features: int):
         self._count = 0
-        self._shift: np.ndarray | None = None
+        self._shift = np.zeros(features, np.float32)
         self._sum = np.zeros(features)
         self._products = np.zeros((features, features), np.float32)
 
     def add(self, rows: np.ndarray) -> None:
         """See `Statistics.add`."""
-        if self._shift is None:
+        if not self._count:
             # Products are taken about a point near the mean, or float32 would cancel.
             self._shift = rows.mean(axis=0)
         rows = rows - self._shift
@@ -226,7 +229,8 @@ def gather(
         sampled_at[id(site.call)] = key
         features = math.prod(kernels[site.name][1].shape[:-1])
         wide = features > max_features
-        statistics.setdefault(key, Samples() if wide else Moments(features))
+        if key not in statistics:
+            statistics[key] = Samples() if wide else Moments(features)
         wanted[key] = math.ceil((rows if wide else max(rows, rows_per_feature * features)) / total)
 
     def invoke(call, args, kwargs):

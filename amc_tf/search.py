@@ -128,16 +128,7 @@ def search_plan(
     graph = analyze(model)
     log = EpisodeLog(workdir / "episodes.jsonl")
     scores = _Scores(log, graph)
-    # The budget is checked here, before the agent starts or an image is read.
-    env = CompressionEnv(
-        graph,
-        scores,
-        budget,
-        reward=settings.reward,
-        rounding=settings.rounding,
-        min_preserve=settings.min_preserve,
-        fill_budget=settings.fill_budget,
-    )
+    env = environment(graph, scores, budget, settings)
     with contextlib.ExitStack() as stack:
         # The agent takes seconds to come up; meanwhile the statistics are gathered.
         agent = stack.enter_context(
@@ -178,6 +169,24 @@ def search_plan(
         ],
     )
     return result
+
+
+def environment(
+    graph: ChannelGraph,
+    score: Callable[[PruningPlan], float],
+    budget: Budget | None,
+    settings: SearchSettings,
+) -> CompressionEnv:
+    """The environment that settings describe; wishes that cannot be met are refused here."""
+    return CompressionEnv(
+        graph,
+        score,
+        budget,
+        reward=settings.reward,
+        rounding=settings.rounding,
+        min_preserve=settings.min_preserve,
+        fill_budget=settings.fill_budget,
+    )
 
 
 def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:

@@ -192,7 +192,10 @@ def test_bad_input_is_refused_before_the_workdir_is_touched(net, tmp_path):
             amc_tf.compress(net, task, BUDGET, tmp_path / "new", _settings())
         assert not (tmp_path / "new").exists()
     with pytest.raises(amc_tf.AmcError, match="smallest reachable"):
-        amc_tf.compress(net, blobs.task(), amc_tf.Budget(macs=0.001), tmp_path / "new", _settings())
+        settings = _settings(train_dense=True)  # refused before the training
+        untrained = blobs.task(fit=None)
+        amc_tf.compress(net, untrained, amc_tf.Budget(macs=0.001), tmp_path / "new", settings)
+    assert not (tmp_path / "new").exists()
     with pytest.raises(amc_tf.AmcError, match="cannot be written"):
         (tmp_path / "file").touch()
         amc_tf.compress(net, blobs.task(), BUDGET, tmp_path / "file", _settings())

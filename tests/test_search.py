@@ -105,7 +105,7 @@ def test_killed_process_resumes(uninterrupted, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 5 <= log.read_text().count("\n")
+    assert log.read_text().count("\n") >= 5
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert _records(tmp_path) == _records(workdir)
     assert amc_tf.PruningPlan.load(tmp_path / "plan.json") == found.plan

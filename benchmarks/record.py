@@ -1,0 +1,48 @@
+"""Results of benchmark scripts: one JSON object a run, and RESULTS.md generated from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def machine() -> str:
+    """Processor, cores and memory of this machine."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def append(name: str, data: dict) -> dict:
+    """Adds command, versions and machine, appends to results/NAME.jsonl, prints the object."""
+    from amc_tf.pipeline import versions
+
+    command = " ".join(["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
+    entry = {"command": command, "machine": machine(), "versions": versions(), **data}
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    with open(folder / f"{name}.jsonl", "a") as file:
+        file.write(json.dumps(entry) + "\n")
+    print(json.dumps(entry))
+    return entry
+
+
+def latest(name: str) -> dict | None:
+    """The last object of results/NAME.jsonl."""
+    path = HERE / "results" / f"{name}.jsonl"
+    return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
+
+
+def markdown(header: tuple, rows: list[tuple]) -> str:
+    """A Markdown table."""
+    lines = [header, ("---",) + ("---:",) * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
