@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -60,16 +61,12 @@ class Group:
     classes: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Refused:
-    """An operation that cannot be pruned through; unpacks as a triple."""
+class Refused(NamedTuple):
+    """An operation that cannot be pruned through: its name, its class and the reason."""
 
     operation: str
     class_name: str
     reason: str
-
-    def __iter__(self):
-        return iter((self.operation, self.class_name, self.reason))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ class ChannelGraph:
     network: network_lib.Network
     sites: tuple[Site, ...]
     groups: Mapping[str, Group]
-    refused: tuple[Refused, ...]
+    refused: list[Refused]
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     classes: int
 
@@ -217,9 +214,9 @@ class _Analysis:
             raise Refusal("it does not have inputs and one output")
         if any(self._width(n) == 0 for n in (*call.inputs, *call.outputs)):
             raise Refusal("a tensor's channel axis has no known size")
-        roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
         if any(n in self._inner_inputs(call) for n in call.inputs):
             raise Refusal("one of its options is a tensor")
+        roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
         self._of_value[call.outputs[0]] = roles["out"]
         return roles
 
@@ -270,7 +267,7 @@ class _Analysis:
             network=self.network,
             sites=sites,
             groups=_groups(sites, frozen, self._makers(classes_of_id, count)),
-            refused=tuple(self._refused),
+            refused=self._refused,
             frozen=self._frozen_listing(classes_of_id),
             classes=count,
         )

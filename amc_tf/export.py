@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.task import Task
+from tflite_tools.time_model import repeat
 
 # File format to the quantisation of `tflite_tools.convert`.
 FORMATS: Mapping[str, str | None] = {"float32": None, "int8": "int8"}
@@ -148,6 +150,41 @@ def export_tflite(
             float(np.max(np.abs(e - r))) for e, r in zip(expected, received, strict=True)
         ),
     )
+
+
+def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:
+    """Milliseconds of a Keras model's own forward pass, one sample, as a compiled graph.
+
+    TensorFlow runs it with all its threads, so it stands beside the files' for
+    orientation only.
+
+    Args:
+        model: the model.
+        settings: how often it is run.
+
+    Returns:
+        `latency_ms` (median) with `latency_ms_min` and `latency_ms_max`, the range over rounds.
+    """
+    inputs = [tf.zeros((1, *t.shape[1:]), t.dtype) for t in model.inputs]
+    forward = tf.function(lambda: model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    forward()
+    medians = [
+        1e3
+        * statistics.median(
+            repeat(
+                lambda: keras.tree.map_structure(np.asarray, forward()),
+                num_runs=settings.latency_runs,
+                min_secs=settings.latency_min_secs,
+                max_secs=150,
+            )
+        )
+        for _ in range(settings.latency_rounds)
+    ]
+    return {
+        "latency_ms": statistics.median(medians),
+        "latency_ms_min": min(medians),
+        "latency_ms_max": max(medians),
+    }
 
 
 def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import keras
 from amc_tf.channels import analyze
 from amc_tf.costs import macs, params
 from amc_tf.env import Budget
-from amc_tf.export import ExportSettings, export_tflite, measure
+from amc_tf.export import ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.finetune import FineTuneSettings, fine_tune
 from amc_tf.plan import PruningPlan
 from amc_tf.search import (
@@ -231,6 +231,10 @@ class Compression:
                     other, self.dense, self.task, "float32", paths[file], settings
                 )
             latencies = measure(paths, settings)
+            keras_file = {
+                "bytes": (self.workdir / "finetuned.keras").stat().st_size,
+                **keras_latency(model, settings),
+            }
             self.workdir.update_result(
                 tflite={
                     name: {
@@ -240,7 +244,8 @@ class Compression:
                         "latency_ms_max": latencies[name].max_ms,
                     }
                     for name, section in sections.items()
-                }
+                },
+                finetuned=keras_file,
             )
         return self.workdir.update_result(versions=versions())
 

@@ -43,6 +43,7 @@ def compression_from_flags():
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs an absl main; an error becomes one line on stderr and exit code 1."""
     try:
+        _check_config_exists(sys.argv)
         app.run(main)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command resumes")
@@ -52,12 +53,24 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(f"error: {_sentence(error)}")
 
 
+def _check_config_exists(argv: list[str]) -> None:
+    # ml_collections, which loads the file while flags are parsed, would not tell its name.
+    from amc_tf.errors import AmcError
+
+    for i, argument in enumerate(argv):
+        name, given, path = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            path = path if given else "".join(argv[i + 1 : i + 2])
+            if not os.path.isfile(path):
+                raise AmcError(f"there is no configuration file {path!r}")
+
+
 def _sentence(error: Exception) -> str:
     from amc_tf.errors import AmcError
 
     if isinstance(error, AmcError):
         return str(error)
-    text = str(error).strip()
+    text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}"

@@ -118,7 +118,9 @@ class Task:
         """
         if self.evaluate is not None or not isinstance(data, tuple):
             return data
-        return tf.data.Dataset.from_tensor_slices(data).batch(self.batch_size).cache()
+        x, *rest = data
+        x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
+        return tf.data.Dataset.from_tensor_slices((x, *rest)).batch(self.batch_size).cache()
 
     def _default_evaluate(self, model: keras.Model, data: Data) -> float:
         logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)

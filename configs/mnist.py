@@ -87,7 +87,9 @@ def get_task(config):
         def fit(model):
             steps = epochs * -(-len(train[0]) // 64)
             model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-            model.fit(shifted(*train).batch(64).prefetch(2), epochs=epochs, verbose=0)
+            model.fit(
+                shifted(*train).batch(64).prefetch(2), epochs=epochs, shuffle=False, verbose=0
+            )
 
         return fit
 

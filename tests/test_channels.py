@@ -54,7 +54,7 @@ def test_zero_padded_channels_belong_to_the_stream_they_are_added_to():
 
 def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
     graph = amc_tf.analyze(zoo.build("unlisted_in_the_middle"))
-    refused = {name: (cls, reason) for name, cls, reason in graph.refused}
+    refused = {name: (class_name, reason) for name, class_name, reason in graph.refused}
     assert refused["unlisted"] == ("LayerNormalization", "its class is not in the layer table")
     assert refused["grouped"][0] == "Conv2D" and "groups=2" in refused["grouped"][1]
     assert sorted(g.channels for g in graph.groups.values()) == [5, 6]

@@ -72,12 +72,32 @@ def env_minimum(graph, rounding, cost):
 
 
 def test_ratios_that_fit_are_executed_as_they_are(graph):
-    env = CompressionEnv(graph, lambda plan: 0.75, amc_tf.Budget(macs=1.0))
+    env = CompressionEnv(graph, lambda plan: 0.75, amc_tf.Budget(macs=1.0), fill_budget=False)
     outcome, states = _episode(env, [0.5, 1.0, 0.61])
     assert outcome.counts == (8, 24, 24)  # 0.61 * 40 = 24.4 -> the nearest multiple of 8
     assert outcome.actions == (0.5, 1.0, 0.6)
     assert outcome.reward == -0.25
     assert [s.shape for s in states] == [(NUM_FEATURES,)] * 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    share=st.floats(0.2, 1.0),
+    actions=st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3),
+)
+def test_what_is_left_of_the_budget_is_given_out_in_proportion(graph, share, actions):
+    budget = amc_tf.Budget(macs=share)
+    clipped, filled = (
+        CompressionEnv(graph, lambda plan: 0.5, budget, rounding=1, fill_budget=fill)
+        for fill in (False, True)
+    )
+    before, _ = _episode(clipped, actions)
+    after, _ = _episode(filled, actions)
+    assert before.actions == after.actions
+    assert all(a >= b for a, b in zip(after.counts, before.counts, strict=True))
+    assert before.macs <= after.macs <= filled.bound
+    # Nothing worth a step is left: no group could take one more channel of the largest shortfall.
+    assert after.macs >= 0.85 * min(filled.bound, amc_tf.macs(graph))
 
 
 def test_an_absolute_budget_is_that_number(graph):

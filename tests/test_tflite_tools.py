@@ -373,6 +373,6 @@ def test_worker_needs_no_tensorflow() -> None:
 
 def test_public_names() -> None:
     assert set(tflite_tools.__all__) <= set(dir(tflite_tools))
-    assert tflite_tools.convert.convert is convert
+    assert tflite_tools.convert is convert
     with pytest.raises(AttributeError, match="no attribute 'utils'; it has"):
         _ = tflite_tools.utils
