@@ -33,7 +33,7 @@ def get_config():
     config.export.latency_rounds = 3
     config.export.latency_min_secs = 0.3
     config.epochs = 10
-    config.fine_tune_epochs = 8
+    config.fine_tune_epochs = 12
     return config
 
 
@@ -87,9 +87,7 @@ def get_task(config):
         def fit(model):
             steps = epochs * -(-len(train[0]) // 64)
             model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-            model.fit(
-                shifted(*train).batch(64).prefetch(2), epochs=epochs, shuffle=False, verbose=0
-            )
+            model.fit(shifted(*train, 64), epochs=epochs, shuffle=False, verbose=0)
 
         return fit
 
@@ -114,15 +112,15 @@ def digits():
     return x.reshape(-1, 28, 28, 1).astype("float32"), y.astype("int32")
 
 
-def shifted(x, y):
-    """The training digits, each moved by up to two pixels, anew in every epoch."""
+def shifted(x, y, batch_size):
+    """Training batches, each moved by up to two pixels, anew in every epoch."""
 
-    def shift(image, label):
-        padded = tf.pad(image, [[2, 2], [2, 2], [0, 0]])
-        return tf.image.random_crop(padded, image.shape), label
+    def shift(images, labels):
+        padded = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]])
+        return tf.image.random_crop(padded, tf.shape(images)), labels
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).cache()
-    return data.shuffle(len(x)).map(shift)
+    return data.shuffle(len(x)).batch(batch_size).map(shift).prefetch(2)
 
 
 def stratified(x, y, parts=(0.6, 0.2, 0.2), seed=0):
