@@ -104,15 +104,14 @@ class Compression:
             self.graph = analyze(self.dense)
 
     def _trained(self, model: keras.Model) -> keras.Model:
-        if (self.workdir / "dense.keras").exists():
-            return self.workdir.load_model("dense.keras", made_by="amc-search")
-        with self._timed("train_dense"):
-            keras.utils.set_random_seed(self.settings.search.seed)
-            self.task.compiled(model, model)
-            self.task.train_dense(model)
-            self.workdir.save_model("dense.keras", model)
+        if not (self.workdir / "dense.keras").exists():
+            with self._timed("train_dense"):
+                keras.utils.set_random_seed(self.settings.search.seed)
+                self.task.compiled(model, model)
+                self.task.train_dense(model)
+                self.workdir.save_model("dense.keras", model)
         # Read back, so that a resumed run and this one go on from the very same model.
-        return self.workdir.load_model("dense.keras", made_by="amc-search")
+        return self.task.compiled(self.workdir.load_model("dense.keras", "amc-search"), model)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -120,14 +119,14 @@ class Compression:
         yield
         self.workdir.update_result(seconds={stage: round(time.monotonic() - start, 2)})
 
-    def _measures(self, model: keras.Model, graph=None, plan=None) -> dict[str, Any]:
+    def _measures(self, model: keras.Model) -> dict[str, Any]:
         """Accuracy on the test data, MACs and parameters of a model."""
-        graph = analyze(model) if graph is None else graph
+        graph = analyze(model)
         self.task.compiled(model, self.dense)
         return {
             "accuracy": self.task.score(model, self.task.test_data),
-            "macs": macs(graph, plan),
-            "params": params(graph, plan),
+            "macs": macs(graph),
+            "params": params(graph),
         }
 
     @property
@@ -153,7 +152,7 @@ class Compression:
                 "search_accuracy": outcome.accuracy,
                 "reward": outcome.reward,
             }
-        chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", made_by="amc-search")
+        chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", "amc-search")
         self.workdir.save_model("pruned.keras", chosen)
         keys = ("accuracy", "macs", "params")
         bound = None
@@ -181,7 +180,7 @@ class Compression:
         """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
         self.workdir.forget("finetuned", "tflite")
         with self._timed("finetune"):
-            model = self.workdir.load_model("pruned.keras", made_by="amc-search")
+            model = self.workdir.load_model("pruned.keras", "amc-search")
             fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
             self.workdir.save_model("finetuned.keras", model)
             measures = self._measures(model)
@@ -190,7 +189,7 @@ class Compression:
             for name in self.compared:
                 if name == chosen:
                     continue
-                other = self.workdir.load_model(f"plans/{name}.keras", made_by="amc-search")
+                other = self.workdir.load_model(f"plans/{name}.keras", "amc-search")
                 compared[name] = fine_tune(
                     other, self.dense, self.task, self.settings.finetune.seed
                 )
@@ -209,7 +208,7 @@ class Compression:
         """
         settings = self.settings.export
         with self._timed("export"):
-            model = self.workdir.load_model("finetuned.keras", made_by="amc-finetune")
+            model = self.workdir.load_model("finetuned.keras", "amc-finetune")
             paths, sections = {}, {}
             for format_name in settings.formats:
                 name = f"model_{format_name}.tflite"
@@ -222,7 +221,7 @@ class Compression:
             for name in self.compared:
                 if name != chosen:
                     others[name] = self.workdir.load_model(
-                        f"plans/{name}_finetuned.keras", made_by="amc-finetune"
+                        f"plans/{name}_finetuned.keras", "amc-finetune"
                     )
             for name, other in others.items():
                 file = f"plans/{name}_float32.tflite"

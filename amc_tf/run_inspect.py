@@ -5,7 +5,7 @@ amc-inspect model.keras
 
 from absl import app
 
-from amc_tf import script
+from amc_tf import run_stage
 
 
 def main(argv: list[str]) -> None:
@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
 
 def entry() -> None:
     """The command `amc-inspect`."""
-    script.define_debug_flag()
-    script.run(main)
+    run_stage.define_debug_flag()
+    run_stage.run(main)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,7 @@ def rebuild(
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     outputs = graph.network.run(inputs, invoke)
-    rebuilt = keras.Model(
-        _like(getattr(model, "_inputs_struct", None), inputs),
-        _like(getattr(model, "_outputs_struct", None), outputs),
-        name=model.name,
-    )
+    rebuilt = _like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
     return rebuilt
 
@@ -143,10 +139,28 @@ def named_weight(layer: Any, name: str) -> Any:
     return next(w for w in layer.weights if w.name == name)
 
 
-def _like(structure: Any, tensors: list[Any]) -> Any:
-    if structure is None:
-        return tensors if len(tensors) > 1 else tensors[0]
-    return keras.tree.pack_sequence_as(structure, tensors)
+def uncompiled(model: keras.Model) -> keras.Model:
+    """The same layers without compile settings: what a file should hold.
+
+    A loss of the owner's own would have to be registered wherever the file is
+    read, and the optimizer's state doubles or triples its size.
+    """
+    return _like(model, model.inputs, model.outputs)
+
+
+def _like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
+    """A functional model whose inputs and outputs are nested as those of `model`."""
+
+    def nested(structure: Any, tensors: list[Any]) -> Any:
+        if structure is None:
+            return tensors if len(tensors) > 1 else tensors[0]
+        return keras.tree.pack_sequence_as(structure, tensors)
+
+    return keras.Model(
+        nested(getattr(model, "_inputs_struct", None), inputs),
+        nested(getattr(model, "_outputs_struct", None), outputs),
+        name=model.name,
+    )
 
 
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:

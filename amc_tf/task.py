@@ -84,7 +84,7 @@ class Task:
     def _default_fit(self, model: keras.Model) -> None:
         x, y = self.train if isinstance(self.train, tuple) else (self.train, None)
         batch_size = self.batch_size if isinstance(self.train, tuple) else None
-        model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=0)
+        model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=2)
 
     def score(self, model: keras.Model, data: Data) -> float:
         """The accuracy of a compiled model on `data`.

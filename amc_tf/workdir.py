@@ -13,6 +13,7 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.surgery import uncompiled
 
 # Sections of the configuration that only later stages read, and the results that
 # a change makes stale. A change of anything else would make the search another one.
@@ -124,11 +125,11 @@ class Workdir:
             files.write_json(self / "result.json", left)
 
     def save_model(self, name: str, model: keras.Model) -> None:
-        """Saves a model so that the file is whole or absent."""
+        """Saves a model, uncompiled, so that the file is whole or absent."""
         path = self / name
         path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
-            model.save(partial)
+            uncompiled(model).save(partial)
 
     def load_model(self, name: str, made_by: str) -> keras.Model:
         """Loads a model of an earlier stage.

@@ -105,6 +105,28 @@ def test_the_dense_model_is_left_as_it_was(net):
         np.testing.assert_array_equal(a, b)
 
 
+def test_files_need_no_custom_objects_of_the_training_code(net, tmp_path):
+    """A loss that nobody registered must not keep later stages, or users, from loading files."""
+    base = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def own_loss(y_true, y_pred):
+        return base(y_true, y_pred)
+
+    def compile_own(model):
+        model.compile("adam", own_loss, metrics=["accuracy"])
+
+    settings = _settings(
+        finetune=amc_tf.FineTuneSettings(),
+        search=blobs.search_settings(episodes=1, policies=("amc",)),
+        train_dense=True,
+    )
+    task = blobs.task(compile=compile_own, epochs=1)
+    result = amc_tf.compress(blobs.model(), task, BUDGET, tmp_path, settings)
+    assert result["tflite"]["model_float32.tflite"]["accuracy"] > 0.3
+    for name in ("dense.keras", "pruned.keras", "finetuned.keras"):
+        assert not keras.models.load_model(tmp_path / name).compiled
+
+
 def test_fine_tuning_helps(result):
     assert result["finetuned"]["accuracy"] >= result["pruned"]["accuracy"]
     assert result["finetuned"]["accuracy"] > 0.8

@@ -18,8 +18,12 @@ def define_debug_flag() -> None:
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
-def define_run_flags() -> None:
-    """Defines `--config`, `--workdir` and `--debug`."""
+def run_stage(stage: str) -> None:
+    """Defines the flags, runs a stage of `amc_tf.pipeline.Compression`, prints the table.
+
+    Args:
+        stage: name of the method: `search`, `finetune`, `export` or `run`.
+    """
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(
@@ -29,15 +33,17 @@ def define_run_flags() -> None:
     flags.mark_flags_as_required(["config", "workdir"])
     define_debug_flag()
 
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
+        from amc_tf import experiment, report
 
-def compression_from_flags():
-    """The run that the flags describe (`amc_tf.pipeline.Compression`)."""
-    from ml_collections import config_flags
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        compression = experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
+        getattr(compression, stage)()
+        print(report.table(compression.workdir.read_json("result.json", {})))
 
-    from amc_tf import experiment
-
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    return experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
+    run(main)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
