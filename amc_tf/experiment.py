@@ -35,8 +35,7 @@ def default_config() -> ml_collections.ConfigDict:
     The sections are locked, so that a misspelt setting is an error that names
     the nearest one; beside them an experiment adds keys of its own as it likes.
     """
-    # Tuples become lists to be settable from the command line; _section turns them back.
-    config = ml_collections.ConfigDict(_plain(dataclasses.asdict(Settings())))
+    config = ml_collections.ConfigDict(dataclasses.asdict(Settings()))
     config.budget = ml_collections.ConfigDict(
         {
             field.name: ml_collections.config_dict.placeholder(float)
@@ -46,12 +45,6 @@ def default_config() -> ml_collections.ConfigDict:
     for section in ("budget", "search", "finetune", "export"):
         config[section].lock()
     return config
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compression:
@@ -88,10 +81,7 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
 
 
 def _section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:
-    given = {
-        name: tuple(value) if isinstance(value, (list, tuple)) else value
-        for name, value in values.items()
-    }
+    given = dict(values.items())
     given.update({name: _section(inner, values[name]) for name, inner in nested.items()})
     try:
         return cls(**given)

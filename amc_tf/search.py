@@ -39,6 +39,8 @@ class SearchSettings:
         min_preserve: least share of a group's channels that is kept.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
+        elite: whether every other of the agent's episodes after its warm-up tries a
+            variation of the best plan so far.
         refit: whether consumers are refitted by least squares before scoring.
         policies: which of `POLICIES` run; `amc` always does.
         keep_best: how many of the best plans are written to `best_plans.json`.
@@ -52,6 +54,7 @@ class SearchSettings:
     min_preserve: float = 0.2
     fill_budget: bool = True
     warm_start: bool = True
+    elite: bool = True
     refit: bool = True
     policies: tuple[str, ...] = POLICIES
     keep_best: int = 5
@@ -148,7 +151,12 @@ def search_plan(
         for name, actions in handcrafted.items():
             if name in settings.policies:
                 best[name] = _run(env, FixedSearcher(actions), name, 1, log, best)
-        guided = GuidedSearcher(agent, [*handcrafted.values()] if settings.warm_start else [])
+        guided = GuidedSearcher(
+            agent,
+            [*handcrafted.values()] if settings.warm_start else [],
+            settings.ddpg.warmup_episodes if settings.elite else None,
+            settings.seed,
+        )
         best["amc"] = _run(env, guided, "amc", settings.episodes, log, best)
         if "random" in settings.policies:
             random = RandomSearcher(settings.seed)

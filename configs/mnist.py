@@ -29,7 +29,7 @@ def get_config():
     config.search.ddpg.sigma_end = 0.03
     config.search.ddpg.actor_learning_rate = 1e-3
     config.search.ddpg.updates_per_step = 4
-    config.finetune.compare = ["uniform", "random", "amc"]
+    config.finetune.compare = ("uniform", "random", "amc")
     config.export.latency_rounds = 3
     config.export.latency_min_secs = 0.3
     config.epochs = 10

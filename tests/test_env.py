@@ -228,7 +228,7 @@ def test_guided_searcher_follows_then_leads():
             return {"sigma": 0.1}
 
     learner = Learner()
-    guided = GuidedSearcher(learner, [[0.1, 0.2]])
+    guided = GuidedSearcher(learner, [[0.1, 0.2]])  # no trials around the best
     for reward in (1.0, 2.0):
         actions = [guided.act(None), guided.act(None)]
         assert guided.finish(actions, reward) == {"sigma": 0.1}
@@ -237,3 +237,27 @@ def test_guided_searcher_follows_then_leads():
     for _ in range(2):
         assert fixed.act(None) == 0.3
         assert fixed.finish([0.3], 0.0) == {}
+
+
+def test_guided_searcher_tries_around_the_best_every_other_episode():
+    class Constant:
+        def act(self, state):
+            return 0.9
+
+        def finish(self, actions, reward):
+            return {}
+
+    guided = GuidedSearcher(Constant(), [[0.2, 0.3], [0.5, 0.5]], elite_from=3, seed=1)
+    played = []
+    for reward in (5.0, 1.0, 2.0, 3.0, 4.0, 6.0):
+        played.append([guided.act(None), guided.act(None)])
+        guided.finish(played[-1], reward)
+    assert played[:3] == [[0.2, 0.3], [0.5, 0.5], [0.9, 0.9]]
+    assert played[4] == [0.9, 0.9]
+    for trial in (played[3], played[5]):
+        assert trial != [0.2, 0.3] and np.abs(np.array(trial) - [0.2, 0.3]).max() < 0.8
+        assert min(trial) >= 0
+    again = GuidedSearcher(Constant(), [[0.2, 0.3], [0.5, 0.5]], elite_from=3, seed=1)
+    for actions in played[:4]:
+        assert [again.act(None), again.act(None)] == actions
+        again.finish(actions, 5.0 if actions == played[0] else 1.0)
