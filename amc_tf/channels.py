@@ -250,6 +250,7 @@ class _Analysis:
     def _collect(self) -> ChannelGraph:
         classes_of_id = self._classes()
         count = int(classes_of_id.max(initial=-1)) + 1
+        makers = self._makers(classes_of_id, count)
         frozen = np.zeros(count, bool)
         for ids, _ in self._frozen:
             frozen[classes_of_id[ids]] = True
@@ -266,9 +267,9 @@ class _Analysis:
         return ChannelGraph(
             network=self.network,
             sites=sites,
-            groups=_groups(sites, frozen, self._makers(classes_of_id, count)),
+            groups=_groups(sites, frozen, makers),
             refused=self._refused,
-            frozen=self._frozen_listing(classes_of_id),
+            frozen=self._frozen_listing(classes_of_id, makers),
             classes=count,
         )
 
@@ -287,7 +288,7 @@ class _Analysis:
             makers[class_number] = name
         return makers
 
-    def _frozen_listing(self, classes_of_id: np.ndarray):
+    def _frozen_listing(self, classes_of_id: np.ndarray, makers: Sequence[str]):
         """(layers that made them, how many channels, first reason), in order."""
         seen: set[int] = set()
         by_reason: dict[str, list[int]] = {}
@@ -296,7 +297,6 @@ class _Analysis:
             seen.update(new)
             if new:
                 by_reason.setdefault(reason, []).extend(new)
-        makers = self._makers(classes_of_id, int(classes_of_id.max(initial=-1)) + 1)
         return tuple(
             (tuple(dict.fromkeys(makers[i] for i in found)), len(found), reason)
             for reason, found in by_reason.items()

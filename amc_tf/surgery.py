@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -88,13 +88,7 @@ def mask(
     Returns:
         A new, uncompiled model of the dense widths.
     """
-    copy = rebuild(model, graph, None, weights)
-    layers = {layer.name: layer for layer in copy.layers}
-    keep = graph.keep_mask(plan)
-    for site, weight, axis in mixing_weights(graph):
-        variable = named_weight(layers[site.name], weight.name)
-        variable.assign(_zeroed(numpy_of(variable), axis, keep[site.roles[_mixed(site, weight)]]))
-    return copy
+    return rebuild(model, graph, None, masked_weights(graph, plan, weights))
 
 
 def masked_weights(
@@ -106,7 +100,7 @@ def masked_weights(
     for site, weight, axis in mixing_weights(graph):
         key = f"{site.name}/{weight.name}"
         value = result.get(key)
-        rows = keep[site.roles[_mixed(site, weight)]]
+        rows = keep[site.roles[site.rule.mixes[weight.name]]]
         result[key] = _zeroed(numpy_of(weight) if value is None else value, axis, rows)
     return result
 
@@ -117,10 +111,6 @@ def mixing_weights(graph: ChannelGraph):
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name in site.rule.mixes:
                 yield site, weight, axes.index(site.rule.mixes[weight.name])
-
-
-def _mixed(site: Site, weight: Any) -> str:
-    return site.rule.mixes[weight.name]
 
 
 def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:
@@ -194,7 +184,7 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
             continue
         site = sites.get(id(old))
         name = graph.network.name(old)
-        axes_of = {} if site is None else dict(_axes_by_name(site))
+        axes_of = {} if site is None else {w.name: axes for w, axes in site.rule.weight_axes(old)}
         for source, target in zip(old.weights, new.weights, strict=True):
             key = f"{name}/{source.name}"
             value = numpy_of(source) if weights.get(key) is None else np.asarray(weights[key])
@@ -207,8 +197,3 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
             new.finalize_state()  # it derives what it computes with from its weights
     if unused:
         raise AmcError(f"no weight of the model is called {sorted(unused)[0]!r}")
-
-
-def _axes_by_name(site: Site) -> Iterator[tuple[str, tuple[str | None, ...]]]:
-    for weight, axes in site.rule.weight_axes(site.call.operation):
-        yield weight.name, axes
