@@ -202,9 +202,11 @@ class _Analysis:
         if rule is not None and (rule.weights or rule.rewrite):
             self._sites.append((call, rule, roles))
         if rule is not None and rule.weights:
-            for role, first in self._first_roles.setdefault(id(call.operation), roles).items():
-                if first is not roles[role]:  # a shared layer: one set of weights, one decision
-                    self.unite(first, roles[role])
+            # A shared layer: one set of weights, one decision. A refused call knows only the
+            # roles its weights name.
+            first = self._first_roles.setdefault(id(call.operation), roles)
+            for role in first.keys() & roles.keys() if first is not roles else ():
+                self.unite(first[role], roles[role])
 
     def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:
         if getattr(call.operation, "data_format", None) == "channels_first":

@@ -88,6 +88,18 @@ def test_what_mixes_channels_freezes_them(layer, part):
         assert part in " ".join(told)
 
 
+def test_a_shared_layer_with_one_refused_call_is_frozen():
+    a, b = keras.Input((6, 3)), keras.Input((6, 3))
+    mask = keras.Input((6,), dtype="bool")
+    norm = kl.BatchNormalization()
+    ya, yb = kl.Dense(4, name="left")(a), kl.Dense(4, name="right")(b)
+    x = kl.Concatenate()([norm(ya), norm(yb, mask=mask)])
+    x = kl.Dense(2)(kl.Dense(5, name="free")(x))
+    graph = amc_tf.analyze(keras.Model([a, b, mask], x))
+    assert list(graph.groups) == ["free"]
+    assert "one of its options is a tensor" in [r.reason for r in graph.refused]
+
+
 def test_softmax_inside_a_layer_freezes_its_channels():
     x = inputs = keras.Input((6,))
     x = kl.Dense(5, activation="softmax", name="gate")(x)
