@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,9 +21,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from amc_tf import network as network_lib
+from amc_tf.connections import output_role
 from amc_tf.errors import AmcError
-from amc_tf.layers import Ids, LayerRule, Refusal, Roles, Signal, rule_of
+from amc_tf.layers import rule_of
 from amc_tf.plan import PruningPlan
+from amc_tf.rule import Ids, LayerRule, Refusal, Roles, Signal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
     """The result of `analyze`.
 
@@ -125,27 +128,31 @@ class ChannelGraph:
         return listing(self)
 
 
-def analyze(model: keras.Model) -> ChannelGraph:
+def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
     """Finds the groups of channels of a model that can be pruned.
 
     Args:
         model: a Functional or Sequential Keras 3 model, channels last; nested
             models are inlined.
+        freeze: patterns (`fnmatch`) of names of layers whose output channels
+            all stay.
 
     Returns:
         The `ChannelGraph`.
 
     Raises:
-        AmcError: the model is subclassed or not built.
+        AmcError: the model is subclassed, not built, or built for
+            channels_first.
     """
-    return _Analysis(network_lib.flatten(model)).graph()
+    return _Analysis(network_lib.flatten(model), freeze).graph()
 
 
 class _Analysis:
-    """The state of one pass (`amc_tf.layers.Connector`)."""
+    """The state of one pass (`amc_tf.rule.Connector`)."""
 
-    def __init__(self, network: network_lib.Network):
+    def __init__(self, network: network_lib.Network, freeze: Sequence[str] = ()):
         self.network = network
+        self._patterns = freeze
         self._count = 0
         self._united: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
@@ -195,10 +202,16 @@ class _Analysis:
         rule = rule_of(call.operation)
         try:
             if rule is None:
-                raise Refusal("its class is not in the layer table")
+                raise Refusal(
+                    "its class is not in the layer table; amc_tf.register_layer can teach it"
+                )
             roles = self._connect(call, rule)
         except Refusal as refusal:
             roles = self._refuse(call, rule, str(refusal))
+        for pattern in self._patterns:
+            if fnmatch.fnmatchcase(self._operation_name, pattern):
+                for number in call.outputs:
+                    self.freeze(self._of_value[number], f"frozen by the pattern {pattern!r}")
         if rule is not None and (rule.weights or rule.rewrite):
             self._sites.append((call, rule, roles))
         if rule is not None and rule.weights:
@@ -209,17 +222,24 @@ class _Analysis:
                 self.unite(first[role], roles[role])
 
     def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:
-        if getattr(call.operation, "data_format", None) == "channels_first":
-            raise Refusal("data_format='channels_first'; build the model with channels_last")
+        # Flatten's setting only says in which order it reads.
+        if type(call.operation) is not keras.layers.Flatten and (
+            getattr(call.operation, "data_format", None) == "channels_first"
+        ):
+            raise AmcError(
+                f"layer {self._operation_name!r} has data_format='channels_first', which TFLite "
+                "does not run; build the model with channels_last"
+            )
         inputs = [Signal(self._of_value[n], self._shape(n)) for n in call.inputs]
-        if len(call.outputs) != 1 or not inputs:
-            raise Refusal("it does not have inputs and one output")
+        if not inputs:
+            raise Refusal("it has no inputs")
         if any(self._width(n) == 0 for n in (*call.inputs, *call.outputs)):
             raise Refusal("a tensor's channel axis has no known size")
         if any(n in self._inner_inputs(call) for n in call.inputs):
             raise Refusal("one of its options is a tensor")
         roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
-        self._of_value[call.outputs[0]] = roles["out"]
+        for i, number in enumerate(call.outputs):
+            self._of_value[number] = roles[output_role(i)]
         return roles
 
     @staticmethod

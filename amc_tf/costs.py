@@ -18,8 +18,9 @@ import numpy as np
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.errors import AmcError
-from amc_tf.layers import positions
+from amc_tf.layers import rule_of
 from amc_tf.plan import PruningPlan
+from amc_tf.rule import positions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,13 +73,35 @@ def macs_cost(graph: ChannelGraph) -> Cost:
         number = (site.call.outputs if side == "out" else site.call.inputs)[0]
         count = positions(graph.network.tensors[number].shape)
         if count is None:
-            raise AmcError(
-                f"the MACs of {site.name!r} are unknown, because its size is not fixed; give the "
-                "model a fixed input size, e.g. keras.Input((224, 224, 3))"
-            )
+            raise _size_not_fixed(site.name)
         return count
 
-    return _cost("macs", graph, graph.sites, 0, uses)
+    return _cost("macs", graph, graph.sites, _unpruned_macs(graph), uses)
+
+
+def _unpruned_macs(graph: ChannelGraph) -> int:
+    """Of layers that are known but never pruned, such as attention."""
+
+    def shape(number: int) -> tuple[int | None, ...]:
+        return tuple(graph.network.tensors[number].shape)
+
+    total = 0
+    for call in graph.network.calls:
+        rule = rule_of(call.operation)
+        if rule is None or rule.fixed_macs is None:
+            continue
+        count = rule.fixed_macs(call, [shape(n) for n in call.inputs], shape(call.outputs[0]))
+        if count is None:
+            raise _size_not_fixed(graph.network.name(call.operation))
+        total += count
+    return total
+
+
+def _size_not_fixed(name: str) -> AmcError:
+    return AmcError(
+        f"the MACs of {name!r} are unknown, because its size is not fixed; give the model a "
+        "fixed input size, e.g. keras.Input((224, 224, 3))"
+    )
 
 
 def params_cost(graph: ChannelGraph) -> Cost:

@@ -2,48 +2,115 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from amc_tf.channels import ChannelGraph
-from amc_tf.costs import dense_counts, macs_cost, params_cost
+from amc_tf.costs import Cost, macs_cost, params_cost
 from amc_tf.errors import AmcError
 
 
-def listing(graph: ChannelGraph) -> str:
-    """Groups with their share of the cost, then what is frozen or refused and why."""
-    counts = dense_counts(graph)
-    model = graph.network.model
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A group and what it touches.
+
+    Shares of several groups overlap: the kernel between two groups counts for both.
+
+    Attributes:
+        name: the group's name.
+        channels: its number of channels.
+        macs: share of the model's MACs in kernels it changes, as "4.7%" ("?" if unknown).
+        params: share of the model's parameters in weights it changes.
+        producers: names of the layers that compute its channels.
+        consumers: names of the layers whose kernels read them.
+    """
+
+    name: str
+    channels: int
+    macs: str
+    params: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What `listing` prints: a headline, the groups, what is frozen or refused and why."""
+
+    head: str
+    rows: tuple[Row, ...]
+    frozen: tuple[tuple[tuple[str, ...], int, str], ...]
+    refused: tuple[tuple[str, str, str], ...]
+
+
+def table(graph: ChannelGraph) -> Table:
+    """The groups of a graph with their shares of the dense model's costs."""
+    params, params_head, params_shares = _shares(params_cost(graph))
     try:
-        cost = macs_cost(graph)
-        total = f"{cost(counts):,} MACs"
-        terms, touched = cost.terms(counts), cost.touched()
-        share = [
-            f"{terms[touched[:, i]].sum() / max(1, cost(counts)):7.1%}" for i in range(len(counts))
-        ]
-    except AmcError:  # the input size is open
-        total, share = "MACs unknown (input size not fixed)", ["      ?"] * len(counts)
-    lines = [
-        f"{model.name}: {len(graph.groups)} groups, {int(counts.sum())} prunable channels, "
-        f"{total}, {params_cost(graph)(counts):,} parameters"
-    ]
-    if graph.groups:
-        width = max(5, *(len(name) for name in graph.groups))
-        lines.append(f"  {'group':<{width}}  channels  of MACs  producers -> consumers")
-        for group, part in zip(graph.groups.values(), share, strict=True):
-            lines.append(
-                f"  {group.name:<{width}}  {group.channels:>8}  {part}  "
-                f"{_few(group.producers)} -> {_few(group.consumers)}"
+        macs, macs_head, macs_shares = _shares(macs_cost(graph))
+        macs_head = f"{macs:,} MACs ({macs_head} prunable)"
+    except AmcError:
+        macs_head, macs_shares = "MACs unknown (input size not fixed)", ["?"] * len(graph.groups)
+    channels = sum(group.channels for group in graph.groups.values())
+    return Table(
+        head=f"{graph.network.model.name}: {len(graph.groups)} groups, {channels} prunable "
+        f"channels, {macs_head}, {params:,} parameters ({params_head} prunable)",
+        rows=tuple(
+            Row(group.name, group.channels, of_macs, of_params, group.producers, group.consumers)
+            for group, of_macs, of_params in zip(
+                graph.groups.values(), macs_shares, params_shares, strict=True
             )
-    if graph.frozen:
+        ),
+        frozen=graph.frozen,
+        refused=tuple(tuple(refused) for refused in graph.refused),
+    )
+
+
+def listing(graph: ChannelGraph, names: int | None = 2) -> str:
+    """Groups with their share of the costs, then what is frozen or refused and why.
+
+    Args:
+        graph: the result of `amc_tf.analyze`.
+        names: how many layers to name in one place before "and N more"; None for all.
+    """
+    content = table(graph)
+    lines = [content.head]
+    if content.rows:
+        width = max(5, *(len(row.name) for row in content.rows))
+        lines.append(f"  {'group':<{width}}  channels  of MACs  of params  producers -> consumers")
+        lines += [
+            f"  {row.name:<{width}}  {row.channels:>8}  {row.macs:>7}  {row.params:>9}  "
+            f"{few(row.producers, names)} -> {few(row.consumers, names)}"
+            for row in content.rows
+        ]
+    if content.frozen:
         lines.append("frozen")
         lines += [
-            f"  {count} channels of {_few(names)}: {reason}"
-            for names, count, reason in graph.frozen
+            f"  {count} channels of {few(layers, names)}: {reason}"
+            for layers, count, reason in content.frozen
         ]
-    if graph.refused:
+    if content.refused:
         lines.append("refused")
-        lines += [f"  {r.operation} ({r.class_name}): {r.reason}" for r in graph.refused]
+        lines += [f"  {name} ({kind}): {reason}" for name, kind, reason in content.refused]
     return "\n".join(lines)
 
 
-def _few(names: tuple[str, ...], most: int = 3) -> str:
+def _shares(cost: Cost) -> tuple[int, str, list[str]]:
+    """The dense cost, the share of it that any group changes, and each group's share."""
+    total, terms, touched = cost(cost.dense), cost.terms(cost.dense), cost.touched()
+    prunable = int(terms[touched.any(axis=1)].sum())
+    return total, _percent(prunable, total), [_percent(n, total) for n in terms @ touched]
+
+
+def _percent(part: int, total: int) -> str:
+    """A share of which only nothing is called 0.0%, and only all of it 100.0%."""
+    share = part / max(1, total)
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if share >= 0.9995 and part != total else f"{share:.1%}"
+
+
+def few(names: tuple[str, ...], most: int | None = 2) -> str:
+    """Names with commas between; "and N more" after `most` of them (None: all)."""
     shown = ", ".join(names[:most]) or "-"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    more = len(names) - len(names[:most])
+    return shown + (f" and {more} more" if more else "")

@@ -1,25 +1,41 @@
-"""Prints the groups, refusals, MACs and parameters of any .keras file.
+"""Prints the groups, refusals, MACs and parameters of any .keras file, and draws them.
 
 amc-inspect model.keras
+amc-inspect --html=model.html --dot=model.dot model.keras
 """
 
-from absl import app
+import pathlib
+
+from absl import app, flags
 
 from amc_tf import run_stage
 
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each file named."""
-    from amc_tf import channels, workdir
+    from amc_tf import channels, picture, picture_dot, picture_html, workdir
 
-    if len(argv) < 2:
+    files = argv[1:]
+    writers = [(flags.FLAGS.dot, picture_dot.to_dot), (flags.FLAGS.html, picture_html.to_html)]
+    wanted = [(path, write) for path, write in writers if path]
+    if not files:
         raise app.UsageError("name at least one .keras file: amc-inspect model.keras")
-    for path in argv[1:]:
-        print(channels.analyze(workdir.load_model(path)))
+    if wanted and len(files) > 1:
+        raise app.UsageError(
+            f"--dot and --html draw one model, received {len(files)} ({', '.join(files)}); "
+            "call amc-inspect once for each"
+        )
+    for file in files:
+        graph = channels.analyze(workdir.load_model(file))
+        print(graph)
+        for path, write in wanted:
+            pathlib.Path(path).write_text(write(picture.picture(graph)), encoding="utf-8")
 
 
 def entry() -> None:
     """The command `amc-inspect`."""
+    flags.DEFINE_string("dot", None, "File to write a Graphviz picture of the groups to.")
+    flags.DEFINE_string("html", None, "File to write a page to that shows the groups.")
     run_stage.define_debug_flag()
     run_stage.run(main)
 

@@ -164,7 +164,9 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
     if site is not None:
         for key, role in site.rule.widths.items():
             if role in kept:
-                config[key] = int(np.count_nonzero(kept[role]))
+                count = int(np.count_nonzero(kept[role]))
+                value = config[key]
+                config[key] = (*value[:-1], count) if isinstance(value, (list, tuple)) else count
     try:
         return type(layer).from_config(config)
     except Exception as error:

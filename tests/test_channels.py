@@ -55,9 +55,9 @@ def test_zero_padded_channels_belong_to_the_stream_they_are_added_to():
 def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
     graph = amc_tf.analyze(zoo.build("unlisted_in_the_middle"))
     refused = {name: (class_name, reason) for name, class_name, reason in graph.refused}
-    assert refused["unlisted"] == ("LayerNormalization", "its class is not in the layer table")
-    assert refused["grouped"][0] == "Conv2D" and "groups=2" in refused["grouped"][1]
-    assert sorted(g.channels for g in graph.groups.values()) == [5, 6]
+    assert refused["unlisted"][0] == "TimeDistributed"
+    assert "its class is not in the layer table" in refused["unlisted"][1]
+    assert sorted(g.channels for g in graph.groups.values()) == [5, 6, 6, 8]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,9 @@ def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
         (kl.Reshape((8, 8, 3, 2)), "cuts the channel axis"),
         (kl.BatchNormalization(axis=1), "axis 1"),
         (kl.Rescaling([1.0] * 6), "differs from channel to channel"),
-        (kl.MaxPooling2D(data_format="channels_first"), "channels_first"),
+        (kl.RandomHue(0.1), "mixes colours"),
+        (kl.LayerNormalization(axis=(1, 2)), "its weights belong to positions"),
+        (kl.GroupNormalization(groups=8, axis=1), "axis 1"),
     ],
 )
 def test_what_mixes_channels_freezes_them(layer, part):
@@ -199,7 +201,129 @@ def test_published_macs(name, millions, exact):
 
 def test_listing_names_groups_and_reasons():
     text = str(amc_tf.analyze(zoo.build("unlisted_in_the_middle")))
-    assert "2 groups, 11 prunable channels" in text
-    assert "unlisted (LayerNormalization): its class is not in the layer table" in text
+    assert "4 groups, 25 prunable channels" in text
+    assert "unlisted (TimeDistributed): its class is not in the layer table" in text
     assert "3 channels of input: model input" in text
     assert "mixes channels" in text  # the classifier's softmax
+
+
+def _through(shape, *layers):
+    x = inputs = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def test_channels_first_is_refused_in_one_sentence():
+    model = _through((8, 8, 3), kl.Conv2D(4, 3), kl.MaxPooling2D(data_format="channels_first"))
+    with pytest.raises(amc_tf.AmcError, match="max_pooling2d.*channels_last"):
+        amc_tf.analyze(model)
+
+
+def test_frozen_patterns_keep_a_layers_channels():
+    model = _through(
+        (8, 8, 3), kl.Conv2D(4, 3, name="stem"), kl.Conv2D(5, 3, name="body"), kl.Flatten()
+    )
+    model = keras.Model(model.inputs, kl.Dense(2)(model.outputs[0]))
+    graph = amc_tf.analyze(model, freeze=("ste*",))
+    assert list(graph.groups) == ["body"]
+    assert (("stem",), 4, "frozen by the pattern 'ste*'") in graph.frozen
+
+
+@pytest.mark.parametrize(
+    "filters, groups, before, expected",
+    [
+        # Two groups of six inputs and four outputs: the same positions of both.
+        (8, 2, 12, {"before": 6, "grouped": 4}),
+        # Six groups of two: whole groups, inputs with outputs.
+        (18, 6, 12, {"before": 6}),
+        (12, 12, 12, {"before": 12}),
+    ],
+)
+def test_grouped_convolutions(filters, groups, before, expected):
+    model = _through(
+        (6, 6, 3),
+        kl.Conv2D(before, 1, name="before"),
+        kl.Conv2D(filters, 3, groups=groups, name="grouped"),
+        kl.GlobalAveragePooling2D(),
+        kl.Dense(2),
+    )
+    graph = amc_tf.analyze(model)
+    assert {name: group.channels for name, group in graph.groups.items()} == expected
+    half = amc_tf.PruningPlan({name: range(n // 2) for name, n in expected.items()})
+    pruned = amc_tf.rebuild(model, graph, half).get_layer("grouped")
+    whole = "grouped" not in expected
+    assert pruned.groups == (groups // 2 if whole else groups)
+    assert pruned.filters == filters // 2
+    inside = before // groups
+    assert pruned.kernel.shape == (3, 3, inside if whole else inside // 2, filters // 2)
+
+
+def test_macs_of_layers_that_are_never_pruned():
+    model = _through((5, 8), kl.LSTM(6, return_sequences=True))
+    assert amc_tf.macs(amc_tf.analyze(model)) == 5 * 4 * (8 * 6 + 6 * 6)
+    x, y = keras.Input((5, 8)), keras.Input((7, 4))
+    model = keras.Model([x, y], kl.MultiHeadAttention(2, 3, value_dim=5)(x, y))
+    projections = 5 * 8 * 2 * 3 + 7 * 4 * 2 * 3 + 7 * 4 * 2 * 5 + 5 * 2 * 5 * 8
+    assert amc_tf.macs(amc_tf.analyze(model)) == projections + 2 * 5 * 7 * (3 + 5)
+    model = _through((5, 8), kl.EinsumDense("abc,cde->abde", (None, 2, 3)))
+    assert amc_tf.macs(amc_tf.analyze(model)) == 5 * 8 * 6
+
+
+class Scale(kl.Layer):
+    """y = x * scale, one factor for each channel."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale", initializer="uniform")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_a_layer_of_ones_own_can_be_registered():
+    class Mine(Scale):
+        pass
+
+    class Wrong(Scale):
+        pass
+
+    def model(layer):
+        return _through((6,), kl.Dense(8, name="before"), layer, kl.Dense(3))
+
+    assert not amc_tf.analyze(model(Mine())).groups
+    amc_tf.register_layer(Mine, like=kl.ReLU, weights={"scale": ("in",)})
+    mine = model(Mine())
+    graph = amc_tf.analyze(mine)
+    assert list(graph.groups) == ["before"]
+    assert amc_tf.verify(mine, graph) < 1e-6
+    assert not amc_tf.analyze(model(Scale())).groups  # it alone was meant
+    # A wrong promise: the scales are not sliced.
+    amc_tf.register_layer(Wrong, like=kl.ReLU)
+    wrong = model(Wrong())
+    with pytest.raises(Exception, match="shape"):
+        amc_tf.verify(wrong, amc_tf.analyze(wrong))
+
+
+def test_verify_tells_a_wrong_row():
+    class Reversing(kl.Layer):
+        def call(self, x):
+            return x[..., ::-1]
+
+    amc_tf.register_layer(Reversing, like=kl.ReLU)
+    model = _through((6,), kl.Dense(8, name="before"), Reversing(), kl.Dense(3))
+    with pytest.raises(amc_tf.AmcError, match="register_layer may be wrong"):
+        amc_tf.verify(model, amc_tf.analyze(model))
+
+
+def test_register_layer_refuses_what_it_cannot_read():
+    class Mine(kl.Layer):
+        pass
+
+    with pytest.raises(amc_tf.AmcError, match="either like="):
+        amc_tf.register_layer(Mine)
+    with pytest.raises(amc_tf.AmcError, match="Embedding is not in the layer table"):
+        amc_tf.register_layer(Mine, like=kl.Embedding)
+    with pytest.raises(amc_tf.AmcError, match="a row has the fields connect, weights"):
+        amc_tf.register_layer(Mine, like=kl.ReLU, wieghts={})
+    with pytest.raises(amc_tf.AmcError, match="expected a layer class"):
+        amc_tf.register_layer(Mine(), like=kl.ReLU)

@@ -130,9 +130,20 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(config, tmp_path):
 
 def test_inspect(tmp_path):
     keras.models.save_model(zoo.build("residual"), tmp_path / "residual.keras")
-    done = command("inspect", tmp_path / "residual.keras")
+    page, dot = tmp_path / "page.html", tmp_path / "graph.dot"
+    done = command("inspect", tmp_path / "residual.keras", f"--html={page}", f"--dot={dot}")
     assert done.returncode == 0, done.stderr
     assert "groups" in done.stdout and "MACs" in done.stdout and "frozen" in done.stdout
+    assert "% prunable)" in done.stdout and "of params" in done.stdout
+    assert page.read_text().startswith("<!DOCTYPE html>") and "conv2d" in page.read_text()
+    assert dot.read_text().startswith("digraph") and "conv2d" in dot.read_text()
+
+
+def test_inspect_draws_one_model_at_a_time(tmp_path):
+    page = tmp_path / "page.html"
+    refused(command("inspect", "a.keras", "b.keras", f"--html={page}"), "draw one model")
+    refused(command("inspect", f"--html={page}"), "name at least one .keras file")
+    assert not page.exists()
 
 
 def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():

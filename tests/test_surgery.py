@@ -9,6 +9,7 @@ import zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers as kl
+from recount import recount
 
 import amc_tf
 
@@ -30,43 +31,6 @@ def _random_plan(draw, graph):
     return amc_tf.PruningPlan(keep)
 
 
-def _recount(model) -> tuple[int, int]:
-    """MACs and parameters from the layers' own shapes, without the graph analysis."""
-    macs = 0
-    seen = set()
-    stack = [model]
-    while stack:
-        current = stack.pop()
-        for layer in current.layers:
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            if isinstance(layer, keras.Model):
-                stack.append(layer)
-                continue
-            for node in layer._inbound_nodes:
-                if not node.input_tensors:
-                    continue
-                into, out = node.input_tensors[0].shape, node.outputs[0].shape
-                area = int(np.prod(out[1:-1]))
-                kind = type(layer).__name__
-                if kind.startswith("Separable"):
-                    taps = int(np.prod(layer.kernel_size))
-                    mid = into[-1] * layer.depth_multiplier
-                    macs += area * (taps * mid + mid * out[-1])
-                elif kind.startswith("Depthwise"):
-                    macs += area * int(np.prod(layer.kernel_size)) * out[-1]
-                elif kind.endswith("Transpose"):
-                    positions = int(np.prod(into[1:-1]))
-                    macs += positions * int(np.prod(layer.kernel_size)) * into[-1] * out[-1]
-                elif kind.startswith("Conv"):
-                    taps = int(np.prod(layer.kernel_size))
-                    macs += area * taps * (into[-1] // layer.groups) * out[-1]
-                elif kind == "Dense":
-                    macs += area * into[-1] * out[-1]
-    return macs, model.count_params()
-
-
 @pytest.mark.parametrize("name", zoo.ZOO)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
@@ -79,7 +43,7 @@ def test_rebuild_equals_mask_and_costs_equal_a_recount(name, data):
     for small, full in zip(zoo.outputs(rebuilt, inputs), zoo.outputs(masked, inputs), strict=True):
         assert small.shape == full.shape
         np.testing.assert_allclose(small, full, rtol=1e-4, atol=1e-4 * np.abs(full).max())
-    assert (amc_tf.macs(graph, plan), amc_tf.params(graph, plan)) == _recount(rebuilt)
+    assert (amc_tf.macs(graph, plan), amc_tf.params(graph, plan)) == recount(rebuilt)
     assert masked.count_params() == model.count_params()
 
 
@@ -91,7 +55,7 @@ def test_keeping_everything_is_the_identity_on_an_independent_copy(name):
     before = zoo.outputs(model, inputs)
     for a, b in zip(before, zoo.outputs(copy, inputs), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (amc_tf.macs(graph), amc_tf.params(graph)) == _recount(copy)
+    assert (amc_tf.macs(graph), amc_tf.params(graph)) == recount(copy)
     for weight in copy.weights:
         weight.assign(weight * 0)
     for a, b in zip(before, zoo.outputs(model, inputs), strict=True):

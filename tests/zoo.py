@@ -173,9 +173,94 @@ def unlisted_in_the_middle():
     """An operation the table does not know freezes what it touches, and only that."""
     x = inputs = _input()
     x = _conv_bn(_conv_bn(x, 6), 4)
-    x = kl.LayerNormalization(name="unlisted")(x)
-    x = kl.Conv2D(8, 3, groups=2, name="grouped")(_conv_bn(x, 6))
+    x = kl.TimeDistributed(kl.ReLU(), name="unlisted")(x)
+    x = kl.Conv2D(8, 3)(_conv_bn(x, 6))
     return keras.Model(inputs, _head(_conv_bn(x, 5)))
+
+
+def grouped():
+    x = inputs = _input()
+    x = kl.Conv2D(12, 3, padding="same", activation="relu", name="before")(x)
+    x = kl.Conv2D(8, 3, groups=2, padding="same", name="within")(x)  # 2 groups of 6 and 4
+    x = kl.BatchNormalization()(x)
+    y = kl.Conv2D(16, 1, activation="relu", name="middle")(x)
+    y = kl.Conv2D(24, 3, groups=8, padding="same", name="whole")(y)  # 8 groups of 2 and 3
+    y = kl.Conv2D(24, 3, groups=24, padding="same", name="as_depthwise")(y)
+    return keras.Model(inputs, _head(kl.Concatenate()([x, y])))
+
+
+def normalised():
+    x = inputs = _input()
+    x = kl.Conv2D(12, 3, padding="same")(x)
+    x = kl.GroupNormalization(groups=4)(x)
+    x = kl.Conv2D(6, 3, padding="same")(x)
+    x = kl.ReLU()(kl.GroupNormalization(groups=-1)(x))
+    x = kl.Conv2D(6, 1)(x)
+    x = kl.UnitNormalization(axis=(1, 2))(x)
+    x = kl.Conv2D(8, 1, name="frozen_by_layer_norm")(x)
+    x = kl.LayerNormalization()(x)
+    x = kl.Conv2D(7, 1, activation="gelu")(x)
+    return keras.Model(inputs, _head(x))
+
+
+def volumes():
+    x = inputs = _input(6, 6, 6, 2)
+    x = kl.Conv3D(4, 3, padding="same", activation="relu")(x)
+    x = kl.SpatialDropout3D(0.2)(kl.MaxPooling3D()(x))
+    x = kl.Conv3DTranspose(3, 2, strides=2)(x)
+    x = kl.Cropping3D(1)(kl.UpSampling3D()(x))
+    return keras.Model(inputs, kl.Dense(3)(kl.Flatten()(kl.AveragePooling3D(5)(x))))
+
+
+def split_and_stacked():
+    x = inputs = _input()
+    x = kl.Conv2D(9, 3, padding="same", activation="relu")(x)
+    a, b, c = ops.split(x, 3, axis=-1)
+    d, e = ops.split(kl.Conv2D(4, 3, padding="same")(c), [2], axis=1)
+    a = kl.Conv2D(5, 3, padding="same")(a * b)
+    x = ops.concatenate([a, ops.concatenate([e, d], axis=1)], axis=-1)
+    x = ops.stack([x, ops.tanh(x)], axis=1)
+    x = ops.squeeze(kl.AveragePooling3D((2, 1, 1))(x), axis=1)
+    x = ops.transpose(ops.expand_dims(x, 1), (0, 3, 2, 1, 4))
+    return keras.Model(inputs, kl.Dense(4)(ops.mean(x, axis=(1, 2, 3))))
+
+
+def flattened_in_the_other_layout():
+    x = inputs = keras.Input((5, 4, 3))
+    x = kl.Conv2D(6, 2, activation="relu")(x)
+    return keras.Model(inputs, kl.Dense(3)(kl.Flatten(data_format="channels_first")(x)))
+
+
+def transformer_block():
+    x = inputs = _input()
+    x = kl.Conv2D(8, 4, strides=4, name="patches")(x)
+    x = kl.Reshape((4, 8))(x)
+    y = kl.LayerNormalization()(x)
+    x = kl.Add()([x, kl.MultiHeadAttention(2, 4)(y, y)])
+    y = kl.LayerNormalization()(x)
+    y = kl.EinsumDense("...x,xy->...y", 16, bias_axes="y", activation="gelu")(y)
+    y = kl.EinsumDense("abc,cd->abd", (4, 8))(y)
+    x = kl.Add()([x, y])
+    return keras.Model(inputs, kl.Dense(5)(kl.GlobalAveragePooling1D()(x)))
+
+
+def recurrent():
+    x = inputs = keras.Input((12, 4))
+    x = kl.Conv1D(6, 3, padding="causal", activation="relu")(x)
+    x = kl.Conv1D(5, 3)(x)
+    x = kl.Bidirectional(kl.LSTM(3))(x)
+    x = kl.Dense(6, activation="relu")(x)
+    x = kl.RepeatVector(3)(x)
+    return keras.Model(inputs, kl.Dense(2)(kl.Flatten()(x)))
+
+
+def mixed_precision():
+    x = inputs = _input()
+    for filters in (6, 8):
+        x = kl.Conv2D(filters, 3, padding="same", dtype="mixed_bfloat16")(x)
+        x = kl.ReLU(dtype="mixed_bfloat16")(kl.BatchNormalization(dtype="mixed_bfloat16")(x))
+    x = kl.GlobalAveragePooling2D(dtype="mixed_bfloat16")(x)
+    return keras.Model(inputs, kl.Dense(4, dtype="float32")(x))
 
 
 ZOO = {
@@ -197,6 +282,14 @@ ZOO = {
         two_outputs,
         one_dimensional,
         unlisted_in_the_middle,
+        grouped,
+        normalised,
+        volumes,
+        split_and_stacked,
+        flattened_in_the_other_layout,
+        transformer_block,
+        recurrent,
+        mixed_precision,
     )
 }
 

@@ -1,0 +1,183 @@
+"""A channel graph as a picture, before it takes a format.
+
+Boxes are calls, edges the values between them. Each group has a colour of its
+own, which every value that carries its channels has, and every box that hands
+them on. Channels that belong to no group are grey; what was refused has a red
+outline.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.connections import output_role
+from amc_tf.listing import Row, Table, table
+from amc_tf.network import Call
+
+GREY = "#d4d4d4"  # channels that stay
+MIXED = "#707070"  # an edge that carries several groups
+REFUSED = "#d00000"
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """Whose channels a value carries.
+
+    Attributes:
+        groups: numbers of the groups in `Picture.table.rows`, each once.
+        stays: whether it also has channels that belong to no group.
+    """
+
+    groups: tuple[int, ...] = ()
+    stays: bool = False
+
+    def __or__(self, other: Channels) -> Channels:
+        groups = tuple(dict.fromkeys(self.groups + other.groups))
+        return Channels(groups, self.stays or other.stays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A call, or an input of the model.
+
+    Attributes:
+        name: the operation's unique name.
+        class_name: the operation's class.
+        shape: what it returns, without the batch axis, as "56 x 56 x 64".
+        channels: of what it returns.
+        refusal: why it cannot be pruned through; empty if it can.
+    """
+
+    name: str
+    class_name: str
+    shape: str
+    channels: Channels
+    refusal: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """A value on its way from the box numbered `source` to the one numbered `target`."""
+
+    source: int
+    target: int
+    channels: Channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What is drawn: boxes in topological order, edges, and the listing beside them."""
+
+    boxes: tuple[Box, ...]
+    edges: tuple[Edge, ...]
+    table: Table
+
+
+def picture(graph: ChannelGraph) -> Picture:
+    """The boxes and edges of a channel graph."""
+    network = graph.network
+    refusals = {r.operation: r.reason for r in graph.refused}
+    carried = _carried(graph, refusals)
+    boxes = [
+        Box(
+            name=tensor._keras_history.operation.name,  # the tensor's own is "keras_tensor"
+            class_name="InputLayer",
+            shape=_shape(tensor.shape),
+            channels=Channels(stays=True),
+        )
+        for tensor in (network.tensors[n] for n in network.inputs)
+    ]
+    source = {n: i for i, n in enumerate(network.inputs)}
+    edges: list[Edge] = []
+    for call in network.calls:
+        name, number = network.name(call.operation), len(boxes)
+        channels = Channels()
+        for n in call.outputs:
+            channels |= carried[n]
+        boxes.append(
+            Box(
+                name=name,
+                class_name=type(call.operation).__name__,
+                shape=", ".join(_shape(network.tensors[n].shape) for n in call.outputs),
+                channels=channels,
+                refusal=refusals.get(name, ""),
+            )
+        )
+        edges += [Edge(source[n], number, carried[n]) for n in dict.fromkeys(call.inputs)]
+        source.update(dict.fromkeys(call.outputs, number))
+    return Picture(tuple(boxes), tuple(edges), table(graph))
+
+
+def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Channels]:
+    """Value number to its channels: a site's are known, other calls pass theirs on."""
+    network = graph.network
+    group_of_class = np.full(graph.classes, -1)
+    for i, group in enumerate(graph.groups.values()):
+        group_of_class[group.classes] = i
+    sites = {id(site.call): site for site in graph.sites}
+
+    def passed_on(call: Call, output: int) -> Channels:
+        def width(n: int) -> int | None:
+            return network.tensors[n].shape[-1] if network.tensors[n].shape else None
+
+        # A narrower operand scales all channels and lends none, unless all are joined.
+        alike = [n for n in call.inputs if width(n) == width(output)]
+        channels = Channels(stays=not call.inputs)
+        for n in alike or call.inputs:
+            channels |= carried[n]
+        return channels
+
+    carried = dict.fromkeys(network.inputs, Channels(stays=True))
+    for call in network.calls:
+        site = sites.get(id(call))
+        for i, n in enumerate(call.outputs):
+            if site is not None and output_role(i) in site.roles:
+                numbers = dict.fromkeys(group_of_class[site.roles[output_role(i)]].tolist())
+                groups = tuple(number for number in numbers if number >= 0)
+                carried[n] = Channels(groups, stays=-1 in numbers)
+            elif network.name(call.operation) in refusals:
+                carried[n] = Channels(stays=True)
+            else:
+                carried[n] = passed_on(call, n)
+    return carried
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in shape[1:]) or "scalar"
+
+
+def colour(number: int) -> str:
+    """The colour of a group, `#rrggbb`; neighbours in the list are far apart.
+
+    Hue and lightness follow the two-dimensional golden ratio (M. Roberts' R2
+    sequence), so that any number of first groups is spread evenly.
+    """
+    plastic = 1.324717957244746
+    hue, lightness = (number / plastic) % 1, 0.64 + 0.22 * ((number / plastic**2) % 1)
+    rgb = colorsys.hls_to_rgb(hue, lightness, 0.65)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def fills(channels: Channels) -> list[str]:
+    """The colours of a box, from left to right."""
+    return [colour(i) for i in channels.groups] + [GREY] * (channels.stays or not channels.groups)
+
+
+def line(channels: Channels) -> str:
+    """The colour of an edge."""
+    found = fills(channels)
+    return found[0] if len(found) == 1 else MIXED
+
+
+def told(box: Box, rows: Sequence[Row]) -> str:
+    """What the colours of a box say, in words."""
+    lines = [f"{box.name} ({box.class_name}): {box.shape}"]
+    lines += [f"group {rows[i].name}" for i in box.channels.groups]
+    lines += ["channels that stay"] * box.channels.stays
+    lines += [f"refused: {box.refusal}"] if box.refusal else []
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""A picture as a Graphviz graph."""
+
+from __future__ import annotations
+
+from amc_tf.listing import Row
+from amc_tf.picture import REFUSED, Box, Picture, colour, fills, line, told
+
+
+def to_dot(drawn: Picture) -> str:
+    """The picture as a Graphviz graph, beside it one box for each group."""
+    rows = drawn.table.rows
+    lines = [
+        "digraph channels {",
+        f"  label={_quoted(drawn.table.head)} labelloc=t fontname=Helvetica",
+        "  node [shape=box fontname=Helvetica fontsize=10]",
+        "  edge [penwidth=3]",
+    ]
+    for i, box in enumerate(drawn.boxes):
+        colours = fills(box.channels)
+        lines.append(
+            f"  n{i} [label={_quoted(_lines_of(box))} "
+            f'style={"filled" if len(colours) == 1 else "striped"} fillcolor="{":".join(colours)}" '
+            + (f'color="{REFUSED}" penwidth=3 ' if box.refusal else "")
+            + f"tooltip={_quoted(told(box, rows))}]"
+        )
+    lines += [f'  n{e.source} -> n{e.target} [color="{line(e.channels)}"]' for e in drawn.edges]
+    lines.append('  subgraph cluster_groups { label="groups"')
+    for i, row in enumerate(rows):
+        lines.append(
+            f'    g{i} [label={_quoted(_words(row))} style=filled fillcolor="{colour(i)}"]'
+        )
+    # Invisible links stack them; else Graphviz would lay all groups side by side.
+    lines += [f"    g{i - 1} -> g{i} [style=invis]" for i in range(1, len(rows))]
+    return "\n".join([*lines, "  }", "}", ""])
+
+
+def _lines_of(box: Box) -> str:
+    return f"{box.name}\n{box.class_name}\n{box.shape}"
+
+
+def _words(row: Row) -> str:
+    return f"{row.name}\n{row.channels} channels, {row.macs} of MACs, {row.params} of params"
+
+
+def _quoted(text: str) -> str:
+    """A DOT string, in which an ampersand begins an HTML entity and a backslash an escape."""
+    for character, escape in (("&", "&amp;"), ("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
+        text = text.replace(character, escape)
+    return f'"{text}"'
