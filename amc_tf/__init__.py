@@ -11,9 +11,11 @@ _HOME = {
     "AmcError": "amc_tf.errors",
     "Compression": "amc_tf.pipeline",
     "Budget": "amc_tf.env",
+    "Constraints": "amc_tf.constraints",
     "DdpgSettings": "amc_tf.agent.settings",
     "ExportSettings": "amc_tf.export",
     "FineTuneSettings": "amc_tf.finetune",
+    "LayerRule": "amc_tf.rule",
     "PruningPlan": "amc_tf.plan",
     "SearchSettings": "amc_tf.search",
     "Settings": "amc_tf.pipeline",
@@ -23,12 +25,16 @@ _HOME = {
     "export_tflite": "amc_tf.export",
     "default_config": "amc_tf.experiment",
     "fine_tune": "amc_tf.finetune",
+    "from_keras2": "amc_tf.keras2",
     "load_model": "amc_tf.workdir",
     "macs": "amc_tf.costs",
     "mask": "amc_tf.surgery",
     "params": "amc_tf.costs",
     "rebuild": "amc_tf.surgery",
+    "register_layer": "amc_tf.layers",
     "search_plan": "amc_tf.search",
+    "to_keras2": "amc_tf.keras2",
+    "verify": "amc_tf.verification",
 }
 __all__ = sorted(_HOME)
 

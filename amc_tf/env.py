@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -133,13 +134,15 @@ class CompressionEnv:
         score: accuracy of a plan, a fraction.
         budget: the bound; None for rewards that price the cost themselves.
         reward: a name of `REWARDS`.
-        rounding: channel counts are multiples of this (or the full count).
-        min_preserve: least preserve ratio of a group, in (0, 1].
+        rounding: channel counts are multiples of this (or the full count); one
+            number, or one for each group in the order of `graph.groups`.
+        min_preserve: least preserve ratio of a group, in (0, 1]; likewise.
         fill_budget: whether what an episode leaves of the budget is given out
             at its end, to all groups in proportion. The paper does not, and a
             random plan then wastes half of a budget: costs are products of
             neighbouring ratios.
-        importance: which channels go first; default the consumers' magnitude.
+        importance: which channels go first (see `amc_tf.importance`); default
+            the consumers' magnitude.
 
     Raises:
         AmcError: no group can be pruned, the reward and the budget do not go
@@ -153,15 +156,15 @@ class CompressionEnv:
         budget: Budget | None,
         *,
         reward: str = "err",
-        rounding: int = 8,
-        min_preserve: float = 0.2,
+        rounding: int | Sequence[int] = 8,
+        min_preserve: float | Sequence[float] = 0.2,
         fill_budget: bool = True,
         importance: Importance | None = None,
     ):
         if not graph.groups:
             raise AmcError(
-                f"model {graph.network.model.name!r} has no prunable group; amc-inspect says why "
-                "each operation is frozen"
+                f"model {graph.network.model.name!r} has no prunable group that is not frozen; "
+                "amc-inspect says why each operation is"
             )
         if reward not in REWARDS:
             raise AmcError(f"unknown reward {reward!r}; choose one of {', '.join(REWARDS)}")
@@ -171,7 +174,9 @@ class CompressionEnv:
                 if budget is None
                 else f"reward {reward!r} prices the cost itself; leave the budget out"
             )
-        if rounding < 1 or not 0 < min_preserve <= 1:
+        roundings = _for_each(graph, "rounding", rounding)
+        ratios = _for_each(graph, "min_preserve", min_preserve)
+        if not ((roundings >= 1).all() and ((ratios > 0) & (ratios <= 1)).all()):
             raise AmcError(
                 "expected rounding of at least 1 and min_preserve in (0, 1], received "
                 f"{rounding} and {min_preserve}"
@@ -180,7 +185,10 @@ class CompressionEnv:
         self.budget = budget
         self.costs = {name: make(graph) for name, make in COSTS.items()}
         self.choices = [
-            _choices(group.channels, rounding, min_preserve) for group in graph.groups.values()
+            _choices(group.channels, multiple, ratio)
+            for group, multiple, ratio in zip(
+                graph.groups.values(), roundings.tolist(), ratios.tolist(), strict=True
+            )
         ]
         self._dense = dense_counts(graph)
         self._least = np.array([choices[0] for choices in self.choices])
@@ -203,7 +211,7 @@ class CompressionEnv:
             raise AmcError(
                 f"the budget of {self.bound:,} {self.budget.kind} cannot be reached: the smallest "
                 f"reachable is {least:,} ({least / dense:.4f} of the dense {dense:,}); raise the "
-                "budget, or lower min_preserve or rounding"
+                "budget, lower min_preserve or rounding, or freeze less"
             )
 
     def __len__(self) -> int:
@@ -321,6 +329,17 @@ class CompressionEnv:
         state[8] = (dense - cost(so_far)) / dense
         state[10] = self._actions[-1] if self._actions else 1.0
         return state.astype(np.float32)
+
+
+def _for_each(graph: ChannelGraph, name: str, value: Any) -> np.ndarray:
+    """A setting as an array, one value a group."""
+    values = np.asarray(value)
+    if values.ndim and values.shape != (len(graph.groups),):
+        raise AmcError(
+            f"expected {name} as one number or as {len(graph.groups)}, one a group, received an "
+            f"array of shape {values.shape}"
+        )
+    return np.broadcast_to(values, len(graph.groups))
 
 
 def _choices(channels: int, rounding: int, min_preserve: float) -> np.ndarray:

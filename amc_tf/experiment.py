@@ -21,6 +21,7 @@ import keras
 import ml_collections
 
 from amc_tf.agent import DdpgSettings
+from amc_tf.constraints import Constraints
 from amc_tf.env import Budget
 from amc_tf.errors import AmcError
 from amc_tf.export import ExportSettings
@@ -34,6 +35,16 @@ def default_config() -> ml_collections.ConfigDict:
 
     The sections are locked, so that a misspelt setting is an error that names
     the nearest one; beside them an experiment adds keys of its own as it likes.
+    What each means is told at the class of its section (`amc_tf.Settings`).
+
+    Constraints of single layers are pairs, so that the command line takes them too:
+
+        config.search.importance = "taylor"
+        config.search.constraints.freeze = ("stem",)
+        config.search.constraints.min_preserve = (("block_1*", 0.5), ("head", 0.8))
+        config.search.constraints.rounding = (("block_*", 16),)
+
+        --config.search.constraints.min_preserve='(("block_1*", 0.5), ("head", 0.8))'
     """
     config = ml_collections.ConfigDict(dataclasses.asdict(Settings()))
     config.budget = ml_collections.ConfigDict(
@@ -63,7 +74,7 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
     """
     settings = Settings(
         train_dense=config.train_dense,
-        search=_section(SearchSettings, config.search, ddpg=DdpgSettings),
+        search=_section(SearchSettings, config.search, ddpg=DdpgSettings, constraints=Constraints),
         finetune=_section(FineTuneSettings, config.finetune),
         export=_section(ExportSettings, config.export),
     )

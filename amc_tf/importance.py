@@ -1,19 +1,34 @@
-"""Which channels of a group to keep, once it is known how many."""
+"""Which channels of a group to keep, once it is known how many.
+
+A criterion gives every channel a number, and the channels with the largest are
+kept. Numbers are compared within a group only (how many channels a group keeps
+is the search's choice), so criteria need no common scale.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from amc_tf.channels import ChannelGraph
+from amc_tf.errors import AmcError
 from amc_tf.plan import PruningPlan
-from amc_tf.surgery import mixing_weights, numpy_of
+from amc_tf.surgery import mixing_weights, numpy_of, rebuild
+from amc_tf.task import Task
 
 Importance = Mapping[str, np.ndarray]
+# (graph, task) -> group name to float64 array (channels,), finite and not negative.
+Criterion = Callable[[ChannelGraph, Task | None], dict[str, np.ndarray]]
+
+# Examples in one gradient of `taylor`: the more, the more their effects cancel.
+_TAYLOR_BATCH = 32
 
 
-def consumer_magnitude(graph: ChannelGraph) -> dict[str, np.ndarray]:
+def consumer_magnitude(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
     """L1 norm of the weights that read each channel (AMC, section 3.2).
 
     Where several layers read a channel (a residual stream), each layer's norms
@@ -21,17 +36,154 @@ def consumer_magnitude(graph: ChannelGraph) -> dict[str, np.ndarray]:
 
     Args:
         graph: the analysed model; its present weights are read.
+        task: not used.
 
     Returns:
         Group name to float64 array (channels,).
     """
-    score = np.zeros(graph.classes)
-    for site, weight, axis in mixing_weights(graph):
-        values = np.abs(numpy_of(weight).astype(np.float64))
-        norms = values.sum(axis=tuple(i for i in range(values.ndim) if i != axis))
-        classes = site.roles[site.rule.mixes[weight.name]]
-        np.add.at(score, classes, norms / max(norms.mean(), np.finfo(float).tiny))
-    return {name: score[group.classes] for name, group in graph.groups.items()}
+    del task
+    score, _ = _summed(
+        graph,
+        (
+            (site.roles[site.rule.mixes[weight.name]], _l1(_rows(numpy_of(weight), axis)))
+            for site, weight, axis in mixing_weights(graph)
+        ),
+    )
+    return _of_groups(graph, score)
+
+
+def producer_l1(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """L1 norm of the filters that compute each channel (Li et al., ICLR 2017).
+
+    Depthwise filters count too: they compute the channel they read. Several
+    layers are combined as in `consumer_magnitude`; a group that no filter
+    computes (zero padding, say) is ranked by `consumer_magnitude`.
+
+    Args, Returns: as `consumer_magnitude`.
+    """
+    del task
+    return _or_consumers(graph, ((classes, _l1(rows)) for classes, rows in _filters(graph)))
+
+
+def producer_l2(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """L2 norm of the filters that compute each channel (He et al., IJCAI 2018).
+
+    Args, Returns: as `producer_l1`.
+    """
+    del task
+    return _or_consumers(
+        graph, ((classes, np.linalg.norm(rows, axis=1)) for classes, rows in _filters(graph))
+    )
+
+
+def geometric_median(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """Sum of a filter's distances to the others of its layer (FPGM, He et al., CVPR 2019).
+
+    What a filter near the middle of all computes, the others can make up for.
+    Beyond the paper, a filter of zeros scores 0: it computes nothing, however
+    far from the others it lies.
+
+    Args, Returns: as `producer_l1`.
+    """
+    del task
+    return _or_consumers(graph, ((classes, _distances(rows)) for classes, rows in _filters(graph)))
+
+
+def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """|gamma| of the batch norms that read each channel (network slimming, Liu et al., ICCV 2017).
+
+    It means most for networks trained with an L1 penalty on gamma. Several
+    batch norms are combined as in `consumer_magnitude`; a group that none
+    with a gamma reads is ranked by `consumer_magnitude`.
+
+    Args, Returns: as `consumer_magnitude`.
+    """
+    del task
+    sites = {site.name: site for site in graph.sites}.values()
+    return _or_consumers(
+        graph,
+        (
+            (site.roles["in"], np.abs(numpy_of(site.call.operation.gamma).astype(np.float64)))
+            for site in sites
+            if isinstance(site.call.operation, keras.layers.BatchNormalization)
+            and site.call.operation.scale
+        ),
+    )
+
+
+def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """How much the loss would change without each channel, to first order (Molchanov et al., 2019).
+
+    A gate of 1 on all weights that read a channel (those that pruning zeroes)
+    has the gradient sum(weight * gradient of the weight), over all its
+    readers. Its magnitude is taken for each 32 examples and averaged: over
+    the whole training set, gradients of a trained network cancel to nothing.
+
+    The loss is the owner's, without penalties on weights, on the first
+    `task.calibration_size` examples of a training dataset, or as many evenly
+    spaced ones of arrays; dropout is off and batch norms use their moving
+    statistics. Validation data is left to the search's reward.
+
+    Args:
+        graph: the analysed model; its present weights are read.
+        task: the owner's training data and loss.
+
+    Returns:
+        Group name to float64 array (channels,), in units of the loss.
+
+    Raises:
+        AmcError: there is no task or no compiled loss, or a gradient is not finite.
+    """
+    if task is None:
+        raise AmcError(
+            "importance 'taylor' needs labelled data and a loss; pass an amc_tf.Task, or choose a "
+            "criterion that reads weights only, such as 'consumer_magnitude'"
+        )
+    dense = graph.network.model
+    model = task.compiled(rebuild(dense, graph, None), dense)  # the owner's stays as it is
+    if not model.compiled:
+        raise AmcError(
+            "importance 'taylor' needs the loss the model is trained with; give Task(compile=...), "
+            "a function that calls model.compile(optimizer, loss, ...)"
+        )
+    for variable in model.trainable_variables:
+        variable.regularizer = None
+    variables = {
+        f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights
+    }
+    readers = [
+        (site.roles[site.rule.mixes[weight.name]], variables[f"{site.name}/{weight.name}"], axis)
+        for site, weight, axis in mixing_weights(graph)
+    ]
+    score, count = np.zeros(graph.classes), 0
+    for x, y, sample_weight, size in _training_batches(task):
+        gradients = _gradients(model, [v for _, v, _ in readers], x, y, sample_weight)
+        gates = np.zeros(graph.classes)
+        for (classes, variable, axis), gradient in zip(readers, gradients, strict=True):
+            if gradient is not None:  # None: this layer does not act on the loss
+                products = numpy_of(variable).astype(np.float64) * numpy_of(gradient)
+                np.add.at(gates, classes, _rows(products, axis).sum(axis=1))
+        score += np.abs(gates) * size
+        count += size
+    if not np.isfinite(score).all():
+        raise AmcError(
+            "importance 'taylor': the gradient of the loss on the training data is not finite; "
+            "check the loss and the model's weights"
+        )
+    return _of_groups(graph, score / count)
+
+
+IMPORTANCES: Mapping[str, Criterion] = {
+    function.__name__: function
+    for function in (
+        consumer_magnitude,
+        producer_l1,
+        producer_l2,
+        batch_norm_scale,
+        geometric_median,
+        taylor,
+    )
+}
 
 
 def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
@@ -45,3 +197,98 @@ def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
             for name, count in counts.items()
         }
     )
+
+
+# What one layer says: the channel class of each of its positions, and their scores.
+_Part = tuple[np.ndarray, np.ndarray]
+
+
+def _summed(graph: ChannelGraph, parts: Iterable[_Part]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum over layers of scores with mean 1: (score, whether any layer gave one) by class."""
+    score, known = np.zeros(graph.classes), np.zeros(graph.classes, bool)
+    for classes, values in parts:
+        np.add.at(score, classes, values / max(values.mean(), np.finfo(float).tiny))
+        known[classes] = True
+    return score, known
+
+
+def _or_consumers(graph: ChannelGraph, parts: Iterable[_Part]) -> dict[str, np.ndarray]:
+    """Scores of the groups; of those that no layer scores, the consumers' magnitude."""
+    score, known = _summed(graph, parts)
+    result = _of_groups(graph, score)
+    unknown = [name for name, group in graph.groups.items() if not known[group.classes].all()]
+    if unknown:
+        consumers = consumer_magnitude(graph)
+        result.update({name: consumers[name] for name in unknown})
+    return result
+
+
+def _of_groups(graph: ChannelGraph, score: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: score[group.classes] for name, group in graph.groups.items()}
+
+
+def _filters(graph: ChannelGraph) -> Iterator[_Part]:
+    """Each layer's filters: (channel class computed by each, weights (filters, size))."""
+    for site in {site.name: site for site in graph.sites}.values():
+        for weight, axes in site.rule.weight_axes(site.call.operation):
+            if weight.name not in site.rule.macs:
+                continue  # a bias or a statistic
+            for axis, role in enumerate(axes):
+                if role is not None and role != site.rule.mixes.get(weight.name):
+                    yield site.roles[role], _rows(numpy_of(weight), axis)
+
+
+def _rows(weight: np.ndarray, axis: int) -> np.ndarray:
+    """A weight as one row for each position of `axis`, float64 (positions, rest)."""
+    rows = np.moveaxis(weight, axis, 0).astype(np.float64)
+    return rows.reshape(len(rows), -1)
+
+
+def _l1(rows: np.ndarray) -> np.ndarray:
+    return np.abs(rows).sum(axis=1)
+
+
+def _distances(rows: np.ndarray) -> np.ndarray:
+    """Sum of each row's Euclidean distances to all others; 0 for rows of zeros."""
+    squares = np.square(rows).sum(axis=1)
+    squared = squares[:, None] + squares - 2 * rows @ rows.T
+    np.fill_diagonal(squared, 0)
+    return np.where(squares > 0, np.sqrt(np.maximum(squared, 0)).sum(axis=1), 0)
+
+
+def _gradients(model: keras.Model, variables: list[Any], x: Any, y: Any, weight: Any) -> list[Any]:
+    """Gradients of the compiled loss in evaluation mode, trainable variables or not."""
+    values = [variable.value for variable in variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        loss = model.compute_loss(x, y, model(x, training=False), weight, training=False)
+    return [None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(loss, values)]
+
+
+def _training_batches(task: Task) -> Iterator[tuple[Any, Any, Any, int]]:
+    """(inputs, labels, sample weights or None, size) of at most `calibration_size` examples."""
+    most = task.calibration_size
+    if isinstance(task.train, tuple):
+        x, *rest = task.train
+        # As in tf.data: a list of inputs is several inputs, any other list an array.
+        parts = (
+            tuple(x) if isinstance(x, list) else x,
+            *(np.asarray(r) if isinstance(r, list) else r for r in rest),
+        )
+        total = len(keras.tree.flatten(parts)[0])
+        # Evenly spaced rather than the first: data sorted by class would give one class.
+        chosen = np.linspace(0, total - 1, min(most, total)).astype(int)
+        examples = keras.tree.map_structure(lambda a: np.asarray(a)[chosen], parts)
+    else:
+        batches, total = [], 0
+        for batch in task.train:
+            batches.append(keras.tree.map_structure(np.asarray, tuple(batch)))
+            total += len(keras.tree.flatten(batches[-1])[0])
+            if total >= most:
+                break
+        examples = keras.tree.map_structure(lambda *a: np.concatenate(a)[:most], *batches)
+    total = min(total, most)
+    for start in range(0, total, _TAYLOR_BATCH):
+        end = min(start + _TAYLOR_BATCH, total)
+        x, y, *weight = keras.tree.map_structure(lambda a: a[start:end], examples)  # noqa: B023
+        yield x, y, (weight[0] if weight else None), end - start

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import layers as kl
+from keras.src.applications import convnext, inception_resnet_v2
 from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
@@ -203,6 +204,16 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "ContrastLimitedAdaptiveHistogramEqualization",
     ),
     (_MERGE, kl, "Add Subtract Multiply Average Maximum Minimum"),
+    # Layers of keras.applications' own.
+    (_MERGE, inception_resnet_v2, "CustomScaleLayer"),
+    (
+        LayerRule(
+            connections.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}
+        ),
+        convnext,
+        "LayerScale",
+    ),
+    (_SAME, convnext, "StochasticDepth"),
     (LayerRule(connections.concatenate), kl, "Concatenate"),
     (LayerRule(connections.flatten), kl, "Flatten"),
     (LayerRule(connections.reshape, rewrite=connections.rewrite_reshape), kl, "Reshape"),

@@ -161,6 +161,7 @@ class _Flattener:
         self.tensors: list[Any] = []
         self.calls: list[Call] = []
         self.names: dict[int, str] = {}
+        self._taken: set[str] = set()
 
     def new_value(self, tensor: Any) -> int:
         self.tensors.append(tensor)
@@ -194,7 +195,7 @@ class _Flattener:
     def _claim_name(self, operation: Any, path: str) -> None:
         if id(operation) in self.names:
             return
-        taken = set(self.names.values())
+        taken = self._taken
         name = operation.name
         if name in taken and path:
             name = path + name
@@ -203,6 +204,7 @@ class _Flattener:
             copy += 1
             name = f"{stem}_{copy}"
         self.names[id(operation)] = name
+        taken.add(name)
 
 
 def _nodes_in_order(model: Any) -> list[Any]:

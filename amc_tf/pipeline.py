@@ -23,6 +23,7 @@ from amc_tf.search import (
     SearchResult,
     SearchSettings,
     environment,
+    no_score,
     policy_plan,
     search_plan,
 )
@@ -87,9 +88,10 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
-        self.graph = analyze(model)
+        constraints = self.settings.search.constraints
+        self.graph = constraints.analyze(model)
         # An impossible budget is told now, not after the dense model was trained.
-        environment(self.graph, _no_score, budget, self.settings.search)
+        environment(self.graph, no_score, budget, self.settings.search)
         task.check(model)
         self.workdir = Workdir(workdir)
         record = {
@@ -101,7 +103,7 @@ class Compression:
         self.dense = self._trained(model) if self.settings.train_dense else model
         self.workdir.claim_model(self.dense)
         if self.dense is not model:
-            self.graph = analyze(self.dense)
+            self.graph = constraints.analyze(self.dense)
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / "dense.keras").exists():
@@ -262,10 +264,6 @@ class Compression:
     def _done(self, section: str, *names: str) -> bool:
         recorded = section in self.workdir.read_json("result.json", {})
         return recorded and all((self.workdir / name).exists() for name in names)
-
-
-def _no_score(plan: PruningPlan) -> float:
-    raise AssertionError("this environment only checks the budget")
 
 
 def compress(

@@ -9,19 +9,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from amc_tf import files
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
-from amc_tf.channels import ChannelGraph, analyze
+from amc_tf.channels import ChannelGraph
+from amc_tf.constraints import Constraints
 from amc_tf.env import NUM_FEATURES, Budget, CompressionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import MaskedScorer
+from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.plan import PruningPlan
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.reconstruct import Reconstruction, gather
 from amc_tf.task import Task
+from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
 POLICIES = ("amc", "random", *PROFILES)
@@ -37,6 +41,10 @@ class SearchSettings:
         reward: a name of `amc_tf.env.REWARDS`.
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
+        constraints: layers to freeze, and other values of `rounding` and
+            `min_preserve` for single layers (see `amc_tf.constraints.Constraints`).
+        importance: which channels of a group are kept, a name of
+            `amc_tf.importance.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         elite: whether every other of the agent's episodes after its warm-up tries a
@@ -52,6 +60,8 @@ class SearchSettings:
     reward: str = "err"
     rounding: int = 8
     min_preserve: float = 0.2
+    constraints: Constraints = Constraints()
+    importance: str = "consumer_magnitude"
     fill_budget: bool = True
     warm_start: bool = True
     elite: bool = True
@@ -67,6 +77,11 @@ class SearchSettings:
         if unknown:
             raise AmcError(
                 f"unknown policy {unknown[0]!r}; choose from {', '.join(map(repr, POLICIES))}"
+            )
+        if self.importance not in IMPORTANCES:
+            raise AmcError(
+                f"unknown importance {self.importance!r}; choose one of "
+                f"{', '.join(map(repr, IMPORTANCES))}"
             )
 
 
@@ -109,9 +124,9 @@ def search_plan(
 ) -> SearchResult:
     """Searches the best pruning plan within a budget.
 
-    Leaves `episodes.jsonl`, `plan.json`, `best_plans.json` and `agent.log` in
-    `workdir`. Interrupted at any moment, the same call resumes and ends with
-    the same plan.
+    Leaves `importance.json`, `episodes.jsonl`, `plan.json`, `best_plans.json`
+    and `agent.log` in `workdir`. Interrupted at any moment, the same call
+    resumes and ends with the same plan.
 
     Args:
         model: the trained Keras model.
@@ -124,14 +139,17 @@ def search_plan(
         The `SearchResult`.
 
     Raises:
-        AmcError: see `CompressionEnv`, `Task.score` and `DdpgSearcher`.
+        AmcError: see `Constraints.analyze`, `CompressionEnv`, `Task.score`,
+            `DdpgSearcher` and, for its importance, `amc_tf.importance.taylor`.
     """
     settings = settings or SearchSettings()
     workdir = pathlib.Path(workdir)
-    graph = analyze(model)
+    graph = settings.constraints.analyze(model)
+    environment(graph, no_score, budget, settings)  # refuses before anything is measured
     log = EpisodeLog(workdir / "episodes.jsonl")
     scores = _Scores(log, graph)
-    env = environment(graph, scores, budget, settings)
+    importance = _importance(graph, task, settings.importance, workdir)
+    env = environment(graph, scores, budget, settings, importance)
     with contextlib.ExitStack() as stack:
         # The agent takes seconds to come up; meanwhile the statistics are gathered.
         agent = stack.enter_context(
@@ -184,17 +202,45 @@ def environment(
     score: Callable[[PruningPlan], float],
     budget: Budget | None,
     settings: SearchSettings,
+    importance: Importance | None = None,
 ) -> CompressionEnv:
     """The environment that settings describe; wishes that cannot be met are refused here."""
+    constraints = settings.constraints
     return CompressionEnv(
         graph,
         score,
         budget,
         reward=settings.reward,
-        rounding=settings.rounding,
-        min_preserve=settings.min_preserve,
+        rounding=constraints.roundings(graph, settings.rounding),
+        min_preserve=constraints.min_preserves(graph, settings.min_preserve),
         fill_budget=settings.fill_budget,
+        importance=importance,
     )
+
+
+def no_score(plan: PruningPlan) -> float:
+    """The score of an environment that is made only to be checked."""
+    raise AssertionError("this environment only checks the budget")
+
+
+def _importance(
+    graph: ChannelGraph, task: Task, criterion: str, workdir: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """The channels' importance, kept in a file.
+
+    Shuffled training data would rank the channels of a resumed search anew,
+    and the scores in its log are those of the old ranks.
+    """
+    shapes = {name: (group.channels,) for name, group in graph.groups.items()}
+    known = Workdir(workdir).read_json("importance.json", {})
+    if known.get("criterion") == criterion:
+        scores = {name: np.array(values) for name, values in known["scores"].items()}
+        if {name: values.shape for name, values in scores.items()} == shapes:
+            return scores
+    scores = IMPORTANCES[criterion](graph, task)
+    lists = {name: values.tolist() for name, values in scores.items()}
+    files.write_json(workdir / "importance.json", {"criterion": criterion, "scores": lists})
+    return scores
 
 
 def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:

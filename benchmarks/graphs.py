@@ -46,7 +46,9 @@ def build(name: str) -> keras.Model:
     keras.utils.clear_session()
     if name in networks.NETWORKS:
         return networks.NETWORKS[name]()
-    return getattr(keras.applications, name)(weights=None)
+    # MobileNetV3 leaves its input size open unless told.
+    shape = (224, 224, 3) if name.startswith("MobileNetV3") else None
+    return getattr(keras.applications, name)(input_shape=shape, weights=None)
 
 
 def study(name: str) -> dict:
