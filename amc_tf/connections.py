@@ -298,9 +298,10 @@ def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Row-major, or with axis 1 moved last before (`data_format="channels_first"`)."""
     (x,) = inputs
-    if any(size is None for size in x.shape[1:]):
+    sizes = [size for size in x.shape[1:] if size is not None]
+    if len(sizes) < len(x.shape) - 1:
         raise Refusal("the size of its input is not fixed")
-    grid = np.broadcast_to(x.ids, x.shape[1:])
+    grid = np.broadcast_to(x.ids, sizes)
     if call.operation.data_format == "channels_first":
         grid = np.moveaxis(grid, 0, -1)
     return {"in": x.ids, "out": grid.ravel()}

@@ -207,9 +207,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     # Layers of keras.applications' own.
     (_MERGE, inception_resnet_v2, "CustomScaleLayer"),
     (
-        LayerRule(
-            connections.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}
-        ),
+        LayerRule(connections.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}),
         convnext,
         "LayerScale",
     ),
@@ -312,15 +310,14 @@ def register_layer(
         raise AmcError(f"expected a layer class, received {layer_class!r}")
     if (like is None) == (rule is None):
         raise AmcError("give either like=, a class that passes channels alike, or rule=")
-    if rule is None:
-        rule = TABLE.get(like)
-        if rule is None:
-            raise AmcError(
-                f"{like.__name__} is not in the layer table; choose a class whose channels pass "
-                "in the same way, such as keras.layers.ReLU or keras.layers.Dense"
-            )
+    row = rule if like is None else TABLE.get(like)
+    if row is None:
+        raise AmcError(
+            f"{getattr(like, '__name__', like)} is not in the layer table; choose a class whose channels pass "
+            "in the same way, such as keras.layers.ReLU or keras.layers.Dense"
+        )
     try:
-        row = dataclasses.replace(rule, **changes)
+        row = dataclasses.replace(row, **changes)
     except TypeError as error:
         fields = ", ".join(f.name for f in dataclasses.fields(LayerRule))
         raise AmcError(f"{error}; a row has the fields {fields}") from None

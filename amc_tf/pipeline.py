@@ -28,6 +28,7 @@ from amc_tf.search import (
     search_plan,
 )
 from amc_tf.surgery import rebuild
+from amc_tf.verification import verify
 from amc_tf.task import Task
 from amc_tf.workdir import Workdir
 
@@ -145,6 +146,8 @@ class Compression:
             found = search_plan(
                 self.dense, self.task, self.budget, self.workdir.path, self.settings.search
             )
+        few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
+        verify(self.dense, self.graph, found.plan, few)
         policies = {}
         for name, outcome in found.best.items():
             pruned = self._rebuilt(found, outcome.plan)

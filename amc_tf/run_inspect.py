@@ -2,6 +2,7 @@
 
 amc-inspect model.keras
 amc-inspect --html=model.html --dot=model.dot model.keras
+amc-inspect --freeze=stem,block_1* --verify model.keras
 """
 
 import pathlib
@@ -13,7 +14,7 @@ from amc_tf import run_stage
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each file named."""
-    from amc_tf import channels, picture, picture_dot, picture_html, workdir
+    from amc_tf import constraints, picture, picture_dot, picture_html, verification, workdir
 
     files = argv[1:]
     writers = [(flags.FLAGS.dot, picture_dot.to_dot), (flags.FLAGS.html, picture_html.to_html)]
@@ -25,9 +26,14 @@ def main(argv: list[str]) -> None:
             f"--dot and --html draw one model, received {len(files)} ({', '.join(files)}); "
             "call amc-inspect once for each"
         )
+    wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
     for file in files:
-        graph = channels.analyze(workdir.load_model(file))
+        model = workdir.load_model(file)
+        graph = wishes.analyze(model)
         print(graph)
+        if flags.FLAGS.verify:
+            difference = verification.verify(model, graph)
+            print(f"halved, rebuilt and masked: outputs differ by {difference:.1e} at most")
         for path, write in wanted:
             pathlib.Path(path).write_text(write(picture.picture(graph)), encoding="utf-8")
 
@@ -36,6 +42,8 @@ def entry() -> None:
     """The command `amc-inspect`."""
     flags.DEFINE_string("dot", None, "File to write a Graphviz picture of the groups to.")
     flags.DEFINE_string("html", None, "File to write a page to that shows the groups.")
+    flags.DEFINE_list("freeze", [], "Patterns of layers that keep all their output channels.")
+    flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     run_stage.define_debug_flag()
     run_stage.run(main)
 

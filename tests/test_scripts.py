@@ -139,6 +139,16 @@ def test_inspect(tmp_path):
     assert dot.read_text().startswith("digraph") and "conv2d" in dot.read_text()
 
 
+def test_inspect_freezes_and_verifies(tmp_path):
+    model = zoo.build("grouped")
+    keras.models.save_model(model, tmp_path / "model.keras")
+    done = command("inspect", tmp_path / "model.keras", "--freeze=befor?", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "frozen by the pattern 'befor?'" in done.stdout
+    assert "outputs differ by" in done.stdout
+    refused(command("inspect", tmp_path / "model.keras", "--freeze=befroe"), "'before'")
+
+
 def test_inspect_draws_one_model_at_a_time(tmp_path):
     page = tmp_path / "page.html"
     refused(command("inspect", "a.keras", "b.keras", f"--html={page}"), "draw one model")
