@@ -13,6 +13,7 @@ import numpy as np
 from keras import activations
 from keras import layers as kl
 
+from amc_tf.keras2_layers import keras2_hard_sigmoid
 from amc_tf.network import Call, Value
 from amc_tf.rule import Connector, Ids, Refusal, Roles, Signal
 
@@ -47,7 +48,7 @@ ELEMENTWISE_ACTIVATIONS = frozenset(
         "sparse_sigmoid",
     ]
     if hasattr(activations, name)
-)
+) | {keras2_hard_sigmoid}
 ELEMENTWISE_LAYERS = frozenset({kl.ReLU, kl.LeakyReLU, kl.ELU})
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import pathlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -106,5 +107,10 @@ def _module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise AmcError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As a script does, a configuration finds the modules that lie beside it.
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module

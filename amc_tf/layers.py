@@ -313,8 +313,8 @@ def register_layer(
     row = rule if like is None else TABLE.get(like)
     if row is None:
         raise AmcError(
-            f"{getattr(like, '__name__', like)} is not in the layer table; choose a class whose channels pass "
-            "in the same way, such as keras.layers.ReLU or keras.layers.Dense"
+            f"{getattr(like, '__name__', like)} is not in the layer table; choose a class whose "
+            "channels pass in the same way, such as keras.layers.ReLU or keras.layers.Dense"
         )
     try:
         row = dataclasses.replace(row, **changes)

@@ -131,7 +131,7 @@ def flatten(model: keras.Model) -> Network:
             "Sequential model, so its layers cannot be seen; express it as "
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
-    flattener = _Flattener()
+    flattener = Flattener()
     inputs = [flattener.new_value(tensor) for tensor in model.inputs]
     outputs = flattener.inline(model, inputs, path="")
     return Network(
@@ -154,7 +154,7 @@ def is_functional(operation: Any) -> bool:
     return type(operation).call is Functional.call
 
 
-class _Flattener:
+class Flattener:
     """The state of one pass: values and calls so far, names taken."""
 
     def __init__(self) -> None:
@@ -164,6 +164,7 @@ class _Flattener:
         self._taken: set[str] = set()
 
     def new_value(self, tensor: Any) -> int:
+        """Appends a value; returns its number."""
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
@@ -186,13 +187,14 @@ class _Flattener:
             if is_functional(operation) and len(found) == len(operation.inputs):
                 outputs = self.inline(operation, found, f"{path}{operation.name}_")
             else:
-                self._claim_name(operation, path)
+                self.claim_name(operation, path)
                 outputs = [self.new_value(t) for t in node.outputs]
                 self.calls.append(Call(operation, args, kwargs, tuple(found), tuple(outputs)))
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
         return [numbers[id(t)] for t in model.outputs]
 
-    def _claim_name(self, operation: Any, path: str) -> None:
+    def claim_name(self, operation: Any, path: str) -> None:
+        """Gives an operation a name of its own, once."""
         if id(operation) in self.names:
             return
         taken = self._taken

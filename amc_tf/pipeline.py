@@ -28,8 +28,8 @@ from amc_tf.search import (
     search_plan,
 )
 from amc_tf.surgery import rebuild
-from amc_tf.verification import verify
 from amc_tf.task import Task
+from amc_tf.verification import verify
 from amc_tf.workdir import Workdir
 
 _DISTRIBUTIONS = [

@@ -56,7 +56,11 @@ def rebuild(
         site = site_of.get(id(call))
         if site is not None and site.rule.rewrite:
             rank = len(graph.network.tensors[call.inputs[0]].shape)
-            return site.rule.rewrite(call, kept[id(call)], rank)(*args, **kwargs)
+            out = site.rule.rewrite(call, kept[id(call)], rank)(*args, **kwargs)
+            # Keras would name it anew, perhaps as another operation of the model is called.
+            for tensor in keras.tree.flatten(out):
+                tensor._keras_history.operation.name = graph.network.name(operation)
+            return out
         if not isinstance(operation, keras.layers.Layer):
             return operation(*args, **kwargs)
         if id(operation) not in made:

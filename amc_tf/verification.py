@@ -12,7 +12,6 @@ from amc_tf.errors import AmcError
 from amc_tf.plan import PruningPlan
 from amc_tf.surgery import mask, rebuild
 
-
 _HALF = ("float16", "bfloat16")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf import files
+from amc_tf import files, keras2
 from amc_tf.errors import AmcError
 from amc_tf.surgery import uncompiled
 
@@ -143,19 +143,22 @@ class Workdir:
 
 
 def load_model(path: str | pathlib.Path) -> keras.Model:
-    """Loads a .keras or .h5 file.
+    """Loads a .keras or .h5 file, or whatever Keras 2 (tf_keras) saved.
 
     Args:
-        path: the file; `~` is expanded.
+        path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
 
     Returns:
-        The model, compiled if it was when saved and its loss and metrics are known.
+        The model, compiled if it was when saved by Keras 3 and its loss and
+        metrics are known. A Keras 2 model is carried over (`from_keras2`).
 
     Raises:
-        AmcError: the file is missing, is not a Keras 3 model, or needs custom
+        AmcError: the file is missing, is not a Keras model, or needs custom
             objects that are not registered.
     """
     path = pathlib.Path(path).expanduser()
+    if keras2.is_keras2_file(path):
+        return keras2.from_keras2(path)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
     try:

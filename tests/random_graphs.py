@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tflite_tools
 from hypothesis import strategies as st
 from keras import layers as kl
 from keras import ops
@@ -16,6 +15,7 @@ from recount import recount
 from zoo import outputs, sample
 
 import amc_tf
+import tflite_tools
 
 # Edge length of the input by number of spatial axes.
 EDGE = {1: 12, 2: 8, 3: 4}

@@ -1,0 +1,111 @@
+"""CIFAR-10 for the configurations beside this file: data, augmentation, training recipe.
+
+`cifar10.npz` in `config.data` (or the folder that AMC_TF_DATA names) holds `x_train`, `y_train`,
+`x_test`, `y_test`: 50,000 and 10,000 images as uint8 (n, 32, 32, 3), labels 0 to 9.
+"""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import amc_tf
+
+
+def folder(config):
+    """Where the data lies."""
+    path = pathlib.Path(config.data or os.environ.get("AMC_TF_DATA", "")).expanduser()
+    if not (path / "cifar10.npz").exists():
+        raise amc_tf.AmcError(
+            f"there is no cifar10.npz in {str(path)!r}; give its folder as --config.data=DIR or in "
+            "the environment variable AMC_TF_DATA"
+        )
+    return path
+
+
+def load(config):
+    """(train, validation, test): validation is 500 images of each class, split off train."""
+    with np.load(folder(config) / "cifar10.npz") as arrays:
+        x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
+        test = arrays["x_test"].astype("float32"), arrays["y_test"].reshape(-1).astype("int32")
+    rng = np.random.default_rng(0)
+    held_out = np.sort(
+        np.concatenate([rng.permutation(np.flatnonzero(y == c))[:500] for c in range(10)])
+    )
+    kept = np.setdiff1d(np.arange(len(x)), held_out)
+    return (x[kept], y[kept]), (x[held_out].astype("float32"), y[held_out]), test
+
+
+def augmented(x, y, batch_size, seed=0):
+    """Training batches: padded by 4, cropped at random, mirrored at random, anew in every epoch."""
+
+    def augment(images, labels):
+        count = tf.shape(images)[0]
+        padded = tf.pad(tf.cast(images, tf.float32), [[0, 0], [4, 4], [4, 4], [0, 0]])
+        rows, columns = (
+            tf.random.uniform([count, 1], 0, 9, tf.int32) + tf.range(32) for _ in range(2)
+        )
+        images = tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
+        mirror = tf.random.uniform([count, 1, 1, 1]) < 0.5
+        return tf.where(mirror, images[:, :, ::-1], images), labels
+
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
+    return data.batch(batch_size, drop_remainder=True).map(augment, 2).prefetch(4)
+
+
+def compile(model):
+    """For scoring: logits against integer labels."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+
+
+def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
+    """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
+
+    Args:
+        model: trained in place.
+        train: uint8 images and labels.
+        epochs: passes over them.
+        rate: first learning rate.
+        teacher: a network of the same inputs and classes whose softened
+            outputs are matched as well (Hinton et al., 2015; temperature 3).
+        batch_size: images a step.
+        backup: folder for a checkpoint after each epoch, from which an
+            interrupted call goes on; None for none.
+    """
+    steps = epochs * (len(train[0]) // batch_size)
+    warmup = min(steps // 10, 500)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 10, steps - warmup, warmup_target=rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    trained, loss = model, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if teacher is not None:
+        teacher.trainable = False
+        x = keras.Input(model.input_shape[1:])
+        teacher = keras.Model(teacher.inputs, teacher.outputs[0], name="teacher")
+        both = keras.ops.stack([model(x), teacher(x, training=False)], axis=1)
+        trained, loss = keras.Model(x, both), _distillation
+    metric = "accuracy" if teacher is None else _accuracy
+    trained.compile(optimizer, loss, metrics=[metric])
+    callbacks = []
+    if backup is not None:
+        callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
+    data = augmented(*train, batch_size)
+    trained.fit(data, epochs=epochs, verbose=2, callbacks=callbacks)
+
+
+def _distillation(labels, both, temperature=3.0):
+    student, teacher = both[:, 0], both[:, 1]
+    hard = keras.losses.sparse_categorical_crossentropy(labels, student, from_logits=True)
+    soft = keras.losses.categorical_crossentropy(
+        keras.ops.softmax(teacher / temperature), student / temperature, from_logits=True
+    )
+    return 0.5 * hard + 0.5 * temperature**2 * soft
+
+
+def _accuracy(labels, both):
+    return keras.metrics.sparse_categorical_accuracy(labels, both[:, 0])

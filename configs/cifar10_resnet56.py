@@ -1,0 +1,54 @@
+"""ResNet-56 on CIFAR-10 at half its MACs (AMC, table 3).
+
+    AMC_TF_DATA=DIR amc-compress --config=configs/cifar10_resnet56.py --workdir=runs/resnet56
+
+DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that takes pixels from 0 to
+255 and gives logits. The 5,000 images of the reward are split off the training set; the network may
+have been trained on them, which the study of rewards (benchmarks/rank.py) takes into account.
+"""
+
+import pathlib
+
+import cifar10
+import keras
+
+import amc_tf
+
+
+def get_config():
+    config = amc_tf.default_config()
+    config.data = ""  # or the environment variable AMC_TF_DATA
+    config.budget.macs = 0.5
+    config.search.rounding = 1
+    config.search.min_preserve = 0.2
+    config.calibration_size = 2000
+    config.epochs = 40
+    config.rate = 0.02
+    config.backup = ""  # folder of checkpoints, so that an interrupted fine-tuning goes on
+    return config
+
+
+def get_model(config):
+    return keras.models.load_model(cifar10.folder(config) / "resnet56_cifar10.keras")
+
+
+def get_task(config):
+    train, validation, test = cifar10.load(config)
+    images = next(iter(cifar10.augmented(*train, config.calibration_size)))[0].numpy()
+
+    def fine_tune(model):
+        backup = None
+        if config.backup:
+            backup = pathlib.Path(config.backup, f"{model.name}_{model.count_params()}")
+        teacher = get_model(config)
+        cifar10.fit(model, train, config.epochs, config.rate, teacher, backup=backup)
+
+    return amc_tf.Task(
+        train=train,
+        validation=validation,
+        test=test,
+        compile=cifar10.compile,
+        fine_tune=fine_tune,
+        calibration=images,
+        batch_size=250,
+    )
