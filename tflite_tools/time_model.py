@@ -1,17 +1,20 @@
-"""Worker: times one TFLite file with one interpreter and prints the result as JSON.
+"""Worker: times TFLite files with one interpreter each and prints a JSON object for each.
 
-It runs in a process of its own (``python -m tflite_tools.time_model PATH``), because two
-interpreters alive in one process disturb each other's timing. It imports only NumPy and LiteRT, so
-that it starts within a fraction of a second.
+It runs in a process of its own (``python -m tflite_tools.time_model PATH...``), because two
+interpreters alive in one process disturb each other's timing: the interpreter of one file is gone
+before that of the next is made. It imports only NumPy and LiteRT, so that it starts within a
+fraction of a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import ai_edge_litert
 import numpy as np
@@ -77,45 +80,85 @@ def random_input(detail: dict, rng: np.random.Generator) -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Times the file named on the command line and prints one JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m tflite_tools.time_model", description=__doc__)
-    parser.add_argument("path", help="the .tflite file")
-    parser.add_argument("--num_threads", type=int, default=1)
+def add_stopping_rule(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `time_series` needs."""
     parser.add_argument("--num_runs", type=int, default=50)
     parser.add_argument("--min_secs", type=float, default=1.0)
     parser.add_argument("--max_secs", type=float, default=150.0)
     parser.add_argument("--warmup_runs", type=int, default=1)
     parser.add_argument("--warmup_min_secs", type=float, default=0.5)
-    options = parser.parse_args(arguments)
 
-    interpreter = Interpreter(model_path=options.path, num_threads=options.num_threads)
+
+def time_series(
+    run: Callable[[], object],
+    options: argparse.Namespace,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Warms up, then times.
+
+    Args:
+        run: What to time.
+        options: The flags of `add_stopping_rule`.
+        clock: Current time in seconds.
+
+    Returns:
+        The duration of each timed run in seconds.
+    """
+    repeat(
+        run,
+        num_runs=options.warmup_runs,
+        min_secs=options.warmup_min_secs,
+        max_secs=options.max_secs,
+        clock=clock,
+    )
+    return repeat(
+        run,
+        num_runs=options.num_runs,
+        min_secs=options.min_secs,
+        max_secs=options.max_secs,
+        clock=clock,
+    )
+
+
+def peak_resident_mb() -> float | None:
+    """The most memory this process has held so far, in MB; None where Linux' /proc is missing.
+
+    Not ``getrusage``: its figure begins with that of the process which started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(match[1]) / 1024 if match else None
+
+
+def _time_file(path: str, options: argparse.Namespace) -> dict:
+    before = peak_resident_mb()
+    interpreter = Interpreter(model_path=path, num_threads=options.num_threads)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], random_input(detail, rng))
+    durations = time_series(interpreter.invoke, options)
+    after = peak_resident_mb()
+    return {
+        "median_ms": 1e3 * statistics.median(durations),
+        "runs": len(durations),
+        "peak_memory_mb": None if before is None or after is None else after - before,
+        "runtime": f"ai-edge-litert {ai_edge_litert.__version__}",
+    }
 
-    repeat(
-        interpreter.invoke,
-        num_runs=options.warmup_runs,
-        min_secs=options.warmup_min_secs,
-        max_secs=options.max_secs,
-    )
-    durations = repeat(
-        interpreter.invoke,
-        num_runs=options.num_runs,
-        min_secs=options.min_secs,
-        max_secs=options.max_secs,
-    )
-    print(
-        json.dumps(
-            {
-                "median_ms": 1e3 * statistics.median(durations),
-                "runs": len(durations),
-                "runtime_version": f"ai-edge-litert {ai_edge_litert.__version__}",
-            }
-        )
-    )
+
+def main(arguments: list[str] | None = None) -> None:
+    """Times the files named on the command line and prints one JSON object for each."""
+    parser = argparse.ArgumentParser(prog="python -m tflite_tools.time_model", description=__doc__)
+    parser.add_argument("paths", nargs="+", help="the .tflite files")
+    parser.add_argument("--num_threads", type=int, default=1)
+    add_stopping_rule(parser)
+    options = parser.parse_args(arguments)
+    for path in options.paths:
+        print(json.dumps(_time_file(path, options)), flush=True)
 
 
 if __name__ == "__main__":

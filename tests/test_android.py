@@ -1,0 +1,352 @@
+"""The real adb, a stand-in phone, and a benchmark_model that really runs the file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+from adbd import Faults, Phone
+
+from tflite_tools import DeviceError, adb, benchmark_tool, measure_side_by_side, open_device
+from tflite_tools.reference import reference_model
+
+BENCHMARK = (pathlib.Path(__file__).parent / "benchmark_model.py").read_text()
+MODEL = reference_model()
+QUICK = {"num_runs": 5, "min_secs": 0.01, "warmup_min_secs": 0, "rounds": 1, "reference": False}
+PROPERTIES = {
+    "ro.product.model": "Stand-in",
+    "ro.build.version.release": "13",
+    "ro.build.version.sdk": "33",
+    "ro.product.cpu.abilist": "arm64-v8a,x86_64",
+}
+BATTERY = "Current Battery Service state:\n  level: 80\n  temperature: {}\n  technology: Li-ion\n"
+
+
+@pytest.fixture(scope="module")
+def adb_server(tmp_path_factory):
+    """An adb server of its own, with a key of its own, at a free port."""
+    try:
+        executable = adb.find_adb()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        patch.setenv("ADB_MDNS_AUTO_CONNECT", "0")
+        patch.delenv("ANDROID_SERIAL", raising=False)
+        subprocess.run([executable, "start-server"], check=True, capture_output=True)
+        yield executable
+        subprocess.run([executable, "kill-server"], capture_output=True)
+
+
+class Bench:
+    """A phone, its tools, and devices that lead to it."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.tools = folder / "tools"
+        self.tools.mkdir(parents=True)
+        cases = "".join(f"{name}) echo {value};;" for name, value in PROPERTIES.items())
+        self.tool("getprop", f"case $1 in {cases} esac")
+        self.tool("dumpsys", f"cat {folder}/battery")
+        self.tool("cmd", f'echo "$@" >>{folder}/cmd.log')
+        self.heat(285)
+        self.phone = Phone(self.tools)
+        self.faults: Faults = self.phone.faults
+        self.slept: list[float] = []
+
+    def tool(self, name: str, body: str) -> None:
+        (self.tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (self.tools / name).chmod(0o755)
+
+    def heat(self, tenths: int) -> None:
+        (self.folder / "battery").write_text(BATTERY.format(tenths))
+
+    def binary(self, mode: str = "") -> pathlib.Path:
+        text = BENCHMARK.replace('MODE = ""', f"MODE = {mode!r}")
+        path = self.folder / "android_arm64_benchmark_model"
+        path.write_text(f"#!{sys.executable}\n{text}")
+        return path
+
+    def device(self, mode: str = "", **options):
+        options = {"binary": self.binary(mode), **QUICK, "hang_secs": 30, "sleep": self.sleep} | (
+            options
+        )
+        name = f"android:{self.phone.serial}"
+        return open_device(name, folder=str(self.folder / "remote"), **options)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    @property
+    def pushed(self) -> list[str]:
+        return [re.sub(r"[0-9a-f]{64}", "#", os.path.basename(p)) for p in self.faults.pushed]
+
+
+@pytest.fixture
+def bench(adb_server, tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.phone.close()
+
+
+def test_connects_authorises_pushes_runs_and_pulls(bench):
+    device = bench.device(
+        rounds=2, reference=True, memory=True, max_drift=1000, taskset="1", batch=2, num_threads=2
+    )
+    result = device.measure_all({"a": MODEL, "b": MODEL + b"\0"})
+    for latency in result.values():
+        assert latency.rounds == 2 and latency.runs >= 10
+        assert 0.01 < latency.min_ms <= latency.median_ms
+        assert latency.peak_memory_mb == 12.5
+    conditions = dict(result["a"].conditions)
+    assert conditions.pop("reference_ms") > 0 and conditions.pop("reference_ms_max") > 0
+    assert conditions.pop("device") == f"android:{bench.phone.serial}"
+    assert re.fullmatch(r"benchmark_model [0-9a-f]{12}", conditions.pop("runtime"))
+    assert re.match(r"\d+\.\d+", conditions.pop("adb"))
+    assert conditions.keys() >= {"governor", "frequency_mhz"}
+    assert {k: v for k, v in conditions.items() if k not in ("governor", "frequency_mhz")} == {
+        "phone": "Stand-in",
+        "android": "13",
+        "delegate": "cpu",
+        "threads": 2,
+        "taskset": "1",
+        "fixed_performance": "yes",
+        "temperature_c": 28.5,
+    }
+    # Once each; the reference has the contents of "a". A block is one script: one a round, and one
+    # more for memory.
+    assert sorted(bench.pushed[:3]) == ["#.tflite"] * 2 + ["benchmark_model_#"]
+    assert bench.pushed[3:] == ["run.sh"] * 3
+    assert "set-fixed-performance-mode-enabled true" in (bench.folder / "cmd.log").read_text()
+    assert (bench.folder / "cmd.log").read_text().endswith("enabled false\n")
+    left = [path.name for path in (bench.folder / "remote").iterdir()]
+    assert len(left) == 1 and left[0].startswith("benchmark_model_")
+
+
+def test_stale_and_damaged_files_are_pushed_anew_and_others_are_not(bench):
+    bench.device().measure(MODEL)
+    bench.faults.pushed.clear()
+    bench.device().measure(MODEL)
+    assert bench.pushed == ["#.tflite", "run.sh"]  # the binary is there already
+    tool = next(p for p in (bench.folder / "remote").iterdir() if "benchmark" in p.name)
+    content = tool.read_bytes()
+    tool.write_bytes(b"X" + content[1:])  # of the same length
+    bench.faults.pushed.clear()
+    bench.device().measure(MODEL)
+    assert sorted(bench.pushed) == ["#.tflite", "benchmark_model_#", "run.sh"]
+    assert tool.read_bytes() == content
+
+
+def test_without_a_result_file_the_text_is_read(bench):
+    latency = bench.device("no result file").measure(MODEL)
+    # A median in whole microseconds: that of the text, not a float of 32 bits.
+    assert latency.median_ms == pytest.approx(round(latency.median_ms, 3), rel=1e-12)
+
+
+def test_a_damaged_pull_is_noticed_and_repeated(bench):
+    bench.faults.pulls_damaged = 1
+    assert bench.device().measure(MODEL).rounds == 1
+    assert bench.slept == [1.0]
+    bench.faults.pulls_damaged = 9
+    with pytest.raises(DeviceError, match="output .* was cut off or damaged"):
+        bench.device(retries=0).measure(MODEL)
+
+
+def test_unauthorised(bench):
+    bench.faults.authorised = False
+    with pytest.raises(DeviceError, match="does not trust this computer.*Unlock the phone"):
+        bench.device(retries=0, authorise_secs=1).measure(MODEL)
+    assert not bench.faults.shells
+
+
+def test_offline_and_back(bench):
+    bench.device().measure(MODEL)
+    bench.phone.switch_off()
+    with pytest.raises(DeviceError, match="is offline|is not attached|was disconnected") as caught:
+        bench.device(retries=0, authorise_secs=0).measure(MODEL)
+    assert re.search("cable", str(caught.value))
+    # It comes back while the first repetition is waited for.
+    device = bench.device(
+        sleep=lambda seconds: bench.phone.switch_on(), authorise_secs=1, retries=1
+    )
+    assert device.measure(MODEL).rounds == 1
+
+
+def test_disconnect_in_the_middle_of_a_push(bench):
+    bench.faults.pushes_cut_off = 1
+    assert bench.device().measure(MODEL).rounds == 1
+    assert bench.slept[0] == 1.0
+    bench.faults.pushes_cut_off = 99
+    with pytest.raises(DeviceError, match="disconnected|not attached|offline"):
+        bench.device(retries=0).measure(MODEL + b"\0")
+
+
+def test_a_silent_phone(bench):
+    bench.faults.hang_on = "run.sh"
+    with pytest.raises(DeviceError, match=r"run.sh.* has been silent for 2 seconds.*restart"):
+        bench.device(retries=0, hang_secs=1).measure(MODEL)
+
+
+def test_a_hung_model_is_stopped_on_the_phone(bench):
+    with pytest.raises(DeviceError, match="^'model': benchmark_model hung and was stopped"):
+        bench.device("hang", retries=0, hang_secs=1).measure(MODEL)
+
+
+def test_full_disk(bench):
+    bench.faults.free_bytes = 1000
+    with pytest.raises(DeviceError, match="no space left.*Free some space"):
+        bench.device().measure(MODEL)
+    assert bench.slept == []  # not worth a repetition
+
+
+def test_exit_code_and_last_words(bench):
+    with pytest.raises(
+        DeviceError, match="'fast': benchmark_model ended with exit code 3: .*allocate tensors"
+    ):
+        bench.device("crash").measure_all({"fast": MODEL})
+
+
+def test_flags_that_the_binary_does_not_know(bench):
+    with pytest.raises(DeviceError, match="no flag --no_such .asked for: --no_such=1."):
+        bench.device(extra_flags=["--no_such=1"]).measure(MODEL)
+    with pytest.raises(DeviceError, match="no flag --use_nnapi"):
+        bench.device(delegate="nnapi").measure(MODEL)
+    with pytest.raises(DeviceError, match="ignored them: 'WARN: Unconsumed cmdline flags"):
+        bench.device("unconsumed").measure(MODEL)
+
+
+def test_partial_delegation(bench):
+    with pytest.raises(DeviceError, match="58 of 60 operators only.*TfLiteGpuDelegateV2"):
+        bench.device(delegate="gpu").measure(MODEL)
+
+
+def test_wrong_abi(bench, tmp_path):
+    binary = tmp_path / "elf"
+    # e_machine 40, ARM in 32 bits.
+    binary.write_bytes(b"\x7fELF\1\1\1" + bytes(9) + b"\3\0\x28\0" + bytes(100))
+    with pytest.raises(DeviceError, match="built for armeabi-v7a, but .* arm64-v8a, x86_64. Down"):
+        bench.device(binary=binary).measure(MODEL)
+    assert not bench.faults.pushed
+    # The right machine, but nothing that can be started.
+    binary.write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0" + bytes(100))
+    with pytest.raises(DeviceError, match="cannot be run on the device"):
+        bench.device(binary=binary).measure(MODEL)
+    binary.write_text("#!/bin/sh\necho hello\n")
+    with pytest.raises(DeviceError, match="does not list the flags .* printed 'hello'"):
+        bench.device(binary=binary).measure(MODEL)
+
+
+def test_cpu_masks(bench):
+    with pytest.raises(DeviceError, match="refused the CPU mask.*hexadecimal"):
+        bench.device(taskset="8" + "0" * 255).measure(MODEL)
+    with pytest.raises(DeviceError, match="hexadecimal, but is 'big'"):
+        bench.device(taskset="big")
+    with pytest.raises(DeviceError, match="absolute path.*'/data/my folder'"):
+        open_device("android", binary=bench.binary(), folder="/data/my folder")
+
+
+def test_a_hot_phone_cools_down_or_is_refused(bench):
+    bench.heat(412)
+
+    def cool(seconds):
+        bench.slept.append(seconds)
+        bench.heat(412 - 30 * len(bench.slept))
+
+    latency = bench.device(sleep=cool).measure(MODEL)
+    assert bench.slept == [10.0, 10.0]  # 41.2, 38.2, 35.2
+    assert latency.conditions["temperature_c"] == 41.2
+    bench.heat(412)
+    with pytest.raises(DeviceError, match="too hot: its battery has 41.2 C after 30 seconds"):
+        bench.device(cool_down_secs=30).measure(MODEL)
+
+
+def test_two_phones_side_by_side(bench, tmp_path):
+    other = Bench(tmp_path / "other")
+    try:
+        devices = [bench.device(), other.device()]
+        with pytest.raises(DeviceError, match="expected one attached.*lists .*Name one"):
+            # Both are attached once they have been measured.
+            result = measure_side_by_side(devices, {"a": MODEL})
+            assert list(result) == [device.name for device in devices]
+            assert all(latencies["a"].runs >= 5 for latencies in result.values())
+            open_device("android", binary=bench.binary(), **QUICK).measure(MODEL)
+    finally:
+        other.phone.close()
+
+
+def test_adb_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(adb.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="no adb executable.*pip install adbutils"):
+        adb.find_adb()
+    with pytest.raises(DeviceError, match="no executable 'absent/adb'"):
+        adb.find_adb("absent/adb")
+    bundled = tmp_path / "adbutils" / "binaries" / "adb"
+    bundled.parent.mkdir(parents=True)
+    bundled.write_text("#!/bin/sh\n")
+    bundled.chmod(0o644)
+    (tmp_path / "adbutils" / "__init__.py").touch()
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    adb.importlib.invalidate_caches()
+    assert adb.find_adb() == str(bundled) and os.access(bundled, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "found", "transient"),
+    [
+        (126, "sh: ./b: not executable: 64-bit ELF file", "cannot be run on the device", False),
+        (1, "./b[1]: syntax error: unexpected '('", "cannot be run on the device", False),
+        (127, "sh: ./b: inaccessible or not found", "cannot be run on the device", False),
+        (137, "Killed", "was killed, probably for its memory: 'Killed'", True),
+        (143, "INFO: STARTING!", "hung and was stopped", True),
+        (1, "can't create results/0.txt: No space left on device", "disk is full", False),
+        (1, "ERROR: Disallowed CPU fallback detected.", "whole network on the delegate", False),
+        (-11, "INFO: Loaded model", "exit code -11: 'INFO: Loaded model'", False),
+    ],
+)
+def test_exit_codes(code, text, found, transient):
+    with pytest.raises(DeviceError, match=found) as caught:
+        benchmark_tool.outcome(code, text, None)
+    assert caught.value.transient is transient
+
+
+def test_litert_s_tool_is_told_to_leave_the_cpu_out():
+    settings = open_device("host").settings
+    flags = {"graph", "num_runs", "min_secs", "max_secs", "warmup_runs", "warmup_min_secs"}
+    flags |= {"num_threads", "use_gpu", "require_full_delegation", "result_file_path"}
+    tflite = benchmark_tool.arguments(flags, settings, "gpu", "m", "r.pb")
+    litert = benchmark_tool.arguments(flags | {"use_cpu"}, settings, "gpu", "m", "r.pb")
+    assert set(litert) - set(tflite) == {"--use_cpu=false"}
+    assert {"--use_gpu=true", "--require_full_delegation=true"} <= set(tflite)
+    old = benchmark_tool.arguments(flags - {"result_file_path"}, settings, "cpu", "m", "r.pb")
+    assert old == [
+        "--graph=m",
+        "--num_runs=50",
+        "--min_secs=1.0",
+        "--max_secs=150.0",
+        "--warmup_runs=1",
+        "--warmup_min_secs=0.5",
+        "--num_threads=1",
+    ]
+
+
+def test_a_desktop_benchmark_model_on_the_host(tmp_path):
+    binary = tmp_path / "linux_x86_64_benchmark_model"
+    binary.write_text(f"#!{sys.executable}\n{BENCHMARK}")
+    binary.chmod(0o755)
+    latency = open_device("host", binary=binary, memory=True, **QUICK).measure(MODEL)
+    assert latency.runs >= 5 and latency.peak_memory_mb == 12.5
+    assert latency.conditions["runtime"] == "benchmark_model linux_x86_64_benchmark_model"
+    with pytest.raises(DeviceError, match="cannot be run: No such file.*Download"):
+        open_device("host", binary=tmp_path / "absent", **QUICK).measure(MODEL)

@@ -1,0 +1,304 @@
+"""The adb executable as a library: its output, or one sentence about what is wrong.
+
+https://developer.android.com/tools/adb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import selectors
+import shlex
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tflite_tools.errors import DeviceError
+
+_ABSENT = (
+    r"device '.*' not found|no devices/emulators found|failed to connect|cannot connect"
+    r"|unable to connect"
+)
+# What adb says, what it means, what to do, and whether it may pass.
+_FAULTS = (
+    (
+        r"unauthorized|failed to authenticate",
+        "does not trust this computer",
+        "Unlock the phone and accept the question whether to allow USB debugging.",
+        False,
+    ),
+    (
+        r"no permissions|insufficient permissions",
+        "may not be opened by this user",
+        "Add udev rules for the phone, see https://developer.android.com/studio/run/device.",
+        False,
+    ),
+    (
+        r"no space left on device|enospc",
+        "has no space left",
+        "Free some space where the models are put, or choose another remote folder.",
+        False,
+    ),
+    (
+        r"read-only file system|permission denied",
+        "does not let files be written or run where they were put",
+        "Choose another remote folder; /data/local/tmp is meant for this.",
+        False,
+    ),
+    (
+        r"device offline|device still authorizing|device still connecting",
+        "is offline",
+        "Reconnect the cable or network, or run adb reconnect.",
+        True,
+    ),
+    (
+        _ABSENT,
+        "is not attached",
+        "Check the cable or address, switch USB debugging on, and look at adb devices.",
+        True,
+    ),
+    (
+        r"connection reset|closed|protocol fault|broken pipe|eof|connect failed"
+        r"|couldn't read from device|failed to read",
+        "was disconnected",
+        "Check the cable or network; the same command begins anew.",
+        True,
+    ),
+)
+
+
+def find_adb(executable: str | os.PathLike | None = None) -> str:
+    """The path of an adb executable.
+
+    Args:
+        executable: A path or name to use; None to look on PATH and then in the package adbutils.
+
+    Returns:
+        The path.
+
+    Raises:
+        DeviceError: If there is none.
+    """
+    if executable is not None:
+        found = shutil.which(executable)
+        if found is None:
+            raise DeviceError(
+                f"there is no executable {os.fspath(executable)!r}",
+                "Correct the path given as adb.",
+            )
+        return found
+    on_path = shutil.which("adb")
+    if on_path:
+        return on_path
+    package = importlib.util.find_spec("adbutils")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        bundled = Path(folder, "binaries", "adb")
+        if bundled.is_file():
+            # Installers may drop the bit that lets it be run.
+            if not os.access(bundled, os.X_OK):
+                bundled.chmod(bundled.stat().st_mode | stat.S_IXUSR)
+            return str(bundled)
+    raise DeviceError(
+        "no adb executable was found on PATH or in the package adbutils",
+        "Install it: pip install adbutils, or your system's package adb.",
+    )
+
+
+class Adb:
+    """One device as adb sees it.
+
+    Attributes:
+        serial: Its serial number, or host:port.
+    """
+
+    def __init__(
+        self,
+        serial: str | None = None,
+        executable: str | os.PathLike | None = None,
+        silence_secs: float = 60.0,
+        authorise_secs: float = 10.0,
+    ) -> None:
+        """Finds adb; with no serial number, also the only device attached.
+
+        Args:
+            serial: Serial number or host:port of the device; None if only one is attached.
+            executable: As in `find_adb`.
+            silence_secs: Seconds without any output after which a command counts as hung.
+            authorise_secs: Seconds to wait for an answer to the device's question whether it
+                trusts this computer, or for its coming back.
+
+        Raises:
+            DeviceError: If adb is missing, or the device is to be chosen.
+        """
+        self._executable = find_adb(executable)
+        self._silence_secs = silence_secs
+        self._authorise_secs = authorise_secs
+        self.serial = serial if serial is not None else self._only_device()
+
+    def version(self) -> str:
+        """Version of the adb executable."""
+        match = re.search(r"^Version (\S+)", self._run(["version"]), re.MULTILINE)
+        return match[1] if match else "unknown"
+
+    def require_ready(self) -> None:
+        """Waits until the device takes commands; connects to a host:port first.
+
+        Raises:
+            DeviceError: If it does not within the time that its user has to answer its question.
+        """
+        deadline = time.monotonic() + self._authorise_secs
+        reconnected = False
+        while True:
+            try:
+                state = self._device("get-state").strip()
+            except DeviceError as error:
+                problem = error
+            else:
+                if state == "device":
+                    return
+                problem = DeviceError(
+                    f"the device {self.serial} is in the state {state!r}",
+                    "Start it normally, with Android running.",
+                )
+            # An address is not attached until it is connected to, nor after it went away; one that
+            # adb holds on to as offline must be let go first.
+            offline = "device offline" in str(problem) and not reconnected
+            if ":" in self.serial and (offline or re.search(_ABSENT, str(problem))):
+                if offline:
+                    with contextlib.suppress(DeviceError):  # gone already
+                        self._run(["disconnect", self.serial])
+                    reconnected = True
+                message = self._run(["connect", self.serial])
+                if re.search(_ABSENT, message, re.IGNORECASE):
+                    problem = self._fault(message)
+            if time.monotonic() >= deadline:
+                raise problem
+            time.sleep(0.3)
+
+    def shell(self, command: str, silence_secs: float | None = None) -> str:
+        """Runs a command line on the device.
+
+        Args:
+            command: For the device's sh.
+            silence_secs: Seconds without output after which it counts as hung.
+
+        Returns:
+            Its standard output; its exit code is not looked at, since old devices do not tell it.
+
+        Raises:
+            DeviceError: If the device is lost or silent.
+        """
+        # A lost connection shows in adb's own message only: its exit code may be the command's.
+        return self._device("shell", command, silence_secs=silence_secs, checked=False)
+
+    def push(self, paths: Sequence[Path], folder: str) -> None:
+        """Copies files into a folder of the device.
+
+        Raises:
+            DeviceError: If not all of them arrive.
+        """
+        size = sum(path.stat().st_size for path in paths)
+        # adb is silent meanwhile; a slow cable carries half a megabyte a second.
+        allowed = self._silence_secs + size / 5e5
+        self._device("push", *map(str, paths), folder, silence_secs=allowed)
+
+    def pull(self, folder: str, target: Path) -> None:
+        """Copies a folder of the device.
+
+        Raises:
+            DeviceError: If not all of it arrives.
+        """
+        self._device("pull", folder, str(target))
+
+    def _device(
+        self, *arguments: str, silence_secs: float | None = None, checked: bool = True
+    ) -> str:
+        return self._run(["-s", self.serial, *arguments], silence_secs, checked)
+
+    def _only_device(self) -> str:
+        listing = self._run(["devices"])
+        rows = re.findall(r"^(\S+)\t(.+)$", listing, re.MULTILINE)
+        if len(rows) != 1:
+            found = ", ".join(f"{serial} ({state})" for serial, state in rows) or "none"
+            raise DeviceError(
+                f"expected one attached Android device; adb lists {found}",
+                "Name one of them as android:SERIAL." if rows else _FAULTS[-2][2],
+            )
+        return rows[0][0]
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        silence_secs: float | None = None,
+        checked: bool = True,
+    ) -> str:
+        allowed = self._silence_secs if silence_secs is None else silence_secs
+        process = subprocess.Popen(
+            [self._executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, err = _read(process, allowed)
+        except TimeoutError:
+            raise DeviceError(
+                f"adb {shlex.join(arguments)[:100]} has been silent for {allowed:g} seconds",
+                "Check that the phone still answers, restart it, or raise hang_secs.",
+                transient=True,
+            ) from None
+        finally:
+            process.kill()
+            process.wait()
+        # A client that finds no server starts one and says so.
+        err = "\n".join(line for line in err.splitlines() if not line.startswith("* daemon"))
+        lost = re.search(r"^(adb: )?error: ", err, re.MULTILINE)
+        if lost or (checked and process.returncode):
+            raise self._fault(err.strip() or out.strip())
+        return out
+
+    def _fault(self, message: str) -> DeviceError:
+        line = next((one for one in reversed(message.splitlines()) if one.strip()), "nothing")
+        for pattern, found, remedy, transient in _FAULTS:
+            if re.search(pattern, message, re.IGNORECASE):
+                return DeviceError(
+                    f"the device {self.serial} {found} (adb: {line.strip()!r})",
+                    remedy,
+                    transient=transient,
+                )
+        return DeviceError(
+            f"adb failed on the device {self.serial}: {line.strip()!r}",
+            "Try the same with adb by hand.",
+            transient=True,
+        )
+
+
+def _read(process: subprocess.Popen[bytes], silence_secs: float) -> tuple[str, str]:
+    """Both outputs of a process; raises TimeoutError if neither grows for so many seconds."""
+    assert process.stdout is not None and process.stderr is not None
+    texts = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for stream in texts:
+            selector.register(stream, selectors.EVENT_READ)
+        deadline = time.monotonic() + silence_secs
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                block = os.read(key.fd, 1 << 16)
+                if not block:
+                    selector.unregister(key.fileobj)
+                    continue
+                texts[key.fileobj] += block  # type: ignore[index]
+                deadline = time.monotonic() + silence_secs
+    process.wait(silence_secs)
+    out, err = (bytes(text).decode(errors="replace") for text in texts.values())
+    process.stdout.close()
+    process.stderr.close()
+    return out.replace("\r\n", "\n"), err

@@ -1,0 +1,340 @@
+"""An Android phone as a device: benchmark_model run over adb."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tflite_tools import benchmark_tool
+from tflite_tools.adb import Adb
+from tflite_tools.errors import DeviceError
+from tflite_tools.host import governor
+from tflite_tools.latency import Device, Settings, Timing
+
+_POLL_SECS = 10.0
+_LEAVE_SECS = 15.0
+_PROPERTIES = {
+    "model": "ro.product.model",
+    "android": "ro.build.version.release",
+    "sdk": "ro.build.version.sdk",
+    "abis": "ro.product.cpu.abilist",
+}
+_CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
+
+
+class AndroidDevice(Device):
+    """A phone attached over adb.
+
+    Models and the benchmark binary are pushed once, under the hash of their contents. A block of
+    models is one script on the phone, so hundreds of small models take few round trips; it writes
+    one text and, where the binary can, one binary result for each model, whose checksums are
+    compared once they are here. Before each block the battery's temperature must be under a bound.
+    """
+
+    default_max_drift = 0.1
+    remote = True
+
+    def __init__(
+        self,
+        name: str = "android",
+        settings: Settings | None = None,
+        *,
+        binary: str | os.PathLike | None = None,
+        delegate: str = "cpu",
+        extra_flags: Sequence[str] = (),
+        taskset: str | None = None,
+        adb: str | os.PathLike | None = None,
+        folder: str = "/data/local/tmp/tflite_tools",
+        fixed_performance: bool = True,
+        max_temperature_c: float = 37.0,
+        cool_down_secs: float = 900.0,
+        hang_secs: float = 300.0,
+        authorise_secs: float = 10.0,
+        **options: Any,
+    ) -> None:
+        """Checks the options; the phone is reached when it first measures.
+
+        Args:
+            name: "android:SERIAL", or "android" for the only phone attached.
+            settings: How models are timed.
+            binary: A benchmark_model for the phone.
+            delegate: "cpu", "gpu" or "nnapi".
+            extra_flags: Further flags of the binary, as ``--name=value``.
+            taskset: Mask of the cores to run on, in hexadecimal; None leaves it to the scheduler.
+            adb: The adb executable; None to look for it.
+            folder: Where files go on the phone.
+            fixed_performance: Whether to ask Android 11 and later for a sustainable clock.
+            max_temperature_c: The battery's temperature above which nothing is timed.
+            cool_down_secs: How long to wait for it to cool down.
+            hang_secs: Seconds without output after which a model counts as hung.
+            authorise_secs: Seconds to wait for the phone's question to be answered, or for the
+                phone to come back.
+            **options: Of `Device`.
+
+        Raises:
+            DeviceError: If the binary is missing or an option is off.
+        """
+        super().__init__(name, settings, **options)
+        if binary is None or not Path(binary).is_file():
+            raise DeviceError(
+                "measuring on Android needs the benchmark_model binary, but "
+                + ("none was given" if binary is None else f"there is no file {str(binary)!r}"),
+                benchmark_tool.WHERE_TO_GET,
+            )
+        if delegate not in benchmark_tool.DELEGATES:
+            raise DeviceError(
+                f"there is no delegate {delegate!r}",
+                f"Choose one of {', '.join(benchmark_tool.DELEGATES)}.",
+            )
+        if taskset is not None and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", taskset):
+            raise DeviceError(
+                f"the mask of cores must be hexadecimal, but is {taskset!r}",
+                "Give f0 for the upper four of eight cores, say.",
+            )
+        if not re.fullmatch(r"/[\w./-]+", folder):
+            raise DeviceError(
+                f"the folder on the phone must be an absolute path of plain characters, but is "
+                f"{folder!r}",
+                "Choose one below /data/local/tmp.",
+            )
+        self._binary = Path(binary).read_bytes()
+        self._delegate = delegate
+        self._extra_flags = tuple(extra_flags)
+        self._taskset = taskset
+        self._adb_executable = adb
+        self._remote = folder.rstrip("/")
+        self._fixed_performance = fixed_performance
+        self._max_temperature_c = max_temperature_c
+        self._cool_down_secs = cool_down_secs
+        self._hang_secs = hang_secs
+        self._authorise_secs = authorise_secs
+
+    @contextmanager
+    def _session(self, files: Mapping[str, bytes]) -> Iterator[None]:
+        serial = self.name.partition(":")[2] or None
+        self._adb = Adb(
+            serial,
+            self._adb_executable,
+            silence_secs=self._hang_secs,
+            authorise_secs=self._authorise_secs,
+        )
+        self._files = {f"{key}.tflite": content for key, content in files.items()}
+        self._tool = f"benchmark_model_{_sha256(self._binary)}"
+        self._files[self._tool] = self._binary
+        self._known: frozenset[str] = frozenset()
+        self._fixed = "no"
+        self._hottest: float | None = None
+        try:
+            self._retried(self._prepare)
+            yield
+        finally:
+            self._leave()
+
+    def _prepare(self) -> None:
+        """Everything up to the first block; also after a reconnection, when little is left."""
+        self._adb.require_ready()
+        commands = [f"echo {name}=$(getprop {prop})" for name, prop in _PROPERTIES.items()]
+        pairs = (line.partition("=") for line in self._shell("; ".join(commands)).splitlines())
+        self._phone = {name: value.strip() for name, _, value in pairs if name in _PROPERTIES}
+        self._require_abi()
+        self._push_missing()
+        if not self._known:
+            probe = f"./{self._tool} {shlex.join(benchmark_tool.PROBE)}"
+            usage = self._shell(f"cd {self._remote} && {probe} 2>&1; echo exit $?")
+            usage, _, code = usage.rpartition("exit ")
+            if code.strip() in ("126", "127"):
+                benchmark_tool.outcome(int(code), usage, None)
+            self._known = benchmark_tool.known_flags(usage)
+        if self._fixed_performance and int(self._phone.get("sdk") or 0) >= 30:
+            self._fixed = self._set_fixed_performance("true")
+
+    def _require_abi(self) -> None:
+        abis = self._phone.get("abis", "").split(",")
+        built_for = benchmark_tool.architecture(self._binary)
+        if built_for is not None and abis != [""] and built_for not in abis:
+            raise DeviceError(
+                f"the benchmark binary is built for {built_for}, but {self.name} runs "
+                f"{', '.join(abis)}",
+                benchmark_tool.WHERE_TO_GET,
+            )
+
+    def _push_missing(self) -> None:
+        """Pushes the files that the phone lacks, judged by their contents."""
+        missing = self._missing(self._files)
+        if not missing:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, name) for name in sorted(missing)]
+            for path in paths:
+                path.write_bytes(self._files[path.name])
+            self._adb.push(paths, self._remote)
+        left = self._missing(missing)
+        if left:
+            raise DeviceError(
+                f"{len(left)} of {len(missing)} files arrived damaged on {self.name}",
+                "Check the cable and the space left on the phone.",
+                transient=True,
+            )
+        self._shell(f"chmod 755 {self._remote}/{self._tool}")
+
+    def _missing(self, names: Iterable[str]) -> set[str]:
+        listing = self._shell(
+            f"mkdir -p {self._remote} && cd {self._remote} && command -v sha256sum && "
+            "(sha256sum * 2>/dev/null; echo listed)"
+        )
+        if "sha256sum" not in listing:
+            raise DeviceError(
+                f"{self._remote} on {self.name} cannot be used: {listing.strip()[-200:]!r}",
+                "The folder must be writable, and Android 8 or later is needed.",
+            )
+        if not listing.endswith("listed\n"):
+            raise _cut_off(self.name)
+        there = _checksums(listing)
+        return {name for name in names if there.get(name) != _sha256(self._files[name])}
+
+    def _settle(self) -> None:
+        waited = 0.0
+        while True:
+            found = re.search(r"^\s*temperature: (\d+)", self._shell("dumpsys battery"), re.M)
+            if not found:  # boards without a battery
+                return
+            temperature = int(found[1]) / 10
+            self._hottest = max(temperature, self._hottest or temperature)
+            if temperature < self._max_temperature_c:
+                return
+            if waited >= self._cool_down_secs:
+                raise DeviceError(
+                    f"{self.name} is too hot: its battery has {temperature:g} C after "
+                    f"{waited:g} seconds of waiting for less than {self._max_temperature_c:g} C",
+                    "Take it off the charger, cool it, or raise max_temperature_c.",
+                )
+            self._sleep(_POLL_SECS)
+            waited += _POLL_SECS
+
+    def _time(self, keys: Sequence[str]) -> list[Timing]:
+        return self._run(keys, memory=False)
+
+    def _peak_memory(self, keys: Sequence[str]) -> dict[str, float]:
+        timings = self._retried(lambda: self._run(keys, memory=True))
+        pairs = zip(keys, timings, strict=True)
+        return {key: t.peak_memory_mb for key, t in pairs if t.peak_memory_mb is not None}
+
+    def _run(self, keys: Sequence[str], memory: bool) -> list[Timing]:
+        # After a lost connection the phone may have been restarted: files and modes are checked
+        # in every block, which costs two round trips.
+        self._prepare()
+        with tempfile.TemporaryDirectory() as folder:
+            script = Path(folder, "run.sh")
+            script.write_text(self._script(keys, memory))
+            self._adb.push([script], self._remote)
+            # The phone itself ends a hung model; this is for a phone that hangs.
+            printed = self._shell(f"sh {self._remote}/run.sh", 2 * self._hang_secs)
+            if not printed.endswith("end of block\n"):
+                raise _cut_off(self.name)
+            self._adb.pull(f"{self._remote}/results", Path(folder, "results"))
+            results = {path.name: path.read_bytes() for path in Path(folder, "results").iterdir()}
+        if _checksums(printed) != {name: _sha256(content) for name, content in results.items()}:
+            raise _cut_off(self.name)
+        codes = [int(code) for code in re.findall(r"^exit (\d+)$", printed, re.MULTILINE)]
+        if len(codes) != len(keys):
+            raise _cut_off(self.name)
+        timings = []
+        for i, (key, code) in enumerate(zip(keys, codes, strict=True)):
+            text = results.get(f"{i}.txt", b"").decode(errors="replace")
+            with self._naming([key]):
+                result = benchmark_tool.outcome(code, text, results.get(f"{i}.pb"))
+            timings.append(benchmark_tool.timing(result))
+        return timings
+
+    def _script(self, keys: Sequence[str], memory: bool) -> str:
+        """Times the models one after another; prints exit codes and checksums."""
+        lines = [
+            f"cd {self._remote} && rm -rf results && mkdir results || exit 1",
+            "limit=",
+            f"command -v timeout >/dev/null && limit='timeout {self._hang_secs:g}'",
+        ]
+        prefix = "$limit " + (f"taskset {self._taskset} " if self._taskset else "")
+        for i, key in enumerate(keys):
+            flags = benchmark_tool.arguments(
+                self._known,
+                self.settings,
+                self._delegate,
+                f"{key}.tflite",
+                f"results/{i}.pb",
+                self._extra_flags,
+                memory,
+            )
+            lines.append(f"{prefix}./{self._tool} {shlex.join(flags)} >results/{i}.txt 2>&1")
+            lines.append("echo exit $?")
+        lines += ["cd results && sha256sum *", "echo end of block"]
+        return "\n".join(lines) + "\n"
+
+    def _conditions(self) -> dict[str, str | int | float]:
+        state = self._shell(
+            f"cat {_CPUFREQ}/scaling_governor 2>/dev/null; echo; "
+            f"cat {_CPUFREQ}/scaling_cur_freq 2>/dev/null"
+        )
+        governors, _, frequencies = state.partition("\n\n")
+        megahertz = [str(int(khz) // 1000) for khz in frequencies.split() if khz.isdigit()]
+        return {
+            "phone": self._phone.get("model") or "unknown",
+            "android": self._phone.get("android") or "unknown",
+            "runtime": f"benchmark_model {_sha256(self._binary)[:12]}",
+            "adb": self._adb.version(),
+            "delegate": self._delegate,
+            "threads": self.settings.num_threads,
+            "taskset": self._taskset or "none",
+            "fixed_performance": self._fixed,
+            "governor": governor(governors.splitlines()),
+            "frequency_mhz": " ".join(megahertz) or "unknown",
+            "temperature_c": "unknown" if self._hottest is None else self._hottest,
+        }
+
+    def _set_fixed_performance(self, enabled: str) -> str:
+        answer = self._shell(
+            f"cmd power set-fixed-performance-mode-enabled {enabled} >/dev/null 2>&1 && echo set"
+        )
+        return "yes" if answer.strip() == "set" else "refused"
+
+    def _leave(self) -> None:
+        """Undoes what would outlast the measurement, if the phone still answers."""
+        try:
+            patience = min(_LEAVE_SECS, self._hang_secs)
+            self._adb = Adb(self._adb.serial, self._adb_executable, patience)
+            if self._fixed == "yes":
+                self._set_fixed_performance("false")
+            models = [name for name in self._files if name != self._tool]
+            for start in range(0, len(models), 30):
+                names = " ".join(models[start : start + 30])
+                self._shell(f"cd {self._remote} && rm -rf results run.sh {names}")
+        except DeviceError:
+            pass  # what went wrong before is what the caller must hear of
+
+    def _shell(self, command: str, silence_secs: float | None = None) -> str:
+        return self._adb.shell(command, silence_secs)
+
+
+def _checksums(listing: str) -> dict[str, str]:
+    """File name to checksum, from what sha256sum prints."""
+    return {
+        name: digest for digest, name in re.findall(r"^([0-9a-f]{64}) [ *](.+)$", listing, re.M)
+    }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _cut_off(name: str) -> DeviceError:
+    return DeviceError(
+        f"the output of {name} was cut off or damaged",
+        "Check the cable and the space left on the phone.",
+        transient=True,
+    )

@@ -1,0 +1,438 @@
+"""What TFLite's and LiteRT's benchmark_model report, as one result in milliseconds.
+
+Two tools bear the name benchmark_model, and their output has changed over the years:
+
+* TFLite's prints a statistics line for the warm-up and one for the timed runs, in microseconds,
+  and a summary line (``benchmark_model.cc``, ``stats_calculator.h``). The summary was reworded in
+  2020; since November 2024 lines begin with ``INFO: `` and hold percentiles.
+* LiteRT's prints the same statistics lines, and a block of milliseconds instead of the summary
+  (``benchmark_litert_model.h``).
+* Since October 2025 both write a binary result (``benchmark_result.proto``), without rounding.
+
+The parser never guesses. The average stands twice in every output, and the two must agree; numbers
+that exclude each other, a missing part or a second output in the same text are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from tflite_tools.errors import DeviceError
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """One run of benchmark_model; times are in milliseconds per inference.
+
+    What an output does not tell is None.
+
+    Attributes:
+        average_ms: Mean over the timed runs.
+        runs: Number of timed runs.
+        median_ms: Median over them; printed since November 2024.
+        min_ms: Fastest run.
+        max_ms: Slowest run.
+        std_ms: Standard deviation.
+        p5_ms: 5th percentile.
+        p95_ms: 95th percentile.
+        init_ms: Loading the model and preparing the delegate.
+        first_ms: First run of the warm-up.
+        warmup_ms: Mean over the warm-up; NaN if there was none.
+        warmup_runs: Number of runs of the warm-up.
+        peak_memory_mb: Peak memory footprint in MB, if it was asked for.
+    """
+
+    average_ms: float
+    runs: int
+    median_ms: float | None = None
+    min_ms: float | None = None
+    max_ms: float | None = None
+    std_ms: float | None = None
+    p5_ms: float | None = None
+    p95_ms: float | None = None
+    init_ms: float | None = None
+    first_ms: float | None = None
+    warmup_ms: float | None = None
+    warmup_runs: int | None = None
+    peak_memory_mb: float | None = None
+
+    @property
+    def typical_ms(self) -> float:
+        """The median, or the average where the tool tells no median."""
+        return self.average_ms if self.median_ms is None else self.median_ms
+
+
+# Numbers as C++ streams print doubles: six significant digits, exponents, nan.
+_NUMBER = r"(-?nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_LOG = r"^(?:INFO: )?(?:\[[^\]\n]*\] )?"
+
+# Lines after which the numbers are not those that were asked for; XNNPACK is the CPU itself, so a
+# network it takes in part is still one that runs on the CPU.
+_REFUSED = (
+    (
+        r"Unconsumed cmdline flags:",
+        "does not know all of its flags and ignored them",
+        "Remove the flag, or use a benchmark_model that knows it.",
+    ),
+    (r"Failed to parse flag", "could not read a flag", "Correct the flag's value."),
+    (
+        r"Disallowed CPU fallback detected|Failed to apply (?!XNNPACK)\w+ delegate|"
+        r"(?<!XNNPACK )delegate(?: is explicitly applied)?,(?: and)? the model graph will "
+        r"(?:be partially|not be) executed",
+        "did not run the whole network on the delegate",
+        "Choose another delegate, or replace the operators that it lacks.",
+    ),
+    (r"Benchmarking failed|Run failed", "failed", "Check the model and the chosen delegate."),
+)
+_REPLACING = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \(([^)]*)\)")
+
+_PERCENTILES = ("p5", "median", "p95")
+# What a statistics line holds: of no run, of equal or single runs, of others.
+_LAYOUTS = [
+    (*keys, *percentiles)
+    for keys in (
+        ("count",),
+        ("count", "curr"),
+        ("count", "first", "curr", "min", "max", "avg", "std"),
+    )
+    for percentiles in ((), _PERCENTILES)
+]
+_SUMMARIES = (
+    re.compile(  # 2019
+        _LOG + rf"Average inference timings in us: Warmup: (?P<warmup>{_NUMBER}), "
+        rf"Init: (?P<init>{_NUMBER}), (?:no stats|Inference): (?P<average>{_NUMBER})\s*$"
+    ),
+    re.compile(  # since 2020
+        _LOG + rf"Inference timings in us: Init: (?P<init>{_NUMBER}), "
+        rf"First inference: (?P<first>{_NUMBER}), Warmup \(avg\): (?P<warmup>{_NUMBER}), "
+        rf"Inference \(avg\): (?P<average>{_NUMBER})\s*$"
+    ),
+)
+_BLOCK_NAMES = {
+    "Model initialization": "init_ms",
+    "Warmup (first)": "first_ms",
+    "Warmup (avg)": "warmup_ms",
+    "Inference (avg)": "average_ms",
+    "Inference (min)": "min_ms",
+    "Inference (max)": "max_ms",
+    "Inference (std)": "std_ms",
+    "Peak memory": "peak_memory_mb",
+}
+_OPTIONAL = ("first_ms", "peak_memory_mb")
+_BLOCK_LINE = re.compile(
+    _LOG + rf"(?P<name>{'|'.join(map(re.escape, _BLOCK_NAMES))}): +(?P<value>{_NUMBER})"
+    r"(?: ms| MB)?(?: \((?P<runs>\d+) runs\))?\s*$"
+)
+_PEAK_MEMORY = re.compile(
+    _LOG + r"(?:Overall peak memory footprint \(MB\) via periodic monitoring: "
+    rf"|Peak memory footprint \(MB\): init={_NUMBER} overall=)(?P<peak>{_NUMBER})\s*$"
+)
+_INITIALISED = re.compile(_LOG + rf"Initialized session in (?P<ms>{_NUMBER})ms\.\s*$")
+
+
+def parse_benchmark(text: str) -> BenchmarkResult:
+    """Reads what one run of benchmark_model printed.
+
+    Args:
+        text: Standard output and standard error of one run, of either tool and of any year since
+            2019. A last line without a line break counts as cut off and is not read.
+
+    Returns:
+        The timed runs; the warm-up is told apart.
+
+    Raises:
+        DeviceError: If the output is incomplete or contradicts itself, flags were ignored, or a
+            delegate other than XNNPACK ran part of the network only. The message quotes the line.
+    """
+    refuse_invalid(text)
+    lines = _complete_lines(text)
+    statistics = [line for line in lines if _is_statistics(line)]
+    if len(statistics) != 2:
+        raise _invalid(
+            f"benchmark_model printed {len(statistics)} statistics lines (count=...) instead of "
+            "two, warm-up and timed runs",
+            lines,
+        )
+    warmup, timed = (_read_statistics(line) for line in statistics)
+    if not timed["count"]:
+        raise _invalid("benchmark_model timed no run", statistics[1:])
+    summary, rounding_ms = _summary(lines)
+    told = {
+        "init_ms": [float(m["ms"]) for line in lines if (m := _INITIALISED.match(line))],
+        "first_ms": [warmup["first"] / 1e3] if "first" in warmup else [],
+        "warmup_ms": [warmup["avg"] / 1e3],
+        "warmup_runs": [warmup["count"]],
+        "average_ms": [timed["avg"] / 1e3],
+        "runs": [timed["count"]],
+        "min_ms": [timed["min"] / 1e3],
+        "max_ms": [timed["max"] / 1e3],
+        "std_ms": [timed["std"] / 1e3],
+    }
+    # Session and deviation are rounded otherwise: to six digits and to microseconds.
+    extra_ms = {"init_ms": 0.005, "std_ms": 0.001}
+    for name, values in told.items():
+        slack = rounding_ms + extra_ms.get(name, 0.0)
+        for value in values:
+            if name in summary and not _agree(value, summary[name], slack):
+                raise _invalid(
+                    f"benchmark_model contradicts itself ({name} {value:g} and {summary[name]:g})",
+                    statistics,
+                )
+    return BenchmarkResult(
+        average_ms=timed["avg"] / 1e3,
+        runs=int(timed["count"]),
+        **{
+            f"{name}_ms": timed[name] / 1e3
+            for name in ("min", "max", "std", *_PERCENTILES)
+            if name in timed
+        },
+        init_ms=summary["init_ms"],
+        first_ms=told["first_ms"][0] if told["first_ms"] else None,
+        warmup_ms=warmup["avg"] / 1e3,
+        warmup_runs=int(warmup["count"]),
+        peak_memory_mb=_peak_memory(lines, summary),
+    )
+
+
+def refuse_invalid(text: str) -> None:
+    """Raises DeviceError if benchmark_model says that it did not measure what it was asked to.
+
+    Args:
+        text: What one run printed, complete or not.
+    """
+    for line in text.splitlines():
+        for pattern, found, remedy in _REFUSED:
+            if re.search(pattern, line):
+                raise DeviceError(f"benchmark_model {found}: {line.strip()!r}", remedy)
+        part = _REPLACING.search(line)
+        if part and int(part[1]) != int(part[2]) and "XNNPack" not in part[3]:
+            raise DeviceError(
+                f"the delegate takes {part[1]} of {part[2]} operators only: {line.strip()!r}",
+                "Choose another delegate, or replace the operators that it lacks.",
+            )
+
+
+def read_result_proto(data: bytes) -> BenchmarkResult:
+    """Reads the file of ``--result_file_path``.
+
+    The message is ``tflite.tools.benchmark.BenchmarkResult`` (proto2, ``benchmark_result.proto``).
+    Its fields are written in the order of their numbers, and the number of runs stands in the last
+    part, so a file that was cut off is noticed.
+
+    Args:
+        data: The file's contents.
+
+    Returns:
+        The result.
+
+    Raises:
+        DeviceError: If the file is incomplete or damaged.
+    """
+    try:
+        parts = {number: dict(_fields(part)) for number, part in _fields(data)}
+        latency, memory, misc = parts[2], parts.get(3, {}), parts[4]
+        numbers = {name: float(latency[n]) for n, name in _LATENCY_FIELDS.items() if n in latency}
+        result = BenchmarkResult(
+            runs=int(misc[2]),
+            warmup_runs=int(misc[3]) if 3 in misc else None,
+            peak_memory_mb=float(memory[3]) if 3 in memory else None,
+            **numbers,
+        )
+        ordered = [result.min_ms, result.p5_ms, result.median_ms, result.p95_ms, result.max_ms]
+        _require_sound(result.runs, result.average_ms, [v for v in ordered if v is not None])
+    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+        raise DeviceError(
+            f"the result file of benchmark_model ({len(data)} bytes) is incomplete or damaged "
+            f"({type(error).__name__}: {error})",
+            "Repeat the measurement; if it fails again, look for a full disk on the device.",
+            transient=True,
+        ) from None
+    return result
+
+
+def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
+    """Reads a run by its result file, or by its text where there is none.
+
+    Args:
+        text: What the run printed.
+        proto: Contents of the file of ``--result_file_path``; None if the tool writes none.
+
+    Returns:
+        The result.
+
+    Raises:
+        DeviceError: As `parse_benchmark` and `read_result_proto`; or if the two disagree.
+    """
+    if not proto:
+        return parse_benchmark(text)
+    refuse_invalid(text)
+    result = read_result_proto(proto)
+    lines = _complete_lines(text)
+    printed = [_read_statistics(line) for line in lines if _is_statistics(line)]
+    if not (
+        printed
+        and printed[-1]["count"] == result.runs
+        and _agree(printed[-1]["avg"] / 1e3, result.average_ms, 1e-6)
+    ):
+        raise _invalid(
+            f"the result file tells {result.runs} runs of {result.average_ms:g} ms, but the output "
+            "of benchmark_model does not",
+            lines,
+        )
+    return result
+
+
+_LATENCY_FIELDS = {
+    1: "average_ms",
+    2: "min_ms",
+    3: "max_ms",
+    4: "std_ms",
+    5: "median_ms",
+    6: "p5_ms",
+    7: "p95_ms",
+    8: "init_ms",
+    9: "first_ms",
+    10: "warmup_ms",
+}
+
+
+def _fields(data: Any) -> Iterator[tuple[int, Any]]:
+    """The fields of a protobuf message by their wire types.
+
+    https://protobuf.dev/programming-guides/encoding/
+    """
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            value, position = _varint(data, position)
+            yield number, value
+        elif wire_type in (1, 5):
+            code = "<d" if wire_type == 1 else "<f"
+            yield number, struct.unpack_from(code, data, position)[0]
+            position += struct.calcsize(code)
+        elif wire_type == 2:
+            length, position = _varint(data, position)
+            if position + length > len(data):
+                raise ValueError("a part is cut off")
+            yield number, data[position : position + length]
+            position += length
+        else:
+            raise ValueError(f"wire type {wire_type}")
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
+        if shift > 63:
+            raise ValueError("a number is too long")
+
+
+def _complete_lines(text: str) -> list[str]:
+    return [line.rstrip("\r\n") for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _is_statistics(line: str) -> bool:
+    # Profilers print such series too, behind a title.
+    return re.match(_LOG + "count=", line) is not None
+
+
+def _read_statistics(line: str) -> dict[str, float]:
+    """The numbers of a statistics line, in microseconds, by the names that it prints."""
+    pairs = re.findall(rf"(\w+)={_NUMBER}(?= |\(|$)", line)
+    keys = tuple(key for key, _ in pairs)
+    # Nothing but these pairs may stand there.
+    bare = re.sub(_LOG, "", line.rstrip()).replace("(all same)", "")
+    if keys not in _LAYOUTS or bare != " ".join(f"{key}={value}" for key, value in pairs):
+        raise _invalid("a statistics line of benchmark_model is damaged", [line])
+    values = {key: float(value) for key, value in pairs}
+    equal = "curr" in keys and "first" not in keys
+    if ("(all same)" in line) != (equal and values["count"] > 1):
+        raise _invalid("a statistics line of benchmark_model is damaged", [line])
+    if equal:
+        same = values["curr"]
+        names = ("first", "min", "max", "avg", *_PERCENTILES)
+        values = {**dict.fromkeys(names, same), "std": 0.0, **values}
+    if not values["count"] and len(keys) in (1, 1 + len(_PERCENTILES)):
+        return {"count": 0.0, "avg": math.nan}
+    try:
+        names = ("min", *_PERCENTILES, "max")
+        ordered = [values[name] for name in names if name in values]
+        _require_sound(values["count"], values["avg"], ordered)
+        if not all(ordered[0] <= values[name] <= ordered[-1] for name in ("first", "curr")):
+            raise ValueError("a run lies outside the range")
+    except (KeyError, ValueError) as error:
+        raise _invalid(f"a statistics line of benchmark_model is damaged ({error})", [line]) from (
+            None
+        )
+    return values
+
+
+def _require_sound(count: float, average: float, ordered: list[float]) -> None:
+    """Raises ValueError unless numbers of runs and times are possible ones."""
+    if count < 1 or not math.isfinite(average) or average < 0:
+        raise ValueError(f"{count} runs of {average}")
+    if any(not math.isfinite(value) for value in ordered) or ordered != sorted(ordered):
+        raise ValueError("the percentiles are not in order")
+    # The average alone is printed with six digits and may be rounded beyond an extreme.
+    slack = 1e-5 * average
+    if ordered and not ordered[0] - slack <= average <= ordered[-1] + slack:
+        raise ValueError("the average lies outside the range")
+
+
+def _summary(lines: list[str]) -> tuple[dict[str, float], float]:
+    """The summary of either tool, and to how many milliseconds its times are rounded."""
+    found = [
+        {f"{name}_ms": float(value) / 1e3 for name, value in match.groupdict().items()}
+        for line in lines
+        for pattern in _SUMMARIES
+        if (match := pattern.match(line))
+    ]
+    block = [match for line in lines if (match := _BLOCK_LINE.match(line))]
+    names = [match["name"] for match in block]
+    if len(found) + ("Inference (avg)" in names) != 1 or len(set(names)) != len(names):
+        raise _invalid("the summary of benchmark_model is missing or not the only one", lines)
+    if found:
+        return found[0], 0.0
+    summary = {_BLOCK_NAMES[match["name"]]: float(match["value"]) for match in block}
+    for name, match in zip(names, block, strict=True):
+        if match["runs"]:
+            summary["runs" if name == "Inference (avg)" else "warmup_runs"] = int(match["runs"])
+    lacking = {*_BLOCK_NAMES.values(), "runs", "warmup_runs"} - {*summary, *_OPTIONAL}
+    if lacking:
+        raise _invalid(f"the results of benchmark_model lack {', '.join(sorted(lacking))}", lines)
+    return summary, 0.005
+
+
+def _peak_memory(lines: list[str], summary: dict[str, float]) -> float | None:
+    peaks = [float(match["peak"]) for line in lines if (match := _PEAK_MEMORY.match(line))]
+    if len(peaks) > 1:
+        raise _invalid("benchmark_model tells its peak memory twice", lines)
+    return peaks[0] if peaks else summary.get("peak_memory_mb")
+
+
+def _agree(printed: float, summarised: float, slack: float) -> bool:
+    """Whether two numbers are the same but for rounding: to six digits, and by ``slack``."""
+    if math.isnan(printed):  # the mean over a warm-up of no runs
+        return math.isnan(summarised) or summarised == 0
+    return math.isclose(printed, summarised, rel_tol=1e-5 if slack else 1e-12, abs_tol=slack)
+
+
+def _invalid(found: str, lines: list[str]) -> DeviceError:
+    quoted = next((line for line in reversed(lines) if line.strip()), "")
+    return DeviceError(
+        f"{found}: {quoted.strip()!r}",
+        "Repeat the measurement, and give the complete output of one run of one model.",
+        transient=True,
+    )
