@@ -124,8 +124,9 @@ def random_graphs(entry: dict) -> str:
     return (
         f"{entry['graphs']} random graphs (seed {entry['seed']}) of {entry['operation_classes']} "
         f"classes of operation with {entry['groups']} groups: keeping everything was the identity, "
-        "a random plan rebuilt equalled it masked, costs equalled a recount, saved and converted "
-        "models agreed, and so did pruning the pruned model again. In "
+        "a random plan rebuilt equalled it masked, costs equalled a recount, saved models agreed, "
+        f"and so did {entry['converted']} converted ones (TFLite lacks operators of the others, "
+        "dense or pruned) and pruning the pruned model again. In "
         f"{entry['composed']} of them the second plan could be written as one plan of the first "
         "model, and equalled it (in the others a grouped convolution had lost so many groups that "
         f"it was pruned another way). {entry['seconds']} seconds."

@@ -1,6 +1,6 @@
 """Random graphs from the whole layer table, random plans, and faults that must not go unseen.
 
-The same properties over hundreds of graphs: `python benchmarks/random_graphs.py --graphs=500`.
+The same properties over hundreds of graphs: `python benchmarks/many_graphs.py --graphs=500`.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def test_random_graphs_in_files(data):
     graph = amc_tf.analyze(model)
     rebuilt = amc_tf.rebuild(model, graph, data.draw(random_graphs.plans(graph)))
     with tempfile.TemporaryDirectory() as folder:
-        random_graphs.check_files(rebuilt, pathlib.Path(folder))
+        random_graphs.check_files(model, rebuilt, pathlib.Path(folder))
 
 
 # --- eight deliberate faults -----------------------------------------------------------
