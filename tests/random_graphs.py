@@ -351,15 +351,18 @@ def check_files(model, rebuilt, folder) -> bool:
     """Saved and loaded, and converted to TFLite, it computes the same.
 
     Returns:
-        Whether TFLite has the operators. It lacks, for instance, grouped and
+        Whether TFLite could be tried. It lacks, for instance, grouped and
         dilated convolutions in three dimensions; then the dense model cannot be
-        converted either.
+        converted either. And its converter fails at an EinsumDense of one
+        input channel, pruned or not (TensorFlow 2.21).
     """
     rebuilt.save(folder / "rebuilt.keras")
     loaded = keras.models.load_model(folder / "rebuilt.keras")
     inputs = sample(rebuilt)
     expected = outputs(rebuilt, inputs)
     close(outputs(loaded, inputs), expected, 1e-6)
+    if any(isinstance(x, kl.EinsumDense) and x.kernel.shape[0] == 1 for x in rebuilt.layers):
+        return False
     try:
         file = tflite_tools.convert(rebuilt)
     except Exception as error:

@@ -1,0 +1,34 @@
+"""MobileNet-V1 0.75 at 192 x 192 on ImageNet at half its MACs (AMC, table 4).
+
+    AMC_TF_DATA=DIR amc-search --config=configs/imagenet_mobilenet_v1.py --workdir=runs/mobilenet
+
+DIR holds `mobilenet_v1_075_192.keras` (pixels in, 1001 classes, the background first) and
+`imagenet_val/calibration` and `imagenet_val/validation`, folders of images by class; without the
+training set there is nothing to fine-tune on, so this stops at the searched and refitted network.
+"""
+
+import os
+import pathlib
+
+import imagenet_folder
+
+
+def get_config():
+    config = imagenet_folder.get_config()
+    config.train = "imagenet_val/calibration"
+    config.validation = "imagenet_val/validation"
+    config.first_label = 1
+    return config
+
+
+def get_model(config):
+    config.model = str(_folder(config) / "mobilenet_v1_075_192.keras")
+    return imagenet_folder.get_model(config)
+
+
+def get_task(config):
+    return imagenet_folder.get_task(config)
+
+
+def _folder(config):
+    return pathlib.Path(config.data or os.environ.get("AMC_TF_DATA", "")).expanduser()
