@@ -2,13 +2,113 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import keras
 import numpy as np
 
 from amc_tf.channels import ChannelGraph
+from amc_tf.folding import NotCarriedError, fold
+from amc_tf.lite import LiteEngine
 from amc_tf.plan import PruningPlan
-from amc_tf.reconstruct import Reconstruction
-from amc_tf.surgery import mask, masked_weights, numpy_of
-from amc_tf.task import Task
+from amc_tf.surgery import mask, masked_weights, numpy_of, uncompiled
+from amc_tf.task import Data, Task, _inputs_of
+
+_LOG = logging.getLogger(__name__)
+_MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
+
+
+class Refit(Protocol):
+    """Whatever restores a pruned network's weights (`Reconstruction`, for one)."""
+
+    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+        """Weights that take the place of the dense ones, by `layer/weight`, in the dense shape."""
+        ...
+
+
+class Scorer(Protocol):
+    """Scores plans on the task's validation data."""
+
+    def __call__(self, plan: PruningPlan | None) -> float:
+        """The accuracy of the network under a plan (None: dense), before fine-tuning.
+
+        Raises:
+            AmcError: the owner's metric or evaluate does not give a usable number.
+        """
+        ...
+
+    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+        """Runs the network under a plan, a batch of the validation data at a time.
+
+        Yields:
+            One array (images, ...) for each model output.
+        """
+        ...
+
+    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+        """What `run` yields, for all of the validation data at once."""
+        ...
+
+
+def scorer(graph: ChannelGraph, task: Task, reconstruction: Refit | None) -> Scorer:
+    """The fastest scorer that the network and the owner's code allow."""
+    try:
+        return LiteScorer(graph, task, reconstruction)
+    except NotCarriedError as reason:
+        _LOG.info("plans are scored with a full-size masked model: %s", reason)
+        return MaskedScorer(graph, task, reconstruction)
+
+
+class LiteScorer:
+    """Scores plans by running their TFLite files, which are as small as the plan is.
+
+    The files give the outputs; the owner's compiled Keras metrics turn them
+    into the score.
+    """
+
+    def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Refit | None):
+        """Prepares the engine (see `LiteEngine`).
+
+        Raises:
+            NotCarriedError: the network or the owner's score does not allow it.
+            AmcError: the model cannot be compiled.
+        """
+        if task.evaluate is not None:
+            raise NotCarriedError("Task(evaluate=...) wants a Keras model")
+        if "loss" in task.metric:
+            raise NotCarriedError(f"{task.metric!r} is no metric but a loss")
+        model = graph.network.model
+        self._task = task
+        self._reconstruction = reconstruction
+        self._metrics = task.compiled(uncompiled(model), model)
+        self._batches = _Batches(task.validation, task.batch_size, model)
+        first = next(iter(self._batches)).inputs
+        self._folding = fold(graph)
+        self._engine = LiteEngine(
+            self._folding.graph,
+            batch_size=_divisor(len(first[0])),
+            fixed=self._folding.fixed,
+            inputs=first,
+        )
+
+    def __call__(self, plan: PruningPlan | None) -> float:
+        """See `Scorer`."""
+        return self._task.score(_Played(self._metrics), self._played(plan))
+
+    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+        """See `Scorer`."""
+        return (outputs for _, outputs in self._played(plan))
+
+    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+        """See `Scorer`."""
+        return _concatenated(self.run(plan))
+
+    def _played(self, plan: PruningPlan | None) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
+        weights = self._folding.weights(_refitted(self._reconstruction, plan))
+        network = self._engine.network(plan, weights)
+        return ((batch, network(batch.inputs)) for batch in self._batches)
 
 
 class MaskedScorer:
@@ -19,7 +119,7 @@ class MaskedScorer:
     is compiled and traced once, and each plan only assigns weights.
     """
 
-    def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Reconstruction | None):
+    def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Refit | None):
         self._graph = graph
         self._task = task
         self._reconstruction = reconstruction
@@ -33,18 +133,114 @@ class MaskedScorer:
         self._dense: dict[str, np.ndarray] = {}  # of every weight changed so far
 
     def __call__(self, plan: PruningPlan | None) -> float:
-        """The accuracy of the network under a plan (None: dense), before fine-tuning.
+        """See `Scorer`."""
+        self._assign(plan)
+        return self._task.score(self._model, self._data)
 
-        Raises:
-            AmcError: the owner's evaluate does not give a usable number.
-        """
-        refitted = {}
-        if plan is not None and self._reconstruction is not None:
-            refitted = self._reconstruction.refit(plan)
-        weights = masked_weights(self._graph, plan, refitted)
+    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+        """See `Scorer`."""
+        self._assign(plan)
+        batches = _Batches(self._task.validation, self._task.batch_size, self._model)
+        for batch in batches:
+            x = keras.tree.pack_sequence_as(_structure(self._model, "inputs"), batch.inputs)
+            yield keras.tree.flatten(self._model.predict_on_batch(x))
+
+    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+        """See `Scorer`."""
+        return _concatenated(self.run(plan))
+
+    def _assign(self, plan: PruningPlan | None) -> None:
+        weights = masked_weights(self._graph, plan, _refitted(self._reconstruction, plan))
         for name in weights:
             if name not in self._dense:
                 self._dense[name] = numpy_of(self._variables[name])
         for name, dense in self._dense.items():
             self._variables[name].assign(weights.get(name, dense))
-        return self._task.score(self._model, self._data)
+
+
+class _Batch(NamedTuple):
+    inputs: list[np.ndarray]  # in the order of the model's
+    labels: Any
+    sample_weight: Any
+
+
+class _Batches:
+    """The owner's data as arrays, in the owner's batches.
+
+    A dataset is read once and kept if it is not too large, because its
+    decoding may cost more than the network.
+    """
+
+    def __init__(self, data: Data, batch_size: int, model: keras.Model):
+        self._data = data
+        self._batch_size = batch_size
+        self._model = model
+        self._kept: list[_Batch] | None = None
+
+    def __iter__(self) -> Iterator[_Batch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[_Batch] | None = []
+        size = 0
+        for element in self._elements():
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(element)
+            batch = _Batch(_inputs_of(x, self._model), y, weight)
+            size += sum(a.nbytes for a in keras.tree.flatten(element))
+            if size > _MOST_IN_MEMORY:
+                kept = None
+            if kept is not None:
+                kept.append(batch)
+            yield batch
+        self._kept = kept
+
+    def _elements(self) -> Iterator[Any]:
+        if not isinstance(self._data, tuple):
+            for element in self._data:
+                yield keras.tree.map_structure(np.asarray, element)
+            return
+        x, *rest = self._data
+        rest = [np.asarray(a) if isinstance(a, list) else a for a in rest]
+        arrays = keras.tree.map_structure(np.asarray, (x, *rest))
+        for start in range(0, len(keras.tree.flatten(x)[0]), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield keras.tree.map_structure(lambda a, part=part: a[part], arrays)
+
+
+class _Played:
+    """The face of a compiled model for outputs that exist already: `Task.score` evaluates it."""
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+
+    def evaluate(
+        self, played: Iterator[tuple[_Batch, list[np.ndarray]]], **_: Any
+    ) -> dict[str, float]:
+        """The metrics of the model's compile settings (but no loss)."""
+        model, structure = self._model, _structure(self._model, "outputs")
+        model.reset_metrics()
+        for batch, outputs in played:
+            predicted = keras.tree.pack_sequence_as(structure, outputs)
+            model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
+        return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+
+def _structure(model: keras.Model, side: str) -> Any:
+    """How the model's inputs or outputs are nested."""
+    tensors = getattr(model, side)
+    return getattr(model, f"_{side}_struct", tensors if len(tensors) > 1 else tensors[0])
+
+
+def _refitted(reconstruction: Refit | None, plan: PruningPlan | None) -> dict[str, np.ndarray]:
+    return {} if reconstruction is None or plan is None else reconstruction.refit(plan)
+
+
+def _concatenated(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+
+
+def _divisor(count: int, preferred: int = 8) -> int:
+    """A batch near the preferred one that leaves little of `count` over."""
+    sizes = range(1, min(count, 2 * preferred) + 1)
+    small = range(max(1, min(count, preferred // 2)), sizes.stop)
+    return min(small, key=lambda size: (-count % size, abs(size - preferred)))

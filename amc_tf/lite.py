@@ -1,0 +1,153 @@
+"""Running pruned networks as TFLite files, at the speed of their small size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.errors import AmcError
+from amc_tf.folding import NotCarriedError
+from amc_tf.plan import PruningPlan
+from amc_tf.surgery import Weights, rebuild
+from amc_tf.template import learn, run
+from amc_tf.widths import random_plan
+
+
+class LiteEngine:
+    """Makes and runs the TFLite file of any plan.
+
+    XNNPACK, behind LiteRT's interpreter, runs a float32 network on a CPU in
+    about half the time of a TensorFlow graph, and wants static shapes; a new
+    file for every plan gives it both the small widths and these.
+
+    Attributes:
+        graph: the analysed network.
+        batch_size: images in one invocation.
+        num_threads: of the interpreter.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        *,
+        batch_size: int = 8,
+        num_threads: int | None = None,
+        fixed: Collection[str] = (),
+        inputs: Sequence[np.ndarray] | None = None,
+        seed: int = 0,
+    ):
+        """Learns the template; takes two or three conversions, seconds each.
+
+        Args:
+            graph: `fold(analyze(model)).graph`: a batch norm that is not folded
+                is computed from several weights and is not carried.
+            batch_size: see above.
+            num_threads: see above; default: all processors.
+            fixed: weights that never change (`Folding.fixed`).
+            inputs: one array (images, ...) for each model input, on which the
+                engine is compared with Keras; default: noise.
+            seed: of the random plans, and of the noise.
+
+        Raises:
+            NotCarriedError: the network cannot be cut out of a converted file.
+        """
+        self.graph = graph
+        self.batch_size = batch_size
+        self.num_threads = num_threads or os.cpu_count() or 1
+        rng = np.random.default_rng(seed)
+        self._template = learn(graph, batch_size, fixed, rng)
+        self._names = self._template.weights()
+        self._verify(inputs, random_plan(graph, rng), rng)
+
+    def file(self, plan: PruningPlan | None, weights: Weights | None = None) -> bytes:
+        """The TFLite file of the pruned network, at the engine's batch size.
+
+        Its weights lie behind the flatbuffer (`Buffer.offset` in the schema),
+        as in files too large for one; every current TFLite runtime reads them.
+
+        Args:
+            plan: the plan; None keeps every channel.
+            weights: weights of `graph` that take the place of the dense ones,
+                by `layer/weight`, in the dense shape.
+
+        Raises:
+            AmcError: the plan does not fit the graph, or `weights` names a
+                weight that no plan changes.
+        """
+        weights = weights or {}
+        unknown = [name for name in weights if name not in self._names]
+        if unknown:
+            raise AmcError(
+                f"weight {unknown[0]!r} was not expected to change, so it cannot be replaced in "
+                "a converted file; score with the masked model"
+            )
+        return self._template.file(self.graph.keep_mask(plan), weights)
+
+    def network(self, plan: PruningPlan | None, weights: Weights | None = None) -> LiteNetwork:
+        """The pruned network, ready to run. Args, Raises: as `file`."""
+        return LiteNetwork(self.file(plan, weights), self.num_threads)
+
+    def _verify(self, inputs, plan: PruningPlan, rng: np.random.Generator) -> None:
+        """Compares one plan's outputs with the rebuilt Keras model's."""
+        model = self.graph.network.model
+        inputs = (
+            [_noise(t, self.batch_size, rng) for t in model.inputs] if inputs is None else inputs
+        )
+        inputs = [np.asarray(x)[: self.batch_size] for x in inputs]
+        received = self.network(plan)(inputs)
+        expected = run(rebuild(model, self.graph, plan), inputs)
+        for number, (a, b) in enumerate(zip(received, expected, strict=True)):
+            b = keras.ops.convert_to_numpy(b)
+            scale = np.max(np.abs(b), initial=1e-6)
+            # Negated, so that a NaN does not pass.
+            if a.shape != b.shape or not np.max(np.abs(a - b), initial=0) <= 1e-3 * scale:
+                raise NotCarriedError(
+                    f"output {number} of the converted file differs from the rebuilt model's"
+                )
+
+
+class LiteNetwork:
+    """A TFLite file of a static batch that runs any number of images."""
+
+    def __init__(self, file: bytes, num_threads: int):
+        self._interpreter = Interpreter(model_content=file, num_threads=num_threads)
+        self._interpreter.allocate_tensors()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self._batch_size = int(self._inputs[0]["shape"][0])
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs the network.
+
+        Args:
+            inputs: one array (images, ...) for each model input.
+
+        Returns:
+            One array (images, ...) for each model output.
+        """
+        count = len(inputs[0])
+        results = [np.empty((count, *o["shape"][1:]), o["dtype"]) for o in self._outputs]
+        for start in range(0, count, self._batch_size):
+            size = min(self._batch_size, count - start)
+            for detail, array in zip(self._inputs, inputs, strict=True):
+                batch = np.asarray(array[start : start + size], detail["dtype"])
+                if size < self._batch_size:  # the shape is static
+                    batch = np.resize(batch, detail["shape"])
+                self._interpreter.set_tensor(detail["index"], batch)
+            self._interpreter.invoke()
+            for detail, result in zip(self._outputs, results, strict=True):
+                result[start : start + size] = self._interpreter.get_tensor(detail["index"])[:size]
+        return results
+
+
+def _noise(tensor: Any, count: int, rng: np.random.Generator) -> np.ndarray:
+    shape = (count, *tensor.shape[1:])
+    if "int" in tensor.dtype or tensor.dtype == "bool":
+        return rng.integers(0, 2, shape).astype(tensor.dtype)
+    return rng.normal(size=shape).astype(tensor.dtype)

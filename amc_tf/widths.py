@@ -1,0 +1,143 @@
+"""The widths of a network as functions of a plan.
+
+Every width in a pruned network counts the kept channels of some vector of
+channel classes: a tensor's last axis, an axis of a weight, the part of an axis
+that a slice takes. Here are all the vectors of a network, and plans under
+which their counts differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.layers import rule_of
+from amc_tf.plan import PruningPlan
+from amc_tf.rule import Refusal, Signal
+
+_MAX_DRAWS = 50
+
+
+def prunable(graph: ChannelGraph) -> np.ndarray:
+    """Whether a channel class may be dropped."""
+    may_drop = np.zeros(graph.classes, bool)
+    for group in graph.groups.values():
+        may_drop[group.classes] = group.channels > 1
+    return may_drop
+
+
+def channel_vectors(graph: ChannelGraph) -> csr_array:
+    """How often each channel class is counted by whatever a file may give the width of.
+
+    Returns:
+        Integers (vectors, classes), each vector once, those that no plan changes left out.
+    """
+    may_drop = np.append(prunable(graph), False)
+    distinct: dict[bytes, np.ndarray] = {}
+    for roles in _roles_of_calls(graph):
+        for ids in (*roles.values(), *_pieces(roles)):
+            if may_drop[ids].any():
+                ids = np.sort(ids)
+                distinct[ids.tobytes()] = ids
+    rows = np.repeat(np.arange(len(distinct)), [len(ids) for ids in distinct.values()])
+    columns = np.concatenate([*distinct.values(), np.zeros(0, int)])
+    ones = np.ones(len(columns), np.int32)
+    return csr_array((ones, (rows, columns)), shape=(len(distinct), len(may_drop)))
+
+
+def counts(vectors: csr_array, keep: np.ndarray) -> np.ndarray:
+    """How many positions of each vector are kept (`keep`: one boolean for each class)."""
+    return vectors @ np.append(keep, True).astype(np.int32)
+
+
+def positions(vectors: csr_array, number: int) -> np.ndarray:
+    """The classes that a vector counts, each as often as it does."""
+    row = vectors[[number]].tocsr()
+    return np.repeat(row.indices, row.data)
+
+
+def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
+    """The roles of every call that is understood, of channel classes.
+
+    Those of `graph.sites` are known; the calls between them only pass channels on.
+    Channels of refused calls have the class after the last, which is always kept.
+    """
+    network = graph.network
+    follow = _Follow(graph.classes)
+    known = {id(site.call): site.roles for site in graph.sites}
+    shapes = [tuple(t.shape) for t in network.tensors]
+    ids = [follow.fresh(s[-1] if len(s) > 1 and s[-1] else 0) for s in shapes]
+    for call in network.calls:
+        roles: Mapping[str, np.ndarray] | None = known.get(id(call))
+        rule = rule_of(call.operation)
+        if roles is None and rule is not None:
+            signals = [Signal(ids[n], shapes[n]) for n in call.inputs]
+            with contextlib.suppress(Refusal):
+                roles = rule.connect(follow, call, signals, shapes[call.outputs[0]])
+        if roles is not None:
+            yield roles
+            for i, number in enumerate(call.outputs):
+                ids[number] = roles.get(f"out{i}" if i else "out", ids[number])
+
+
+class _Follow:
+    """A `Connector` for ids that are classes already."""
+
+    def __init__(self, kept: int):
+        self._kept = kept
+
+    def fresh(self, count: int) -> np.ndarray:
+        return np.full(count, self._kept)
+
+    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        pass
+
+    def freeze(self, ids: np.ndarray, reason: str) -> None:
+        pass
+
+
+def _pieces(roles: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """What a slice or a padding names: the positions before and after the part that passes on."""
+    for name, ids in roles.items():
+        if not name.startswith("out") or len(ids) == len(roles.get("in", ids)):
+            continue
+        short, long = sorted((roles["in"], ids), key=len)
+        windows = np.lib.stride_tricks.sliding_window_view(long, len(short))
+        for start in np.flatnonzero((windows == short).all(axis=1)).tolist():
+            stop = start + len(short)
+            yield from (long[:start], long[:stop], long[stop:])
+
+
+def telling_plans(
+    graph: ChannelGraph, vectors: csr_array, rng: np.random.Generator
+) -> tuple[PruningPlan, PruningPlan]:
+    """Two plans whose widths, taken together, tell as many vectors apart as can be."""
+
+    def confused(plans: tuple[PruningPlan, PruningPlan]) -> int:
+        a, b = (counts(vectors, graph.keep_mask(plan)) for plan in plans)
+        pairs = np.unique(np.stack([a, b]), axis=1)
+        # Constants of equal widths may be merged, so within a plan these should differ too.
+        return int(
+            (a == b).sum() + 3 * len(a) - pairs.shape[1] - len(np.unique(a)) - len(np.unique(b))
+        )
+
+    draws = []
+    for _ in range(_MAX_DRAWS):
+        draws.append((random_plan(graph, rng), random_plan(graph, rng)))
+        if not confused(draws[-1]):
+            return draws[-1]
+    return min(draws, key=confused)
+
+
+def random_plan(graph: ChannelGraph, rng: np.random.Generator) -> PruningPlan:
+    """Random channels of every group: two at least, as a converter may treat one otherwise."""
+    keep = {}
+    for name, group in graph.groups.items():
+        least = 2 if group.channels > 2 else 1
+        count = rng.integers(least, group.channels + 1)
+        keep[name] = sorted(rng.choice(group.channels, count, replace=False).tolist())
+    return PruningPlan(keep)

@@ -1,0 +1,150 @@
+"""Scores of plans against Keras' own evaluation of the rebuilt model."""
+
+import blobs
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from test_lite import random_plan
+
+import amc_tf
+from amc_tf import evaluate
+from amc_tf.evaluate import LiteScorer, MaskedScorer, scorer
+from amc_tf.reconstruct import gather
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = blobs.trained(epochs=2)
+    return model, amc_tf.analyze(model)
+
+
+def _keras_score(model, graph, task, plan, reconstruction=None):
+    weights = {} if reconstruction is None else reconstruction.refit(plan)
+    small = task.compiled(amc_tf.rebuild(model, graph, plan, weights), model)
+    return task.score(small, task.validation)
+
+
+def test_a_score_is_that_of_the_refitted_rebuilt_model(trained):
+    model, graph = trained
+    task = blobs.task()
+    reconstruction = gather(graph, task.calibration_inputs(model))
+    score = scorer(graph, task, reconstruction)
+    assert isinstance(score, LiteScorer)
+    assert score(None) == pytest.approx(model.evaluate(*task.validation, verbose=0)[1])
+    masked = MaskedScorer(graph, task, reconstruction)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        expected = _keras_score(model, graph, task, plan, reconstruction)
+        assert score(plan) == pytest.approx(expected, abs=1 / 200)
+        assert masked(plan) == pytest.approx(expected, abs=1 / 200)
+        (a,), (b,) = score.outputs(plan), masked.outputs(plan)
+        assert a.shape == (200, 4)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_run_gives_the_outputs_a_batch_at_a_time(trained):
+    _, graph = trained
+    score = LiteScorer(graph, blobs.task(batch_size=64), None)
+    assert [len(batch[0]) for batch in score.run(None)] == [64, 64, 64, 8]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_dataset_gives_the_same_score_and_is_read_once_if_it_fits(trained, kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(evaluate, "_MOST_IN_MEMORY", 1000)
+    model, graph = trained
+    arrays = blobs.task()
+    reads = []
+
+    def examples():
+        reads.append(None)
+        yield from zip(*arrays.validation, strict=True)
+
+    signature = (tf.TensorSpec((8, 8, 1)), tf.TensorSpec((), tf.int32))
+    data = tf.data.Dataset.from_generator(examples, output_signature=signature).batch(50)
+    score = LiteScorer(graph, blobs.task(validation=data), None)
+    before = len(reads)
+    plan = random_plan(graph, 1)
+    expected = _keras_score(model, graph, arrays, plan)
+    assert [score(plan) for _ in range(3)] == pytest.approx([expected] * 3)
+    assert len(reads) - before == (1 if kept else 3)
+
+
+def test_weights_of_the_samples_count(trained):
+    _, graph = trained
+    x, y = blobs.data(200, 1)
+    weight = np.arange(200, dtype="float32")
+
+    def compile_model(model):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        model.compile("sgd", loss, weighted_metrics=[metric])
+
+    score = LiteScorer(graph, blobs.task(validation=(x, y, weight), compile=compile_model), None)
+    right = score.outputs(None)[0].argmax(axis=1) == y
+    assert score(None) == pytest.approx(np.average(right, weights=weight), rel=1e-5)
+
+
+def test_metrics_of_the_owner_are_used(trained):
+    _, graph = trained
+
+    def second_place(y, predicted):
+        ranks = keras.ops.argsort(predicted, axis=-1)[:, -2]
+        return keras.ops.cast(
+            ranks == keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32"), "float32"
+        )
+
+    def compile_model(model):
+        model.compile("sgd", "mse", metrics=[second_place])
+
+    score = scorer(graph, blobs.task(compile=compile_model, metric="second_place"), None)
+    assert isinstance(score, LiteScorer)
+    expected = np.argsort(score.outputs(None)[0])[:, -2] == blobs.data(200, 1)[1]
+    assert score(None) == pytest.approx(expected.mean())
+
+
+def test_named_outputs_reach_their_metrics():
+    model = zoo.build("two_outputs")
+    x = zoo.sample(model, batch=20)
+    y = {"map": np.zeros((20, *model.outputs[1].shape[1:])), "label": np.arange(20) % 5}
+    shapes = {k: v.shape for k, v in model.output.items()}
+    y["map"] = np.zeros((20, *shapes["map"][1:]), "float32")
+
+    def compile_model(model):
+        losses = {"map": "mse", "label": "sparse_categorical_crossentropy"}
+        model.compile("sgd", losses, metrics={"label": ["accuracy"]})
+
+    task = amc_tf.Task((x, y), (x, y), compile=compile_model, metric="label_accuracy")
+    graph = amc_tf.analyze(model)
+    score = scorer(graph, task, None)
+    assert isinstance(score, LiteScorer)
+    labels = model(x)["label"].numpy().argmax(axis=1)
+    assert score(None) == pytest.approx((labels == y["label"]).mean())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"evaluate": lambda model, data: 0.5}, {"metric": "loss"}], ids=["evaluate", "loss"]
+)
+def test_what_needs_a_keras_model_gets_one(trained, changes, caplog):
+    _, graph = trained
+    caplog.set_level("INFO", logger="amc_tf.evaluate")
+    assert isinstance(scorer(graph, blobs.task(**changes), None), MaskedScorer)
+    assert "masked model" in caplog.text
+
+
+def test_a_network_that_is_not_carried_is_scored_masked():
+    model = zoo.build("recurrent")
+    x, y = zoo.sample(model, batch=8), np.arange(8) % 3
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert isinstance(
+        scorer(amc_tf.analyze(model), amc_tf.Task((x, y), (x, y)), None), MaskedScorer
+    )
+
+
+@pytest.mark.parametrize(
+    "count, expected", [(128, 8), (100, 10), (50, 10), (10, 10), (7, 7), (1, 1), (9, 9), (97, 7)]
+)
+def test_the_engines_batch_divides_the_owners_nearly(count, expected):
+    assert evaluate._divisor(count) == expected
