@@ -14,7 +14,7 @@ from amc_tf.folding import NotCarriedError, fold
 from amc_tf.lite import LiteEngine
 from amc_tf.plan import PruningPlan
 from amc_tf.surgery import mask, masked_weights, numpy_of, uncompiled
-from amc_tf.task import Data, Task, _inputs_of
+from amc_tf.task import Data, Task, inputs_of
 
 _LOG = logging.getLogger(__name__)
 _MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
@@ -185,7 +185,7 @@ class _Batches:
         size = 0
         for element in self._elements():
             x, y, weight = keras.utils.unpack_x_y_sample_weight(element)
-            batch = _Batch(_inputs_of(x, self._model), y, weight)
+            batch = _Batch(inputs_of(x, self._model), y, weight)
             size += sum(a.nbytes for a in keras.tree.flatten(element))
             if size > _MOST_IN_MEMORY:
                 kept = None

@@ -140,20 +140,20 @@ class Task:
         """Unlabelled inputs, one array for each model input."""
         if self.calibration is None:
             return self.sample_inputs(self.train, model, self.calibration_size)
-        arrays = _inputs_of(self.calibration, model)
+        arrays = inputs_of(self.calibration, model)
         return [np.asarray(a)[: self.calibration_size] for a in arrays]
 
     def sample_inputs(self, data: Data, model: keras.Model, count: int) -> list[np.ndarray]:
         """At most `count` inputs out of `data`, one array for each model input."""
         if isinstance(data, tuple):
-            arrays = _inputs_of(data[0], model)
+            arrays = inputs_of(data[0], model)
             available = len(arrays[0])
             # Evenly spaced rather than the first: data sorted by class would give one class.
             chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
             return [np.asarray(a)[chosen] for a in arrays]
         parts: list[list[np.ndarray]] = []
         for element in data:
-            parts.append([np.asarray(a) for a in _inputs_of(_pair(element)[0], model)])
+            parts.append([np.asarray(a) for a in inputs_of(_pair(element)[0], model)])
             if sum(len(p[0]) for p in parts) >= count:
                 break
         return [np.concatenate(a)[:count] for a in zip(*parts, strict=True)]
@@ -212,7 +212,7 @@ def _batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
         raise AmcError(f"{split} data is empty")
 
 
-def _inputs_of(x: Any, model: keras.Model) -> list[Any]:
+def inputs_of(x: Any, model: keras.Model) -> list[Any]:
     """The arrays of a batch in the order of the model's inputs."""
     if isinstance(x, dict):
         names = [t.name for t in model.inputs]
@@ -239,7 +239,7 @@ def _check_shape(split: str, array: Any, tensor: Any) -> None:
 
 
 def _check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
-    arrays = _inputs_of(x, model)
+    arrays = inputs_of(x, model)
     for array, tensor in zip(arrays, model.inputs, strict=True):
         if len(array) == 0:
             raise AmcError(f"{split} data is empty")
