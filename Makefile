@@ -3,7 +3,7 @@ PYTHON ?= python3.11 python3.10 python3
 # Where the demo keeps its results; a second `make demo` resumes what it finds there.
 WORKDIR ?= demo_run
 # Passed on to pytest, e.g. PYTEST_ARGS="-n 4" or PYTEST_ARGS="-m slow".
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 VENV := .venv
 PY := $(VENV)/bin/python
