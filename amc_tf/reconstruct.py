@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -25,12 +25,11 @@ import scipy.linalg
 from keras import layers as kl
 
 from amc_tf.channels import ChannelGraph, Site
+from amc_tf.network import Call
+from amc_tf.paths import readers_of
 from amc_tf.plan import PruningPlan
 from amc_tf.surgery import mixing_weights, named_weight, numpy_of
-
-_CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
-_SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
-_REFITTED = (*_CONVOLUTIONS, *_SEPARABLE, kl.Dense)
+from amc_tf.windows import LINEAR, SEPARABLE, choose, linear_inputs
 
 
 class Statistics(Protocol):
@@ -39,6 +38,11 @@ class Statistics(Protocol):
     @property
     def mean(self) -> np.ndarray:
         """Mean input, float64 (features,)."""
+        ...
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
         ...
 
     def add(self, rows: np.ndarray) -> None:
@@ -69,7 +73,8 @@ class Moments:
         rows = rows - self._shift
         self._count += len(rows)
         self._sum += rows.sum(axis=0, dtype=np.float64)
-        self._products += rows.T @ rows
+        # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
+        self._products += numpy_of(keras.ops.matmul(rows.T, rows))
 
     @property
     def mean(self) -> np.ndarray:
@@ -80,16 +85,21 @@ class Moments:
         self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
     ) -> np.ndarray:
         """See `Statistics.correction`: the primal solve."""
-        k, p = np.flatnonzero(kept), np.flatnonzero(~kept)
-        offset = self._sum / self._count
-        kk = self._products[np.ix_(k, k)] / self._count - np.outer(offset[k], offset[k])
-        kp = self._products[np.ix_(k, p)] / self._count - np.outer(offset[k], offset[p])
-        if not centred:
-            mean = self.mean
-            kk += np.outer(mean[k], mean[k])
-            kp += np.outer(mean[k], mean[p])
-        kk[np.diag_indices_from(kk)] += _ridge_term(np.diag(kk), ridge)
+        covariance = self.covariance(centred)
+        kk = covariance[np.ix_(kept, kept)]
+        kp = covariance[np.ix_(kept, ~kept)]
+        kk[np.diag_indices_from(kk)] += ridge_term(np.diag(kk), ridge)
         return scipy.linalg.solve(kk, kp @ pruned_weights, assume_a="pos", check_finite=False)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
+        return np.diag(self.covariance(centred=True))
+
+    def covariance(self, centred: bool) -> np.ndarray:
+        """Second moments (features, features), about the mean or about zero."""
+        offset, about = self._sum / self._count, 0 if centred else self.mean
+        return self._products / self._count - np.outer(offset, offset) + np.outer(about, about)
 
 
 class Samples:
@@ -107,6 +117,11 @@ class Samples:
         """Mean input, float64 (features,)."""
         return self._rows().mean(axis=0, dtype=np.float64)
 
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
+        return self._rows().var(axis=0, dtype=np.float64)
+
     def _rows(self) -> np.ndarray:
         if len(self._batches) > 1:
             self._batches = [np.concatenate(self._batches)]
@@ -122,18 +137,18 @@ class Samples:
         x_kept, target = rows[:, kept], rows[:, ~kept] @ pruned_weights
         products = (x_kept @ x_kept.T).astype(np.float64)
         variances = np.square(x_kept).mean(axis=0, dtype=np.float64)
-        products[np.diag_indices_from(products)] += len(rows) * _ridge_term(variances, ridge)
+        products[np.diag_indices_from(products)] += len(rows) * ridge_term(variances, ridge)
         dual = scipy.linalg.solve(products, target, assume_a="pos", check_finite=False)
         return x_kept.T @ dual
 
 
-def _ridge_term(variances: np.ndarray, ridge: float) -> float:
-    # Relative to the inputs' own scale; the tiny constant keeps dead inputs solvable.
+def ridge_term(variances: np.ndarray, ridge: float) -> float:
+    """What is added to a covariance: relative to its scale, and enough for dead inputs."""
     return ridge * float(np.mean(variances)) + 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Consumer:
+class Consumer:
     """One refitted kernel: where its statistics and its intercept live."""
 
     site: Site
@@ -148,7 +163,7 @@ class Reconstruction:
 
     graph: ChannelGraph
     ridge: float
-    consumers: tuple[_Consumer, ...]
+    consumers: tuple[Consumer, ...]
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
         """Refitted weights for `rebuild` and `mask`.
@@ -213,11 +228,7 @@ def gather(
     network = graph.network
     rng = np.random.default_rng(seed)
     total = len(images[0])
-    kernels = {
-        site.name: (site, weight)
-        for site, weight, _ in mixing_weights(graph)
-        if isinstance(site.call.operation, _REFITTED)
-    }
+    kernels = {site.name: (site, weight) for site, weight in refittable(graph)}
     key_of = {name: _statistics_key(graph, site) for name, (site, _) in kernels.items()}
     statistics: dict[tuple, Statistics] = {}
     sampled_at: dict[int, tuple] = {}
@@ -235,10 +246,12 @@ def gather(
 
     def invoke(call, args, kwargs):
         key = sampled_at.get(id(call))
+        output = call.operation(*args, **kwargs)
         if key is not None:
             x = keras.tree.flatten((args, kwargs))[0]
-            statistics[key].add(_inputs(call.operation, x, wanted[key], rng))
-        return call.operation(*args, **kwargs)
+            chosen = choose(math.prod(output.shape[1:-1]), len(x), wanted[key], rng)
+            statistics[key].add(linear_inputs(call.operation, x, chosen))
+        return output
 
     for start in range(0, total, batch_size):
         batch = [
@@ -246,22 +259,32 @@ def gather(
             for array, tensor in zip(images, network.model.inputs, strict=True)
         ]
         network.run(batch, invoke)
-    readers: dict[int, list] = {}
-    for call in network.calls:
-        for number in call.inputs:
-            readers.setdefault(number, []).append(call)
+    readers = readers_of(network)
     consumers = tuple(
-        _Consumer(site, weight.name, statistics[key_of[name]], _intercept(graph, site, readers))
+        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site, readers))
         for name, (site, weight) in kernels.items()
     )
     return Reconstruction(graph, ridge, consumers)
+
+
+def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
+    """The layers that least squares can refit (their first call), and their kernels.
+
+    Grouped convolutions are left out, and so is what could not be analysed.
+    """
+    refused = {refusal.operation for refusal in graph.refused}
+    for site, weight, _ in mixing_weights(graph):
+        layer = site.call.operation
+        whole = getattr(layer, "groups", 1) == 1 and site.name not in refused
+        if isinstance(layer, LINEAR) and whole:
+            yield site, weight
 
 
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     """Layers that read one tensor through the same window share their statistics."""
     layer = site.call.operation
     calls = sum(s.call.operation is layer for s in graph.sites)
-    if calls > 1 or isinstance(layer, _SEPARABLE):
+    if calls > 1 or isinstance(layer, SEPARABLE):
         return (site.name,)
     if isinstance(layer, kl.Dense):
         return (site.call.inputs[0],)
@@ -269,12 +292,15 @@ def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     return (site.call.inputs[0], *window)
 
 
-def _intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list]):
+def intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list[Call]]):
     """Where a change of the mean output can be absorbed.
 
     The layer's own bias, or the moving mean of a batch norm that alone reads
     it; the linear output is what counts, so an activation in between rules
     the latter out.
+
+    Returns:
+        (layer's name, weight's name, value, sign of its effect); None if there is no such place.
     """
     layer = site.call.operation
     if layer.use_bias:
@@ -290,75 +316,3 @@ def _intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list]):
             mean = numpy_of(norm.moving_mean)
             return graph.network.name(norm), "moving_mean", mean, -1.0
     return None
-
-
-def _inputs(layer: Any, x: Any, per_image: int, rng: np.random.Generator) -> np.ndarray:
-    """Sampled rows of a consumer's linear inputs, float32 (samples, features)."""
-    if isinstance(layer, _SEPARABLE):
-        x = keras.ops.depthwise_conv(
-            x, layer.depthwise_kernel, layer.strides, layer.padding, None, layer.dilation_rate
-        )
-    x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
-    if isinstance(layer, _CONVOLUTIONS):
-        return windows(
-            x, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate, per_image, rng
-        )
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    chosen = _choose(rows.shape[1], len(x), per_image, rng)
-    return rows[np.arange(len(x))[:, None], chosen].reshape(-1, x.shape[-1])
-
-
-def windows(
-    x: np.ndarray,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    padding: str,
-    dilation: Sequence[int],
-    per_image: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """The windows a convolution sees at randomly chosen output positions.
-
-    Args:
-        x: input (images, *spatial, channels).
-        kernel: window size of each spatial axis.
-        strides: steps, of each.
-        padding: `valid`, `same` or `causal` (TensorFlow's rule for odd rests).
-        dilation: spacing of the taps, of each.
-        per_image: positions drawn from each image, without replacement; all if there are fewer.
-        rng: generator that draws them.
-
-    Returns:
-        Float32 (images * positions, prod(kernel) * channels), channels innermost.
-    """
-    spatial = x.shape[1:-1]
-    pads, outputs = [], []
-    for size, k, s, d in zip(spatial, kernel, strides, dilation, strict=True):
-        reach = (k - 1) * d
-        if padding == "valid":
-            pads.append((0, 0))
-            outputs.append((size - reach - 1) // s + 1)
-        elif padding == "causal":
-            pads.append((reach, 0))
-            outputs.append((size - 1) // s + 1)
-        else:
-            outputs.append(-(-size // s))
-            needed = max(0, (outputs[-1] - 1) * s + reach + 1 - size)
-            pads.append((needed // 2, needed - needed // 2))
-    padded = np.pad(x, [(0, 0), *pads, (0, 0)])
-    chosen = _choose(math.prod(outputs), len(x), per_image, rng)
-    rank = len(spatial)
-    index: list[np.ndarray] = [np.arange(len(x)).reshape(-1, 1, *[1] * rank)]
-    for axis, position in enumerate(np.unravel_index(chosen, outputs)):
-        taps = (np.arange(kernel[axis]) * dilation[axis]).reshape(
-            [-1 if i == axis else 1 for i in range(rank)]
-        )
-        index.append((position * strides[axis]).reshape(*chosen.shape, *[1] * rank) + taps)
-    return padded[tuple(index)].reshape(chosen.size, -1)
-
-
-def _choose(available: int, images: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct positions for each image, int (images, min(wanted, available))."""
-    if wanted >= available:
-        return np.tile(np.arange(available), (images, 1))
-    return np.argsort(rng.random((images, available)), axis=1)[:, :wanted]

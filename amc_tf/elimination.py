@@ -1,0 +1,135 @@
+"""Which channels to keep: backward elimination by what the consumers cannot restore.
+
+The magnitude of the weights that read a channel says how loud it is, not
+whether the other channels could do its work. With P the inverse covariance of
+a consumer's inputs and W its weights, taking away the inputs b of one channel
+and refitting the rest by least squares raises the squared error by
+
+    W_b' (P_bb)^-1 W_b,
+
+and leaves P - P_:b (P_bb)^-1 P_b: and W - P_:b (P_bb)^-1 W_b for the rest
+(Hassibi and Stork, "Optimal Brain Surgeon", NIPS 1992, for blocks). So one
+covariance, gathered once, gives an order of all channels, in which the cheapest
+one goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from amc_tf.channels import Group
+from amc_tf.importance import consumer_magnitude
+from amc_tf.reconstruct import Consumer, Moments, Reconstruction, ridge_term
+from amc_tf.surgery import named_weight, numpy_of
+
+
+def elimination_order(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
+    """The order in which channels are taken away, as an importance.
+
+    Where several layers read a channel, each one's error counts relative to
+    the power of its output. Groups that no refitted layer reads are ordered by
+    magnitude.
+
+    Args:
+        reconstruction: statistics of the dense network, `reconstruct.gather`.
+
+    Returns:
+        Group name to float64 array (channels,): 0 for the channel that goes
+        first. For `importance.strongest`.
+    """
+    graph = reconstruction.graph
+    consumers = {consumer.site.name: consumer for consumer in reconstruction.consumers}
+    magnitude = consumer_magnitude(graph)
+    result = {}
+    for name, group in graph.groups.items():
+        losses = [
+            _loss(consumers[reader], group, reconstruction.ridge)
+            for reader in group.consumers
+            if reader in consumers
+        ]
+        order = _eliminate(group.channels, losses) if losses else np.argsort(magnitude[name])
+        result[name] = np.argsort(order).astype(np.float64)
+    return result
+
+
+def _eliminate(channels: int, losses: Sequence[_Loss]) -> list[int]:
+    """All channels, the one that goes first in front."""
+    left = list(range(channels))
+    order = []
+    while left:
+        costs = np.sum([loss.of(left) for loss in losses], axis=0)
+        order.append(left.pop(int(np.argmin(costs))))
+        for loss in losses:
+            loss.remove(order[-1])
+    return order
+
+
+class _Loss(Protocol):
+    """What one consumer loses, relative to the power of its output."""
+
+    def of(self, channels: Sequence[int]) -> np.ndarray:
+        """The loss if one more channel went, for each of these."""
+        ...
+
+    def remove(self, channel: int) -> None:
+        """Takes a channel away."""
+        ...
+
+
+def _loss(consumer: Consumer, group: Group, ridge: float) -> _Loss:
+    site = consumer.site
+    kernel = numpy_of(named_weight(site.call.operation, consumer.kernel))
+    weights = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+    classes = site.roles[site.rule.mixes[consumer.kernel]]
+    classes = np.tile(classes, len(weights) // len(classes))
+    features = np.stack([np.flatnonzero(classes == c) for c in group.classes])
+    statistics = consumer.statistics
+    if not isinstance(statistics, Moments):
+        return _Apart(statistics.variances, weights, features)
+    covariance = statistics.covariance(centred=consumer.intercept is not None)
+    return _Refitted(covariance, weights, features, ridge)
+
+
+class _Refitted:
+    """The loss after a least-squares refit of the channels that are left."""
+
+    def __init__(
+        self, covariance: np.ndarray, weights: np.ndarray, features: np.ndarray, ridge: float
+    ):
+        term = ridge_term(np.diag(covariance), ridge)
+        covariance = covariance + term * np.eye(len(covariance))
+        self._power = np.sum(weights * (covariance @ weights)) + np.finfo(float).tiny
+        self._inverse = np.linalg.inv(covariance)
+        self._weights = weights
+        self._features = features
+
+    def of(self, channels: Sequence[int]) -> np.ndarray:
+        """See `_Loss.of`."""
+        b = self._features[channels]
+        own, weights = self._inverse[b[:, :, None], b[:, None, :]], self._weights[b]
+        return np.sum(weights * np.linalg.solve(own, weights), axis=(1, 2)) / self._power
+
+    def remove(self, channel: int) -> None:
+        """See `_Loss.remove`."""
+        b = self._features[channel]
+        away = np.linalg.solve(self._inverse[np.ix_(b, b)], self._inverse[b]).T
+        self._weights = self._weights - away @ self._weights[b]
+        self._inverse = self._inverse - away @ self._inverse[b]
+
+
+class _Apart:
+    """The loss without a refit, each input on its own: where a covariance would be too large."""
+
+    def __init__(self, variances: np.ndarray, weights: np.ndarray, features: np.ndarray):
+        power = variances * np.square(weights).sum(axis=1)
+        self._losses = power[features].sum(axis=1) / (power.sum() + np.finfo(float).tiny)
+
+    def of(self, channels: Sequence[int]) -> np.ndarray:
+        """See `_Loss.of`."""
+        return self._losses[channels]
+
+    def remove(self, channel: int) -> None:
+        """Nothing: no channel knows of another."""

@@ -1,0 +1,107 @@
+"""The rows that a layer multiplies by its kernel, at sampled output positions.
+
+A convolution or a Dense is y = x W for every position of its output, where x
+is the window under the kernel. Least squares needs some of these rows only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
+SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
+# What can be refitted. Transposed convolutions keep their dense weights, and so do depthwise ones:
+# refitting these too, a regression a channel, made MobileNet-V1 worse.
+LINEAR = (*CONVOLUTIONS, *SEPARABLE, kl.Dense)
+
+
+def choose(available: int, images: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Distinct positions for each image, int (images, min(wanted, available))."""
+    if wanted >= available:
+        return np.tile(np.arange(available), (images, 1))
+    return np.argsort(rng.random((images, available)), axis=1)[:, :wanted]
+
+
+def at_positions(x: Any, chosen: np.ndarray) -> np.ndarray:
+    """A tensor's channel vectors at chosen positions.
+
+    Args:
+        x: tensor (images, *spatial, channels).
+        chosen: positions, row-major over the spatial axes, int (images, positions).
+
+    Returns:
+        Float32 (images * positions, channels).
+    """
+    x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    return rows[np.arange(len(x))[:, None], chosen].reshape(-1, x.shape[-1])
+
+
+def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
+    """The rows that a layer of `LINEAR` multiplies at chosen output positions.
+
+    Args:
+        layer: the layer; of a separable convolution, the depthwise kernel is applied first.
+        x: its input (images, *spatial, channels).
+        chosen: output positions, row-major, int (images, positions).
+
+    Returns:
+        Float32 (images * positions, features), features laid out as the
+        kernel: its positions first, channels innermost.
+    """
+    if isinstance(layer, SEPARABLE):
+        x = keras.ops.depthwise_conv(
+            x, layer.depthwise_kernel, layer.strides, layer.padding, None, layer.dilation_rate
+        )
+    if not isinstance(layer, CONVOLUTIONS):
+        return at_positions(x, chosen)
+    x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
+    return windows(x, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate, chosen)
+
+
+def windows(
+    x: np.ndarray,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    dilation: Sequence[int],
+    chosen: np.ndarray,
+) -> np.ndarray:
+    """The windows a convolution sees at chosen output positions.
+
+    Args:
+        x: input (images, *spatial, channels).
+        kernel: window size of each spatial axis.
+        strides: steps, of each.
+        padding: `valid`, `same` or `causal` (TensorFlow's rule for odd rests).
+        dilation: spacing of the taps, of each.
+        chosen: output positions, row-major, int (images, positions).
+
+    Returns:
+        Float32 (images * positions, prod(kernel) * channels), channels innermost.
+    """
+    spatial, rank = x.shape[1:-1], x.ndim - 2
+    before, outputs = [], []
+    for size, k, s, d in zip(spatial, kernel, strides, dilation, strict=True):
+        reach = (k - 1) * d
+        outputs.append((size - reach - 1) // s + 1 if padding == "valid" else -(-size // s))
+        needed = max(0, (outputs[-1] - 1) * s + reach + 1 - size)
+        before.append({"valid": 0, "causal": reach, "same": needed // 2}[padding])
+    # Row numbers of `x` as a matrix of channel vectors: only the windows wanted are copied.
+    row = np.arange(len(x)).reshape(-1, 1, *[1] * rank)
+    inside = np.ones((), bool)
+    for axis, position in enumerate(np.unravel_index(chosen, outputs)):
+        taps = np.arange(kernel[axis]) * dilation[axis] - before[axis]
+        taps = taps.reshape([-1 if i == axis else 1 for i in range(rank)])
+        at = (position * strides[axis]).reshape(*chosen.shape, *[1] * rank) + taps
+        inside = inside & (at >= 0) & (at < spatial[axis])
+        row = row * spatial[axis] + at
+    result = x.reshape(-1, x.shape[-1])[np.where(inside, row, 0)]
+    result[np.broadcast_to(~inside, row.shape)] = 0
+    return result.reshape(chosen.size, math.prod(kernel) * x.shape[-1])

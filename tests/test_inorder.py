@@ -1,0 +1,205 @@
+"""In-order refit against numpy's solver, the normal equations and hand-made cases."""
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers as kl
+
+import amc_tf
+from amc_tf import inorder, network
+from amc_tf.importance import consumer_magnitude, strongest
+from amc_tf.windows import at_positions, linear_inputs
+
+_RNG = np.random.default_rng(0)
+_ALL = 10**6  # positions an image: every one
+_EXACT = {"ridges": [0], "rounds": 1, "batch_size": 25}
+
+
+def _images(model, count, seed):
+    arrays = zoo.sample(model, batch=count, seed=seed)
+    return arrays if isinstance(arrays, list) else [arrays]
+
+
+def _kept(graph, ratio):
+    counts = {n: max(1, int(ratio * g.channels)) for n, g in graph.groups.items()}
+    return strongest(consumer_magnitude(graph), counts)
+
+
+def _randomised(model):
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if "variance" not in weight.name:
+            weight.assign(rng.normal(size=weight.shape) * 0.3)
+    return model
+
+
+def _everywhere(x):
+    return np.tile(np.arange(np.prod(x.shape[1:-1], dtype=int)), (len(x), 1))
+
+
+def _captured(model, images, name):
+    """Input and output of a model's layer (the rebuilt model shares stateless layers)."""
+    found = []
+
+    def invoke(call, args, kwargs):
+        output = call.operation(*args, **kwargs)
+        if call.operation.name == name:
+            found.extend([keras.tree.flatten(args)[0], output])
+        return output
+
+    network.flatten(model).run([keras.ops.convert_to_tensor(images)], invoke)
+    return found
+
+
+@pytest.mark.parametrize("count", [200, 20], ids=["primal", "dual"])
+@pytest.mark.parametrize("kind", ["dense", "1x1", "3x3"])
+def test_equals_lstsq_on_the_same_samples(kind, count):
+    x = inputs = keras.Input((6, 6, 3))
+    x = kl.Conv2D(8, 3, padding="same", activation="tanh", name="producer")(x)
+    if kind == "dense":
+        x = kl.Dense(4, name="consumer")(kl.Flatten()(x))
+    else:
+        x = kl.Conv2D(4, int(kind[0]), strides=6, name="consumer")(x)
+    model = _randomised(keras.Model(inputs, x))
+    graph = amc_tf.analyze(model)
+    plan = amc_tf.PruningPlan({"producer": [0, 2, 5]})
+    images = _RNG.normal(size=(count, 6, 6, 3)).astype("float32")
+    weights = inorder.gather_in_order(graph, [images], positions=_ALL, ridges=[1e-7]).refit(plan)
+
+    consumer = model.get_layer("consumer")
+    hidden = keras.Model(inputs, model.get_layer("producer").output)(images)
+    if kind == "dense":
+        hidden = np.asarray(hidden).reshape(count, -1)
+    target = at_positions(model(images), _everywhere(model(images)))
+    rows = linear_inputs(consumer, hidden, _everywhere(model(images))).astype(float)
+    columns = np.tile(np.isin(np.arange(8), [0, 2, 5]), rows.shape[1] // 8)
+    old = np.asarray(consumer.kernel, float).reshape(-1, 4)[columns]
+    centred = rows[:, columns] - rows[:, columns].mean(0)
+    # numpy's solution of least norm is the one nearest to the old weights.
+    step = np.linalg.lstsq(centred, target - target.mean(0) - centred @ old, rcond=1e-6)[0]
+    received = weights["consumer/kernel"].reshape(-1, 4)
+    assert not received[~columns].any()
+    np.testing.assert_allclose(received[columns], old + step, atol=2e-3)
+    bias = target.mean(0) - rows[:, columns].mean(0) @ (old + step)
+    np.testing.assert_allclose(weights["consumer/bias"], bias, atol=5e-3)
+
+
+def _block(norm_behind_branch, activation_behind_sum):
+    """Two residual blocks, post-activation or pre-activation."""
+    x = inputs = keras.Input((5, 5, 3))
+    x = kl.Conv2D(6, 3, padding="same", name="stem")(x)
+    for i in range(2):
+        y = kl.ReLU()(kl.BatchNormalization()(x))
+        y = kl.Conv2D(8, 3, padding="same", use_bias=False, name=f"first{i}")(y)
+        y = kl.ReLU()(kl.BatchNormalization()(y))
+        y = kl.Conv2D(6, 3, padding="same", use_bias=not norm_behind_branch, name=f"second{i}")(y)
+        if norm_behind_branch:
+            y = kl.BatchNormalization(name=f"norm{i}")(y)
+        x = kl.Add(name=f"sum{i}")([x, y])
+        if activation_behind_sum:
+            x = kl.ReLU()(x)
+    model = keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(x)))
+    return _randomised(model)
+
+
+@pytest.mark.parametrize(
+    "norm, activation", [(True, True), (False, False)], ids=["post-activation", "pre-activation"]
+)
+def test_a_branch_restores_the_dense_sum_as_well_as_it_can(norm, activation):
+    """In the rebuilt network, no other weights of a branch would bring its sum any nearer."""
+    model = _block(norm, activation)
+    graph = amc_tf.analyze(model)
+    plan = amc_tf.PruningPlan({"first0": [0], "first1": [1, 2, 5, 6]})
+    images = _RNG.normal(size=(60, 5, 5, 3)).astype("float32")
+
+    def excess(**options):
+        """Squared error of the second sum over the least that its branch could reach."""
+        gathered = inorder.gather_in_order(graph, [images], positions=_ALL, **_EXACT, **options)
+        rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
+        seen, _ = _captured(rebuilt, images, "second1")
+        dense, total = (_captured(m, images, "sum1")[1] for m in (model, rebuilt))
+        missing = np.asarray(dense - total, float).reshape(-1, 6)
+        rows = linear_inputs(rebuilt.get_layer("second1"), seen, _everywhere(total)).astype(float)
+        rows = np.column_stack([rows, np.ones(len(rows))])
+        least = missing - rows @ np.linalg.lstsq(rows, missing, rcond=None)[0]
+        return np.square(missing).sum() / np.square(least).sum()
+
+    assert excess() < 1.01
+    assert excess(residual=False) > 1.05
+
+
+def test_without_a_plan_nothing_is_touched():
+    model = zoo.build("residual")
+    graph = amc_tf.analyze(model)
+    gathered = inorder.gather_in_order(graph, _images(model, 8, 0))
+    assert gathered.refit(amc_tf.PruningPlan({})) == {}
+
+
+def test_only_what_deviates_from_the_dense_network_is_refitted():
+    model = _block(True, True)
+    graph = amc_tf.analyze(model)
+    gathered = inorder.gather_in_order(graph, _images(model, 16, 0))
+    assert set(gathered.refit(amc_tf.PruningPlan({"first1": [0, 1, 2]}))) == {
+        "second1/kernel",
+        "norm1/moving_mean",
+        f"{model.layers[-1].name}/kernel",
+        f"{model.layers[-1].name}/bias",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+def test_outputs_come_nearer_to_the_dense_network(name):
+    model = zoo.build(name)
+    graph = amc_tf.analyze(model)
+    plan = _kept(graph, 0.7)
+    images, held_out = _images(model, 300, 3), _images(model, 100, 4)
+    weights = inorder.gather_in_order(graph, images, batch_size=128).refit(plan)
+    assert any(key.endswith("kernel") for key in weights)
+
+    def outputs(m):
+        return zoo.outputs(m, held_out if len(held_out) > 1 else held_out[0])
+
+    dense = outputs(model)
+    fitted = outputs(amc_tf.rebuild(model, graph, plan, weights))
+    masked = outputs(amc_tf.mask(model, graph, plan, weights))
+    unfitted = outputs(amc_tf.rebuild(model, graph, plan))
+
+    def error(received):
+        return sum(np.square(a - b).mean() / b.var() for a, b in zip(received, dense, strict=True))
+
+    assert all(np.isfinite(a).all() for a in fitted)
+    for a, b in zip(fitted, masked, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
+    assert error(fitted) < error(unfitted)
+
+
+def test_what_a_rectifier_clips_away_does_not_count():
+    model = _block(True, True)
+    graph = amc_tf.analyze(model)
+    plan = amc_tf.PruningPlan({"first1": [0, 1, 2]})
+    images = _RNG.normal(size=(60, 5, 5, 3)).astype("float32")
+
+    def error(rounds):
+        gathered = inorder.gather_in_order(graph, [images], positions=_ALL, rounds=rounds)
+        rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
+        sums = [np.maximum(_captured(m, images, "sum1")[1], 0) for m in (rebuilt, model)]
+        return np.square(sums[0] - sums[1]).mean()
+
+    one, two, many = error(1), error(2), error(12)
+    assert many < two < one
+
+
+def test_wanted_leaves_an_output_alone_that_its_path_ignores():
+    goal = inorder.wanted(
+        np.array([[3.0, 3.0]]), np.array([2.0, 0.0]), np.array([[1.0, 1.0]]), (-np.inf, np.inf)
+    )
+    np.testing.assert_allclose(goal(np.array([[7.0, 8.0]])), [[1.0, 8.0]])
+
+
+def test_wanted_asks_nothing_beyond_what_is_clipped():
+    goal = inorder.wanted(
+        np.array([[-2.0, -2.0, 9.0, 9.0, 4.0]]), np.ones(5), np.zeros((1, 5)), (0.0, 6.0)
+    )
+    received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]))
+    np.testing.assert_allclose(received, [[-5.0, 0.0, 6.0, 8.0, 4.0]])
