@@ -16,6 +16,8 @@ INSTALL_REQUIRES = [
     # TensorFlow 2.21 no longer brings TensorBoard along, and TF-Agents' losses import it.
     "tensorboard>=2.20,<3",
     "ai-edge-litert>=2.3,<3",
+    # It pins ai-edge-litert to one version, 2.3.0.
+    "ai-edge-quantizer>=0.10,<0.11",
     "ml_collections>=1.1,<2",
     "absl-py>=1.4",
     "numpy>=1.26,<3",
@@ -54,7 +56,7 @@ setup(
     # none below 3.10.
     python_requires=">=3.10,<3.12",
     # Listed by name: tests, configs and benchmarks are packages to no one but this repository.
-    packages=["amc_tf", "amc_tf.agent", "tflite_tools"],
+    packages=["amc_tf", "amc_tf.agent", "amc_tf.latency", "tflite_tools"],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
@@ -64,6 +66,7 @@ setup(
             "amc-export=amc_tf.run_export:entry",
             "amc-compress=amc_tf.run_compress:entry",
             "amc-inspect=amc_tf.run_inspect:entry",
+            "amc-latency-table=amc_tf.run_latency_table:entry",
             "amc-benchmark=tflite_tools.run_benchmark:entry",
         ],
     },

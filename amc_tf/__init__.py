@@ -10,11 +10,12 @@ from typing import Any
 _HOME = {
     "AmcError": "amc_tf.errors",
     "Compression": "amc_tf.pipeline",
-    "Budget": "amc_tf.env",
+    "Budget": "amc_tf.budget",
     "Constraints": "amc_tf.constraints",
     "DdpgSettings": "amc_tf.agent.settings",
     "ExportSettings": "amc_tf.export",
     "FineTuneSettings": "amc_tf.finetune",
+    "LatencySettings": "amc_tf.latency.settings",
     "LayerRule": "amc_tf.rule",
     "PruningPlan": "amc_tf.plan",
     "SearchSettings": "amc_tf.search",

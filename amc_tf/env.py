@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from amc_tf.budget import REWARDS, Budget, CountCost, written
 from amc_tf.channels import ChannelGraph
 from amc_tf.costs import COSTS, Cost, dense_counts
 from amc_tf.errors import AmcError
@@ -20,51 +21,8 @@ from amc_tf.importance import Importance, consumer_magnitude, strongest
 from amc_tf.plan import PruningPlan
 
 NUM_FEATURES = 11
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """A bound on one cost, never exceeded, rounding included.
-
-    Attributes:
-        macs: bound on multiply-accumulates of one sample: a fraction of the
-            dense model's (0 < macs <= 1), or an absolute number (more than 1).
-        params: the same for parameters.
-
-    Raises:
-        AmcError: not exactly one is given, or it is not a positive number.
-    """
-
-    macs: float | None = None
-    params: float | None = None
-
-    def __post_init__(self) -> None:
-        given = [k for k in COSTS if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise AmcError(
-                "a budget bounds exactly one of macs and params, e.g. Budget(macs=0.5); received "
-                f"{', '.join(given) or 'neither'}"
-            )
-        value = self.value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise AmcError(
-                f"a budget is a fraction of the dense cost (such as 0.5) or an absolute number, "
-                f"received {self.kind}={value!r}"
-            )
-
-    @property
-    def kind(self) -> str:
-        """`macs` or `params`."""
-        return next(k for k in COSTS if getattr(self, k) is not None)
-
-    @property
-    def value(self) -> float:
-        """The number as it was given."""
-        return getattr(self, self.kind)
-
-    def bound(self, cost: Cost) -> int:
-        """The bound in absolute terms."""
-        return math.floor(self.value * cost(cost.dense) if self.value <= 1 else self.value)
+# Where a bound is made use of in full, a staircase may go down again a little further up.
+_STEPS_BEYOND = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +38,7 @@ class Outcome:
         reward: what the agent is told.
         macs: cost of the plan.
         params: cost of the plan.
+        latency_ms: of the plan, foreseen or measured; None where no device was asked.
     """
 
     plan: PruningPlan
@@ -89,27 +48,7 @@ class Outcome:
     reward: float
     macs: int
     params: int
-
-
-def _err(accuracy: float, macs: int, params: int) -> float:
-    return -(1 - accuracy)
-
-
-def _flops(accuracy: float, macs: int, params: int) -> float:
-    return -(1 - accuracy) * math.log(macs)
-
-
-def _params(accuracy: float, macs: int, params: int) -> float:
-    return -(1 - accuracy) * math.log(params)
-
-
-# AMC, section 3.3. `err` needs a budget to prune at all; the others trade the
-# cost against the error themselves.
-REWARDS: Mapping[str, Callable[[float, int, int], float]] = {
-    "err": _err,
-    "flops": _flops,
-    "params": _params,
-}
+    latency_ms: float | None = None
 
 
 class CompressionEnv:
@@ -133,6 +72,8 @@ class CompressionEnv:
         graph: the analysed model.
         score: accuracy of a plan, a fraction.
         budget: the bound; None for rewards that price the cost themselves.
+        latency: milliseconds of one inference (`amc_tf.latency.LatencyCost`), for
+            budgets and rewards that need it.
         reward: a name of `REWARDS`.
         rounding: channel counts are multiples of this (or the full count); one
             number, or one for each group in the order of `graph.groups`.
@@ -155,6 +96,7 @@ class CompressionEnv:
         score: Callable[[PruningPlan], float],
         budget: Budget | None,
         *,
+        latency: CountCost | None = None,
         reward: str = "err",
         rounding: int | Sequence[int] = 8,
         min_preserve: float | Sequence[float] = 0.2,
@@ -174,45 +116,37 @@ class CompressionEnv:
                 if budget is None
                 else f"reward {reward!r} prices the cost itself; leave the budget out"
             )
-        roundings = _for_each(graph, "rounding", rounding)
-        ratios = _for_each(graph, "min_preserve", min_preserve)
-        if not ((roundings >= 1).all() and ((ratios > 0) & (ratios <= 1)).all()):
-            raise AmcError(
-                "expected rounding of at least 1 and min_preserve in (0, 1], received "
-                f"{rounding} and {min_preserve}"
-            )
         self.graph = graph
         self.budget = budget
-        self.costs = {name: make(graph) for name, make in COSTS.items()}
-        self.choices = [
-            _choices(group.channels, multiple, ratio)
-            for group, multiple, ratio in zip(
-                graph.groups.values(), roundings.tolist(), ratios.tolist(), strict=True
-            )
-        ]
+        exact = {name: make(graph) for name, make in COSTS.items()}
+        measured = {} if latency is None else {"latency": latency}
+        self.costs: dict[str, CountCost] = {**exact, **measured}
+        if reward == "latency" and latency is None:
+            raise AmcError("the reward 'latency' needs a device to measure it on")
+        self.choices = allowed_counts(graph, rounding, min_preserve)
         self._dense = dense_counts(graph)
         self._least = np.array([choices[0] for choices in self.choices])
-        self.bound = None if budget is None else budget.bound(self.costs[budget.kind])
+        self.bounds = {} if budget is None else budget.bounds(self.costs, self._dense)
         self._check_reachable()
         self._score = score
         self._fill_budget = fill_budget and budget is not None
         self._reward = REWARDS[reward]
         self._importance = consumer_magnitude(graph) if importance is None else importance
-        self._features = _static_features(graph, self.costs["macs"])
+        self._macs = exact["macs"]
+        self._features = _static_features(graph, self._macs)
         self._counts: list[int] = []
         self._actions: list[float] = []
 
     def _check_reachable(self) -> None:
-        if self.budget is None or self.bound is None:
-            return
-        cost = self.costs[self.budget.kind]
-        least, dense = cost(self._least), cost(self._dense)
-        if least > self.bound:
-            raise AmcError(
-                f"the budget of {self.bound:,} {self.budget.kind} cannot be reached: the smallest "
-                f"reachable is {least:,} ({least / dense:.4f} of the dense {dense:,}); raise the "
-                "budget, lower min_preserve or rounding, or freeze less"
-            )
+        for name, bound in self.bounds.items():
+            least, dense = (self.costs[name](counts) for counts in (self._least, self._dense))
+            if least > bound:
+                raise AmcError(
+                    f"the budget of {written(name, bound)} cannot be reached: the smallest "
+                    f"reachable is {written(name, least)} ({least / dense:.4f} of the dense "
+                    f"{written(name, dense)}); raise the budget, lower min_preserve or rounding, "
+                    "or freeze less"
+                )
 
     def __len__(self) -> int:
         """Steps of an episode: one a group."""
@@ -242,10 +176,11 @@ class CompressionEnv:
             raise ValueError(f"expected a preserve ratio in [0, 1], received {action}")
         choices = self.choices[t]
         wanted = choices[int(np.argmin(np.abs(choices - np.clip(action, 0, 1) * self._dense[t])))]
-        allowed = [c for c in choices if c <= wanted and self._can_still_meet(t, c)]
-        # The least choice always can: reachability was checked, and earlier steps kept it.
-        self._counts.append(int(allowed[-1]))
-        self._actions.append(float(allowed[-1] / self._dense[t]))
+        # One after another, as a cost need not be monotone. The least always can: reachability was
+        # checked, and earlier steps kept it.
+        allowed = next(c for c in choices[::-1] if c <= wanted and self._can_still_meet(t, c))
+        self._counts.append(int(allowed))
+        self._actions.append(float(allowed / self._dense[t]))
         return (self._state() if t + 1 < len(self) else None), self._actions[-1]
 
     def _can_still_meet(self, t: int, count: int) -> bool:
@@ -253,9 +188,8 @@ class CompressionEnv:
 
     def meets(self, counts: Sequence[int] | np.ndarray) -> bool:
         """Whether channel counts of all groups are within the budget."""
-        if self.budget is None or self.bound is None:
-            return True
-        return self.costs[self.budget.kind](np.asarray(counts)) <= self.bound
+        counts = np.asarray(counts)
+        return all(self.costs[name](counts) <= bound for name, bound in self.bounds.items())
 
     def finish(self) -> Outcome:
         """Scores the plan of a finished episode.
@@ -272,13 +206,22 @@ class CompressionEnv:
             counts = [int(n) for n in np.rint(filled)]
         plan = self.plan(counts)
         accuracy = self._score(plan)
-        macs, params = (self.costs[name](np.array(counts)) for name in ("macs", "params"))
-        reward = self._reward(accuracy, macs, params)
+        costs = {name: cost(np.array(counts)) for name, cost in self.costs.items()}
+        reward = self._reward(accuracy, costs)
         if not math.isfinite(reward):
             raise AmcError(
                 f"the reward of a plan is {reward} (accuracy {accuracy}); check evaluate"
             )
-        return Outcome(plan, tuple(counts), tuple(self._actions), accuracy, reward, macs, params)
+        return Outcome(
+            plan=plan,
+            counts=tuple(counts),
+            actions=tuple(self._actions),
+            accuracy=accuracy,
+            reward=reward,
+            macs=int(costs["macs"]),
+            params=int(costs["params"]),
+            latency_ms=costs.get("latency"),
+        )
 
     def plan(self, counts: Sequence[int]) -> PruningPlan:
         """The plan that keeps so many of each group's most important channels."""
@@ -310,6 +253,13 @@ class CompressionEnv:
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if self.meets(counts_at(middle)) else (low, middle)
+        # The factors at which some count goes up; rounded up, so that it does.
+        per_unit = np.asarray(ratios) * self._dense
+        steps = np.unique(
+            np.concatenate([c / unit for c, unit in zip(self.choices, per_unit, strict=True)])
+        ) * (1 + 1e-12)
+        for scale in steps[steps > low][:_STEPS_BEYOND]:
+            low = scale if self.meets(counts_at(scale)) else low
         counts = counts_at(low)
         shortfall = low * np.asarray(ratios) * self._dense / counts
         for t in np.argsort(-shortfall, kind="stable"):
@@ -322,13 +272,38 @@ class CompressionEnv:
 
     def _state(self) -> np.ndarray:
         t = len(self._counts)
-        cost = self.costs["macs"]
+        cost = self._macs
         dense = cost(self._dense)
         so_far = np.array([*self._counts, *self._dense[t:]])
         state = self._features[t].copy()
         state[8] = (dense - cost(so_far)) / dense
         state[10] = self._actions[-1] if self._actions else 1.0
         return state.astype(np.float32)
+
+
+def allowed_counts(
+    graph: ChannelGraph,
+    rounding: int | Sequence[int],
+    min_preserve: float | Sequence[float],
+) -> list[np.ndarray]:
+    """The channel counts that each group may keep, ascending (see `CompressionEnv`).
+
+    Raises:
+        AmcError: a rounding or ratio is out of its range.
+    """
+    roundings = _for_each(graph, "rounding", rounding)
+    ratios = _for_each(graph, "min_preserve", min_preserve)
+    if not ((roundings >= 1).all() and ((ratios > 0) & (ratios <= 1)).all()):
+        raise AmcError(
+            "expected rounding of at least 1 and min_preserve in (0, 1], received "
+            f"{rounding} and {min_preserve}"
+        )
+    return [
+        _choices(group.channels, multiple, ratio)
+        for group, multiple, ratio in zip(
+            graph.groups.values(), roundings.tolist(), ratios.tolist(), strict=True
+        )
+    ]
 
 
 def _for_each(graph: ChannelGraph, name: str, value: Any) -> np.ndarray:

@@ -22,11 +22,12 @@ import keras
 import ml_collections
 
 from amc_tf.agent import DdpgSettings
+from amc_tf.budget import Budget
 from amc_tf.constraints import Constraints
-from amc_tf.env import Budget
 from amc_tf.errors import AmcError
 from amc_tf.export import ExportSettings
 from amc_tf.finetune import FineTuneSettings
+from amc_tf.latency.settings import LatencySettings
 from amc_tf.pipeline import Compression, Settings
 from amc_tf.search import SearchSettings
 
@@ -54,7 +55,7 @@ def default_config() -> ml_collections.ConfigDict:
             for field in dataclasses.fields(Budget)
         }
     )
-    for section in ("budget", "search", "finetune", "export"):
+    for section in ("budget", "search", "finetune", "export", "latency"):
         config[section].lock()
     return config
 
@@ -75,13 +76,14 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
     """
     settings = Settings(
         train_dense=config.train_dense,
-        search=_section(SearchSettings, config.search, ddpg=DdpgSettings, constraints=Constraints),
-        finetune=_section(FineTuneSettings, config.finetune),
-        export=_section(ExportSettings, config.export),
+        search=section(SearchSettings, config.search, ddpg=DdpgSettings, constraints=Constraints),
+        finetune=section(FineTuneSettings, config.finetune),
+        export=section(ExportSettings, config.export),
+        latency=section(LatencySettings, config.latency),
     )
     bounds = {k: v for k, v in config.budget.to_dict().items() if v is not None}
     budget = Budget(**bounds) if bounds else None
-    module = _module(path)
+    module = load_module(path)
     for name in ("get_model", "get_task"):
         if not callable(getattr(module, name, None)):
             raise AmcError(f"{path} must define {name}(config); see configs/mnist.py")
@@ -92,16 +94,22 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
     return Compression(model, task, budget, workdir, settings, config=own)
 
 
-def _section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:
+def section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:
+    """The settings class of a section, made of its values; `nested` names classes within.
+
+    Raises:
+        AmcError: a value is wrong.
+    """
     given = dict(values.items())
-    given.update({name: _section(inner, values[name]) for name, inner in nested.items()})
+    given.update({name: section(inner, values[name]) for name, inner in nested.items()})
     try:
         return cls(**given)
     except (TypeError, ValueError) as error:
         raise AmcError(f"configuration: {error}") from error
 
 
-def _module(path: str) -> ModuleType:
+def load_module(path: str) -> ModuleType:
+    """Executes a configuration file."""
     file = pathlib.Path(path)
     spec = importlib.util.spec_from_file_location(f"amc_tf_experiment_{file.stem}", file)
     if spec is None or spec.loader is None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import keras
 
+from amc_tf.budget import Budget
 from amc_tf.channels import analyze
 from amc_tf.costs import macs, params
-from amc_tf.env import Budget
 from amc_tf.export import ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.finetune import FineTuneSettings, fine_tune
+from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
 from amc_tf.search import (
     SearchResult,
@@ -53,12 +54,14 @@ class Settings:
         search: of the search.
         finetune: of the fine-tuning.
         export: of the TFLite files.
+        latency: of the device, if the budget or the reward is of latency.
     """
 
     train_dense: bool = False
     search: SearchSettings = SearchSettings()
     finetune: FineTuneSettings = FineTuneSettings()
     export: ExportSettings = ExportSettings()
+    latency: LatencySettings = LatencySettings()
 
 
 class Compression:
@@ -98,7 +101,7 @@ class Compression:
         record = {
             **(config or {}),
             **dataclasses.asdict(self.settings),
-            "budget": None if budget is None else {budget.kind: budget.value},
+            "budget": None if budget is None else budget.given,
         }
         self.workdir.claim(record)
         self.dense = self._trained(model) if self.settings.train_dense else model
@@ -144,7 +147,12 @@ class Compression:
         self.workdir.forget("policies", "pruned", "finetuned", "tflite")
         with self._timed("search"):
             found = search_plan(
-                self.dense, self.task, self.budget, self.workdir.path, self.settings.search
+                self.dense,
+                self.task,
+                self.budget,
+                self.workdir.path,
+                self.settings.search,
+                self.settings.latency,
             )
         few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
         verify(self.dense, self.graph, found.plan, few)
@@ -160,16 +168,18 @@ class Compression:
         chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", "amc-search")
         self.workdir.save_model("pruned.keras", chosen)
         keys = ("accuracy", "macs", "params")
-        bound = None
-        if self.budget is not None:
-            kind = self.budget.kind
-            reached = policies[found.chosen][kind]
-            bound = {"kind": kind, "bound": found.bound, "reached": reached}
-        dense = rebuild(self.dense, self.graph, None)  # the owner's model stays as it is
+        dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
+        latency_ms, dense_ms = self._latency(found)
+        reached = {**policies[found.chosen], "latency": latency_ms}
+        before = {**dense, "latency": dense_ms}
+        bounds = {
+            kind: {"bound": bound, "reached": reached[kind], "dense": before[kind]}
+            for kind, bound in found.bounds.items()
+        }
         self.workdir.update_result(
-            dense={**self._measures(dense), "search_accuracy": found.dense_accuracy},
+            dense={**dense, "search_accuracy": found.dense_accuracy},
             pruned={key: policies[found.chosen][key] for key in keys},
-            budget=bound,
+            budget=bounds or None,
             policies=policies,
             chosen=found.chosen,
             episodes=self.settings.search.episodes,
@@ -177,6 +187,14 @@ class Compression:
             versions=versions(),
         )
         return found
+
+    def _latency(self, found: SearchResult) -> tuple[float | None, float | None]:
+        """Milliseconds of the chosen network and of the dense one beside it, if measured."""
+        best = found.best[found.chosen]
+        for measured in self.workdir.read_json("latency.json", {}).get("measured", []):
+            if tuple(measured["counts"]) == tuple(best.counts):
+                return measured["ms"], measured["dense_ms"]
+        return best.latency_ms, None
 
     def _rebuilt(self, found: SearchResult, plan: PruningPlan) -> keras.Model:
         return rebuild(self.dense, self.graph, plan, found.refitted(plan))

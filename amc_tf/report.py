@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from amc_tf.budget import written
+
 _LABELS = {"amc": "AMC"}
 
 
@@ -18,13 +20,12 @@ def table(result: Mapping[str, Any]) -> str:
         A table of dense, compared and chosen networks, then of the exported files.
     """
     lines = []
-    bound = result.get("budget")
-    if bound:
-        dense = result["dense"][bound["kind"]]
-        lines.append(
-            f"budget: {bound['bound']:,} {bound['kind']} ({bound['bound'] / dense:.1%} of dense); "
-            f"reached {bound['reached']:,} ({bound['reached'] / dense:.1%})"
+    for kind, bound in (result.get("budget") or {}).items():
+        asked, reached = (
+            f"{written(kind, bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
+            for key in ("bound", "reached")
         )
+        lines.append(f"budget: {asked}; reached {reached}")
     files = result.get("tflite", {})
     chosen = result["chosen"]
     header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")

@@ -14,13 +14,16 @@ from tqdm import tqdm
 
 from amc_tf import files
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
+from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
-from amc_tf.env import NUM_FEATURES, Budget, CompressionEnv, Outcome
+from amc_tf.env import NUM_FEATURES, CompressionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
-from amc_tf.evaluate import MaskedScorer
+from amc_tf.evaluate import scorer
 from amc_tf.importance import IMPORTANCES, Importance
+from amc_tf.latency.search import SearchLatency
+from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.reconstruct import Reconstruction, gather
@@ -38,7 +41,7 @@ class SearchSettings:
     Attributes:
         episodes: of the agent, and of the random searcher it is compared with.
         seed: of agent, random searcher and sampled activations.
-        reward: a name of `amc_tf.env.REWARDS`.
+        reward: a name of `amc_tf.budget.REWARDS`.
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
         constraints: layers to freeze, and other values of `rounding` and
@@ -93,7 +96,7 @@ class SearchResult:
         graph: the analysed model.
         chosen: name of the policy whose plan scored best.
         best: policy name to its best outcome.
-        bound: the budget in absolute terms, None without one.
+        bounds: the budget in absolute terms, by name of the cost.
         dense_accuracy: of the unpruned model on the validation data.
         reconstruction: refits a plan's weights; None if the search did not refit.
     """
@@ -101,7 +104,7 @@ class SearchResult:
     graph: ChannelGraph
     chosen: str
     best: dict[str, Outcome]
-    bound: int | None
+    bounds: dict[str, float]
     dense_accuracy: float
     reconstruction: Reconstruction | None
 
@@ -121,12 +124,16 @@ def search_plan(
     budget: Budget | None,
     workdir: str | pathlib.Path,
     settings: SearchSettings | None = None,
+    latency: LatencySettings | None = None,
 ) -> SearchResult:
     """Searches the best pruning plan within a budget.
 
-    Leaves `importance.json`, `episodes.jsonl`, `plan.json`, `best_plans.json`
-    and `agent.log` in `workdir`. Interrupted at any moment, the same call
-    resumes and ends with the same plan.
+    Where latency is bounded, the best plans are converted and measured whole
+    before one is chosen.
+
+    Leaves `importance.json`, `episodes.jsonl`, `plan.json`, `best_plans.json`,
+    `agent.log` and, with latency, `latency.json` in `workdir`. Interrupted at any
+    moment, the same call resumes and ends with the same plan.
 
     Args:
         model: the trained Keras model.
@@ -134,22 +141,29 @@ def search_plan(
         budget: the bound on the pruned model's cost; None for rewards that price it.
         workdir: existing folder for the log.
         settings: see `SearchSettings`.
+        latency: the device that a budget or reward of latency is for.
 
     Returns:
         The `SearchResult`.
 
     Raises:
         AmcError: see `Constraints.analyze`, `CompressionEnv`, `Task.score`,
-            `DdpgSearcher` and, for its importance, `amc_tf.importance.taylor`.
+            `DdpgSearcher`, `SearchLatency` and, for its importance,
+            `amc_tf.importance.taylor`.
     """
     settings = settings or SearchSettings()
     workdir = pathlib.Path(workdir)
     graph = settings.constraints.analyze(model)
-    environment(graph, no_score, budget, settings)  # refuses before anything is measured
+    choices = environment(graph, no_score, budget, settings).choices  # or refuses, at once
+    device = None
+    if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
+        device = SearchLatency(graph, budget, choices, workdir, latency or LatencySettings())
+        environment(graph, no_score, budget, settings, latency=device.cost)
     log = EpisodeLog(workdir / "episodes.jsonl")
     scores = _Scores(log, graph)
     importance = _importance(graph, task, settings.importance, workdir)
-    env = environment(graph, scores, budget, settings, importance)
+    foreseen = None if device is None else device.cost
+    env = environment(graph, scores, budget, settings, importance, foreseen)
     with contextlib.ExitStack() as stack:
         # The agent takes seconds to come up; meanwhile the statistics are gathered.
         agent = stack.enter_context(
@@ -158,9 +172,9 @@ def search_plan(
         reconstruction = None
         if settings.refit:
             reconstruction = gather(graph, task.calibration_inputs(model), seed=settings.seed)
-        scores.measure = MaskedScorer(graph, task, reconstruction)
+        scores.measure = scorer(graph, task, reconstruction)
         dense_accuracy = scores.measure(None)
-        best: dict[str, Outcome] = {}
+        ranked: dict[str, list[Outcome]] = {}
         # Hand-crafted ratios are scaled to a budget, so they need one.
         handcrafted = {
             name: env.fitted(profile(name, len(env)).tolist())
@@ -168,22 +182,25 @@ def search_plan(
         }
         for name, actions in handcrafted.items():
             if name in settings.policies:
-                best[name] = _run(env, FixedSearcher(actions), name, 1, log, best)
+                ranked[name] = _run(env, FixedSearcher(actions), name, 1, log, ranked)
         guided = GuidedSearcher(
             agent,
             [*handcrafted.values()] if settings.warm_start else [],
             settings.ddpg.warmup_episodes if settings.elite else None,
             settings.seed,
         )
-        best["amc"] = _run(env, guided, "amc", settings.episodes, log, best)
+        ranked["amc"] = _run(env, guided, "amc", settings.episodes, log, ranked)
         if "random" in settings.policies:
             random = RandomSearcher(settings.seed)
-            best["random"] = _run(env, random, "random", settings.episodes, log, best)
+            ranked["random"] = _run(env, random, "random", settings.episodes, log, ranked)
+    best = {name: outcomes[0] for name, outcomes in ranked.items()}
+    if device is not None:
+        best = device.choose(ranked)
     chosen = max(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
-    result = SearchResult(graph, chosen, best, env.bound, dense_accuracy, reconstruction)
+    result = SearchResult(graph, chosen, best, env.bounds, dense_accuracy, reconstruction)
     result.plan.save(workdir / "plan.json")
     for name, outcome in best.items():
         outcome.plan.save(policy_plan(workdir, name))
@@ -203,13 +220,18 @@ def environment(
     budget: Budget | None,
     settings: SearchSettings,
     importance: Importance | None = None,
+    latency: CountCost | None = UNKNOWN_LATENCY,
 ) -> CompressionEnv:
-    """The environment that settings describe; wishes that cannot be met are refused here."""
+    """The environment that settings describe; wishes that cannot be met are refused here.
+
+    Latency that is not known yet breaks no bound: its table takes minutes.
+    """
     constraints = settings.constraints
     return CompressionEnv(
         graph,
         score,
         budget,
+        latency=latency,
         reward=settings.reward,
         rounding=constraints.roundings(graph, settings.rounding),
         min_preserve=constraints.min_preserves(graph, settings.min_preserve),
@@ -270,9 +292,10 @@ def _run(
     policy: str,
     episodes: int,
     log: EpisodeLog,
-    others: dict[str, Outcome],
-) -> Outcome:
-    """Runs the episodes of one policy; returns its best outcome (the earliest of equals)."""
+    others: dict[str, list[Outcome]],
+) -> list[Outcome]:
+    """Runs the episodes of one policy; returns their outcomes, the best first (or earliest)."""
+    outcomes: list[Outcome] = []
     best: Outcome | None = None
     with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
         for episode in range(episodes):
@@ -290,18 +313,19 @@ def _run(
                     "accuracy": outcome.accuracy,
                     "macs": outcome.macs,
                     "params": outcome.params,
+                    **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),
                     "actions": outcome.actions,
                     "counts": outcome.counts,
                     "seconds": round(time.monotonic() - start, 4),
                     **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
                 }
             )
+            outcomes.append(outcome)
             if best is None or outcome.reward > best.reward:
                 best = outcome
             bar.update()
             bar.set_postfix(
                 best=f"{best.accuracy:.4f}",
-                **{name: f"{o.accuracy:.4f}" for name, o in others.items() if name == "uniform"},
+                **{name: f"{o[0].accuracy:.4f}" for name, o in others.items() if name == "uniform"},
             )
-    assert best is not None
-    return best
+    return sorted(outcomes, key=lambda outcome: -outcome.reward)

@@ -110,7 +110,7 @@ def test_a_budget_out_of_reach_names_the_least(model):
     least = 64 * 9 * (3 * 16 + 16 * 18 + 18 * 16 + 16 * 8) + 8 * 5
     with pytest.raises(amc_tf.AmcError, match=f"smallest reachable is {least:,}"):
         _env(model, constraints, macs=0.3)
-    assert _env(model, constraints, macs=float(least)).bound == least
+    assert _env(model, constraints, macs=float(least)).bounds["macs"] == least
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_configuration_and_command_line():
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     values(arguments)
     parsed = values.config
-    found = experiment._section(
+    found = experiment.section(
         amc_tf.SearchSettings, parsed.search, ddpg=amc_tf.DdpgSettings, constraints=Constraints
     )
     assert found.importance == "producer_l2"

@@ -95,16 +95,16 @@ def test_what_is_left_of_the_budget_is_given_out_in_proportion(graph, share, act
     after, _ = _episode(filled, actions)
     assert before.actions == after.actions
     assert all(a >= b for a, b in zip(after.counts, before.counts, strict=True))
-    assert before.macs <= after.macs <= filled.bound
+    assert before.macs <= after.macs <= filled.bounds["macs"]
     # Nothing worth a step is left: no group could take one more channel of the largest shortfall.
-    assert after.macs >= 0.85 * min(filled.bound, amc_tf.macs(graph))
+    assert after.macs >= 0.85 * min(filled.bounds["macs"], amc_tf.macs(graph))
 
 
 def test_an_absolute_budget_is_that_number(graph):
     env = CompressionEnv(graph, lambda plan: 0.5, amc_tf.Budget(params=4000))
     outcome, _ = _episode(env, [1, 1, 1])
     assert amc_tf.params(graph, outcome.plan) <= 4000
-    assert env.bound == 4000
+    assert env.bounds["macs"] == 4000
 
 
 def test_early_groups_leave_room_for_the_rest(graph):
@@ -192,7 +192,17 @@ def test_impossible_wishes_are_refused_at_once(graph, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"macs": 0.5, "params": 0.5}, {"macs": 0}, {"macs": -1}, {"macs": "half"}]
+    "arguments",
+    [
+        {},
+        {"macs": 0},
+        {"macs": -1},
+        {"macs": "half"},
+        {"latency": 1.5},
+        {"latency_ms": 0.0},
+        {"latency_ms": float("inf")},
+        {"latency": 0.5, "latency_ms": 2.0},
+    ],
 )
 def test_wrong_budgets(arguments):
     with pytest.raises(amc_tf.AmcError, match="budget"):

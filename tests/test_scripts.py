@@ -74,7 +74,7 @@ def test_stages_by_command(run, config):
     workdir, done = run
     assert "model_int8.tflite" in done.stdout and "budget:" in done.stdout
     result = json.loads((workdir / "result.json").read_text())
-    assert result["budget"]["reached"] <= result["budget"]["bound"]
+    assert result["budget"]["macs"]["reached"] <= result["budget"]["macs"]["bound"]
     written = json.loads((workdir / "config.json").read_text())
     assert written["search"]["episodes"] == 3 and written["budget"] == {"macs": 0.5}
     again = command("compress", f"--config={config}", f"--workdir={workdir}")

@@ -1,0 +1,148 @@
+"""What is asked of a plan: bounds on its costs, and the reward of its accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from amc_tf.errors import AmcError
+
+
+class CountCost(Protocol):
+    """A cost of a plan as a function of the groups' channel counts.
+
+    It need not be monotone: latency is a staircase that goes down here and there.
+    """
+
+    def __call__(self, counts: np.ndarray, /) -> float:
+        """The cost when group i keeps `counts[i]` channels (in the order of graph.groups)."""
+        ...
+
+
+class _Unknown:
+    """A latency that nobody has measured yet."""
+
+    def __call__(self, counts: np.ndarray, /) -> float:
+        return 0.0
+
+
+UNKNOWN_LATENCY: CountCost = _Unknown()
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Bounds on costs, never exceeded, rounding included.
+
+    Any of them may be given together, as Budget(macs=0.5, latency_ms=12.0).
+
+    Attributes:
+        macs: bound on multiply-accumulates of one sample: a fraction of the
+            dense model's (0 < macs <= 1), or an absolute number (more than 1).
+        params: the same for parameters.
+        latency_ms: bound on the milliseconds of one inference on the device.
+        latency: the same as a fraction of the dense model's.
+
+    Raises:
+        AmcError: none is given, one is not a positive number, or latency is bounded twice.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency_ms: float | None = None
+    latency: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.given:
+            raise AmcError(
+                "a budget bounds at least one of macs, params, latency_ms and latency, e.g. "
+                "Budget(macs=0.5); received none"
+            )
+        for name, value in self.given.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise AmcError(
+                    "a budget is a fraction of the dense cost (such as 0.5) or an absolute number, "
+                    f"received {name}={value!r}"
+                )
+        if self.latency is not None and self.latency > 1:
+            raise AmcError(
+                "a budget of latency is a fraction of the dense model's, received "
+                f"latency={self.latency!r}; in milliseconds it is latency_ms={self.latency!r}"
+            )
+        if self.latency is not None and self.latency_ms is not None:
+            raise AmcError("a budget bounds latency once, by latency or by latency_ms")
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The bounds as they were given, by field."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @property
+    def bounds_latency(self) -> bool:
+        """Whether a device is needed to tell what is within the budget."""
+        return self.latency is not None or self.latency_ms is not None
+
+    def bounds(self, costs: Mapping[str, CountCost], dense: np.ndarray) -> dict[str, float]:
+        """The bounds in absolute terms.
+
+        Args:
+            costs: `macs`, `params` and, if it is bounded, `latency`.
+            dense: the groups' full channel counts.
+
+        Returns:
+            Name of a cost to its bound.
+
+        Raises:
+            AmcError: latency is bounded, and there is no such cost.
+        """
+        result: dict[str, float] = {}
+        for field, value in self.given.items():
+            name = field.removesuffix("_ms")
+            if name not in costs:
+                raise AmcError("a budget of latency needs a device to measure it on")
+            dense_cost = costs[name](dense)
+            if name == "latency":
+                result[name] = self.latency_bound(dense_cost)
+            else:
+                result[name] = math.floor(value * dense_cost if value <= 1 else value)
+        return result
+
+    def latency_bound(self, dense_ms: float) -> float:
+        """Milliseconds allowed where the dense model takes `dense_ms`; infinite without a bound."""
+        if self.latency is not None:
+            return self.latency * dense_ms
+        return math.inf if self.latency_ms is None else self.latency_ms
+
+
+def written(name: str, value: float) -> str:
+    """A cost with its unit."""
+    return f"{value:.4g} ms" if name == "latency" else f"{value:,} {name}"
+
+
+def _err(accuracy: float, costs: Mapping[str, float]) -> float:
+    return -(1 - accuracy)
+
+
+def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float]], float]:
+    """The error times the logarithm of a cost, counted in units so small that there are many."""
+
+    def reward(accuracy: float, costs: Mapping[str, float]) -> float:
+        return -(1 - accuracy) * math.log(costs[name] / unit)
+
+    return reward
+
+
+# AMC, section 3.3. `err` needs a budget to prune at all; the others trade the
+# cost against the error themselves. Latency is priced in nanoseconds, as many
+# as there are MACs, about.
+REWARDS: Mapping[str, Callable[[float, Mapping[str, float]], float]] = {
+    "err": _err,
+    "flops": _priced("macs"),
+    "params": _priced("params"),
+    "latency": _priced("latency", 1e-6),
+}

@@ -1,0 +1,253 @@
+"""The operators of a pruned network as functions of its channel counts.
+
+The network is converted three times, pruned by random plans. The texts of its
+operators (see `operators`) differ in numbers alone; each that differs is a
+width, and which channels it counts is told by the first two plans. The third
+must then come out as foreseen. Nothing is assumed about the converter, and what
+is timed are the operators that will be exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.sparse import csr_array
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.errors import AmcError
+from amc_tf.latency import operators as ops
+from amc_tf.surgery import rebuild
+from amc_tf.widths import channel_vectors, counts, random_plan, telling_plans
+from tflite_tools import convert
+
+# A whole number of the JSON text: no digit of a name, and no part of a fraction.
+_NUMBER = re.compile(r"(?<![\w.\-])-?\d+(?![\w.])")
+_MAX_CONVERSIONS = 5
+
+Point = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Operators that run as one, at any widths.
+
+    Attributes:
+        label: what they are, in words.
+        kind: code of the last of them, such as CONV_2D.
+        pieces: the text between the numbers.
+        matrix: every number as a multiple of the widths, array (numbers, widths).
+        constants: and what is added, array (numbers,).
+        fixed: what no group changes of the widths, array (widths,).
+        shares: number of a group to the widths that its channels make up, one
+            row for each count of channels from none to all.
+    """
+
+    label: str
+    kind: str
+    pieces: tuple[str, ...]
+    matrix: np.ndarray
+    constants: np.ndarray
+    fixed: np.ndarray
+    shares: Mapping[int, np.ndarray]
+
+    def point(self, channel_counts: Sequence[int] | np.ndarray) -> Point:
+        """The widths when group i keeps `channel_counts[i]` channels."""
+        widths = self.fixed.copy()
+        for group, rows in self.shares.items():
+            widths += rows[channel_counts[group]]
+        return tuple(widths.tolist())
+
+    def text(self, point: Sequence[int]) -> str:
+        """The text of the operators at these widths: the key of a measurement.
+
+        Raises:
+            AmcError: no operators have these widths.
+        """
+        exact = self.matrix @ np.asarray(point, float) + self.constants
+        numbers = np.rint(exact).astype(int)
+        if np.abs(exact - numbers).max(initial=0) > 1e-6:
+            raise AmcError(f"{self.label} cannot have the widths {tuple(point)}")
+        return _joined(self.pieces, numbers)
+
+    def weight_mb(self, point: Sequence[int]) -> float:
+        """Megabytes of weights at these widths."""
+        return ops.weight_bytes(json.loads(self.text(point))) / 1e6
+
+    def candidates(self, choices: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The values each width may take when group i keeps one of `choices[i]`, ascending."""
+        result = []
+        for axis, width in enumerate(self.fixed):
+            sums = np.array([width])
+            for group, rows in self.shares.items():
+                sums = np.unique(sums[:, None] + rows[choices[group], axis])
+            result.append(sums)
+        return result
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Equal for blocks that have one text at equal widths."""
+        return self.pieces, self.matrix.tobytes(), self.constants.tobytes()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blueprint:
+    """A network's operators. Made by `draw`.
+
+    Attributes:
+        blocks: the operators, cut into those that run on their own.
+        whole: all of them as one block.
+    """
+
+    blocks: tuple[Block, ...]
+    whole: Block
+
+    def text(self, channel_counts: Sequence[int] | np.ndarray) -> str:
+        """The text of the whole network; `operators.build` makes a file of it."""
+        return self.whole.text(self.whole.point(channel_counts))
+
+
+def draw(
+    graph: ChannelGraph,
+    seed: int = 0,
+    converted: Callable[[keras.Model], bytes] = convert,
+) -> Blueprint:
+    """Finds a network's operators and what their shapes depend on.
+
+    Args:
+        graph: `analyze(model)`.
+        seed: of the random plans.
+        converted: converts a Keras model to a .tflite file.
+
+    Returns:
+        The `Blueprint`.
+
+    Raises:
+        AmcError: the model cannot be converted, or a shape in the file is no
+            width of the network's.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = channel_vectors(graph)
+    learnt: list[dict[str, Any]] = []
+    keeps: list[np.ndarray] = []
+
+    def add(plan) -> None:
+        model = rebuild(graph.network.model, graph, plan)
+        try:
+            learnt.append(ops.read(converted(model)))
+        except ValueError as error:
+            raise AmcError(f"the model cannot be converted: {error}") from error
+        keeps.append(graph.keep_mask(plan))
+
+    for plan in (*telling_plans(graph, vectors, rng), random_plan(graph, rng)):
+        add(plan)
+    widths = _Widths(graph, vectors)
+    while True:
+        seen = np.stack([counts(vectors, keep) for keep in keeps])
+        try:
+            blocks = [
+                _block(parts, seen, widths) for parts in zip(*map(ops.blocks, learnt), strict=True)
+            ]
+            return Blueprint(tuple(blocks), _block(learnt, seen, widths))
+        except _AmbiguousError as error:
+            if len(learnt) == _MAX_CONVERSIONS:
+                raise AmcError(str(error)) from None
+            add(random_plan(graph, rng))
+
+
+class _AmbiguousError(Exception):
+    """Several widths explain a number, and they are not the same."""
+
+
+class _Widths:
+    """What the widths of a network count.
+
+    A width may count part of a group: the channels that a padding puts before
+    and behind others, say. How many of them a plan keeps is not told by the
+    group's count alone; then the channels that are kept are taken as spread
+    evenly, as they are on average, and so all widths fit together.
+    """
+
+    def __init__(self, graph: ChannelGraph, vectors: csr_array):
+        counted = vectors.toarray()
+        self.fixed = counted.sum(axis=1, dtype=np.int64)
+        self.shares = []  # of each group: (counts, vectors)
+        for group in graph.groups.values():
+            own = counted[:, group.classes]
+            self.fixed = self.fixed - own.sum(axis=1)
+            rows = [own[:, _spread(group.channels, k)].sum(axis=1) for k in range(len(own.T) + 1)]
+            self.shares.append(np.array(rows, np.int64))
+        # Channels that every vector counts alike add nothing to what depends on what.
+        self.distinct = np.unique(counted, axis=1)
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    """`count` of `total` positions, evenly."""
+    return np.arange(count) * total // max(count, 1)
+
+
+def _block(parts: Sequence[dict[str, Any]], seen: np.ndarray, widths: _Widths) -> Block:
+    """The block that each plan's operators are an example of.
+
+    Args:
+        parts: the operators, one for each plan.
+        seen: how many channels each vector counts under each plan, (plans, vectors).
+        widths: what the vectors count.
+    """
+    label = ops.label(parts[0])
+    texts = [ops.text_of(part) for part in parts]
+    pieces = {tuple(_NUMBER.split(text)) for text in texts}
+    if len(pieces) > 1:
+        raise AmcError(f"{label}: the converter makes other operators for other widths")
+    numbers = np.array([[int(n) for n in _NUMBER.findall(text)] for text in texts])
+    vector_of: dict[int, int] = {}
+    for i in np.flatnonzero((numbers != numbers[0]).any(axis=0)).tolist():
+        found = np.flatnonzero((seen == numbers[:, [i]]).all(axis=0))
+        if not len(found):
+            raise AmcError(
+                f"{label}: the converted files of {len(texts)} plans hold {numbers[:, i].tolist()} "
+                "in one place, which is no width of theirs"
+            )
+        if len(found) > 1:
+            raise _AmbiguousError(f"{label}: widths in the file cannot be told apart")
+        vector_of[i] = int(found[0])
+    axes = _basis(dict.fromkeys(vector_of.values()), widths.distinct)
+    matrix = np.zeros((numbers.shape[1], len(axes)))
+    constants = numbers[0].astype(float)
+    if vector_of:
+        used = widths.distinct[list(vector_of.values())].T.astype(float)
+        factors = np.linalg.lstsq(widths.distinct[axes].T.astype(float), used, rcond=None)[0].T
+        matrix[list(vector_of)] = np.round(factors, 9) + 0.0  # no -0.0: equal blocks, equal bytes
+        constants[list(vector_of)] = 0.0
+    return Block(
+        label=label,
+        kind=parts[0]["operators"][-1]["code"],
+        pieces=next(iter(pieces)),
+        matrix=matrix,
+        constants=constants,
+        fixed=widths.fixed[axes],
+        shares={
+            group: rows[:, axes] for group, rows in enumerate(widths.shares) if rows[:, axes].any()
+        },
+    )
+
+
+def _basis(vectors: Iterable[int], counted: np.ndarray) -> list[int]:
+    """Vectors of which all others are multiples and sums, the first that will do."""
+    basis: list[int] = []
+    for vector in vectors:
+        if np.linalg.matrix_rank(counted[[*basis, vector]]) > len(basis):
+            basis.append(vector)
+    return basis
+
+
+def _joined(pieces: Sequence[str], numbers: np.ndarray) -> str:
+    parts = [pieces[0]]
+    for number, piece in zip(numbers.tolist(), pieces[1:], strict=True):
+        parts += [str(number), piece]
+    return "".join(parts)

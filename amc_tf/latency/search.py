@@ -1,0 +1,138 @@
+"""Latency in one search: foreseen in every episode, measured before a plan is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from amc_tf import files
+from amc_tf.budget import Budget
+from amc_tf.channels import ChannelGraph
+from amc_tf.env import Outcome
+from amc_tf.errors import AmcError
+from amc_tf.latency.choice import Chooser, Counts, Measured
+from amc_tf.latency.cost import LatencyCost, latency_cost
+from amc_tf.latency.settings import LatencySettings, open_table
+from amc_tf.latency.table import LatencyTable
+from amc_tf.surgery import rebuild
+from amc_tf.workdir import Workdir
+from tflite_tools import convert
+
+_FILE = "latency.json"
+
+
+class SearchLatency:
+    """The latency of one search's plans.
+
+    Attributes:
+        cost: foreseen latency, the same whenever the search is resumed.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        budget: Budget | None,
+        choices: Sequence[np.ndarray],
+        workdir: pathlib.Path,
+        settings: LatencySettings,
+        *,
+        table: LatencyTable | None = None,
+        converted: Callable[[keras.Model], bytes] = convert,
+    ):
+        """Opens the table and measures what it lacks.
+
+        Args:
+            graph: the analysed network.
+            budget: of the search.
+            choices: the channel counts that each group may keep.
+            workdir: of the search; `latency.json` there keeps what was measured for it.
+            settings: see `LatencySettings`.
+            table: in place of the one that the settings name.
+            converted: converts a Keras model to a .tflite file.
+
+        Raises:
+            AmcError: see `open_table` and `latency_cost`.
+        """
+        self._graph = graph
+        self._budget = budget
+        self._workdir = workdir
+        self._finalists = settings.finalists
+        self._converted = converted
+        self._dense = tuple(int(allowed[-1]) for allowed in choices)
+        self._table = open_table(settings) if table is None else table
+        cost = latency_cost(
+            graph, self._table, choices, calibration_plans=settings.calibration_plans
+        )
+        kept = Workdir(workdir).read_json(_FILE, {})
+        if kept.get("conditions") == self._table.conditions:
+            # Since the search began, others may have corrected the table.
+            examples = {tuple(counts): ms for counts, ms in kept["examples"]}
+            cost = dataclasses.replace(cost, examples=()).corrected(examples)
+        else:
+            kept = {}
+        self.cost: LatencyCost = cost
+        self._known = {
+            tuple(m["counts"]): Measured(m["ms"], m["dense_ms"]) for m in kept.get("measured", [])
+        }
+        self._keep()
+
+    def choose(self, ranked: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:
+        """Each policy's best plan that is within the budget when measured whole.
+
+        Args:
+            ranked: a policy's outcomes, the best first.
+
+        Returns:
+            Policy to outcome, its latency the measured one; without a bound on
+            latency each policy's first, as foreseen.
+
+        Raises:
+            AmcError: the device fails, or no plan is within the budget.
+        """
+        if self._budget is None or not self._budget.bounds_latency:
+            return {name: outcomes[0] for name, outcomes in ranked.items()}
+        chooser = Chooser(self._budget, self._dense, self._measure, self._finalists)
+        best = chooser(ranked, self.cost, self._known)
+        self._table.correct(self.cost.network, {c: m.ms for c, m in self._known.items()})
+        if not best:
+            fastest = min(self._known.values(), key=lambda m: m.ms / m.dense_ms)
+            raise AmcError(
+                f"none of {len(self._known)} plans measured is within the budget of latency: the "
+                f"fastest took {fastest.ms:.4g} ms beside {fastest.dense_ms:.4g} ms of the dense "
+                "model; the table has been corrected: search again in another workdir, or raise "
+                "the budget"
+            )
+        return best
+
+    def _measure(self, outcomes: Sequence[Outcome]) -> list[Measured]:
+        model = self._graph.network.model
+        models = {"dense": self._converted(model)}
+        for outcome in tqdm(outcomes, desc="finalists", unit="plan", dynamic_ncols=True):
+            name = " ".join(map(str, outcome.counts))
+            models[name] = self._converted(rebuild(model, self._graph, outcome.plan))
+        times = self._table.files(models)
+        results = [Measured(ms, times["dense"]) for name, ms in times.items() if name != "dense"]
+        self._known.update(zip((o.counts for o in outcomes), results, strict=True))
+        self._keep()
+        return results
+
+    def _keep(self) -> None:
+        content = {
+            "conditions": self._table.conditions,
+            "examples": self.cost.examples,
+            "measured": [
+                {"counts": counts, "ms": m.ms, "dense_ms": m.dense_ms}
+                for counts, m in self._known.items()
+            ],
+        }
+        files.write_json(self._workdir / _FILE, content)
+
+    def measured(self, counts: Sequence[int]) -> Measured | None:
+        """What a plan took, if it was measured whole."""
+        key: Counts = tuple(counts)
+        return self._known.get(key)
