@@ -13,19 +13,12 @@ from amc_tf.channels import ChannelGraph
 from amc_tf.folding import NotCarriedError, fold
 from amc_tf.lite import LiteEngine
 from amc_tf.plan import PruningPlan
+from amc_tf.refit import Refit
 from amc_tf.surgery import mask, masked_weights, numpy_of, uncompiled
 from amc_tf.task import Data, Task, inputs_of
 
 _LOG = logging.getLogger(__name__)
 _MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
-
-
-class Refit(Protocol):
-    """Whatever restores a pruned network's weights (`Reconstruction`, for one)."""
-
-    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """Weights that take the place of the dense ones, by `layer/weight`, in the dense shape."""
-        ...
 
 
 class Scorer(Protocol):

@@ -173,6 +173,25 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
     return _of_groups(graph, score / count)
 
 
+def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
+    """The order in which channels are taken away with the least error of their readers' outputs.
+
+    Statistics of the dense network tell the error that least squares leaves
+    (`amc_tf.elimination`).
+
+    Args, Returns: as `consumer_magnitude`.
+
+    Raises:
+        AmcError: there is no task, so no images.
+    """
+    from amc_tf.elimination import elimination_order  # which falls back to magnitude
+    from amc_tf.reconstruct import gather
+
+    if task is None:
+        raise AmcError("importance 'elimination' needs images; give a Task")
+    return elimination_order(gather(graph, task.calibration_inputs(graph.network.model)))
+
+
 IMPORTANCES: Mapping[str, Criterion] = {
     function.__name__: function
     for function in (
@@ -182,6 +201,7 @@ IMPORTANCES: Mapping[str, Criterion] = {
         batch_norm_scale,
         geometric_median,
         taylor,
+        elimination,
     )
 }
 

@@ -26,7 +26,7 @@ from amc_tf.latency.search import SearchLatency
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
-from amc_tf.reconstruct import Reconstruction, gather
+from amc_tf.refit import REFITS, Refit
 from amc_tf.task import Task
 from amc_tf.workdir import Workdir
 
@@ -52,7 +52,9 @@ class SearchSettings:
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         elite: whether every other of the agent's episodes after its warm-up tries a
             variation of the best plan so far.
-        refit: whether consumers are refitted by least squares before scoring.
+        refit: how weights are restored before a plan is scored, a name of
+            `amc_tf.refit.REFITS`.
+        final_refit: the same, for the networks that are built in the end.
         policies: which of `POLICIES` run; `amc` always does.
         keep_best: how many of the best plans are written to `best_plans.json`.
         ddpg: the agent's settings.
@@ -68,7 +70,8 @@ class SearchSettings:
     fill_budget: bool = True
     warm_start: bool = True
     elite: bool = True
-    refit: bool = True
+    refit: str = "dense"
+    final_refit: str = "in_order"
     policies: tuple[str, ...] = POLICIES
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
@@ -81,11 +84,16 @@ class SearchSettings:
             raise AmcError(
                 f"unknown policy {unknown[0]!r}; choose from {', '.join(map(repr, POLICIES))}"
             )
-        if self.importance not in IMPORTANCES:
-            raise AmcError(
-                f"unknown importance {self.importance!r}; choose one of "
-                f"{', '.join(map(repr, IMPORTANCES))}"
-            )
+        for field, known in (
+            ("importance", IMPORTANCES),
+            ("refit", REFITS),
+            ("final_refit", REFITS),
+        ):
+            if getattr(self, field) not in known:
+                raise AmcError(
+                    f"unknown {field} {getattr(self, field)!r}; choose one of "
+                    f"{', '.join(map(repr, known))}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +106,7 @@ class SearchResult:
         best: policy name to its best outcome.
         bounds: the budget in absolute terms, by name of the cost.
         dense_accuracy: of the unpruned model on the validation data.
-        reconstruction: refits a plan's weights; None if the search did not refit.
+        final: restores the weights of the networks that are built.
     """
 
     graph: ChannelGraph
@@ -106,7 +114,7 @@ class SearchResult:
     best: dict[str, Outcome]
     bounds: dict[str, float]
     dense_accuracy: float
-    reconstruction: Reconstruction | None
+    final: Refit
 
     @property
     def plan(self) -> PruningPlan:
@@ -114,8 +122,8 @@ class SearchResult:
         return self.best[self.chosen].plan
 
     def refitted(self, plan: PruningPlan) -> dict[str, Any]:
-        """Weights for `amc_tf.rebuild(model, graph, plan, weights)` as the search scored them."""
-        return {} if self.reconstruction is None else self.reconstruction.refit(plan)
+        """Weights for `amc_tf.rebuild(model, graph, plan, weights)`."""
+        return self.final.refit(plan)
 
 
 def search_plan(
@@ -169,10 +177,9 @@ def search_plan(
         agent = stack.enter_context(
             DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log")
         )
-        reconstruction = None
-        if settings.refit:
-            reconstruction = gather(graph, task.calibration_inputs(model), seed=settings.seed)
-        scores.measure = scorer(graph, task, reconstruction)
+        images = task.calibration_inputs(model)
+        refit = REFITS[settings.refit](graph, images, settings.seed)
+        scores.measure = scorer(graph, task, refit)
         dense_accuracy = scores.measure(None)
         ranked: dict[str, list[Outcome]] = {}
         # Hand-crafted ratios are scaled to a budget, so they need one.
@@ -200,7 +207,10 @@ def search_plan(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
-    result = SearchResult(graph, chosen, best, env.bounds, dense_accuracy, reconstruction)
+    final = refit
+    if settings.final_refit != settings.refit:
+        final = REFITS[settings.final_refit](graph, images, settings.seed)
+    result = SearchResult(graph, chosen, best, env.bounds, dense_accuracy, final)
     result.plan.save(workdir / "plan.json")
     for name, outcome in best.items():
         outcome.plan.save(policy_plan(workdir, name))

@@ -195,7 +195,9 @@ def test_search_by_latency(tmp_path, monkeypatch):
     monkeypatch.setattr(latency_search, "open_table", opened)
     net = blobs.trained(epochs=2)
     budget = amc_tf.Budget(latency=0.7, params=0.9)
-    search = blobs.search_settings(episodes=2, refit=False, policies=("amc", "uniform"))
+    search = blobs.search_settings(
+        episodes=2, refit="none", final_refit="none", policies=("amc", "uniform")
+    )
     workdir = tmp_path / "run"
     workdir.mkdir()
     found = amc_tf.search_plan(net, blobs.task(), budget, workdir, search)

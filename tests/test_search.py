@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 import time
 
 import blobs
+import numpy as np
 import pytest
 
 import amc_tf
@@ -169,3 +171,16 @@ def test_settings_are_checked():
         amc_tf.SearchSettings(policies=("amc", "best"))
     with pytest.raises(amc_tf.AmcError, match="at least one episode"):
         amc_tf.SearchSettings(episodes=0)
+
+
+def test_what_is_built_may_be_refitted_in_another_way(net, uninterrupted, tmp_path):
+    workdir, found = uninterrupted
+    shutil.copytree(workdir, tmp_path / "run")
+    settings = blobs.search_settings(final_refit="in_order")
+    again = amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path / "run", settings)
+    assert again.plan == found.plan
+    dense, in_order = found.refitted(found.plan), again.refitted(again.plan)
+    assert dense and in_order
+    assert any(not np.allclose(dense[key], in_order[key]) for key in dense.keys() & in_order.keys())
+    with pytest.raises(amc_tf.AmcError, match="unknown refit 'denes'; choose one of 'none'"):
+        blobs.search_settings(refit="denes")

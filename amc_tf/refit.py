@@ -1,0 +1,51 @@
+"""The ways of restoring a pruned network's weights, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.inorder import gather_in_order
+from amc_tf.plan import PruningPlan
+from amc_tf.reconstruct import gather
+
+
+class Refit(Protocol):
+    """Whatever restores a pruned network's weights."""
+
+    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+        """Weights that take the place of the dense ones, by `layer/weight`, in the dense shape."""
+        ...
+
+
+class NoRefit:
+    """Leaves the weights that are kept as they are."""
+
+    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+        """No weights."""
+        return {}
+
+
+def _none(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
+    return NoRefit()
+
+
+def _dense(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
+    return gather(graph, images, seed=seed)
+
+
+def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
+    return gather_in_order(graph, images, seed=seed)
+
+
+# Name to what makes it from calibration images. `dense` solves from statistics of the dense
+# network, in milliseconds a plan; `in_order` runs the pruned network over all images for each
+# plan, and is the better one by far (benchmarks/refit.py).
+REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit]] = {
+    "none": _none,
+    "dense": _dense,
+    "in_order": _in_order,
+}
