@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import pathlib
 import statistics
 from collections.abc import Mapping
@@ -15,92 +15,172 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.task import Task
+from amc_tf.export_settings import CALIBRATED, FORMATS, INTEGER, Exported, ExportSettings
+from amc_tf.lite_keras import LiteRtKeras
+from amc_tf.surgery import uncompiled
+from amc_tf.task import Data, Task
 from tflite_tools.time_model import repeat
 
-# File format to the quantisation of `tflite_tools.convert`.
-FORMATS: Mapping[str, str | None] = {"float32": None, "int8": "int8"}
 
-
-@dataclasses.dataclass(frozen=True)
-class ExportSettings:
-    """How files are made and measured.
-
-    Attributes:
-        formats: names of `FORMATS`.
-        calibration_samples: inputs for the ranges of int8 activations.
-        error_samples: held-out inputs on which outputs are compared with Keras'.
-        latency_rounds: fresh processes in which each file is timed.
-        latency_runs: least timed inferences in each.
-        latency_min_secs: least seconds of them.
-        num_threads: of the interpreter that is timed.
-    """
-
-    formats: tuple[str, ...] = ("float32", "int8")
-    calibration_samples: int = 200
-    error_samples: int = 256
-    latency_rounds: int = 5
-    latency_runs: int = 50
-    latency_min_secs: float = 1.0
-    num_threads: int = 1
-
-    def __post_init__(self) -> None:
-        unknown = [f for f in self.formats if f not in FORMATS]
-        if unknown:
-            raise AmcError(
-                f"unknown export format {unknown[0]!r}; choose from {', '.join(map(repr, FORMATS))}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """A checked file.
-
-    Attributes:
-        accuracy: of the file itself, run by LiteRT, on the test data.
-        bytes: its size.
-        max_abs_error: greatest difference of an output from Keras' on held-out data.
-    """
-
-    accuracy: float
-    bytes: int
-    max_abs_error: float
-
-
-class LiteRtKeras(keras.Model):
-    """A TFLite file with the face of a Keras model.
-
-    So the owner's own compile and evaluate measure the very file that ships.
+class Exporter:
+    """Makes and checks the files of one model; what they have in common is computed once.
 
     Args:
-        content: the .tflite file.
-        like: the Keras model it was made from, for the shapes of its outputs.
+        model: the Keras model.
+        dense: the model it came from, for its compile settings.
+        task: its data; calibration comes from the training part, checks from the test part.
+        settings: see `ExportSettings`.
     """
 
-    def __init__(self, content: bytes, like: keras.Model):
-        super().__init__(name="litert")
-        self.supports_jit = False  # a compiled graph cannot call the interpreter
-        self._interpreter = tflite_tools.LiteRtModel(content)
-        self._shapes = [(None, *t.shape[1:]) for t in like.outputs]
-        self._dtypes = [t.dtype for t in like.outputs]
-        self._names = [t.name for t in like.inputs]
-        self._outputs_like = getattr(like, "_outputs_struct", None)
+    def __init__(
+        self, model: keras.Model, dense: keras.Model, task: Task, settings: ExportSettings
+    ):
+        self.model = model
+        self._dense = dense
+        self._task = task
+        self._settings = settings
+        self._test = _part(task.test_data, settings.score_samples)
 
-    def call(self, inputs: Any) -> Any:
-        """Runs the file on a batch; outputs as the Keras model gives them."""
-        if isinstance(inputs, dict):
-            inputs = [inputs[name] for name in self._names]
-        flat = keras.tree.flatten(inputs)
-        outputs = tf.numpy_function(self._predict, flat, self._dtypes)
-        shaped = [tf.ensure_shape(o, s) for o, s in zip(outputs, self._shapes, strict=True)]
-        if self._outputs_like is None:
-            return shaped if len(shaped) > 1 else shaped[0]
-        return keras.tree.pack_sequence_as(self._outputs_like, shaped)
+    @functools.cached_property
+    def accuracy(self) -> float:
+        """Of the Keras model, on the data that score the files."""
+        return self._score(uncompiled(self.model))
 
-    def _predict(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        outputs = self._interpreter.predict(list(inputs) if len(inputs) > 1 else inputs[0])
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        return [o.astype(d) for o, d in zip(outputs, self._dtypes, strict=True)]
+    @functools.cached_property
+    def _calibration(self) -> list[np.ndarray]:
+        count = self._settings.calibration_samples
+        arrays = self._task.calibration_inputs(self.model)
+        return [a[:count].astype(t.dtype) for a, t in zip(arrays, self.model.inputs, strict=True)]
+
+    @functools.cached_property
+    def _checked(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Held-out inputs, and Keras' outputs on them."""
+        inputs = self._task.sample_inputs(
+            self._task.test_data, self.model, self._settings.error_samples
+        )
+        structure = getattr(self.model, "_inputs_struct", None)
+        given = (
+            keras.tree.pack_sequence_as(structure, inputs)
+            if isinstance(structure, (dict, list, tuple))
+            else inputs[0]
+        )
+        return inputs, keras.tree.flatten(self.model.predict(given, verbose=0))
+
+    @functools.cached_property
+    def _float32(self) -> bytes:
+        return tflite_tools.convert(self.model)
+
+    def write(self, format_name: str, path: pathlib.Path) -> Exported:
+        """Converts the model, checks the file with LiteRT, and writes it.
+
+        Args:
+            format_name: a name of `FORMATS`.
+            path: where the file goes; nothing is left there if it cannot be made.
+
+        Returns:
+            What was measured on the file.
+
+        Raises:
+            AmcError: the converter refuses the model, LiteRT cannot run the file, or it cannot be
+                written.
+        """
+        check_writable(path)
+        try:
+            content, float_layers = self._content(format_name)
+            content = tflite_tools.attach(content, self._metadata(format_name, content))
+            exported = self._measured(format_name, content, float_layers)
+        except ValueError as error:
+            raise AmcError(f"{format_name} export: {error}") from error
+        except RuntimeError as error:
+            # LiteRT prepares and runs each operator by a kernel that may lack a number format.
+            raise AmcError(
+                f"{format_name} export: LiteRT cannot run the file: "
+                f"{str(error).strip().splitlines()[0]}; choose another format, or keep the layer "
+                "float (keep_float)"
+            ) from error
+        files.write_atomically(path, content)
+        return exported
+
+    def _content(self, format_name: str) -> tuple[bytes, tuple[str, ...]]:
+        if format_name == "float32":
+            return self._float32, ()
+        if format_name == "int8_qat":
+            return self._trained_int8()
+        samples = None
+        if format_name in CALIBRATED:
+            arrays = self._calibration
+            samples = [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
+        content = tflite_tools.convert(
+            self.model, FORMATS[format_name], samples, keep_float=self._settings.keep_float
+        )
+        return content, ()
+
+    def _trained_int8(self) -> tuple[bytes, tuple[str, ...]]:
+        from amc_tf import qat  # imports Keras 2 and TFMOT, which other formats do without
+
+        settings = qat.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
+        trained = self._task.compiled(uncompiled(self.model), self._dense)
+        quantised = qat.quantised(self.model)
+        quantised.calibrate(self._calibration)
+        qat.train_quantised(trained, quantised, self._task, settings)
+        quantised.settle(self._calibration)
+        return tflite_tools.convert(quantised.model, "int8_trained"), quantised.float_layers
+
+    def _metadata(self, format_name: str, content: bytes) -> tflite_tools.Metadata:
+        settings = self._settings
+        signature = tflite_tools.LiteRtModel(content).signature
+        outputs = zip(signature.outputs, self.model.outputs, strict=True)
+        labels = {n: settings.labels for n, t in outputs if t.shape[-1] == len(settings.labels)}
+        if settings.labels and not labels:
+            raise ValueError(
+                f"{len(settings.labels)} labels were given, but the outputs have "
+                f"{', '.join(str(t.shape[-1]) for t in self.model.outputs)} classes"
+            )
+        normalization, stats = {}, {}
+        ends = zip(signature.inputs, self.model.inputs, self._calibration, strict=True)
+        for name, tensor, values in ends:
+            if len(tensor.shape) == 4:
+                normalization[name] = tflite_tools.Normalization(settings.mean, settings.std)
+            if values.dtype.kind == "f" and len(values):
+                stats[name] = (float(values.min()), float(values.max()))
+        description = f"TFLite {format_name} of the Keras model {self.model.name}"
+        return tflite_tools.Metadata(self.model.name, description, labels, normalization, stats)
+
+    def _measured(
+        self, format_name: str, content: bytes, float_layers: tuple[str, ...]
+    ) -> Exported:
+        interpreter = tflite_tools.LiteRtModel(content)
+        inputs, expected = self._checked
+        received = keras.tree.flatten(interpreter.predict(inputs if inputs[1:] else inputs[0]))
+        errors = {
+            name: tflite_tools.compare_output(a, b)
+            for name, a, b in zip(interpreter.signature.outputs, expected, received, strict=True)
+        }
+        agreements = [e.agreement for e in errors.values() if e.agreement is not None]
+        accuracy = self._score(LiteRtKeras(content, self.model))
+        within = self.accuracy - accuracy <= self._settings.tolerance
+        found = tflite_tools.inspect_file(content)
+        worst = {}
+        if not within and format_name not in ("float32", "int8_qat"):
+            few = [[a[i : i + 1] for a in inputs] for i in range(min(8, len(inputs[0])))]
+            found_worst = tflite_tools.worst_tensors(content, self._float32, few)
+            worst = {e.name: e.relative_rms for e in found_worst}
+        integer = format_name in INTEGER
+        return Exported(
+            accuracy=accuracy,
+            bytes=len(content),
+            max_abs_error=max(e.max_abs for e in errors.values()),
+            agreement=min(agreements, default=None),
+            outputs=errors,
+            float_operators=tuple(map(str, found.float_operators)) if integer else (),
+            flex_operators=tuple(map(str, found.flex_operators)),
+            float_layers=float_layers,
+            within_tolerance=within,
+            worst_tensors=worst,
+        )
+
+    def _score(self, model: keras.Model) -> float:
+        return self._task.score(self._task.compiled(model, self._dense), self._test)
 
 
 def export_tflite(
@@ -111,45 +191,35 @@ def export_tflite(
     path: pathlib.Path,
     settings: ExportSettings | None = None,
 ) -> Exported:
-    """Converts a model, writes the file, and checks it with the LiteRT interpreter.
+    """One file of a model: `Exporter(model, dense, task, settings).write(format_name, path)`."""
+    return Exporter(model, dense, task, settings or ExportSettings()).write(format_name, path)
 
-    Args:
-        model: the Keras model.
-        dense: the model it came from, for its compile settings.
-        task: its data; calibration comes from the training part, checks from the test part.
-        format_name: a name of `FORMATS`.
-        path: where the file goes.
-        settings: see `ExportSettings`.
 
-    Returns:
-        What was measured on the file.
+def check_writable(path: pathlib.Path) -> None:
+    """Refuses, before any work, a place where no file can be written.
 
     Raises:
-        AmcError: the converter refuses the model.
+        AmcError: the folder is absent or cannot be written, or a folder is in the way.
     """
-    settings = settings or ExportSettings()
-    quantize = FORMATS[format_name]
-    samples = None
-    if quantize is not None:
-        arrays = [a[: settings.calibration_samples] for a in task.calibration_inputs(model)]
-        samples = [[a[i : i + 1].astype(np.float32) for a in arrays] for i in range(len(arrays[0]))]
+    if path.is_dir():
+        raise AmcError(f"{path} is a folder; give the name of a file")
     try:
-        content = tflite_tools.convert(model, quantize=quantize, representative=samples)
-    except ValueError as error:
-        raise AmcError(f"{format_name} export: {error}") from error
-    files.write_atomically(path, content)
-    inputs = task.sample_inputs(task.test_data, model, settings.error_samples)
-    arguments = inputs if len(inputs) > 1 else inputs[0]
-    expected = keras.tree.flatten(model.predict(arguments, verbose=0))
-    received = keras.tree.flatten(tflite_tools.LiteRtModel(content).predict(arguments))
-    file_model = task.compiled(LiteRtKeras(content, model), dense)
-    return Exported(
-        accuracy=task.score(file_model, task.test_data),
-        bytes=len(content),
-        max_abs_error=max(
-            float(np.max(np.abs(e - r))) for e, r in zip(expected, received, strict=True)
-        ),
-    )
+        with files.replacing(path.with_name(f".{path.name}.probe")) as partial:
+            partial.touch()
+        path.with_name(f".{path.name}.probe").unlink()
+    except OSError as error:
+        raise AmcError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _part(data: Data, count: int) -> Data:
+    """At most `count` (0: all) samples of a data set, evenly spaced where it is of arrays."""
+    if not count:
+        return data
+    if isinstance(data, tf.data.Dataset):
+        return data.unbatch().take(count).batch(min(count, 128))
+    available = len(keras.tree.flatten(data)[0])
+    chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
+    return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)
 
 
 def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:

@@ -1,14 +1,107 @@
-"""Exports the fine-tuned model: checked and timed `model_*.tflite`.
+"""Exports checked `model_FORMAT.tflite`: of a run, or of any Keras file.
 
-amc-export --config=configs/mnist.py --workdir=runs/mnist
+A run's fine-tuned model, timed beside the dense one:
+
+    amc-export --config=configs/mnist.py --workdir=runs/mnist
+
+Any .keras or .h5 file, with the task and the settings of a configuration, or with samples alone:
+
+    amc-export --model=net.keras --config=configs/mnist.py --out=files
+    amc-export --model=net.keras --representative=samples.npz --formats=float16,int8 --out=files
+
+The .npz file holds an array `x` (or one for each input, by its name) and, if there are any, class
+indices `y`.
 """
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import app, flags
 
 from amc_tf import run_stage
 
 
+def _define_flags() -> None:
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Experiment file; values as --config.export.tolerance=0.02.",
+        lock_config=True,
+    )
+    flags.DEFINE_string("workdir", None, "Folder of a run whose model is exported.")
+    flags.DEFINE_string("model", None, "A Keras file to export instead of a run's model.")
+    flags.DEFINE_string("out", None, "Folder for the files of --model.")
+    flags.DEFINE_string("representative", None, "An .npz file of samples, in place of --config.")
+    flags.DEFINE_list("formats", None, "Formats, in place of those of the configuration.")
+    run_stage.define_debug_flag()
+
+
+def _main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
+    import tensorflow as tf
+
+    # Each file is scored as a Keras model of its own: TensorFlow takes it for careless retracing.
+    tf.get_logger().setLevel("ERROR")
+    given = flags.FLAGS
+    if given.model is None:
+        _export_run(given)
+    else:
+        _export_file(given)
+
+
+def _export_run(given: flags.FlagValues) -> None:
+    from ml_collections import config_flags
+
+    from amc_tf import experiment, report
+    from amc_tf.errors import AmcError
+
+    if given.config is None or given.workdir is None:
+        raise AmcError("give --config and --workdir of a run, or --model and --out of a Keras file")
+    if given.formats:
+        given.config.export.formats = tuple(given.formats)
+    path = config_flags.get_config_filename(given["config"])
+    compression = experiment.load(given.config, path, given.workdir)
+    compression.export()
+    print(report.table(compression.workdir.read_json("result.json", {})))
+
+
+def _export_file(given: flags.FlagValues) -> None:
+    from ml_collections import config_flags
+
+    from amc_tf import experiment, export_model
+    from amc_tf.errors import AmcError
+    from amc_tf.export import ExportSettings
+    from amc_tf.workdir import load_model
+
+    if given.out is None:
+        raise AmcError("give --out, the folder for the files of --model")
+    if (given.config is None) == (given.representative is None):
+        raise AmcError("--model needs either --config or --representative, for data to check on")
+    model = load_model(given.model)
+    if given.config is None:
+        settings, task = (
+            ExportSettings(),
+            export_model.representative_task(model, given.representative),
+        )
+    else:
+        path = config_flags.get_config_filename(given["config"])
+        settings = experiment.section(ExportSettings, given.config.export)
+        task = experiment.load_module(path).get_task(given.config)
+        task.check(model)
+    if given.formats:
+        settings = dataclasses.replace(settings, formats=tuple(given.formats))
+    result = export_model.export_model(model, task, given.out, settings)
+    print(export_model.table(result, settings.tolerance))
+
+
 def entry() -> None:
     """The command `amc-export`."""
-    run_stage.run_stage("export")
+    _define_flags()
+    run_stage.run(_main)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ class Task:
         fit: `fit(model)` trains a compiled model in place. Default: `model.fit`
             on `train` for `epochs`.
         fine_tune: `fine_tune(model)` for pruned models. Default: `fit`.
+        qat: `qat(model)` trains a Keras 2 model (tf_keras) with emulated int8
+            rounding in place, for the format int8_qat. Default: the compiled
+            model's loss and optimizer on `train` (see `amc_tf.qat`).
         evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
             Default: `model.evaluate(data)[metric]`.
         metric: the name under which the compiled model reports its accuracy.
@@ -47,6 +50,7 @@ class Task:
     compile: Callable[[keras.Model], Any] | None = None
     fit: Callable[[keras.Model], Any] | None = None
     fine_tune: Callable[[keras.Model], Any] | None = None
+    qat: Callable[[Any], Any] | None = None
     evaluate: Callable[[keras.Model, Data], float] | None = None
     metric: str = "accuracy"
     epochs: int = 1

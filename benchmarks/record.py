@@ -36,10 +36,15 @@ def append(name: str, data: dict) -> dict:
     return entry
 
 
+def entries(name: str) -> list[dict]:
+    """The objects of results/NAME.jsonl, oldest first."""
+    path = HERE / "results" / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def latest(name: str) -> dict | None:
     """The last object of results/NAME.jsonl."""
-    path = HERE / "results" / f"{name}.jsonl"
-    return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
+    return next(reversed(entries(name)), None)
 
 
 def markdown(header: tuple, rows: list[tuple]) -> str:

@@ -363,6 +363,8 @@ def check_files(model, rebuilt, folder) -> bool:
     close(outputs(loaded, inputs), expected, 1e-6)
     if any(isinstance(x, kl.EinsumDense) and x.kernel.shape[0] == 1 for x in rebuilt.layers):
         return False
+    if any(isinstance(x, kl.UnitNormalization) for x in rebuilt.layers):
+        return False  # TFLite's norm of a map of zeros, which a ReLU may leave, is NaN
     try:
         file = tflite_tools.convert(rebuilt)
     except Exception:

@@ -2,7 +2,10 @@
 
 The public names are
 
-* `convert`: Keras model to TFLite bytes, float32 or full int8;
+* `convert`: Keras model to TFLite bytes in any number format;
+* `attach` and `read_metadata`: labels and input normalisation inside the file (`Metadata`,
+  `Normalization`);
+* `inspect_file`, `compare_output`, `worst_tensors`: its operators; how far it is from the model;
 * `LiteRtModel`: run such bytes over a batch of float samples;
 * `open_device`: this host, an Android phone or a GPU as a device that times them; `Settings` says
   how, `Latency` is what comes back, `ratio` compares two;
@@ -23,15 +26,23 @@ _HOME = {
     "BenchmarkResult": "tflite_tools.benchmark_results",
     "DeviceError": "tflite_tools.errors",
     "Latency": "tflite_tools.latency",
+    "Inspection": "tflite_tools.inspection",
+    "Metadata": "tflite_tools.metadata",
+    "Normalization": "tflite_tools.metadata",
     "LiteRtModel": "tflite_tools.interpreter",
     "Settings": "tflite_tools.latency",
+    "attach": "tflite_tools.metadata",
+    "compare_output": "tflite_tools.verification",
     "convert": "tflite_tools.conversion",
+    "inspect_file": "tflite_tools.inspection",
     "measure_host": "tflite_tools.host",
     "measure_side_by_side": "tflite_tools.devices",
     "open_device": "tflite_tools.devices",
     "parse_benchmark": "tflite_tools.benchmark_results",
     "ratio": "tflite_tools.latency",
+    "read_metadata": "tflite_tools.metadata",
     "read_result_proto": "tflite_tools.benchmark_results",
+    "worst_tensors": "tflite_tools.verification",
 }
 __all__ = sorted(_HOME)
 

@@ -1,25 +1,34 @@
-"""Keras model to TFLite bytes.
+"""Keras model to TFLite bytes, in any of the number formats of LiteRT.
 
-The model is traced on a static signature of batch 1, its variables are frozen into constants, and
-the frozen graph is converted. A static signature matters: an open batch dimension yields a dynamic
-graph, which GPU delegates refuse and which takes several times as long to convert.
+TensorFlow's converter quantises whole models: it knows the integer form of more operators than
+ai-edge-quantizer. Where single layers shall stay float, which the converter cannot be told, a float
+file is made and quantised by a recipe (`tflite_tools.recipes`).
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-Sample = list[np.ndarray]
-"""One calibration sample: an array of batch 1 for each model input, in the order of the inputs."""
+from tflite_tools import flatbuffer, recipes
+from tflite_tools.quiet import quiet
+from tflite_tools.representative import Sample, samples_of
+from tflite_tools.tracing import (
+    Signature,
+    freeze,
+    has_loops,
+    in_float32,
+    output_paths,
+    require_finite_weights,
+    signature_of,
+)
+
+_OPS = tf.lite.OpsSet
 
 
 @dataclass(frozen=True)
@@ -27,216 +36,159 @@ class _Quantisation:
     """One allowed value of ``quantize``.
 
     Attributes:
-        configure: Sets the converter's options; gets the converter and the calibration samples.
-        calibrated: Whether representative data are required (else they are refused).
+        ops: kinds of operators that may be used, the preferred first; LiteRT's float operators
+            stand behind the integer ones, for what has no integer form.
+        optimize: whether weights are quantised at all.
+        types: number types of weights, if not int8.
+        calibrated: whether representative data are required (else they are refused).
+        ends: number type of inputs and outputs.
     """
 
-    configure: Callable[[tf.lite.TFLiteConverter, list[Sample]], None]
+    ops: tuple[Any, ...] = (_OPS.TFLITE_BUILTINS,)
+    optimize: bool = True
+    types: tuple[tf.DType, ...] = ()
     calibrated: bool = False
+    ends: tf.DType = tf.float32
 
 
-def _float32(converter: tf.lite.TFLiteConverter, samples: list[Sample]) -> None:
-    """Leaves weights and activations in float32."""
-
-
-def _int8(converter: tf.lite.TFLiteConverter, samples: list[Sample]) -> None:
-    """Full-integer quantisation, as LiteRT's guide to post-training quantisation sets it up.
-
-    https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization
-    """
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: iter(samples)
-    # This set has no float kernels: an operator without an int8 one fails the conversion instead
-    # of staying float unnoticed.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-
-
+_INT8 = (_OPS.TFLITE_BUILTINS_INT8, _OPS.TFLITE_BUILTINS)
+_INT16X8 = (
+    _OPS.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+    _OPS.TFLITE_BUILTINS,
+)
+# https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization
 _QUANTISATIONS: Mapping[str | None, _Quantisation] = {
-    None: _Quantisation(_float32),
-    "int8": _Quantisation(_int8, calibrated=True),
+    None: _Quantisation(optimize=False),
+    "float16": _Quantisation(types=(tf.float16,)),
+    "dynamic": _Quantisation(),
+    "int8": _Quantisation(_INT8, calibrated=True, ends=tf.int8),
+    "int8_float_io": _Quantisation(_INT8, calibrated=True),
+    "int16x8": _Quantisation(_INT16X8, calibrated=True, ends=tf.int16),
+    # The ranges are in the model: it was trained with fake quantisation.
+    "int8_trained": _Quantisation(ends=tf.int8),
 }
+CALIBRATED = tuple(name for name, q in _QUANTISATIONS.items() if name and q.calibrated)
+"""Values of ``quantize`` that need representative data."""
 
 
 def convert(
-    model: keras.Model,
+    model: Any,
     quantize: str | None = None,
     representative: Iterable[np.ndarray | Sequence | Mapping] | None = None,
+    *,
+    keep_float: Sequence[str] = (),
+    dynamic_batch: bool = False,
+    allow_flex: bool = False,
 ) -> bytes:
-    """Converts a Keras model into a TFLite file of batch 1.
+    """Converts a Keras model into a TFLite file.
 
-    Inputs keep their names and their order (``model.inputs``); outputs are in the order of
-    ``model.outputs``. Layers run in inference mode.
+    Inputs and outputs are in the order of ``model.inputs`` and ``model.outputs``, and bear their
+    names in the file's signature ``serving_default``: inputs those of their tensors, outputs the
+    keys of a dictionary, else those of their layers. Layers run in inference mode.
 
     Args:
-        model: A built functional or Sequential model whose input shapes are fixed but for the
-            batch dimension.
-        quantize: None for float32, or "int8" for full-integer quantisation with int8 inputs and
-            outputs.
-        representative: Calibration data for "int8": an iterable of samples, each of batch 1. For
-            one input a sample is an array of shape ``(1, ...)``; for several it is a sequence of
-            such arrays in the order of ``model.inputs``, or a mapping from input name. Scale them
-            as the model's inputs will be; some hundred samples are usual.
+        model: A built functional or Sequential model, of Keras 3 or tf_keras, whose input shapes
+            are fixed but for the batch dimension.
+        quantize:
+            * None: float32.
+            * "float16": weights in float16, read as float32 (a GPU may compute in float16).
+            * "dynamic": weights in int8, activations quantised while the model runs.
+            * "int8": weights and activations, inputs and outputs in int8.
+            * "int8_float_io": the same with float32 inputs and outputs.
+            * "int16x8": int8 weights, int16 activations, inputs and outputs.
+            * "int8_trained": as "int8", for a tf_keras model that was trained with fake
+              quantisation and so holds its ranges.
+
+            An operator without an integer form stays float; `tflite_tools.inspect_file` names it.
+        representative: Calibration data for the formats with integer activations: an iterable of
+            samples, each of batch 1. For one input a sample is an array of shape ``(1, ...)``; for
+            several it is a sequence of such arrays in the order of ``model.inputs``, or a mapping
+            from input name. Scale them as the model's inputs will be; some hundred samples are
+            usual.
+        keep_float: Names of layers that stay float32 in a quantised file.
+        dynamic_batch: Leaves the batch dimension open, at the price of a slower file that GPU
+            delegates refuse.
+        allow_flex: Allows TensorFlow operators that LiteRT lacks. Such a file runs only in an app
+            that links the Flex delegate, and not in this package.
 
     Returns:
         The contents of a ``.tflite`` file.
 
     Raises:
-        ValueError: If an argument or the model cannot be converted; found before the conversion.
-        Exception: TensorFlow's ``ConverterError``, if an operator has no TFLite counterpart.
+        ValueError: If an argument or the model cannot be converted, or an operator has no TFLite
+            counterpart (named).
     """
     if quantize not in _QUANTISATIONS:
         allowed = ", ".join(map(repr, _QUANTISATIONS))
         raise ValueError(f"quantize must be one of {allowed}; received {quantize!r}.")
     mode = _QUANTISATIONS[quantize]
-    signature = _signature(model)
-    _require_finite_weights(model)
+    signature = signature_of(model, dynamic_batch)
+    require_finite_weights(model)
     samples: list[Sample] = []
     if mode.calibrated:
-        samples = _samples(representative, quantize, model, signature)
+        samples = samples_of(representative, f"quantize={quantize!r}", signature)
     elif representative is not None:
         raise ValueError(
             f"quantize={quantize!r} uses no representative data, but some were given; leave "
-            "representative out or choose quantize='int8'."
+            f"representative out or choose one of {', '.join(map(repr, CALIBRATED))}."
         )
-
-    with _quiet():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([_freeze(model, signature)])
-        mode.configure(converter, samples)
-        return bytes(converter.convert())
-
-
-def _signature(model: keras.Model) -> list[tf.TensorSpec]:
-    """The static batch-1 signature, in the order of ``model.inputs``."""
-    if keras.config.backend() != "tensorflow":
+    recipe = recipes.check(quantize, keep_float, model) if keep_float else None
+    with quiet():
+        function = freeze(in_float32(model), signature)
+    if mode.calibrated and has_loops(function):
         raise ValueError(
-            "conversion needs Keras on the TensorFlow backend, but it runs on "
-            f"{keras.config.backend()!r}; set KERAS_BACKEND=tensorflow before importing keras."
+            f"quantize={quantize!r} cannot calibrate a model with loops, as in a recurrent "
+            "layer: set unroll=True in the layer, or choose 'dynamic' or 'float16'."
         )
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            "model must be a built functional or Sequential keras.Model with known inputs; "
-            f"received {type(model).__name__} without them. Begin a Sequential model with "
-            "keras.Input, or wrap a subclassed one in keras.Model(x, model(x)), x a keras.Input."
+    if recipe is not None:
+        content = _converted(function, signature, _QUANTISATIONS[None], [], allow_flex)
+        return recipes.quantize_file(content, recipe, samples, keep_float, model)
+    return _converted(function, signature, mode, samples, allow_flex)
+
+
+def _converted(
+    function: Any,
+    signature: Signature,
+    mode: _Quantisation,
+    samples: list[Sample],
+    allow_flex: bool,
+) -> bytes:
+    with quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        flex = (_OPS.SELECT_TF_OPS,) if allow_flex else ()
+        converter.target_spec.supported_ops = [*mode.ops, *flex]
+        converter.target_spec.supported_types = list(mode.types)
+        if mode.optimize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if mode.calibrated:
+            converter.representative_dataset = lambda: iter(samples)
+        converter.inference_input_type = converter.inference_output_type = mode.ends
+        try:
+            content = bytes(converter.convert())
+        except Exception as error:
+            raise _explained(error) from error
+    return flatbuffer.sign(
+        content, signature.input_names, signature.output_names, output_paths(function)
+    )
+
+
+def _explained(error: Exception) -> ValueError:
+    """The converter's message of many pages, as one sentence."""
+    message = str(error)
+    found = {
+        kind: sorted(set(re.findall(rf"^{kind} ops: (.+)$", message, re.MULTILINE)))
+        for kind in ("TF Select", "Custom")
+    }
+    if any(found.values()):
+        names = "; ".join(", ".join(value) for value in found.values() if value)
+        remedy = (
+            "replace them by supported layers"
+            if found["Custom"]
+            else "replace them by supported layers, or pass allow_flex=True for apps that link "
+            "the Flex delegate"
         )
-    for tensor in model.inputs:
-        if tensor.shape[0] not in (None, 1) or None in tensor.shape[1:]:
-            raise ValueError(
-                f"input {tensor.name!r} has shape {tuple(tensor.shape)}, but conversion needs a "
-                "batch of None or 1 and every other dimension fixed; rebuild the model with a "
-                "fixed input shape."
-            )
-    return [
-        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
-        for tensor in model.inputs
-    ]
-
-
-def _require_finite_weights(model: keras.Model) -> None:
-    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    bad = [path for path, array in arrays.items() if not np.isfinite(array).all()]
-    if bad:
-        raise ValueError(
-            f"every weight must be finite, but {len(bad)} of {len(arrays)} variables hold NaN or "
-            f"infinity (the first is {bad[0]!r}); retrain or restore the model."
+        return ValueError(
+            f"LiteRT has no counterpart of the TensorFlow operators {names}; {remedy}."
         )
-
-
-def _samples(
-    representative: Iterable | None,
-    quantize: str | None,
-    model: keras.Model,
-    signature: list[tf.TensorSpec],
-) -> list[Sample]:
-    """Checks the representative data and brings each sample into the order of the signature."""
-    wanted = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in signature)
-    if not isinstance(representative, Iterable):
-        received = "None" if representative is None else type(representative).__name__
-        raise ValueError(
-            f"quantize={quantize!r} needs representative data, an iterable of samples ({wanted}); "
-            f"received {received}."
-        )
-    samples = [_in_order(sample, model, signature) for sample in representative]
-    if not samples:
-        raise ValueError(
-            f"representative is empty, but quantize={quantize!r} needs at least one sample "
-            f"({wanted}); a generator can be read only once."
-        )
-    for index, sample in enumerate(samples):
-        shapes = [array.shape for array in sample]
-        if shapes != [tuple(spec.shape) for spec in signature]:
-            raise ValueError(
-                f"each representative sample must hold {wanted}; sample {index} has the shapes "
-                f"{shapes}. Give one sample at a time, with a batch dimension of 1."
-            )
-        if not all(np.isfinite(array).all() for array in sample):
-            raise ValueError(
-                f"representative sample {index} holds NaN or infinity, from which no scale can be "
-                "derived; remove or repair it."
-            )
-    return samples
-
-
-def _in_order(sample: object, model: keras.Model, signature: list[tf.TensorSpec]) -> Sample:
-    if isinstance(sample, Mapping):
-        names = [spec.name for spec in signature]
-        structure = getattr(model, "input", None)
-        if isinstance(structure, Mapping):
-            # Keras only warns when a key differs from the name of its tensor: the key is what the
-            # model's callers write, and flattening puts keys and tensors in the same order.
-            names = keras.tree.flatten({key: key for key in structure})
-        if set(sample) != set(names):
-            raise ValueError(
-                f"a representative sample given as a mapping must have the keys {names}; received "
-                f"{list(sample)}."
-            )
-        arrays = [sample[name] for name in names]
-    elif isinstance(sample, (list, tuple)):
-        arrays = list(sample)
-    else:
-        arrays = [sample]
-    if len(arrays) != len(signature):
-        raise ValueError(
-            f"each representative sample must hold {len(signature)} arrays, one for each input in "
-            f"the order of model.inputs; received {len(arrays)}."
-        )
-    return [
-        np.asarray(array, dtype=spec.dtype.as_numpy_dtype)
-        for array, spec in zip(arrays, signature, strict=True)
-    ]
-
-
-def _freeze(model: keras.Model, signature: list[tf.TensorSpec]) -> tf.types.experimental.Callable:
-    """The model as a graph function with its weights as constants and its outputs flattened."""
-
-    def call(*tensors: tf.Tensor) -> list[tf.Tensor]:
-        # A Sequential model has one input and no `input` attribute until it has been called.
-        inputs = (
-            tensors[0]
-            if len(tensors) == 1 and isinstance(model, keras.Sequential)
-            else keras.tree.pack_sequence_as(model.input, tensors)
-        )
-        return keras.tree.flatten(model(inputs, training=False))
-
-    traced = tf.function(call, input_signature=signature, autograph=False)
-    # Unfrozen, the converter would leave the variables out of the file without an error.
-    return convert_variables_to_constants_v2(traced.get_concrete_function())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences two notices of the converter that no caller can act upon.
-
-    They advise a ``trackable_obj``, which a frozen graph does not need, and miss statistics of the
-    inputs, which only the retired quantisation-aware path used.
-    """
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-            yield
-    finally:
-        logger.setLevel(level)
+    first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"TensorFlow's converter refuses the model: {first.strip()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -42,6 +43,19 @@ def dequantise(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     return ((values.astype(np.int64) - zero_point) * scale).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class FileSignature:
+    """Names by which a file's inputs and outputs are called.
+
+    Attributes:
+        inputs: in the order of `LiteRtModel.input_details`.
+        outputs: in the order of `LiteRtModel.output_details`.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 class LiteRtModel:
     """Runs a TFLite file of batch 1 on the CPU, with LiteRT's interpreter.
 
@@ -77,6 +91,19 @@ class LiteRtModel:
                     f"{shape}; convert the model with a batch dimension of 1."
                 )
 
+    @property
+    def signature(self) -> FileSignature:
+        """Names from the file's signature; those of its tensors if it has none."""
+        found = []
+        for details, kind in ((self.input_details, "input"), (self.output_details, "output")):
+            names = {d["index"]: d["name"] for d in details}
+            for key in self._interpreter.get_signature_list():
+                runner = self._interpreter.get_signature_runner(key)
+                named = getattr(runner, f"get_{kind}_details")()
+                names.update({d["index"]: name for name, d in named.items()})
+            found.append(tuple(names[d["index"]] for d in details))
+        return FileSignature(*found)
+
     def predict(self, x: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs a batch of samples, one at a time: the file's batch is 1.
 
@@ -96,7 +123,7 @@ class LiteRtModel:
                 to be quantised holds NaN.
         """
         arrays = [
-            _to_file(array, detail)
+            quantise_tensor(array, detail)
             for array, detail in zip(self._checked(x), self.input_details, strict=True)
         ]
         count = len(arrays[0])
@@ -114,7 +141,7 @@ class LiteRtModel:
             for index, array in outputs:
                 array[row] = interpreter.get_tensor(index)[0]
         floats = [
-            _from_file(array, detail)
+            dequantise_tensor(array, detail)
             for array, detail in zip(results, self.output_details, strict=True)
         ]
         return floats[0] if len(floats) == 1 else floats
@@ -147,17 +174,19 @@ class LiteRtModel:
 def _ordered_outputs(interpreter: Interpreter) -> list[dict]:
     """The outputs in the order of the Keras model.
 
-    A file without a signature, as :func:`tflite_tools.convert.convert` writes it, lists them in
-    that order. A file converted from a saved model shuffles its list, and names them ``output_0``,
+    A file of :func:`tflite_tools.convert` lists them in that order. A file converted from a saved
+    model, known by the names of its tensors, shuffles its list, and names them ``output_0``,
     ``output_1``, ... in its signature, whose alphabetical order puts ``output_10`` before
     ``output_2``.
     """
     signatures = list(interpreter.get_signature_list())
-    if len(signatures) != 1:
-        return interpreter.get_output_details()
+    details = interpreter.get_output_details()
+    saved = all(d["name"].startswith("StatefulPartitionedCall") for d in details)
+    if len(signatures) != 1 or not saved:
+        return details
     named = interpreter.get_signature_runner(signatures[0]).get_output_details()
     if not all(re.fullmatch(r"output_\d+", name) for name in named):
-        return interpreter.get_output_details()
+        return details
     return [named[name] for name in sorted(named, key=lambda name: int(name.split("_")[1]))]
 
 
@@ -165,14 +194,16 @@ def _by_index(details: list[dict], arrays: list[np.ndarray]) -> list[tuple[int, 
     return [(detail["index"], array) for detail, array in zip(details, arrays, strict=True)]
 
 
-def _to_file(array: np.ndarray, detail: dict) -> np.ndarray:
+def quantise_tensor(array: np.ndarray, detail: dict) -> np.ndarray:
+    """A float array as a file's tensor takes it; one without a scale is only cast."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(detail["dtype"], np.integer):
         return quantise(array, scale, zero_point, detail["dtype"])
     return np.ascontiguousarray(array, dtype=detail["dtype"])
 
 
-def _from_file(array: np.ndarray, detail: dict) -> np.ndarray:
+def dequantise_tensor(array: np.ndarray, detail: dict) -> np.ndarray:
+    """The inverse of `quantise_tensor`; an integer without a scale stays one."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(detail["dtype"], np.integer):
         return dequantise(array, scale, zero_point)

@@ -1,0 +1,199 @@
+"""Export of any Keras file: several formats at once, checked on data of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+from amc_tf.export import Exporter, ExportSettings, measure
+from amc_tf.task import Task
+from amc_tf.workdir import Workdir
+
+
+def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
+    """A task out of a file of samples, for calibration and for checks.
+
+    Args:
+        model: the model that is exported.
+        path: an .npz file with an array (samples, ...) for each input: `x`, or the names of the
+            inputs; and, if there are labels, the class indices `y` of the first output.
+
+    Returns:
+        A task whose `evaluate` is the top-1 accuracy on `y`; without `y` the fraction of samples
+        for which a model says what `model` says; for an output without classes, the fraction of
+        its variance that is explained.
+
+    Raises:
+        AmcError: the file is missing, is none, or does not fit the model.
+    """
+    arrays = _load(pathlib.Path(path).expanduser())
+    names = [t.name for t in model.inputs]
+    given = ["x"] if "x" in arrays and len(names) == 1 else names
+    missing = [name for name in given if name not in arrays]
+    if missing:
+        wanted = "'x'" if len(names) == 1 else ", ".join(map(repr, names))
+        raise AmcError(f"{path} has the arrays {', '.join(arrays)}; expected {wanted}")
+    inputs = [np.asarray(arrays[n]) for n in given]
+    for array, tensor in zip(inputs, model.inputs, strict=True):
+        if array.shape[1:] != tuple(tensor.shape[1:]) or not len(array):
+            raise AmcError(
+                f"{path} holds inputs of the shape {array.shape}, but the model's input "
+                f"{tensor.name!r} expects {tuple(tensor.shape)}, at least one sample"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise AmcError(f"{path} holds values that are not finite; clean it first")
+    x: Any = [a.astype(t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
+    structure = getattr(model, "_inputs_struct", None)
+    if isinstance(structure, Mapping):
+        x = keras.tree.pack_sequence_as(structure, x)
+    elif len(x) == 1:
+        x = x[0]
+    labels = arrays.get("y")
+    if labels is not None and len(labels) != len(inputs[0]):
+        raise AmcError(f"{path} has {len(inputs[0])} inputs but {len(labels)} labels")
+    if labels is None:
+        labels = _first_output(model, x)
+        labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels
+    return Task(train=(x, labels), validation=(x, labels), evaluate=_agreement)
+
+
+def export_model(
+    model: keras.Model, task: Task, out: str | pathlib.Path, settings: ExportSettings
+) -> dict[str, Any]:
+    """Writes every format of `settings.formats` into a folder, and `result.json`.
+
+    Args:
+        model: any Keras model, pruned here or not; compiled if `int8_qat` is wanted and the task
+            has no `compile`.
+        task: data for calibration and checks.
+        out: folder for `model_FORMAT.tflite`.
+        settings: see `ExportSettings`; `latency_rounds=0` leaves timing out.
+
+    Returns:
+        The content of `result.json`: the Keras model's accuracy, and for each file what was
+        measured on it.
+
+    Raises:
+        AmcError: the folder cannot be written, or a format cannot be made; files of the formats
+            before it are there then.
+    """
+    if "int8_qat" in settings.formats and not model.compiled and task.compile is None:
+        raise AmcError(
+            "int8_qat trains the model, which needs its loss and optimizer: give --config with a "
+            "task that compiles, or a .keras file that was saved compiled"
+        )
+    folder = Workdir(out)
+    exporter = Exporter(model, model, task, settings)
+    sections, paths = {}, {}
+    for format_name in settings.formats:
+        name = f"model_{format_name}.tflite"
+        paths[name] = folder / name
+        sections[name] = dataclasses.asdict(exporter.write(format_name, paths[name]))
+    if settings.latency_rounds:
+        for name, latency in measure(paths, settings).items():
+            sections[name] |= {
+                "latency_ms": latency.median_ms,
+                "latency_ms_min": latency.min_ms,
+                "latency_ms_max": latency.max_ms,
+            }
+    result = {"keras": {"accuracy": exporter.accuracy}, "tflite": sections}
+    files.write_json(folder / "result.json", result)
+    return result
+
+
+def table(result: Mapping[str, Any], tolerance: float) -> str:
+    """The result of `export_model` as text: a row for each file, then what is to be known."""
+    header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
+    rows = [header, ("Keras", _percent(result["keras"]["accuracy"]), *[""] * 5)]
+    notes = []
+    for name, file in result["tflite"].items():
+        mark = "" if file["within_tolerance"] else "WORSE"
+        latency = f"{file['latency_ms']:.3f} ms" if "latency_ms" in file else ""
+        rows.append(
+            (
+                name,
+                _percent(file["accuracy"]),
+                _percent(file["agreement"]),
+                f"{file['max_abs_error']:.2g}",
+                f"{file['bytes']:,}",
+                latency,
+                mark,
+            )
+        )
+        notes += _notes(name, file, tolerance)
+    return "\n".join([*aligned(rows), *notes])
+
+
+def _notes(name: str, file: Mapping[str, Any], tolerance: float) -> list[str]:
+    notes = []
+    if not file["within_tolerance"]:
+        worst = ", ".join(f"{n} ({e:.1%})" for n, e in file["worst_tensors"].items())
+        notes.append(f"{name}: accuracy is more than {tolerance:g} below Keras'")
+        if worst:
+            notes.append(f"  tensors farthest from float: {worst}")
+    for what, names in (
+        ("float operators", file["float_operators"]),
+        ("operators of the Flex delegate", file["flex_operators"]),
+        ("layers trained without rounding", file["float_layers"]),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            notes.append(f"{name}: {what}: {', '.join(names[:5])}{more}")
+    return notes
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _agreement(model: keras.Model, data: tuple[Any, np.ndarray]) -> float:
+    x, wanted = data
+    outputs = _first_output(model, x)
+    if outputs.shape[-1] > 1:
+        return float(np.mean(outputs.argmax(-1) == np.reshape(wanted, outputs.shape[:-1])))
+    variance = np.var(wanted)
+    error = np.mean((outputs.reshape(wanted.shape) - wanted) ** 2)
+    return 1.0 - float(error / variance) if variance > 0 else float(error == 0)
+
+
+def _first_output(model: keras.Model, x: Any) -> np.ndarray:
+    count = len(keras.tree.flatten(x)[0])
+    parts = []
+    for start in range(0, count, 128):
+        batch = keras.tree.map_structure(lambda a, i=start: a[i : i + 128], x)
+        outputs = keras.tree.flatten(model(batch, training=False))
+        parts.append(keras.ops.convert_to_numpy(outputs[0]))
+    return np.concatenate(parts)
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(path)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise AmcError(f"{path} is one array; expected an .npz file of named arrays")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise AmcError(f"there is no file {path}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        raise AmcError(f"{path} cannot be read as an .npz file; write it by numpy.savez") from None

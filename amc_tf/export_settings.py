@@ -1,0 +1,103 @@
+"""What an export makes, and what it tells of a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from amc_tf.errors import AmcError
+
+# File format to the quantisation of `tflite_tools.convert`; int8_qat is trained first.
+FORMATS: Mapping[str, str | None] = {
+    "float32": None,
+    "float16": "float16",
+    "dynamic": "dynamic",
+    "int8": "int8",
+    "int8_float_io": "int8_float_io",
+    "int16x8": "int16x8",
+    "int8_qat": "int8_trained",
+}
+CALIBRATED = ("int8", "int8_float_io", "int16x8")
+INTEGER = (*CALIBRATED, "int8_qat")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """How files are made and measured.
+
+    Attributes:
+        formats: names of `FORMATS`: float32; float16 (weights); dynamic (int8 weights); int8;
+            int8_float_io (float inputs and outputs); int16x8 (int16 activations); int8_qat (after
+            quantisation-aware training).
+        keep_float: layers that stay float32 in the quantised files, but for int8_qat.
+        tolerance: how much a file's accuracy may be below the Keras model's; a file beyond it is
+            written, but marked.
+        labels: of the classes, to be put into the file; each output of as many positions gets them.
+        mean: what is taken from raw values of image inputs before they are given to the model, one
+            value or one for each channel; put into the file for apps.
+        std: what they are then divided by.
+        calibration_samples: inputs for the ranges of integer activations.
+        error_samples: held-out inputs on which outputs are compared with Keras'.
+        score_samples: how many test samples score a file; 0 for all.
+        qat_epochs: of quantisation-aware training, over the training data.
+        qat_learning_rate: at its start; 0 for a tenth of the compiled optimizer's.
+        latency_rounds: fresh processes in which each file is timed.
+        latency_runs: least timed inferences in each.
+        latency_min_secs: least seconds of them.
+        num_threads: of the interpreter that is timed.
+    """
+
+    formats: tuple[str, ...] = ("float32", "int8")
+    keep_float: tuple[str, ...] = ()
+    tolerance: float = 0.01
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    calibration_samples: int = 200
+    error_samples: int = 256
+    score_samples: int = 0
+    qat_epochs: int = 2
+    qat_learning_rate: float = 0.0
+    latency_rounds: int = 5
+    latency_runs: int = 50
+    latency_min_secs: float = 1.0
+    num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = [f for f in self.formats if f not in FORMATS]
+        if unknown:
+            raise AmcError(
+                f"unknown export format {unknown[0]!r}; choose from {', '.join(map(repr, FORMATS))}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A checked file.
+
+    Attributes:
+        accuracy: of the file itself, run by LiteRT, on the test data.
+        bytes: its size.
+        max_abs_error: greatest difference of an output from Keras' on held-out data.
+        agreement: least fraction, of all outputs, at which the file names the class that Keras
+            names (top-1); None if no output has classes.
+        outputs: name of each output to its `tflite_tools.OutputError`.
+        float_operators: in an integer format, the operators that compute in float.
+        flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
+        float_layers: in int8_qat, the layers that were trained without rounding.
+        within_tolerance: whether the accuracy is at most the tolerance below Keras'.
+        worst_tensors: where it is not, the tensors that are farthest from the float file's, with
+            their relative error; none for int8_qat, whose weights have moved.
+    """
+
+    accuracy: float
+    bytes: int
+    max_abs_error: float
+    agreement: float | None = None
+    outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    float_operators: tuple[str, ...] = ()
+    flex_operators: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
+    within_tolerance: bool = True
+    worst_tensors: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,48 @@
+"""A TFLite file where a Keras model is expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tflite_tools
+
+
+class LiteRtKeras(keras.Model):
+    """A TFLite file with the face of a Keras model.
+
+    So the owner's own compile and evaluate measure the very file that ships.
+
+    Args:
+        content: the .tflite file.
+        like: the Keras model it was made from, for the shapes of its outputs.
+    """
+
+    def __init__(self, content: bytes, like: keras.Model):
+        super().__init__(name="litert")
+        self.supports_jit = False  # a compiled graph cannot call the interpreter
+        self._interpreter = tflite_tools.LiteRtModel(content)
+        self._shapes = [(None, *t.shape[1:]) for t in like.outputs]
+        self._dtypes = [t.dtype for t in like.outputs]
+        self._names = [t.name for t in like.inputs]
+        self._outputs_like = getattr(like, "_outputs_struct", None)
+
+    def call(self, inputs: Any) -> Any:
+        """Runs the file on a batch; outputs as the Keras model gives them."""
+        if isinstance(inputs, dict):
+            inputs = [inputs[name] for name in self._names]
+        flat = keras.tree.flatten(inputs)
+        # Called eagerly, it gives a single output bare.
+        outputs = tf.nest.flatten(tf.numpy_function(self._predict, flat, self._dtypes))
+        shaped = [tf.ensure_shape(o, s) for o, s in zip(outputs, self._shapes, strict=True)]
+        if self._outputs_like is None:
+            return shaped if len(shaped) > 1 else shaped[0]
+        return keras.tree.pack_sequence_as(self._outputs_like, shaped)
+
+    def _predict(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        outputs = self._interpreter.predict(list(inputs) if len(inputs) > 1 else inputs[0])
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return [o.astype(d) for o, d in zip(outputs, self._dtypes, strict=True)]

@@ -1,0 +1,264 @@
+"""Quantisation-aware training: the network learns with the rounding of its int8 file.
+
+TensorFlow Model Optimization (TFMOT) trains Keras 2 models only, so the network is carried there
+(`keras2.to_keras2`). TFMOT's quantizers and wrappers emulate the rounding; where they go is decided
+here rather than by `quantize_model`, which knows few layers and refuses the rest: a call of the
+network is quantised by its own rule, by its output alone, or stays float and is named.
+
+A convolution or Dense layer is not rounded between itself and the batch norm and ReLU behind it,
+which the converter folds into it (Jacob et al., CVPR 2018, section 3.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from amc_tf import keras2, qat_layers
+from amc_tf.errors import AmcError
+from amc_tf.network import Call, Network
+from amc_tf.task import Task
+from tflite_tools.tracing import in_float32, signature_of
+
+
+@dataclasses.dataclass(frozen=True)
+class QatSettings:
+    """How a quantised network is trained by default.
+
+    Attributes:
+        epochs: over the training data; 0 trains nothing and keeps the ranges of the calibration.
+        learning_rate: at the start, falling to 0 by a cosine; 0 for a tenth of that of the
+            compiled optimizer, as the network is trained already.
+        seed: of the shuffling.
+    """
+
+    epochs: int = 2
+    learning_rate: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise AmcError(f"qat_epochs must be at least 0, received {self.epochs}")
+        if self.learning_rate < 0:
+            raise AmcError(f"qat_learning_rate must be at least 0, received {self.learning_rate}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuantisedModel:
+    """A network with emulated rounding.
+
+    Attributes:
+        model: a functional `tf_keras` model, to be trained and converted by
+            `tflite_tools.convert(model, "int8_trained")`.
+        float_layers: names of the calls that stay float, with the class of each.
+        ranges: the state of the activations' quantizers.
+    """
+
+    model: Any
+    float_layers: tuple[str, ...]
+    ranges: qat_layers.Ranges
+
+    def calibrate(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
+        """Sets the range of every activation to what it takes on `inputs`, without rounding.
+
+        TFMOT begins with -6 to 6 and follows by a slow moving average, which a short training
+        would not bring to where the values are.
+        """
+        self.settle(inputs, batch_size)
+        with self.ranges.observed():
+            for start in range(0, len(inputs[0]), batch_size):
+                self.model(self._packed([a[start : start + batch_size] for a in inputs]))
+
+    def settle(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
+        """Takes the scales of the kernels from their present values.
+
+        They are taken in each training step before its update, so that the last one's are stale.
+        """
+        kept = [(w, w.numpy()) for w in self.model.non_trainable_weights if _is_statistic(w)]
+        with self.ranges.ignored():
+            self.model(self._packed([a[:batch_size] for a in inputs]), training=True)
+        for weight, value in kept:
+            weight.assign(value)
+
+    def _packed(self, arrays: list[np.ndarray]) -> Any:
+        tensors = [tf.constant(a, t.dtype) for a, t in zip(arrays, self.model.inputs, strict=True)]
+        return tf.nest.pack_sequence_as(self.model._nested_inputs, tensors)
+
+
+def _is_statistic(weight: Any) -> bool:
+    return "moving_mean" in weight.name or "moving_variance" in weight.name
+
+
+def quantised(model: keras.Model) -> QuantisedModel:
+    """Makes a network anew in Keras 2, with the rounding of int8 emulated.
+
+    Args:
+        model: a functional or Sequential Keras 3 model; it is not changed.
+
+    Raises:
+        AmcError: it cannot be carried to Keras 2.
+    """
+    import tf_keras
+
+    carried = keras2.to_keras2(in_float32(model))
+    source = keras2._flatten_keras_2(carried)
+    placement = _Placement(source)
+    ranges = qat_layers.Ranges()
+    made: dict[int, Any] = {}
+    float_layers: list[str] = []
+
+    def invoke(call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        operation, name = call.operation, source.name(call.operation)
+        if placement.calls[id(operation)] > 1:
+            float_layers.append(f"{name} ({type(operation).__name__}, called more than once)")
+            return operation(*args, **kwargs)
+        wrapped = made.get(id(call))
+        if wrapped is None:
+            wrapped = made[id(call)] = qat_layers.quantised_call(
+                operation, name, args, kwargs, placement.is_followed(call), ranges
+            )
+        if wrapped is None:
+            float_layers.append(f"{name} ({type(operation).__name__})")
+            return operation(*args, **kwargs)
+        return wrapped(args, kwargs)
+
+    inputs = [
+        tf_keras.Input(t.shape[1:], batch_size=t.shape[0], dtype=t.dtype, name=name)
+        for t, name in zip(carried.inputs, carried.input_names, strict=True)
+    ]
+    entered = [
+        qat_layers.input_quantizer(f"{t.name.split(':')[0]}_rounding", ranges)(t)
+        if t.dtype.is_floating
+        else t
+        for t in inputs
+    ]
+    outputs = source.run(entered, invoke)
+    result = tf_keras.Model(
+        tf.nest.pack_sequence_as(carried._nested_inputs, inputs),
+        tf.nest.pack_sequence_as(carried._nested_outputs, outputs),
+        name=model.name,
+    )
+    # Layers that were split, or followed by rounding, must not rename what the app sees.
+    result.output_names = list(signature_of(model).output_names)
+    return QuantisedModel(result, tuple(float_layers), ranges)
+
+
+class _Placement:
+    """Where rounding is left out, because the converter makes one operator of two calls."""
+
+    def __init__(self, source: Network):
+        self.calls = Counter(id(call.operation) for call in source.calls)
+        self._readers: dict[int, list[Call]] = {}
+        for call in source.calls:
+            for number in call.inputs:
+                self._readers.setdefault(number, []).append(call)
+        self._outputs = set(source.outputs)
+        self._producer = {n: call for call in source.calls for n in call.outputs}
+
+    def is_followed(self, call: Call) -> bool:
+        """Whether the only reader of a call's output is one that is fused with it."""
+        if len(call.outputs) != 1 or call.outputs[0] in self._outputs:
+            return False
+        readers = self._readers.get(call.outputs[0], [])
+        if len(readers) != 1 or self.calls[id(readers[0].operation)] > 1:
+            return False
+        return qat_layers.is_fused(self._kinds(call), readers[0].operation)
+
+    def _kinds(self, call: Call) -> list[Any]:
+        """A call's operation, and what is before it if that is a call of one input."""
+        before = [self._producer[n] for n in call.inputs if n in self._producer]
+        return [call.operation, *(b.operation for b in before if len(before) == 1)]
+
+
+def train_quantised(
+    trained: keras.Model, quantised_model: QuantisedModel, task: Task, settings: QatSettings
+) -> None:
+    """Trains a quantised network in place.
+
+    The owner's `Task.qat`, if there is one, gets the tf_keras model. Otherwise the loss is that of
+    the compiled Keras 3 model, computed by its own `compute_loss`, on `task.train`; the optimizer
+    is made anew from the compiled one's configuration. Augmentation that the owner's `fit` adds to
+    the data is not seen here.
+
+    Args:
+        trained: the compiled Keras 3 model of which `quantised_model` was made.
+        quantised_model: calibrated.
+        task: the data.
+        settings: see `QatSettings`.
+
+    Raises:
+        AmcError: the loss becomes NaN.
+    """
+    own = getattr(task, "qat", None)
+    if own is not None:
+        own(quantised_model.model)
+        return
+    if settings.epochs == 0:
+        return
+    data = _batches(task, settings.seed)
+    steps = settings.epochs * max(1, int(data.cardinality())) if data.cardinality() > 0 else None
+    step = _train_step(trained, quantised_model.model, _optimizer(trained, settings, steps))
+    for epoch in range(settings.epochs):
+        loss = None
+        for batch in data:
+            loss = step(*batch)
+        if loss is None or not np.isfinite(float(loss)):
+            raise AmcError(
+                f"quantisation-aware training failed in epoch {epoch + 1}: the loss is "
+                f"{'absent, as there are no batches' if loss is None else float(loss)}; lower "
+                "config.export.qat_learning_rate or give Task(qat=...)"
+            )
+
+
+def _train_step(
+    trained: keras.Model, model: Any, optimizer: keras.optimizers.Optimizer
+) -> Callable[..., tf.Tensor]:
+    weights = model.trainable_weights
+    optimizer.build(weights)
+
+    @tf.function
+    def step(x, y, sample_weight=None):
+        with tf.GradientTape() as tape:
+            outputs = model(x, training=True)
+            loss = trained.compute_loss(x, y, outputs, sample_weight, training=True)
+            loss += tf.add_n(model.losses) if model.losses else 0.0
+        gradients = tape.gradient(loss, weights)
+        pairs = [(g, w) for g, w in zip(gradients, weights, strict=True) if g is not None]
+        optimizer.apply([g for g, _ in pairs], [w for _, w in pairs])
+        return loss
+
+    return step
+
+
+def _optimizer(
+    trained: keras.Model, settings: QatSettings, steps: int | None
+) -> keras.optimizers.Optimizer:
+    config = trained.optimizer.get_config()
+    rate = settings.learning_rate or 0.1 * _initial_rate(trained.optimizer)
+    config["learning_rate"] = (
+        rate if steps is None else keras.optimizers.schedules.CosineDecay(rate, steps)
+    )
+    return type(trained.optimizer).from_config(config)
+
+
+def _initial_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return float(rate(0))
+    return float(rate)
+
+
+def _batches(task: Task, seed: int) -> tf.data.Dataset:
+    if not isinstance(task.train, tuple):
+        return task.train
+    x, *rest = task.train
+    x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
+    count = len(keras.tree.flatten(x)[0])
+    data = tf.data.Dataset.from_tensor_slices((x, *rest))
+    return data.shuffle(count, seed=seed).batch(task.batch_size).prefetch(2)

@@ -1,0 +1,193 @@
+"""Every file format of a network, dense and pruned: accuracy, size and latency on this host.
+
+    python benchmarks/export.py --data=DIR --network=resnet56
+    python benchmarks/export.py --network=demo --formats=float32,int8,int8_qat
+
+DIR holds resnet56_cifar10.keras with cifar10.npz, mobilenet_v1_075_192.keras and
+efficientnet_lite0.keras with imagenet_val/{calibration,validation}/CLASS/*.JPEG. The demo's network
+is that of configs/mnist.py, trained here and fine-tuned after pruning; the others are pruned and
+refitted only, so that their accuracy says what a format costs, and not what pruning does.
+
+--plan=FILE prunes by a plan of a search; without it every group keeps the same fraction of its
+channels, in multiples of 8, that brings the MACs to half. Files are timed in turn, dense and
+pruned, so that their ratios are of one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import record
+from absl import app, flags
+
+import amc_tf
+from amc_tf.channels import ChannelGraph
+from amc_tf.export import Exporter, measure
+from amc_tf.finetune import fine_tune
+from amc_tf.importance import consumer_magnitude, strongest
+from amc_tf.inorder import gather_in_order
+
+DATA = flags.DEFINE_string("data", None, "Folder of networks and images; none for the demo.")
+NETWORK = flags.DEFINE_string("network", None, "A name of NETWORKS.", required=True)
+PLAN = flags.DEFINE_string("plan", None, "A plan.json; default: uniform, half the MACs.")
+FORMATS = flags.DEFINE_list("formats", ["float32", "float16", "dynamic", "int8"], "To write.")
+TEST_IMAGES = flags.DEFINE_integer("test_images", 0, "Test images to score on; 0 for all.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed.")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A trained network, its data, and whether its training is at hand."""
+
+    model: keras.Model
+    task: amc_tf.Task
+    fine_tuned: bool = False
+
+
+def resnet56() -> Case:
+    data = np.load(pathlib.Path(DATA.value) / "cifar10.npz")
+    parts = {
+        part: (data[f"x_{part}"].astype("float32"), data[f"y_{part}"].astype("int32"))
+        for part in ("train", "test")
+    }
+    return Case(_load("resnet56_cifar10"), _task(parts["train"], parts["test"], from_logits=True))
+
+
+def mobilenet_v1() -> Case:
+    model = _load("mobilenet_v1_075_192")
+    return Case(model, _task(*_imagenet(model), from_logits=False))
+
+
+def efficientnet_lite0() -> Case:
+    model = _load("efficientnet_lite0")
+    return Case(model, _task(*_imagenet(model), from_logits=False))
+
+
+def demo() -> Case:
+    path = ROOT / "configs" / "mnist.py"
+    spec = importlib.util.spec_from_file_location("mnist", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    keras.utils.set_random_seed(0)
+    model, task = module.get_model(config), module.get_task(config)
+    task.compiled(model, model)
+    task.train_dense(model)
+    return Case(model, task, fine_tuned=True)
+
+
+NETWORKS: dict[str, Callable[[], Case]] = {
+    build.__name__: build for build in (resnet56, mobilenet_v1, efficientnet_lite0, demo)
+}
+
+
+def _load(name: str) -> keras.Model:
+    if DATA.value is None:
+        raise app.UsageError("--data is needed for this network")
+    return keras.models.load_model(pathlib.Path(DATA.value) / f"{name}.keras", compile=False)
+
+
+def _imagenet(model: keras.Model) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Calibration and validation images at the model's size, pixels 0 to 255."""
+    # Some networks have a class more, the first, for none of the thousand.
+    offset = model.output_shape[-1] - 1000
+    parts = []
+    for part in ("calibration", "validation"):
+        data = keras.utils.image_dataset_from_directory(
+            pathlib.Path(DATA.value) / "imagenet_val" / part,
+            image_size=model.input_shape[1:3],
+            shuffle=False,
+            verbose=False,
+        )
+        images, labels = zip(*data.as_numpy_iterator(), strict=True)
+        parts.append((np.concatenate(images), np.concatenate(labels) + offset))
+    return parts
+
+
+def _task(train: tuple, test: tuple, from_logits: bool) -> amc_tf.Task:
+    def compile(model):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        model.compile(keras.optimizers.SGD(1e-2, momentum=0.9), loss, metrics=["accuracy"])
+
+    return amc_tf.Task(train=train, validation=test, compile=compile)
+
+
+def pruned(case: Case) -> keras.Model:
+    """The network after the plan: rebuilt, refitted, and fine-tuned where that can be done."""
+    graph = amc_tf.analyze(case.model)
+    plan = amc_tf.PruningPlan.load(PLAN.value) if PLAN.value else uniform(graph)
+    images = case.task.calibration_inputs(case.model)
+    model = amc_tf.rebuild(
+        case.model, graph, plan, gather_in_order(graph, images, seed=0).refit(plan)
+    )
+    if case.fine_tuned:
+        fine_tune(model, case.model, case.task)
+    return model
+
+
+def uniform(graph: ChannelGraph) -> amc_tf.PruningPlan:
+    """The strongest channels of every group, as many as half the MACs allow."""
+    importance = consumer_magnitude(graph)
+    for kept in np.arange(1.0, 0.0, -0.01):
+        counts = {
+            name: min(group.channels, max(8, round(kept * group.channels / 8) * 8))
+            for name, group in graph.groups.items()
+        }
+        plan = strongest(importance, counts)
+        if amc_tf.macs(graph, plan) <= amc_tf.macs(graph) / 2:
+            return plan
+    raise app.UsageError("the network has too few channels for half its MACs; give --plan")
+
+
+def main(argv):
+    del argv
+    case = NETWORKS[NETWORK.value]()
+    settings = amc_tf.ExportSettings(
+        formats=tuple(FORMATS.value),
+        score_samples=TEST_IMAGES.value,
+        latency_rounds=ROUNDS.value,
+    )
+    models = {"dense": case.model, "pruned": pruned(case)}
+    networks, paths = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for label, model in models.items():
+            exporter = Exporter(model, case.model, case.task, settings)
+            graph = amc_tf.analyze(model)
+            files = {}
+            for name in settings.formats:
+                paths[f"{label}/{name}"] = path = pathlib.Path(folder) / f"{label}_{name}.tflite"
+                files[name] = dataclasses.asdict(exporter.write(name, path))
+                print(label, name, files[name]["accuracy"], files[name]["bytes"], flush=True)
+            networks[label] = {
+                "accuracy": exporter.accuracy,
+                "macs": amc_tf.macs(graph),
+                "params": amc_tf.params(graph),
+                "files": files,
+            }
+        for key, latency in measure(paths, settings).items():
+            label, name = key.split("/")
+            networks[label]["files"][name] |= {
+                "latency_ms": latency.median_ms,
+                "latency_ms_min": latency.min_ms,
+                "latency_ms_max": latency.max_ms,
+            }
+    record.append(
+        "export",
+        {
+            "network": NETWORK.value,
+            "plan": PLAN.value or "uniform",
+            "test_images": TEST_IMAGES.value,
+            "networks": networks,
+        },
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

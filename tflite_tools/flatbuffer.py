@@ -1,0 +1,100 @@
+"""A TFLite file taken apart by its schema, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_IDENTIFIER = b"TFL3"
+# `force_align: 16` of Buffer.data in the schema, which the Python bindings leave out.
+_ALIGNMENT = 16
+SIGNATURE_KEY = "serving_default"
+
+
+class _AlignedBuffer(schema.BufferT):
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        array = None
+        if self.data is not None:
+            data = np.asarray(self.data, np.uint8)
+            builder.StartVector(1, data.size, _ALIGNMENT)
+            builder.head = builder.head - data.size
+            builder.Bytes[builder.head : builder.head + data.size] = data.tobytes()
+            array = builder.EndVector()
+        schema.BufferStart(builder)
+        if array is not None:
+            schema.BufferAddData(builder, array)
+        schema.BufferAddOffset(builder, self.offset)
+        schema.BufferAddSize(builder, self.size)
+        return schema.BufferEnd(builder)
+
+
+def read(content: bytes) -> Any:
+    """The file's `ModelT`, the object form of the schema's root table.
+
+    Raises:
+        ValueError: the bytes are no TFLite file.
+    """
+    if content[4:8] != _IDENTIFIER:
+        raise ValueError(
+            f"expected the contents of a .tflite file, received {len(content)} bytes that do not "
+            f"bear its identifier {_IDENTIFIER.decode()!r}; convert the model first."
+        )
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def write(model: Any) -> bytes:
+    """The inverse of `read`; weights are aligned as the schema asks."""
+    buffers = []
+    for buffer in model.buffers:
+        aligned = _AlignedBuffer()
+        aligned.data, aligned.offset, aligned.size = buffer.data, buffer.offset, buffer.size
+        buffers.append(aligned)
+    model.buffers = buffers
+    size = sum(0 if b.data is None else len(b.data) for b in buffers)
+    builder = flatbuffers.Builder(size + 65536)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def sign(
+    content: bytes, inputs: Sequence[str], outputs: Sequence[str], paths: Sequence[str]
+) -> bytes:
+    """Names a file's inputs and outputs in its signature `serving_default`.
+
+    Args:
+        content: a file of one subgraph.
+        inputs: a name for each of its inputs, in their order.
+        outputs: the same for its outputs.
+        paths: where in the model the outputs come from, as other tensors' names tell; the
+            converter calls them "Identity".
+    """
+    model = read(content)
+    graph = model.subgraphs[0]
+    for index, path in zip(graph.outputs, paths, strict=True):
+        # Joined as the converter joins names: alone, the path may be that of a constant.
+        graph.tensors[index].name = f"{path};{text(graph.tensors[index].name)}"
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE_KEY
+    signature.subgraphIndex = 0
+    signature.inputs = _tensor_map(inputs, graph.inputs)
+    signature.outputs = _tensor_map(outputs, graph.outputs)
+    model.signatureDefs = [signature]
+    return write(model)
+
+
+def _tensor_map(names: Sequence[str], tensors: Sequence[int]) -> list[Any]:
+    entries = []
+    for name, tensor in zip(names, tensors, strict=True):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, int(tensor)
+        entries.append(entry)
+    return entries
+
+
+def text(name: bytes | str | None) -> str:
+    """A string of the schema, which the bindings give as bytes."""
+    return name.decode() if isinstance(name, bytes) else name or ""

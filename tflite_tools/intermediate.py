@@ -1,0 +1,60 @@
+"""Every tensor that a TFLite file computes, for one sample after another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
+
+
+def tensor_values(
+    content: bytes, samples: Iterable[Sequence[np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Runs a file on samples and gives what it computed, quantised tensors as floats.
+
+    Args:
+        content: the file.
+        samples: for each sample one float array of batch 1 for each input.
+
+    Yields:
+        Name of a computed tensor to its value; constants are left out.
+    """
+    with warnings.catch_warnings():
+        # It warns of the memory that keeping every tensor takes: wanted here.
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            # A delegate would keep what lies between its first and last operator to itself.
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+    interpreter.allocate_tensors()
+    inputs = interpreter.get_input_details()
+    computed = {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
+    computed |= {detail["index"] for detail in inputs}
+    details = [d for d in interpreter.get_tensor_details() if d["index"] in computed]
+    for sample in samples:
+        for detail, array in zip(inputs, sample, strict=True):
+            interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
+        interpreter.invoke()
+        yield {d["name"]: dequantise_tensor(interpreter.get_tensor(d["index"]), d) for d in details}
+
+
+def ranges(
+    content: bytes, samples: Iterable[Sequence[np.ndarray]]
+) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of every float tensor over all samples, by its name."""
+    found: dict[str, tuple[float, float]] = {}
+    for values in tensor_values(content, samples):
+        for name, array in values.items():
+            if array.dtype.kind != "f" or not array.size:
+                continue
+            low, high = float(array.min()), float(array.max())
+            if name in found:
+                low, high = min(low, found[name][0]), max(high, found[name][1])
+            found[name] = (low, high)
+    return found
