@@ -68,7 +68,7 @@ def from_keras2(model_or_path: Any, custom_objects: Mapping[str, Any] | None = N
     if isinstance(model_or_path, (str, pathlib.Path)):
         model_or_path = _load(pathlib.Path(model_or_path).expanduser())
     model = model_or_path
-    source = _flatten_keras_2(model)
+    source = flatten_keras_2(model)
     layers = LayerCarrier(tf_keras, keras, custom_objects)
     _refuse_unknown(source, layers, "keras.Layer")
     made: dict[int, Any] = {}
@@ -198,7 +198,8 @@ def _load(path: pathlib.Path) -> Any:
 # --- a Keras 2 model as a flat list of calls -----------------------------------------------
 
 
-def _flatten_keras_2(model: Any) -> Network:
+def flatten_keras_2(model: Any) -> Network:
+    """A built functional or sequential `tf_keras` model as a flat list of calls."""
     import tf_keras
 
     if not isinstance(model, tf_keras.Model):

@@ -16,7 +16,7 @@ import keras
 from amc_tf.budget import Budget
 from amc_tf.channels import analyze
 from amc_tf.costs import macs, params
-from amc_tf.export import ExportSettings, export_tflite, keras_latency, measure
+from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.finetune import FineTuneSettings, fine_tune
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
@@ -39,6 +39,7 @@ _DISTRIBUTIONS = [
     "keras",
     "tf-agents",
     "ai-edge-litert",
+    "ai-edge-quantizer",
     "tensorflow-model-optimization",
     "numpy",
 ]
@@ -233,12 +234,11 @@ class Compression:
         with self._timed("export"):
             model = self.workdir.load_model("finetuned.keras", "amc-finetune")
             paths, sections = {}, {}
+            exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
                 name = f"model_{format_name}.tflite"
                 paths[name] = self.workdir / name
-                sections[name] = export_tflite(
-                    model, self.dense, self.task, format_name, paths[name], settings
-                )
+                sections[name] = exporter.write(format_name, paths[name])
             others = {"dense": self.dense}
             chosen = self.workdir.read_json("result.json", {})["chosen"]
             for name in self.compared:

@@ -107,7 +107,7 @@ def quantised(model: keras.Model) -> QuantisedModel:
     import tf_keras
 
     carried = keras2.to_keras2(in_float32(model))
-    source = keras2._flatten_keras_2(carried)
+    source = keras2.flatten_keras_2(carried)
     placement = _Placement(source)
     ranges = qat_layers.Ranges()
     made: dict[int, Any] = {}

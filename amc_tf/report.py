@@ -39,7 +39,7 @@ def table(result: Mapping[str, Any]) -> str:
     exported = [(n, f) for n, f in files.items() if not n.startswith("plans/")]
     if exported:
         lines.append("")
-        header = ("file", "accuracy", "bytes", "latency (range)", "max abs error")
+        header = ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", "")
         exported.insert(0, ("finetuned.keras", result["finetuned"]))
         lines += _aligned([header, *(_file_row(name, file) for name, file in exported)])
         lines.append(
@@ -72,6 +72,8 @@ def _file_row(name: str, file: Mapping[str, Any]) -> tuple:
         f"{file['bytes']:,}",
         f"{file['latency_ms']:.3f} ms {spread}",
         f"{file['max_abs_error']:.2g}" if "max_abs_error" in file else "",
+        "" if file.get("agreement") is None else f"{file['agreement']:.2%}",
+        "" if file.get("within_tolerance", True) else "WORSE than the tolerance",
     )
 
 
