@@ -21,6 +21,7 @@ from amc_tf.env import NUM_FEATURES, CompressionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import scorer
+from amc_tf.evolution import EvolutionSearcher
 from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.latency.search import SearchLatency
 from amc_tf.latency.settings import LatencySettings
@@ -31,7 +32,7 @@ from amc_tf.task import Task
 from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
-POLICIES = ("amc", "random", *PROFILES)
+POLICIES = ("amc", "cmaes", "random", *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class SearchSettings:
     """How a search is done.
 
     Attributes:
-        episodes: of the agent, and of the random searcher it is compared with.
+        episodes: of the agent, and of each searcher it is compared with.
         seed: of agent, random searcher and sampled activations.
         reward: a name of `amc_tf.budget.REWARDS`.
         rounding: channel counts are multiples of this.
@@ -55,7 +56,8 @@ class SearchSettings:
         refit: how weights are restored before a plan is scored, a name of
             `amc_tf.refit.REFITS`.
         final_refit: the same, for the networks that are built in the end.
-        policies: which of `POLICIES` run; `amc` always does.
+        policies: which of `POLICIES` run; `amc` always does. `random` and
+            `cmaes` (an evolution strategy) get as many episodes as the agent.
         keep_best: how many of the best plans are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
@@ -72,7 +74,7 @@ class SearchSettings:
     elite: bool = True
     refit: str = "dense"
     final_refit: str = "in_order"
-    policies: tuple[str, ...] = POLICIES
+    policies: tuple[str, ...] = ("amc", "random", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
 
@@ -197,6 +199,10 @@ def search_plan(
             settings.seed,
         )
         ranked["amc"] = _run(env, guided, "amc", settings.episodes, log, ranked)
+        if "cmaes" in settings.policies:
+            start = handcrafted.get("uniform", [0.5] * len(env))
+            evolution = EvolutionSearcher(start, seed=settings.seed)
+            ranked["cmaes"] = _run(env, evolution, "cmaes", settings.episodes, log, ranked)
         if "random" in settings.policies:
             random = RandomSearcher(settings.seed)
             ranked["random"] = _run(env, random, "random", settings.episodes, log, ranked)
