@@ -15,8 +15,7 @@ def _best(seed, episodes=400):
         point = [searcher.act(STATE) for _ in TARGET]
         points.append(point)
         rewards.append(-float(np.square(np.array(point) - TARGET).sum()))
-        told = searcher.finish(point, rewards[-1])
-    assert told["generation"] > 10
+        searcher.finish(point, rewards[-1])
     return np.array(points), rewards
 
 
