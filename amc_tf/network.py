@@ -121,10 +121,13 @@ def flatten(model: keras.Model) -> Network:
         AmcError: `model` is subclassed or not built.
     """
     if not isinstance(model, keras.Model):
-        raise AmcError(
-            f"expected a keras.Model (Keras 3), received {type(model).__module__}."
-            f"{type(model).__name__}"
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        hint = (
+            "; amc_tf.from_keras2(model) carries a Keras 2 model over"
+            if any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__)
+            else ""
         )
+        raise AmcError(f"expected a keras.Model (Keras 3), received {kind}{hint}")
     if not is_functional(model):
         raise AmcError(
             f"model {model.name!r} ({type(model).__name__}) is not a Functional or a built "

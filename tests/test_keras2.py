@@ -534,3 +534,9 @@ def test_carried_functions_survive_a_keras_3_file(tmp_path):
     loaded = amc_tf.load_model(tmp_path / "gates.keras")
     activations = [getattr(layer, "activation", None) for layer in loaded.layers]
     assert keras2_layers.keras2_hard_sigmoid in activations
+
+
+def test_analysing_a_keras_2_model_tells_how_to_carry_it_over():
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
+    with pytest.raises(amc_tf.AmcError, match="from_keras2"):
+        amc_tf.analyze(model)
