@@ -9,15 +9,14 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.python.core.quantization.keras import (
+
+from amc_tf.tfmot import (
     quantize_aware_activation,
     quantize_config,
     quantize_layer,
     quantize_wrapper,
     quantizers,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-    default_8bit_quantize_registry as registry,
+    registry,
 )
 
 _L = tf_keras.layers

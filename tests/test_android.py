@@ -192,7 +192,7 @@ def test_disconnect_in_the_middle_of_a_push(bench):
 
 def test_a_silent_phone(bench):
     bench.faults.hang_on = "run.sh"
-    with pytest.raises(DeviceError, match=r"run.sh.* has been silent for 2 seconds.*restart"):
+    with pytest.raises(DeviceError, match=r"has been silent for 2 seconds.*restart"):
         bench.device(retries=0, hang_secs=1).measure(MODEL)
 
 

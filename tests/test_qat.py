@@ -1,5 +1,10 @@
 """Quantisation-aware training: the emulation is the file; training repairs what rounding broke."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import blobs
 import keras
 import numpy as np
@@ -138,3 +143,21 @@ def test_settings_are_checked():
         qat.QatSettings(epochs=-1)
     with pytest.raises(amc_tf.AmcError, match="at least 0"):
         qat.QatSettings(learning_rate=-1.0)
+
+
+def test_quantisation_aware_training_leaves_the_process_its_keras():
+    code = """
+        import os
+        from amc_tf import qat
+        import tensorflow as tf
+        assert "TF_USE_LEGACY_KERAS" not in os.environ
+        assert tf.keras.__version__.startswith("3."), tf.keras.__version__
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
