@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -26,7 +27,9 @@ def append(name: str, data: dict) -> dict:
     """Adds command, versions and machine, appends to results/NAME.jsonl, prints the object."""
     from amc_tf.pipeline import versions
 
-    command = " ".join(["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
+    # Where the data lay is nobody else's folder.
+    arguments = [re.sub(r"^--data=.*", "--data=DIR", a) for a in sys.argv[1:]]
+    command = " ".join(["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *arguments])
     entry = {"command": command, "machine": machine(), "versions": versions(), **data}
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
