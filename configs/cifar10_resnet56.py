@@ -3,8 +3,8 @@
     AMC_TF_DATA=DIR amc-compress --config=configs/cifar10_resnet56.py --workdir=runs/resnet56
 
 DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that takes pixels from 0 to
-255 and gives logits. The 5,000 images of the reward are split off the training set; the network may
-have been trained on them, which the study of rewards (benchmarks/rank.py) takes into account.
+255 and gives logits. The 5,000 images of the reward are split off the training set; a network that
+was trained on them scores higher there than on the test images.
 """
 
 import pathlib
