@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import numpy as np
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export import Exporter, ExportSettings, measure
+from amc_tf.report import aligned, percent
 from amc_tf.task import Task
 from amc_tf.workdir import Workdir
 
@@ -112,7 +113,7 @@ def export_model(
 def table(result: Mapping[str, Any], tolerance: float) -> str:
     """The result of `export_model` as text: a row for each file, then what is to be known."""
     header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
-    rows = [header, ("Keras", _percent(result["keras"]["accuracy"]), *[""] * 5)]
+    rows = [header, ("Keras", percent(result["keras"]["accuracy"]), *[""] * 5)]
     notes = []
     for name, file in result["tflite"].items():
         mark = "" if file["within_tolerance"] else "WORSE"
@@ -120,8 +121,8 @@ def table(result: Mapping[str, Any], tolerance: float) -> str:
         rows.append(
             (
                 name,
-                _percent(file["accuracy"]),
-                _percent(file["agreement"]),
+                percent(file["accuracy"]),
+                percent(file["agreement"]),
                 f"{file['max_abs_error']:.2g}",
                 f"{file['bytes']:,}",
                 latency,
@@ -148,22 +149,6 @@ def _notes(name: str, file: Mapping[str, Any], tolerance: float) -> list[str]:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             notes.append(f"{name}: {what}: {', '.join(names[:5])}{more}")
     return notes
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of a table as lines; the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _agreement(model: keras.Model, data: tuple[Any, np.ndarray]) -> float:

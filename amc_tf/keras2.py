@@ -213,17 +213,7 @@ def flatten_keras_2(model: Any) -> Network:
             "Sequential model, so its layers cannot be seen; express it as "
             "tf_keras.Model(inputs, outputs), or build it with a known input shape"
         )
-    flattener = _Flattener()
-    inputs = [flattener.new_value(tensor) for tensor in model.inputs]
-    outputs = flattener.inline(model, inputs, path="")
-    return Network(
-        model=model,
-        calls=tuple(flattener.calls),
-        tensors=tuple(flattener.tensors),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        names=flattener.names,
-    )
+    return _Flattener().network(model)
 
 
 def _is_functional(layer: Any) -> bool:

@@ -24,7 +24,7 @@ from keras.src.ops import numpy as numpy_ops
 from amc_tf import connections
 from amc_tf.errors import AmcError
 from amc_tf.network import Call
-from amc_tf.rule import LayerRule, Refusal, positions, volume
+from amc_tf.rule import LayerRule, positions, volume
 
 Shape = tuple[int | None, ...]
 
@@ -323,6 +323,3 @@ def register_layer(
         raise AmcError(f"{error}; a row has the fields {fields}") from None
     setattr(layer_class, _ATTRIBUTE, row)
     return layer_class
-
-
-__all__ = ["TABLE", "LayerRule", "Refusal", "register_layer", "rule_of"]

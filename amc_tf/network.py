@@ -134,17 +134,7 @@ def flatten(model: keras.Model) -> Network:
             "Sequential model, so its layers cannot be seen; express it as "
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
-    flattener = Flattener()
-    inputs = [flattener.new_value(tensor) for tensor in model.inputs]
-    outputs = flattener.inline(model, inputs, path="")
-    return Network(
-        model=model,
-        calls=tuple(flattener.calls),
-        tensors=tuple(flattener.tensors),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        names=flattener.names,
-    )
+    return Flattener().network(model)
 
 
 def is_functional(operation: Any) -> bool:
@@ -165,6 +155,19 @@ class Flattener:
         self.calls: list[Call] = []
         self.names: dict[int, str] = {}
         self._taken: set[str] = set()
+
+    def network(self, model: Any) -> Network:
+        """The flat list of a model's calls."""
+        inputs = [self.new_value(tensor) for tensor in model.inputs]
+        outputs = self.inline(model, inputs, path="")
+        return Network(
+            model=model,
+            calls=tuple(self.calls),
+            tensors=tuple(self.tensors),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            names=self.names,
+        )
 
     def new_value(self, tensor: Any) -> int:
         """Appends a value; returns its number."""

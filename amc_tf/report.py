@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_tf.budget import written
@@ -34,14 +34,14 @@ def table(result: Mapping[str, Any]) -> str:
         own = "model_float32.tflite" if name == chosen else f"plans/{name}_float32.tflite"
         label = _LABELS.get(name, name) + (" *" if name == chosen else "")
         rows.append(_row(label, policy, files.get(own)))
-    lines += _aligned(rows)
+    lines += aligned(rows)
     lines.append("* the network that was exported; accuracy on the test data")
     exported = [(n, f) for n, f in files.items() if not n.startswith("plans/")]
     if exported:
         lines.append("")
         header = ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", "")
         exported.insert(0, ("finetuned.keras", result["finetuned"]))
-        lines += _aligned([header, *(_file_row(name, file) for name, file in exported)])
+        lines += aligned([header, *(_file_row(name, file) for name, file in exported)])
         lines.append(
             "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
             "one thread in fresh processes, of Keras a compiled graph with all threads"
@@ -56,7 +56,7 @@ def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None
     return (
         label,
         f"{measures['accuracy']:.2%}",
-        "" if tuned is None else f"{tuned:.2%}",
+        percent(tuned),
         f"{measures['macs']:,}",
         f"{measures['params']:,}",
         "" if file is None else f"{file['bytes']:,}",
@@ -72,12 +72,18 @@ def _file_row(name: str, file: Mapping[str, Any]) -> tuple:
         f"{file['bytes']:,}",
         f"{file['latency_ms']:.3f} ms {spread}",
         f"{file['max_abs_error']:.2g}" if "max_abs_error" in file else "",
-        "" if file.get("agreement") is None else f"{file['agreement']:.2%}",
+        percent(file.get("agreement")),
         "" if file.get("within_tolerance", True) else "WORSE than the tolerance",
     )
 
 
-def _aligned(rows: list[tuple]) -> list[str]:
+def percent(value: float | None) -> str:
+    """A share with two decimals; empty where there is none."""
+    return "" if value is None else f"{value:.2%}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines; the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

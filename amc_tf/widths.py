@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from amc_tf.channels import ChannelGraph
+from amc_tf.connections import output_role
 from amc_tf.layers import rule_of
 from amc_tf.plan import PruningPlan
 from amc_tf.rule import Refusal, Signal
@@ -81,7 +82,7 @@ def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
         if roles is not None:
             yield roles
             for i, number in enumerate(call.outputs):
-                ids[number] = roles.get(f"out{i}" if i else "out", ids[number])
+                ids[number] = roles.get(output_role(i), ids[number])
 
 
 class _Follow:

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import random_graphs
 import zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,20 +24,12 @@ def _analysed(name):
     return _MODELS[name]
 
 
-def _random_plan(draw, graph):
-    keep = {}
-    for name, group in graph.groups.items():
-        indices = st.sets(st.integers(0, group.channels - 1), min_size=1)
-        keep[name] = sorted(draw(indices))
-    return amc_tf.PruningPlan(keep)
-
-
 @pytest.mark.parametrize("name", zoo.ZOO)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_rebuild_equals_mask_and_costs_equal_a_recount(name, data):
     model, graph = _analysed(name)
-    plan = _random_plan(data.draw, graph)
+    plan = data.draw(random_graphs.plans(graph))
     rebuilt = amc_tf.rebuild(model, graph, plan)
     masked = amc_tf.mask(model, graph, plan)
     inputs = zoo.sample(model)
