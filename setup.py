@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     "absl-py>=1.4",
     "numpy>=1.26,<3",
     "scipy>=1.11,<2",
+    "threadpoolctl>=3.1,<4",
     "cmaes>=0.11,<1",
     "tqdm>=4.60,<5",
 ]

@@ -232,7 +232,7 @@ def _concatenated(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
 
 
-def _divisor(count: int, preferred: int = 8) -> int:
+def _divisor(count: int, preferred: int = 4) -> int:
     """A batch near the preferred one that leaves little of `count` over."""
     sizes = range(1, min(count, 2 * preferred) + 1)
     small = range(max(1, min(count, preferred // 2)), sizes.stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -29,14 +30,14 @@ class LiteEngine:
     Attributes:
         graph: the analysed network.
         batch_size: images in one invocation.
-        num_threads: of the interpreter.
+        num_threads: interpreters that run side by side.
     """
 
     def __init__(
         self,
         graph: ChannelGraph,
         *,
-        batch_size: int = 8,
+        batch_size: int = 4,
         num_threads: int | None = None,
         fixed: Collection[str] = (),
         inputs: Sequence[np.ndarray] | None = None,
@@ -113,13 +114,18 @@ class LiteEngine:
 
 
 class LiteNetwork:
-    """A TFLite file of a static batch that runs any number of images."""
+    """A TFLite file of a static batch that runs any number of images.
+
+    Images are shared out to interpreters of one thread each: threads within an
+    operation would wait for each other at the end of every one, and small
+    networks have many small operations (benchmarks/engines.py).
+    """
 
     def __init__(self, file: bytes, num_threads: int):
-        self._interpreter = Interpreter(model_content=file, num_threads=num_threads)
-        self._interpreter.allocate_tensors()
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._interpreters = list(self._pool.map(_interpreter, [file] * num_threads))
+        self._inputs = self._interpreters[0].get_input_details()
+        self._outputs = self._interpreters[0].get_output_details()
         self._batch_size = int(self._inputs[0]["shape"][0])
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -133,17 +139,39 @@ class LiteNetwork:
         """
         count = len(inputs[0])
         results = [np.empty((count, *o["shape"][1:]), o["dtype"]) for o in self._outputs]
-        for start in range(0, count, self._batch_size):
-            size = min(self._batch_size, count - start)
-            for detail, array in zip(self._inputs, inputs, strict=True):
-                batch = np.asarray(array[start : start + size], detail["dtype"])
-                if size < self._batch_size:  # the shape is static
-                    batch = np.resize(batch, detail["shape"])
-                self._interpreter.set_tensor(detail["index"], batch)
-            self._interpreter.invoke()
-            for detail, result in zip(self._outputs, results, strict=True):
-                result[start : start + size] = self._interpreter.get_tensor(detail["index"])[:size]
+        # One iterator for all: who is done takes the next batch.
+        starts = iter(range(0, count, self._batch_size))
+
+        def work(interpreter: Interpreter) -> None:
+            for start in starts:
+                self._run(interpreter, inputs, results, start)
+
+        list(self._pool.map(work, self._interpreters))
         return results
+
+    def _run(
+        self,
+        interpreter: Interpreter,
+        inputs: Sequence[np.ndarray],
+        results: Sequence[np.ndarray],
+        start: int,
+    ) -> None:
+        """Runs one batch and puts its outputs into the results."""
+        size = min(self._batch_size, len(inputs[0]) - start)
+        for detail, array in zip(self._inputs, inputs, strict=True):
+            batch = np.asarray(array[start : start + size], detail["dtype"])
+            if size < self._batch_size:  # the shape is static
+                batch = np.resize(batch, detail["shape"])
+            interpreter.set_tensor(detail["index"], batch)
+        interpreter.invoke()
+        for detail, result in zip(self._outputs, results, strict=True):
+            result[start : start + size] = interpreter.get_tensor(detail["index"])[:size]
+
+
+def _interpreter(file: bytes) -> Interpreter:
+    interpreter = Interpreter(model_content=file, num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _noise(tensor: Any, count: int, rng: np.random.Generator) -> np.ndarray:

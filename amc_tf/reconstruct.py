@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import scipy.linalg
 from keras import layers as kl
+from threadpoolctl import threadpool_limits
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.network import Call
@@ -85,11 +86,10 @@ class Moments:
         self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
     ) -> np.ndarray:
         """See `Statistics.correction`: the primal solve."""
-        covariance = self.covariance(centred)
-        kk = covariance[np.ix_(kept, kept)]
-        kp = covariance[np.ix_(kept, ~kept)]
+        kk = self._covariance(kept, kept, centred)
+        kp = self._covariance(kept, ~kept, centred)
         kk[np.diag_indices_from(kk)] += ridge_term(np.diag(kk), ridge)
-        return scipy.linalg.solve(kk, kp @ pruned_weights, assume_a="pos", check_finite=False)
+        return solved(kk, kp @ pruned_weights)
 
     @property
     def variances(self) -> np.ndarray:
@@ -98,8 +98,16 @@ class Moments:
 
     def covariance(self, centred: bool) -> np.ndarray:
         """Second moments (features, features), about the mean or about zero."""
-        offset, about = self._sum / self._count, 0 if centred else self.mean
-        return self._products / self._count - np.outer(offset, offset) + np.outer(about, about)
+        everything = np.ones(len(self._sum), bool)
+        return self._covariance(everything, everything, centred)
+
+    def _covariance(self, rows: np.ndarray, columns: np.ndarray, centred: bool) -> np.ndarray:
+        block = self._products[np.ix_(rows, columns)] / self._count
+        offset = self._sum / self._count
+        block = block - np.outer(offset[rows], offset[columns])
+        if not centred:
+            block += np.outer(self.mean[rows], self.mean[columns])
+        return block
 
 
 class Samples:
@@ -138,8 +146,14 @@ class Samples:
         products = (x_kept @ x_kept.T).astype(np.float64)
         variances = np.square(x_kept).mean(axis=0, dtype=np.float64)
         products[np.diag_indices_from(products)] += len(rows) * ridge_term(variances, ridge)
-        dual = scipy.linalg.solve(products, target, assume_a="pos", check_finite=False)
+        dual = solved(products, target)
         return x_kept.T @ dual
+
+
+def solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The solution of a symmetric positive definite system, which `matrix` is overwritten by."""
+    factor = scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
+    return scipy.linalg.cho_solve(factor, right, check_finite=False)
 
 
 def ridge_term(variances: np.ndarray, ridge: float) -> float:
@@ -177,25 +191,32 @@ class Reconstruction:
         """
         keep = self.graph.keep_mask(plan)
         result: dict[str, np.ndarray] = {}
-        for consumer in self.consumers:
-            kept = keep[consumer.site.roles[consumer.site.rule.mixes[consumer.kernel]]]
-            if kept.all():
-                continue
-            layer = consumer.site.call.operation
-            kernel = numpy_of(named_weight(layer, consumer.kernel))
-            dense = kernel.reshape(-1, kernel.shape[-1])
-            # Windows are laid out as the kernel is: positions first, channels innermost.
-            columns = np.tile(kept, len(dense) // len(kept))
-            correction = consumer.statistics.correction(
-                columns, dense[~columns], self.ridge, consumer.intercept is not None
-            )
-            refitted = np.zeros_like(dense)
-            refitted[columns] = dense[columns] + correction
-            result[f"{consumer.site.name}/{consumer.kernel}"] = refitted.reshape(kernel.shape)
-            if consumer.intercept is not None:
-                owner, name, value, sign = consumer.intercept
-                shift = consumer.statistics.mean @ (dense - refitted)
-                result[f"{owner}/{name}"] = (value + sign * shift).astype(value.dtype)
+        # BLAS's own threads would fight the backend's for the processors; one is three times as
+        # fast here.
+        with threadpool_limits(1, user_api="blas"):
+            for consumer in self.consumers:
+                result |= self._refitted(consumer, keep)
+        return result
+
+    def _refitted(self, consumer: Consumer, keep: np.ndarray) -> dict[str, np.ndarray]:
+        kept = keep[consumer.site.roles[consumer.site.rule.mixes[consumer.kernel]]]
+        if kept.all():
+            return {}
+        layer = consumer.site.call.operation
+        kernel = numpy_of(named_weight(layer, consumer.kernel))
+        dense = kernel.reshape(-1, kernel.shape[-1])
+        # Windows are laid out as the kernel is: positions first, channels innermost.
+        columns = np.tile(kept, len(dense) // len(kept))
+        correction = consumer.statistics.correction(
+            columns, dense[~columns], self.ridge, consumer.intercept is not None
+        )
+        refitted = np.zeros_like(dense)
+        refitted[columns] = dense[columns] + correction
+        result = {f"{consumer.site.name}/{consumer.kernel}": refitted.reshape(kernel.shape)}
+        if consumer.intercept is not None:
+            owner, name, value, sign = consumer.intercept
+            shift = consumer.statistics.mean @ (dense - refitted)
+            result[f"{owner}/{name}"] = (value + sign * shift).astype(value.dtype)
         return result
 
 
