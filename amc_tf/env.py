@@ -200,10 +200,7 @@ class CompressionEnv:
         """
         if len(self._counts) != len(self):
             raise ValueError(f"{len(self) - len(self._counts)} groups are still to be decided")
-        counts = self._counts
-        if self._fill_budget:
-            filled = np.array(self.fitted(self._actions)) * self._dense
-            counts = [int(n) for n in np.rint(filled)]
+        counts = self.filled(self._actions)
         plan = self.plan(counts)
         accuracy = self._score(plan)
         costs = {name: cost(np.array(counts)) for name, cost in self.costs.items()}
@@ -222,6 +219,11 @@ class CompressionEnv:
             params=int(costs["params"]),
             latency_ms=costs.get("latency"),
         )
+
+    def filled(self, actions: Sequence[float]) -> list[int]:
+        """The channel counts of a finished episode, what was left of the budget given out."""
+        ratios = self.fitted(actions) if self._fill_budget else actions
+        return [int(n) for n in np.rint(np.array(ratios) * self._dense)]
 
     def plan(self, counts: Sequence[int]) -> PruningPlan:
         """The plan that keeps so many of each group's most important channels."""

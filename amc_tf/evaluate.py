@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -14,6 +15,7 @@ from amc_tf.folding import NotCarriedError, fold
 from amc_tf.lite import LiteEngine
 from amc_tf.plan import PruningPlan
 from amc_tf.refit import Refit
+from amc_tf.stopping import hopeless
 from amc_tf.surgery import mask, masked_weights, numpy_of, uncompiled
 from amc_tf.task import Data, Task, inputs_of
 
@@ -24,12 +26,21 @@ _MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
 class Scorer(Protocol):
     """Scores plans on the task's validation data."""
 
-    def __call__(self, plan: PruningPlan | None) -> float:
+    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
         """The accuracy of the network under a plan (None: dense), before fine-tuning.
+
+        Args:
+            plan: the plan.
+            beat: an accuracy of which it is enough to know that the plan's is
+                well below; its estimate from part of the images then does.
 
         Raises:
             AmcError: the owner's metric or evaluate does not give a usable number.
         """
+        ...
+
+    def refitted_by(self, reconstruction: Refit) -> Scorer:
+        """This scorer with another refit; both may be used."""
         ...
 
     def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
@@ -45,10 +56,20 @@ class Scorer(Protocol):
         ...
 
 
-def scorer(graph: ChannelGraph, task: Task, reconstruction: Refit | None) -> Scorer:
-    """The fastest scorer that the network and the owner's code allow."""
+def scorer(
+    graph: ChannelGraph, task: Task, reconstruction: Refit | None, stop_at: float | None = None
+) -> Scorer:
+    """The fastest scorer that the network and the owner's code allow.
+
+    Args:
+        graph: the analysed model.
+        task: its data and scoring code.
+        reconstruction: restores the weights of a plan before it is scored.
+        stop_at: standard errors below `beat` at which a plan is given up; None
+            for never. A scorer that is not the fast one never does.
+    """
     try:
-        return LiteScorer(graph, task, reconstruction)
+        return LiteScorer(graph, task, reconstruction, stop_at)
     except NotCarriedError as reason:
         _LOG.info("plans are scored with a full-size masked model: %s", reason)
         return MaskedScorer(graph, task, reconstruction)
@@ -61,8 +82,14 @@ class LiteScorer:
     into the score.
     """
 
-    def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Refit | None):
-        """Prepares the engine (see `LiteEngine`).
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        task: Task,
+        reconstruction: Refit | None,
+        stop_at: float | None = None,
+    ):
+        """Prepares the engine (see `LiteEngine`; the arguments are `scorer`'s).
 
         Raises:
             NotCarriedError: the network or the owner's score does not allow it.
@@ -75,6 +102,7 @@ class LiteScorer:
         model = graph.network.model
         self._task = task
         self._reconstruction = reconstruction
+        self._stop_at = stop_at
         self._metrics = task.compiled(uncompiled(model), model)
         self._batches = _Batches(task.validation, task.batch_size, model)
         first = next(iter(self._batches)).inputs
@@ -86,9 +114,26 @@ class LiteScorer:
             inputs=first,
         )
 
-    def __call__(self, plan: PruningPlan | None) -> float:
+    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
         """See `Scorer`."""
-        return self._task.score(_Played(self._metrics), self._played(plan))
+        images = self._batches.images
+        if beat is None or self._stop_at is None or images is None:
+            return self._task.score(_Played(self._metrics), self._played(plan))
+
+        def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
+            return hopeless(scores, sizes, images, beat, self._stop_at)
+
+        # Data may be sorted by class, so that its first batches tell nothing of the others.
+        batches = self._batches.shuffled()
+        return self._task.score(
+            _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
+        )
+
+    def refitted_by(self, reconstruction: Refit) -> LiteScorer:
+        """See `Scorer`."""
+        other = copy.copy(self)
+        other._reconstruction = reconstruction
+        return other
 
     def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
@@ -98,10 +143,13 @@ class LiteScorer:
         """See `Scorer`."""
         return _concatenated(self.run(plan))
 
-    def _played(self, plan: PruningPlan | None) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
+    def _played(
+        self, plan: PruningPlan | None, batches: Iterable[_Batch] | None = None
+    ) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
         weights = self._folding.weights(_refitted(self._reconstruction, plan))
         network = self._engine.network(plan, weights)
-        return ((batch, network(batch.inputs)) for batch in self._batches)
+        batches = self._batches if batches is None else batches
+        return ((batch, network(batch.inputs)) for batch in batches)
 
 
 class MaskedScorer:
@@ -125,10 +173,17 @@ class MaskedScorer:
         }
         self._dense: dict[str, np.ndarray] = {}  # of every weight changed so far
 
-    def __call__(self, plan: PruningPlan | None) -> float:
-        """See `Scorer`."""
+    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+        """See `Scorer`; runs all images, whatever `beat`."""
+        del beat  # the owner's evaluate takes all data at once
         self._assign(plan)
         return self._task.score(self._model, self._data)
+
+    def refitted_by(self, reconstruction: Refit) -> MaskedScorer:
+        """See `Scorer`."""
+        other = copy.copy(self)
+        other._reconstruction = reconstruction
+        return other
 
     def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
@@ -162,6 +217,9 @@ class _Batches:
 
     A dataset is read once and kept if it is not too large, because its
     decoding may cost more than the network.
+
+    Attributes:
+        images: how many there are; None until they were read once.
     """
 
     def __init__(self, data: Data, batch_size: int, model: keras.Model):
@@ -169,23 +227,32 @@ class _Batches:
         self._batch_size = batch_size
         self._model = model
         self._kept: list[_Batch] | None = None
+        self.images: int | None = None
 
     def __iter__(self) -> Iterator[_Batch]:
         if self._kept is not None:
             yield from self._kept
             return
         kept: list[_Batch] | None = []
-        size = 0
+        size = images = 0
         for element in self._elements():
             x, y, weight = keras.utils.unpack_x_y_sample_weight(element)
             batch = _Batch(inputs_of(x, self._model), y, weight)
             size += sum(a.nbytes for a in keras.tree.flatten(element))
             if size > _MOST_IN_MEMORY:
                 kept = None
+            images += len(batch.inputs[0])
             if kept is not None:
                 kept.append(batch)
             yield batch
-        self._kept = kept
+        self._kept, self.images = kept, images
+
+    def shuffled(self) -> Iterable[_Batch]:
+        """The batches in another, fixed order, if they are kept."""
+        if self._kept is None:
+            return self
+        order = np.random.default_rng(0).permutation(len(self._kept))
+        return [self._kept[i] for i in order]
 
     def _elements(self) -> Iterator[Any]:
         if not isinstance(self._data, tuple):
@@ -201,10 +268,24 @@ class _Batches:
 
 
 class _Played:
-    """The face of a compiled model for outputs that exist already: `Task.score` evaluates it."""
+    """The face of a compiled model for outputs that exist already: `Task.score` evaluates it.
 
-    def __init__(self, model: keras.Model):
+    Args:
+        model: its metrics are used.
+        metric: the one that `enough` judges.
+        enough: tells from the mean score and the size of each batch so far
+            whether the rest is not wanted; default: it always is.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        metric: str = "",
+        enough: Callable[[Sequence[float], Sequence[int]], bool] | None = None,
+    ):
         self._model = model
+        self._metric = metric
+        self._enough = enough
 
     def evaluate(
         self, played: Iterator[tuple[_Batch, list[np.ndarray]]], **_: Any
@@ -212,9 +293,21 @@ class _Played:
         """The metrics of the model's compile settings (but no loss)."""
         model, structure = self._model, _structure(self._model, "outputs")
         model.reset_metrics()
+        scores: list[float] = []
+        sizes: list[int] = []
+        before = 0.0
         for batch, outputs in played:
             predicted = keras.tree.pack_sequence_as(structure, outputs)
             model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
+            if self._enough is None:
+                continue
+            # A metric is taken for a mean over the images, as most are.
+            sizes.append(len(batch.inputs[0]))
+            summed = sum(sizes) * float(model.get_metrics_result().get(self._metric, 0.0))
+            scores.append((summed - before) / sizes[-1])
+            before = summed
+            if self._enough(scores, sizes):
+                break
         return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 

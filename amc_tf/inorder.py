@@ -23,12 +23,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.linalg
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.network import Call, Value
 from amc_tf.paths import UNBOUNDED, Bounds, Path, follow, readers_of
 from amc_tf.plan import PruningPlan
-from amc_tf.reconstruct import intercept, refittable
+from amc_tf.reconstruct import factorised, intercept, one_blas_thread, refittable
 from amc_tf.surgery import named_weight, numpy_of, rebuild
 from amc_tf.windows import at_positions, choose, linear_inputs
 
@@ -83,12 +84,13 @@ class InOrderReconstruction:
         if keep.all():
             return result
         run = _PrunedRun(self.graph, plan, keep, self.batches)
-        for call in self.graph.network.calls:
-            consumer = self.consumers.get(id(call))
-            if consumer is not None and run.deviates(call, consumer.path.others):
-                run.catch_up()
-                result.update(self._fit(consumer, run))
-            run.add(call)
+        with one_blas_thread():
+            for call in self.graph.network.calls:
+                consumer = self.consumers.get(id(call))
+                if consumer is not None and run.deviates(call, consumer.path.others):
+                    run.catch_up()
+                    result.update(self._fit(consumer, run))
+                run.add(call)
         return result
 
     def _fit(self, consumer: _Consumer, run: _PrunedRun) -> Iterator[tuple[str, np.ndarray]]:
@@ -431,7 +433,7 @@ class _Ridge:
         # The second term is what float32 products are accurate to; the third serves dead inputs.
         penalty = ridge * trace / features + 1e-7 * trace + 1e-12 * rows
         products[np.diag_indices_from(products)] += penalty
-        return keras.ops.cholesky(products)
+        return factorised(products)
 
     def _scores(self, products, residual, ridges, held) -> list[float]:
         """Squared error on held rows for each ridge term."""
@@ -449,9 +451,7 @@ class _Ridge:
 
 
 def _solve(factor: Any, side: np.ndarray) -> np.ndarray:
-    half = keras.ops.solve_triangular(factor, side.astype(np.float64), lower=True)
-    solution = keras.ops.solve_triangular(keras.ops.transpose(factor), half, lower=False)
-    return numpy_of(solution).astype(side.dtype)
+    return scipy.linalg.cho_solve(factor, side, check_finite=False).astype(side.dtype)
 
 
 def _matmul(a: Any, b: Any) -> np.ndarray:

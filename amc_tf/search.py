@@ -6,21 +6,21 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from amc_tf import files
-from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
+from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
 from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
 from amc_tf.env import NUM_FEATURES, CompressionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
-from amc_tf.evaluate import scorer
+from amc_tf.evaluate import Scorer, scorer
 from amc_tf.evolution import EvolutionSearcher
 from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.latency.search import SearchLatency
@@ -28,11 +28,12 @@ from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.refit import REFITS, Refit
+from amc_tf.response import ResponseSearcher
 from amc_tf.task import Task
 from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
-POLICIES = ("amc", "cmaes", "random", *PROFILES)
+POLICIES = ("amc", "response", "cmaes", "random", *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +52,18 @@ class SearchSettings:
             `amc_tf.importance.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
-        elite: whether every other of the agent's episodes after its warm-up tries a
-            variation of the best plan so far.
+        response_share: of the agent's other episodes, the share proposed by a model
+            of the reward (see `amc_tf.response`), in [0, 1]; 0 is the paper's agent.
         refit: how weights are restored before a plan is scored, a name of
             `amc_tf.refit.REFITS`.
         final_refit: the same, for the networks that are built in the end.
-        policies: which of `POLICIES` run; `amc` always does. `random` and
-            `cmaes` (an evolution strategy) get as many episodes as the agent.
+        early_stop: standard errors by which a plan must be below its policy's best
+            one for its scoring to end before all images were run; None for never.
+        rerank: of each policy the best so many plans are scored once more with
+            the final refit, and that decides.
+        policies: which of `POLICIES` run; `amc` always does. `random`, `cmaes` (an
+            evolution strategy) and `response` (the model of the reward without
+            the agent) get as many episodes as the agent.
         keep_best: how many of the best plans are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
@@ -71,9 +77,11 @@ class SearchSettings:
     importance: str = "consumer_magnitude"
     fill_budget: bool = True
     warm_start: bool = True
-    elite: bool = True
+    response_share: float = 0.5
     refit: str = "dense"
     final_refit: str = "in_order"
+    early_stop: float | None = None
+    rerank: int = 3
     policies: tuple[str, ...] = ("amc", "random", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
@@ -81,6 +89,16 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise AmcError(f"expected at least one episode, received {self.episodes}")
+        if not 0 <= self.response_share <= 1:
+            raise AmcError(f"expected response_share in [0, 1], received {self.response_share}")
+        if self.rerank < 1:
+            raise AmcError(f"expected rerank of at least 1, received {self.rerank}")
+        if self.early_stop is not None and (self.early_stop <= 0 or self.reward != "err"):
+            raise AmcError(
+                "expected early_stop as a positive number, with the reward 'err' (with others a "
+                f"plan of low accuracy may be the best), received {self.early_stop} with the "
+                f"reward {self.reward!r}"
+            )
         unknown = [p for p in self.policies if p not in POLICIES]
         if unknown:
             raise AmcError(
@@ -170,7 +188,7 @@ def search_plan(
         device = SearchLatency(graph, budget, choices, workdir, latency or LatencySettings())
         environment(graph, no_score, budget, settings, latency=device.cost)
     log = EpisodeLog(workdir / "episodes.jsonl")
-    scores = _Scores(log, graph)
+    scores = Scores(log, graph)
     importance = _importance(graph, task, settings.importance, workdir)
     foreseen = None if device is None else device.cost
     env = environment(graph, scores, budget, settings, importance, foreseen)
@@ -181,8 +199,8 @@ def search_plan(
         )
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        scores.measure = scorer(graph, task, refit)
-        dense_accuracy = scores.measure(None)
+        measure = scores.measure = scorer(graph, task, refit, settings.early_stop)
+        dense_accuracy = measure(None)
         ranked: dict[str, list[Outcome]] = {}
         # Hand-crafted ratios are scaled to a budget, so they need one.
         handcrafted = {
@@ -191,21 +209,40 @@ def search_plan(
         }
         for name, actions in handcrafted.items():
             if name in settings.policies:
-                ranked[name] = _run(env, FixedSearcher(actions), name, 1, log, ranked)
-        guided = GuidedSearcher(
-            agent,
-            [*handcrafted.values()] if settings.warm_start else [],
-            settings.ddpg.warmup_episodes if settings.elite else None,
-            settings.seed,
-        )
-        ranked["amc"] = _run(env, guided, "amc", settings.episodes, log, ranked)
-        if "cmaes" in settings.policies:
-            start = handcrafted.get("uniform", [0.5] * len(env))
-            evolution = EvolutionSearcher(start, seed=settings.seed)
-            ranked["cmaes"] = _run(env, evolution, "cmaes", settings.episodes, log, ranked)
-        if "random" in settings.policies:
-            random = RandomSearcher(settings.seed)
-            ranked["random"] = _run(env, random, "random", settings.episodes, log, ranked)
+                ranked[name] = run_policy(
+                    env, FixedSearcher([actions]), name, 1, log, ranked, scores
+                )
+        start = handcrafted.get("uniform", [0.5] * len(env))
+
+        def response() -> ResponseSearcher:
+            return ResponseSearcher(env, start, seed=settings.seed)
+
+        searchers: dict[str, Callable[[], Searcher]] = {
+            "amc": lambda: GuidedSearcher(
+                agent,
+                [*handcrafted.values()] if settings.warm_start else [],
+                response() if settings.response_share else None,
+                settings.response_share,
+            ),
+            "response": response,
+            "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
+            "random": lambda: RandomSearcher(settings.seed),
+        }
+        for name, make in searchers.items():
+            if name == "amc" or name in settings.policies:
+                outcomes = run_policy(env, make(), name, settings.episodes, log, ranked, scores)
+                ranked[name] = outcomes
+    final = refit
+    if settings.final_refit != settings.refit:
+        final = REFITS[settings.final_refit](graph, images, settings.seed)
+        again = EpisodeLog(workdir / "finals.jsonl")
+        scores = Scores(again, graph)
+        scores.measure = measure.refitted_by(final)
+        env = environment(graph, scores, budget, settings, importance, foreseen)
+        for name, outcomes in ranked.items():
+            plans = _distinct(outcomes)[: settings.rerank]
+            replayed = FixedSearcher([outcome.actions for outcome in plans])
+            ranked[name] = run_policy(env, replayed, name, len(plans), again, ranked, scores)
     best = {name: outcomes[0] for name, outcomes in ranked.items()}
     if device is not None:
         best = device.choose(ranked)
@@ -213,9 +250,6 @@ def search_plan(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
-    final = refit
-    if settings.final_refit != settings.refit:
-        final = REFITS[settings.final_refit](graph, images, settings.seed)
     result = SearchResult(graph, chosen, best, env.bounds, dense_accuracy, final)
     result.plan.save(workdir / "plan.json")
     for name, outcome in best.items():
@@ -288,27 +322,43 @@ def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:
     return folder / f"{policy}.json"
 
 
-class _Scores:
-    """Accuracy of a plan: looked up where the log knows it, measured where not."""
+def _distinct(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The first outcome of each choice of channels."""
+    first: dict[tuple[int, ...], Outcome] = {}
+    for outcome in outcomes:
+        first.setdefault(outcome.counts, outcome)
+    return list(first.values())
 
-    measure: Callable[[PruningPlan | None], float]
+
+class Scores:
+    """Accuracy of a plan: looked up where the log knows it, measured where not.
+
+    Attributes:
+        measure: what measures it.
+        beat: accuracy of the policy's best plan, see `Scorer`.
+    """
+
+    measure: Scorer
+    beat: float | None = None
 
     def __init__(self, log: EpisodeLog, graph: ChannelGraph):
         self._log = log
         self._groups = tuple(graph.groups)
 
     def __call__(self, plan: PruningPlan) -> float:
+        """The accuracy, a fraction."""
         known = self._log.accuracy([len(plan.keep[name]) for name in self._groups])
-        return self.measure(plan) if known is None else known
+        return self.measure(plan, self.beat) if known is None else known
 
 
-def _run(
+def run_policy(
     env: CompressionEnv,
     searcher: Any,
     policy: str,
     episodes: int,
     log: EpisodeLog,
     others: dict[str, list[Outcome]],
+    scores: Scores,
 ) -> list[Outcome]:
     """Runs the episodes of one policy; returns their outcomes, the best first (or earliest)."""
     outcomes: list[Outcome] = []
@@ -319,6 +369,7 @@ def _run(
             state = env.reset()
             while state is not None:
                 state, _ = env.step(searcher.act(state))
+            scores.beat = None if best is None else best.accuracy
             outcome = env.finish()
             diagnostics = searcher.finish(outcome.actions, outcome.reward)
             log.add(

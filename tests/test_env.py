@@ -245,31 +245,39 @@ def test_guided_searcher_follows_then_leads():
         actions = [guided.act(None), guided.act(None)]
         assert guided.finish(actions, reward) == {"sigma": 0.1}
     assert learner.seen == [([0.1, 0.2], 1.0), ([0.9, 0.9], 2.0)]
-    fixed = FixedSearcher([0.3])
-    for _ in range(2):
-        assert fixed.act(None) == 0.3
-        assert fixed.finish([0.3], 0.0) == {}
+    fixed = FixedSearcher([[0.3], [0.4]])
+    for expected in (0.3, 0.4, 0.3):
+        assert fixed.act(None) == expected
+        assert fixed.finish([expected], 0.0) == {}
 
 
-def test_guided_searcher_tries_around_the_best_every_other_episode():
+def test_guided_searcher_gives_the_model_its_share_of_the_episodes():
     class Constant:
+        def __init__(self, action):
+            self.action, self.learned = action, []
+
         def act(self, state):
-            return 0.9
+            return self.action
+
+        def planned(self):
+            return [self.action, self.action]
 
         def finish(self, actions, reward):
+            self.learned.append((actions, reward))
             return {}
 
-    guided = GuidedSearcher(Constant(), [[0.2, 0.3], [0.5, 0.5]], elite_from=3, seed=1)
-    played = []
-    for reward in (5.0, 1.0, 2.0, 3.0, 4.0, 6.0):
-        played.append([guided.act(None), guided.act(None)])
-        guided.finish(played[-1], reward)
-    assert played[:3] == [[0.2, 0.3], [0.5, 0.5], [0.9, 0.9]]
-    assert played[4] == [0.9, 0.9]
-    for trial in (played[3], played[5]):
-        assert trial != [0.2, 0.3] and np.abs(np.array(trial) - [0.2, 0.3]).max() < 0.8
-        assert min(trial) >= 0
-    again = GuidedSearcher(Constant(), [[0.2, 0.3], [0.5, 0.5]], elite_from=3, seed=1)
-    for actions in played[:4]:
-        assert [again.act(None), again.act(None)] == actions
-        again.finish(actions, 5.0 if actions == played[0] else 1.0)
+        learn = finish
+
+    for share, expected in ((0.0, "dddddd"), (0.5, "dmdmdm"), (0.75, "dmmmdm"), (1.0, "mmmmmm")):
+        learner, model = Constant(0.9), Constant(0.1)
+        guided = GuidedSearcher(learner, [[0.2, 0.3]], model, share)
+        played = [[guided.act(None), guided.act(None)]]
+        assert played == [[0.2, 0.3]]
+        guided.finish(played[0], 1.0)
+        for letter in expected:
+            played.append([guided.act(None), guided.act(None)])
+            guided.finish(played[-1], 2.0)
+            assert played[-1] == ([0.1, 0.1] if letter == "m" else [0.9, 0.9])
+        assert (
+            learner.learned == model.learned == [(played[0], 1.0), *((p, 2.0) for p in played[1:])]
+        )

@@ -1,0 +1,201 @@
+"""A model of the reward that says which plan to try next.
+
+Pruning one group hurts about as much whatever the others keep, so the reward
+of a plan is close to a sum of one curve for each group. Such a sum has few
+unknowns, and is known well after a few dozen episodes. Each proposal is the
+best plan, within the budget, of one draw from what the model believes
+(Thompson sampling): where it is unsure, draws differ, and the search explores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from amc_tf.env import CompressionEnv
+
+# Of the share of channels pruned: each group's curve is a sum of these powers.
+_POWERS = (1, 2)
+# Ridge terms relative to the features' mean square, of which the episodes choose.
+_RIDGES = np.logspace(-3, 1, 9)
+# Plans this share of the way down the ranking count 1/e as much as the best: what the curves are
+# like around good plans is what matters.
+_RANK_SCALE = 0.3
+# A proposal differs from the plan it starts at by at most this share of a group's channels in
+# each of these steps, so that the straight line taken for the cost holds.
+_REACH, _STEPS = 0.08, 3
+_TEMPERATURE = 0.3
+
+
+class ResponseModel:
+    """Bayesian linear regression of the reward on every group's share of pruned channels."""
+
+    def __init__(self, groups: int):
+        self._groups = groups
+        self._ratios: list[np.ndarray] = []
+        self._rewards: list[float] = []
+
+    def __len__(self) -> int:
+        """Episodes it has seen."""
+        return len(self._rewards)
+
+    @property
+    def best(self) -> np.ndarray:
+        """Preserve ratios of the best episode, float64 (groups,)."""
+        return self._ratios[int(np.argmax(self._rewards))]
+
+    def add(self, ratios: Sequence[float], reward: float) -> None:
+        """Takes in an episode: its preserve ratios, one a group, and its reward."""
+        self._ratios.append(np.asarray(ratios, np.float64))
+        self._rewards.append(reward)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Coefficients drawn from the posterior, float64 (powers, groups)."""
+        x = np.concatenate([(1 - np.stack(self._ratios)) ** k for k in _POWERS], axis=1)
+        y = np.asarray(self._rewards)
+        order = np.argsort(np.argsort(-y, kind="stable"))
+        weight = np.exp(-order / (_RANK_SCALE * len(y)))
+        weight /= weight.sum()
+        x, y = x - weight @ x, y - weight @ y
+        root = np.sqrt(weight)[:, None]
+        u, s, vt = np.linalg.svd(x * root, full_matrices=False)
+        side = u.T @ (y * root[:, 0])
+        penalties = _RIDGES * max(np.mean(s**2), 1e-12)
+        errors = [_left_out(u, s, side, y * root[:, 0], p) for p in penalties]
+        best = int(np.argmin(errors))
+        penalty, noise = penalties[best], errors[best] / max(len(y), 1)
+        mean = vt.T @ (s / (s**2 + penalty) * side)
+        # Directions that no episode varies in keep the prior's spread, which is noise / penalty.
+        spread = _TEMPERATURE * np.sqrt(noise / penalty) * rng.normal(size=x.shape[1])
+        inside = vt @ spread
+        shrink = np.sqrt(penalty / (s**2 + penalty)) - 1
+        return (mean + spread + vt.T @ (shrink * inside)).reshape(len(_POWERS), self._groups)
+
+
+def _left_out(
+    u: np.ndarray, s: np.ndarray, side: np.ndarray, y: np.ndarray, penalty: float
+) -> float:
+    """Squared error summed over the rows, each predicted from all the others."""
+    filtered = s**2 / (s**2 + penalty)
+    residual = y - u @ (filtered * side)
+    leverage = np.square(u) @ filtered
+    return float(np.square(residual / np.maximum(1 - leverage, 1e-3)).sum())
+
+
+def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[float]:
+    """The best plan of a model within the budget, near a start.
+
+    In each of a few steps the cost is taken for linear, and the price of a
+    unit of cost is the lowest at which the channel counts that are worth
+    theirs meet the budget.
+
+    Args:
+        env: the budget and the counts allowed.
+        curves: of the share pruned, coefficients (powers, groups).
+        start: preserve ratios (groups,), within the budget.
+
+    Returns:
+        Preserve ratios, one a group.
+    """
+    dense = np.array([choices[-1] for choices in env.choices])
+    worth = [
+        sum(c * (1 - choices / full) ** k for c, k in zip(curve, _POWERS, strict=True))
+        for choices, full, curve in zip(env.choices, dense, curves.T, strict=True)
+    ]
+    counts = np.rint(start * dense).astype(int)
+    for _ in range(_STEPS):
+        slopes = _slopes(env, counts)
+        tables = []
+        for t, choices in enumerate(env.choices):
+            near = np.abs(choices - counts[t]) <= max(
+                _REACH * dense[t], np.abs(choices - counts[t]).min()
+            )
+            tables.append((choices[near], worth[t][near], slopes[t] * choices[near]))
+
+        def at(price: float, tables=tables) -> np.ndarray:
+            return np.array([c[np.argmax(w - price * cost)] for c, w, cost in tables])
+
+        low, high = 0.0, 1e6
+        if env.meets(at(low)):
+            counts = at(low)
+            continue
+        for _ in range(60):
+            middle = np.sqrt(max(low, 1e-6) * high)
+            low, high = (low, middle) if env.meets(at(middle)) else (middle, high)
+        if not env.meets(at(high)):
+            break
+        counts = at(high)
+    return (counts / dense).tolist()
+
+
+def _slopes(env: CompressionEnv, counts: np.ndarray) -> np.ndarray:
+    """What a channel of each group costs, as a share of the bound that is used up most."""
+    used = {name: env.costs[name](counts) / bound for name, bound in env.bounds.items()}
+    name = max(used, key=used.__getitem__)
+    slopes = []
+    for t, choices in enumerate(env.choices):
+        at = int(np.searchsorted(choices, counts[t]))
+        ends = choices[max(at - 1, 0)], choices[min(at + 1, len(choices) - 1)]
+        costs = []
+        for end in ends:
+            moved = counts.copy()
+            moved[t] = end
+            costs.append(env.costs[name](moved) / env.bounds[name])
+        slopes.append((costs[1] - costs[0]) / max(ends[1] - ends[0], 1))
+    return np.maximum(slopes, 1e-12)
+
+
+class ResponseSearcher:
+    """Proposes what the model of the reward thinks best (`amc_tf.agent.Searcher`).
+
+    Args:
+        env: the environment the episodes are run in.
+        start: preserve ratios of the first episode.
+        warmup: episodes before the model is asked, scattered around the start.
+        sigma: of these, standard deviation of a ratio.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        env: CompressionEnv,
+        start: Sequence[float],
+        warmup: int = 10,
+        sigma: float = 0.15,
+        seed: int = 0,
+    ):
+        self._env = env
+        self._dense = np.array([choices[-1] for choices in env.choices])
+        self._start = np.asarray(start)
+        self._warmup = warmup
+        self._sigma = sigma
+        self._rng = np.random.default_rng(seed)
+        self._model = ResponseModel(len(env))
+        self._plan: Sequence[float] = ()
+
+    def planned(self) -> Sequence[float]:
+        """The actions to try next, one a group."""
+        if len(self._model) == 0:
+            return self._start.tolist()
+        if len(self._model) < self._warmup:
+            noise = self._sigma * self._rng.normal(size=len(self._start))
+            return np.clip(self._start + noise, 0, 1).tolist()
+        return propose(self._env, self._model.draw(self._rng), self._model.best)
+
+    def learn(self, actions: Sequence[float], reward: float) -> None:
+        """Takes in an episode, whoever proposed its actions."""
+        # What was scored: the budget that the actions leave is given out at an episode's end.
+        self._model.add(np.array(self._env.filled(actions)) / self._dense, reward)
+
+    def act(self, state: np.ndarray) -> float:
+        """The next ratio of the episode's plan, whatever the state."""
+        del state
+        self._plan = self._plan or self.planned()
+        first, *self._plan = self._plan
+        return first
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Learns from the episode."""
+        self.learn(actions, reward)
+        return {}
