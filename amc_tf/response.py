@@ -40,10 +40,10 @@ class ResponseModel:
         """Episodes it has seen."""
         return len(self._rewards)
 
-    @property
-    def best(self) -> np.ndarray:
-        """Preserve ratios of the best episode, float64 (groups,)."""
-        return self._ratios[int(np.argmax(self._rewards))]
+    def best(self, curves: np.ndarray) -> np.ndarray:
+        """Preserve ratios of the episode that is best by curves as `draw` gives them (groups,)."""
+        values = _powers(np.stack(self._ratios)) @ curves.ravel()
+        return self._ratios[int(np.argmax(values))]
 
     def add(self, ratios: Sequence[float], reward: float) -> None:
         """Takes in an episode: its preserve ratios, one a group, and its reward."""
@@ -52,7 +52,7 @@ class ResponseModel:
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Coefficients drawn from the posterior, float64 (powers, groups)."""
-        x = np.concatenate([(1 - np.stack(self._ratios)) ** k for k in _POWERS], axis=1)
+        x = _powers(np.stack(self._ratios))
         y = np.asarray(self._rewards)
         order = np.argsort(np.argsort(-y, kind="stable"))
         weight = np.exp(-order / (_RANK_SCALE * len(y)))
@@ -73,6 +73,10 @@ class ResponseModel:
         return (mean + spread + vt.T @ (shrink * inside)).reshape(len(_POWERS), self._groups)
 
 
+def _powers(ratios: np.ndarray) -> np.ndarray:
+    return np.concatenate([(1 - ratios) ** k for k in _POWERS], axis=1)
+
+
 def _left_out(
     u: np.ndarray, s: np.ndarray, side: np.ndarray, y: np.ndarray, penalty: float
 ) -> float:
@@ -86,9 +90,10 @@ def _left_out(
 def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[float]:
     """The best plan of a model within the budget, near a start.
 
-    In each of a few steps the cost is taken for linear, and the price of a
-    unit of cost is the lowest at which the channel counts that are worth
-    theirs meet the budget.
+    In each of a few steps the cost is taken for linear; the price of a unit of
+    cost is the lowest at which the channel counts that are worth theirs meet
+    the budget; and what is then left of it goes to the groups where it is
+    worth most.
 
     Args:
         env: the budget and the counts allowed.
@@ -103,30 +108,76 @@ def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[
         sum(c * (1 - choices / full) ** k for c, k in zip(curve, _POWERS, strict=True))
         for choices, full, curve in zip(env.choices, dense, curves.T, strict=True)
     ]
+
+    def value(counts: np.ndarray) -> float:
+        places = (np.searchsorted(c, n) for c, n in zip(env.choices, counts, strict=True))
+        return float(sum(table[at] for table, at in zip(worth, places, strict=True)))
+
     counts = np.rint(start * dense).astype(int)
     for _ in range(_STEPS):
-        slopes = _slopes(env, counts)
-        tables = []
-        for t, choices in enumerate(env.choices):
-            near = np.abs(choices - counts[t]) <= max(
-                _REACH * dense[t], np.abs(choices - counts[t]).min()
-            )
-            tables.append((choices[near], worth[t][near], slopes[t] * choices[near]))
-
-        def at(price: float, tables=tables) -> np.ndarray:
-            return np.array([c[np.argmax(w - price * cost)] for c, w, cost in tables])
-
-        low, high = 0.0, 1e6
-        if env.meets(at(low)):
-            counts = at(low)
-            continue
-        for _ in range(60):
-            middle = np.sqrt(max(low, 1e-6) * high)
-            low, high = (low, middle) if env.meets(at(middle)) else (middle, high)
-        if not env.meets(at(high)):
+        near = [
+            np.abs(choices - now) <= max(_REACH * full, np.diff(choices).max(initial=0))
+            for choices, now, full in zip(env.choices, counts, dense, strict=True)
+        ]
+        reachable = [choices[n] for choices, n in zip(env.choices, near, strict=True)]
+        tables = [table[n] for table, n in zip(worth, near, strict=True)]
+        moved = _filled(env, _priced(env, counts, reachable, tables), reachable, tables)
+        if value(moved) <= value(counts):
             break
-        counts = at(high)
+        counts = moved
     return (counts / dense).tolist()
+
+
+def _priced(
+    env: CompressionEnv,
+    counts: np.ndarray,
+    choices: Sequence[np.ndarray],
+    worth: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The counts that are worth their cost, at the lowest price that meets the budget."""
+    slopes = _slopes(env, counts)
+
+    def at(price: float) -> np.ndarray:
+        best = [
+            np.argmax(w - price * s * c) for c, w, s in zip(choices, worth, slopes, strict=True)
+        ]
+        return np.array([c[b] for c, b in zip(choices, best, strict=True)])
+
+    low, high = -9.0, 9.0  # powers of ten
+    if env.meets(at(10**low)):
+        return at(10**low)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if env.meets(at(10**middle)) else (middle, high)
+    return at(10**high) if env.meets(at(10**high)) else counts
+
+
+def _filled(
+    env: CompressionEnv,
+    counts: np.ndarray,
+    choices: Sequence[np.ndarray],
+    worth: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The counts raised, a step at a time where it is worth most, while the budget allows."""
+    slopes = _slopes(env, counts)
+    places = [int(np.searchsorted(c, n)) for c, n in zip(choices, counts, strict=True)]
+    open_ = set(range(len(choices)))
+    while open_:
+        gains = {}
+        for t in open_:
+            if places[t] + 1 < len(choices[t]):
+                step = choices[t][places[t] + 1] - choices[t][places[t]]
+                gains[t] = (worth[t][places[t] + 1] - worth[t][places[t]]) / (slopes[t] * step)
+        raised = max(gains, key=gains.__getitem__, default=None)
+        if raised is None or gains[raised] <= 0:
+            break
+        trial = counts.copy()
+        trial[raised] = choices[raised][places[raised] + 1]
+        if env.meets(trial):
+            counts, places[raised] = trial, places[raised] + 1
+        else:
+            open_.discard(raised)
+    return counts
 
 
 def _slopes(env: CompressionEnv, counts: np.ndarray) -> np.ndarray:
@@ -181,7 +232,8 @@ class ResponseSearcher:
         if len(self._model) < self._warmup:
             noise = self._sigma * self._rng.normal(size=len(self._start))
             return np.clip(self._start + noise, 0, 1).tolist()
-        return propose(self._env, self._model.draw(self._rng), self._model.best)
+        curves = self._model.draw(self._rng)
+        return propose(self._env, curves, self._model.best(curves))
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Takes in an episode, whoever proposed its actions."""

@@ -13,6 +13,7 @@ processors are used by all parts alike.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 import resource
@@ -20,7 +21,7 @@ import statistics
 import tempfile
 import time
 
-import keras
+import cases
 import numpy as np
 import record
 from absl import app, flags
@@ -37,6 +38,7 @@ from amc_tf.search import SearchSettings, environment
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "resnet56, mobilenet_v1, mobilenet_v1_224.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "How plans are refitted.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the agent.")
 
 
@@ -64,79 +66,38 @@ class TimedRefit:
             return self._refit.refit(plan)
 
 
-def resnet56(folder: pathlib.Path):
-    with np.load(folder / "cifar10.npz") as arrays:
-        x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
-    chosen = np.random.default_rng(0).permutation(len(x))
-    scored, statistics_of = chosen[:5000], chosen[5000:7000]
-    return (
-        keras.models.load_model(folder / "resnet56_cifar10.keras"),
-        (x[scored].astype("float32"), y[scored]),
-        x[statistics_of].astype("float32"),
-    )
-
-
-def mobilenet_v1(folder: pathlib.Path):
-    def images(part: str):
-        data = keras.utils.image_dataset_from_directory(
-            folder / "imagenet_val" / part, image_size=(192, 192), shuffle=False, verbose=False
-        )
-        x, y = zip(*data.as_numpy_iterator(), strict=True)
-        return np.concatenate(x), np.concatenate(y) + 1
-
-    return (
-        keras.models.load_model(folder / "mobilenet_v1_075_192.keras"),
-        images("validation"),
-        images("calibration")[0],
-    )
-
-
-def mobilenet_v1_224(folder: pathlib.Path):
-    del folder
-    rng = np.random.default_rng(0)
-    x = rng.random((1000, 224, 224, 3), np.float32)
-    model = keras.applications.MobileNet(weights=None, classifier_activation=None)
-    return model, (x, rng.integers(0, 1000, len(x)).astype("int32")), x[:600]
-
-
-NETWORKS = {f.__name__: f for f in (resnet56, mobilenet_v1, mobilenet_v1_224)}
-
-
 def dense_seconds(network: LiteNetwork, images: np.ndarray) -> float:
     start = time.perf_counter()
     network([images[: len(images) // 5]])
     return 5 * (time.perf_counter() - start)
 
 
-def study(name: str, folder: pathlib.Path, episodes: int, seed: int) -> dict:
-    model, validation, calibration = NETWORKS[name](folder)
-    task = amc_tf.Task(
-        train=validation,
-        validation=validation,
-        compile=lambda m: m.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"]),
-        batch_size=256,
+def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int) -> dict:
+    images, task = case.validation[0], case.task()
+    settings = SearchSettings(
+        seed=seed, rounding=case.rounding, ddpg=amc_tf.DdpgSettings(warmup_episodes=2)
     )
-    # Of three episodes that are not timed the last one trains for the first time.
-    settings = SearchSettings(seed=seed, ddpg=amc_tf.DdpgSettings(warmup_episodes=2))
     set_up, clock = Clock(), Clock()
     with tempfile.TemporaryDirectory() as log, set_up("all"):
-        graph = amc_tf.analyze(model)
+        graph = amc_tf.analyze(case.model)
         agent = DdpgSearcher(settings.ddpg, NUM_FEATURES, seed, pathlib.Path(log, "agent.log"))
         with agent:
             with set_up("statistics"):
-                refit = REFITS["dense"](graph, [calibration], seed)
+                refit = REFITS[refit_name](graph, [case.calibration], seed)
             with set_up("scorer"):
                 score = scorer(graph, task, TimedRefit(refit, clock))
             env = environment(graph, score, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)
             dense = LiteEngine(folding.graph, fixed=folding.fixed).network(None)
             floors, rows = [], []
-            for _ in range(episodes + 3):
-                floors.append(dense_seconds(dense, validation[0]))
-                if len(rows) == 3:
+            # The first training, which is slow, must be over: it waits for a batch of transitions.
+            untimed = 2 + math.ceil(settings.ddpg.batch_size / len(env))
+            for _ in range(untimed + episodes):
+                floors.append(dense_seconds(dense, images))
+                if len(rows) == untimed:
                     clock.seconds.clear()
                 rows.append(run(env, agent, clock))
-    rows, floors = rows[3:], floors[3:]
+    rows, floors = rows[untimed:], floors[untimed:]
     floor = statistics.mean(floors)
     share = statistics.mean(row["macs"] for row in rows) / amc_tf.macs(graph)
     each = {label: seconds / episodes for label, seconds in clock.seconds.items()}
@@ -144,9 +105,10 @@ def study(name: str, folder: pathlib.Path, episodes: int, seed: int) -> dict:
     total = statistics.mean(row["seconds"] for row in rows)
     return {
         "network": name,
+        "refit": refit_name,
         "seed": seed,
         "episodes": episodes,
-        "images": len(validation[0]),
+        "images": len(images),
         "groups": len(graph.groups),
         "threads": os.cpu_count(),
         "scorer": type(score).__name__,
@@ -181,8 +143,8 @@ def run(env, agent, clock: Clock) -> dict:
 
 def main(argv):
     del argv
-    folder = pathlib.Path(DATA.value or os.environ.get("AMC_TF_DATA", "")).expanduser()
-    record.append("episode", study(NETWORK.value, folder, EPISODES.value, SEED.value))
+    case = cases.load(NETWORK.value, DATA.value)
+    record.append("episode", study(NETWORK.value, case, REFIT.value, EPISODES.value, SEED.value))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import zoo
 from test_lite import random_plan
 
 import amc_tf
-from amc_tf import evaluate
+from amc_tf import evaluate, lite
 from amc_tf.evaluate import LiteScorer, MaskedScorer, scorer
 from amc_tf.reconstruct import gather
+from amc_tf.stopping import hopeless
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,56 @@ def test_a_network_that_is_not_carried_is_scored_masked():
 )
 def test_the_engines_batch_divides_the_owners_nearly(count, expected):
     assert evaluate._divisor(count) == expected
+
+
+def test_hopeless_tells_by_the_standard_error_of_the_batches():
+    scores, sizes = [0.5, 0.6, 0.5, 0.6], [10] * 4
+    # Mean 0.55; the batches' variance is 0.0025, that of their mean a third of it (n - 1); of 400
+    # images nine tenths are to come: a standard error of sqrt(0.0025 / 3 * 0.9) = 0.0274.
+    assert hopeless(scores, sizes, 400, beat=0.55 + 2 * 0.0275, z=2)
+    assert not hopeless(scores, sizes, 400, beat=0.55 + 2 * 0.0273, z=2)
+    assert hopeless(scores, sizes, 40, beat=0.5501, z=2)  # nothing is to come
+    assert not hopeless(scores[:3], sizes[:3], 400, beat=1.0, z=2)
+    # Batches weigh as many images as they hold: (30 * 0.8 + 10 * 0.4) / 40 = 0.7.
+    assert not hopeless([0.8] * 3 + [0.4], [10] * 4, 40, beat=0.7, z=1)
+    assert hopeless([0.8] * 3 + [0.4], [10] * 4, 40, beat=0.7001, z=1)
+
+
+def test_a_hopeless_plan_is_not_run_to_the_end(trained, monkeypatch):
+    _, graph = trained
+    task = blobs.task(batch_size=10)
+    plan, bad = random_plan(graph, 0), random_plan(graph, 1)
+    full = scorer(graph, task, None)
+    score = scorer(graph, task, None, stop_at=3.0)
+    runs = []
+    original = lite.LiteNetwork.__call__
+
+    def counted(self, inputs):
+        runs.append(len(inputs[0]))
+        return original(self, inputs)
+
+    monkeypatch.setattr(lite.LiteNetwork, "__call__", counted)
+    assert score(None, beat=2.0) == full(None)  # the number of images is not known before
+    runs.clear()
+    assert score(plan, beat=full(plan)) == pytest.approx(full(plan))
+    assert sum(runs) == 400
+    runs.clear()
+    estimate = score(bad, beat=2.0)
+    assert sum(runs) == 40 and abs(estimate - full(bad)) < 0.5
+    assert MaskedScorer(graph, task, None)(bad, beat=2.0) == pytest.approx(full(bad), abs=1 / 200)
+
+
+def test_another_refit_leaves_the_first_scorer_as_it_is(trained):
+    model, graph = trained
+    task = blobs.task()
+    reconstruction = gather(graph, task.calibration_inputs(model))
+    plan = random_plan(graph, 0)
+    for make in (LiteScorer, MaskedScorer):
+        plain = make(graph, task, None)
+        refitted = plain.refitted_by(reconstruction)
+        first, second = plain.outputs(plan)[0], refitted.outputs(plan)[0]
+        np.testing.assert_allclose(plain.outputs(plan)[0], first)
+        np.testing.assert_allclose(
+            second, make(graph, task, reconstruction).outputs(plan)[0], rtol=1e-4, atol=1e-5
+        )
+        assert np.abs(first - second).max() > 1e-3

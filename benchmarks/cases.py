@@ -1,0 +1,121 @@
+"""The pretrained networks of the studies, with the images each study may use.
+
+DIR, the value of `--data` or of AMC_TF_DATA, holds `cifar10.npz`,
+`resnet56_cifar10.keras`, `imagenet_val/validation` and
+`imagenet_val/calibration` (folders of images by class),
+`mobilenet_v1_075_192.keras` and `efficientnet_lite0.keras`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+import amc_tf
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A network and its images.
+
+    Attributes:
+        model: the dense network, trained.
+        validation: what rewards are measured on; never trained on here.
+        calibration: images for the refit, without labels.
+        test: no choice is made by these. On ImageNet they are the refit's images: their
+            labels are used for nothing else.
+        rounding: channel counts are multiples of this.
+        batch_size: of the scoring.
+    """
+
+    model: keras.Model
+    validation: Labelled
+    calibration: np.ndarray
+    test: Labelled
+    rounding: int
+    batch_size: int
+
+    def task(self, data: Labelled | None = None) -> amc_tf.Task:
+        """A task that scores on `data`, by default on the validation images."""
+        data = data or self.validation
+        return amc_tf.Task(
+            train=data,
+            validation=data,
+            compile=lambda m: m.compile(
+                loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+            ),
+            calibration=self.calibration,
+            calibration_size=len(self.calibration),
+            batch_size=self.batch_size,
+        )
+
+
+def resnet56(folder: pathlib.Path) -> Case:
+    """CIFAR-10; 5,000 training images for the reward, and 2,000 others for the refit."""
+    with np.load(folder / "cifar10.npz") as arrays:
+        x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
+        test = arrays["x_test"].astype("float32"), arrays["y_test"].reshape(-1).astype("int32")
+    chosen = np.random.default_rng(0).permutation(len(x))
+    scored, statistics_of = chosen[:5000], chosen[5000:7000]
+    return Case(
+        keras.models.load_model(folder / "resnet56_cifar10.keras"),
+        (x[scored].astype("float32"), y[scored]),
+        x[statistics_of].astype("float32"),
+        test,
+        rounding=1,
+        batch_size=250,
+    )
+
+
+def _imagenet(folder: pathlib.Path, file: str, first_label: int) -> Case:
+    model = keras.models.load_model(folder / file)
+
+    def images(part: str) -> Labelled:
+        data = keras.utils.image_dataset_from_directory(
+            folder / "imagenet_val" / part,
+            image_size=model.input_shape[1:3],
+            shuffle=False,
+            verbose=False,
+        )
+        x, y = zip(*data.as_numpy_iterator(), strict=True)
+        return np.concatenate(x), np.concatenate(y) + first_label
+
+    validation, calibration = images("validation"), images("calibration")
+    return Case(model, validation, calibration[0], calibration, rounding=8, batch_size=64)
+
+
+def mobilenet_v1(folder: pathlib.Path) -> Case:
+    """MobileNet-V1 0.75 at 192: 634 ImageNet images for the reward, 666 for the refit."""
+    return _imagenet(folder, "mobilenet_v1_075_192.keras", first_label=1)
+
+
+def efficientnet_lite0(folder: pathlib.Path) -> Case:
+    """EfficientNet-Lite0 at 224, the same images."""
+    return _imagenet(folder, "efficientnet_lite0.keras", first_label=0)
+
+
+def mobilenet_v1_224(folder: pathlib.Path) -> Case:
+    """MobileNet-V1 1.0 at 224 with random weights on 1,000 images of noise: for timing alone."""
+    del folder
+    rng = np.random.default_rng(0)
+    x = rng.random((1000, 224, 224, 3), np.float32)
+    images = x, rng.integers(0, 1000, len(x)).astype("int32")
+    model = keras.applications.MobileNet(weights=None, classifier_activation=None)
+    return Case(model, images, x[:600], images, rounding=8, batch_size=64)
+
+
+CASES: dict[str, Callable[[pathlib.Path], Case]] = {
+    f.__name__: f for f in (resnet56, mobilenet_v1, efficientnet_lite0, mobilenet_v1_224)
+}
+
+
+def load(name: str, folder: str | None) -> Case:
+    """The case of that name; its data lies in `folder`, or in AMC_TF_DATA."""
+    return CASES[name](pathlib.Path(folder or os.environ.get("AMC_TF_DATA", "")).expanduser())

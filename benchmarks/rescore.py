@@ -1,0 +1,53 @@
+"""Rebuilds, refits and scores a kept plan on the test images.
+
+    python benchmarks/rescore.py --data=DIR --plan=benchmarks/plans/resnet56_0.5_amc_0.json
+
+The name of the file tells the network. The model is rebuilt in Keras and evaluated by Keras, not by
+the engine that scored it in the search.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import cases
+import record
+from absl import app, flags
+
+import amc_tf
+from amc_tf.refit import REFITS
+from amc_tf.search import SearchSettings
+
+DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
+PLAN = flags.DEFINE_string("plan", None, "File of a plan.", required=True)
+REFIT = flags.DEFINE_string("refit", SearchSettings().final_refit, "How it is refitted.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the positions sampled for the refit.")
+
+
+def main(argv):
+    del argv
+    path = pathlib.Path(PLAN.value)
+    network = next(
+        name for name in sorted(cases.CASES, key=len)[::-1] if path.name.startswith(name)
+    )
+    case = cases.load(network, DATA.value)
+    plan = amc_tf.PruningPlan.load(path)
+    graph = amc_tf.analyze(case.model)
+    weights = REFITS[REFIT.value](graph, [case.calibration], SEED.value).refit(plan)
+    small = amc_tf.rebuild(case.model, graph, plan, weights)
+    task = case.task()
+    accuracy = task.score(task.compiled(small, case.model), case.test)
+    record.append(
+        "rescore",
+        {
+            "plan": f"plans/{path.name}",
+            "refit": REFIT.value,
+            "accuracy": accuracy,
+            "macs_ratio": amc_tf.macs(graph, plan) / amc_tf.macs(graph),
+            "test_images": len(case.test[0]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,123 @@
+"""Searches on a pretrained network by several policies at equal evaluations.
+
+    python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=150 --seed=0
+
+Every policy searches in the same environment, is given as many evaluations, and has its best plans
+scored once more with the final refit (see `amc_tf.SearchSettings`). Accuracies are before
+fine-tuning. Those on `test` play no part in any choice; for ImageNet they are on the 666 images
+that also served, unlabelled, for the refit. The best plans are kept in plans/; rescore.py rebuilds
+and scores them again. `--workdir` is the search's log: the same command resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+
+import cases
+import numpy as np
+import record
+from absl import app, flags
+
+import amc_tf
+from amc_tf.evaluate import scorer
+from amc_tf.policies import PROFILES
+from amc_tf.search import SearchSettings, search_plan
+
+DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
+EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the search.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
+POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Beside amc.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search's log.", required=True)
+
+PLANS = record.HERE / "plans"
+
+
+def interval(accuracy: float, count: int) -> list[float]:
+    """Wilson's 95 % interval of an accuracy over `count` images."""
+    z = 1.96
+    centre = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = accuracy * (1 - accuracy) / count + (z / (2 * count)) ** 2
+    half = z * spread**0.5 / (1 + z**2 / count)
+    return [round(centre - half, 4), round(centre + half, 4)]
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
+    """Mean and 95 % interval of the difference of two accuracies on the same images."""
+    gap = ours.astype(float) - theirs
+    half = 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
+    return [round(float(v), 4) for v in (gap.mean(), gap.mean() - half, gap.mean() + half)]
+
+
+def main(argv):
+    del argv
+    case = cases.load(NETWORK.value, DATA.value)
+    settings = SearchSettings(
+        episodes=EPISODES.value,
+        seed=SEED.value,
+        rounding=case.rounding,
+        refit=REFIT.value,
+        policies=tuple(POLICIES.value),
+    )
+    workdir = pathlib.Path(WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    budget = amc_tf.Budget(macs=MACS.value)
+    found = search_plan(case.model, case.task(), budget, workdir, settings)
+    seconds = time.monotonic() - start
+
+    tested = scorer(found.graph, case.task(case.test), found.final)
+    labels = case.test[1]
+
+    def right(plan) -> np.ndarray:
+        return np.argmax(tested.outputs(plan)[0], axis=-1) == labels
+
+    answers = {name: right(outcome.plan) for name, outcome in found.best.items()}
+    dense = right(None)
+    episodes = [json.loads(x) for x in (workdir / "episodes.jsonl").read_text().splitlines()]
+    PLANS.mkdir(exist_ok=True)
+    policies = {}
+    for name, outcome in found.best.items():
+        share = outcome.macs / amc_tf.macs(found.graph)
+        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}.json"
+        outcome.plan.save(PLANS / plan)
+        rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
+        accuracy = float(answers[name].mean())
+        policies[name] = {
+            "macs_ratio": round(share, 4),
+            "search_accuracy": max(rewards),
+            "best_after": {
+                n: max(rewards[:n]) for n in (25, 50, 100, 200, 400) if n <= len(rewards)
+            },
+            "final_accuracy": outcome.accuracy,
+            "test_accuracy": accuracy,
+            "test_interval": interval(accuracy, len(labels)),
+            "amc_better_by": difference(answers["amc"], answers[name]),
+            "plan": f"plans/{plan}",
+        }
+    record.append(
+        "search",
+        {
+            "network": NETWORK.value,
+            "macs": MACS.value,
+            "episodes": EPISODES.value,
+            "seed": SEED.value,
+            "refit": settings.refit,
+            "final_refit": settings.final_refit,
+            "validation_images": len(case.validation[0]),
+            "test_images": len(labels),
+            "dense_accuracy": found.dense_accuracy,
+            "dense_test_accuracy": float(dense.mean()),
+            "chosen": found.chosen,
+            "policies": policies,
+            "seconds": round(seconds),
+        },
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

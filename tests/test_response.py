@@ -1,0 +1,116 @@
+"""The model of the reward, and what it proposes."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+import amc_tf
+from amc_tf import response
+from amc_tf.agent import RandomSearcher
+from amc_tf.env import CompressionEnv
+from amc_tf.response import ResponseModel, ResponseSearcher, propose
+
+# Loss of accuracy of each group where all of it is pruned: by the share, and by its square.
+CURVES = -np.array([[0.05, 0.2, 0.1], [0.6, 0.3, 0.5]])
+
+
+def additive(ratios):
+    pruned = 1 - np.asarray(ratios)
+    return 0.9 + float((CURVES[0] * pruned + CURVES[1] * pruned**2).sum())
+
+
+@pytest.fixture(scope="module")
+def graph():
+    x = inputs = keras.Input((16, 16, 3))
+    for i, filters in enumerate((16, 24, 40)):
+        x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
+    return amc_tf.analyze(keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x))))
+
+
+def environment(graph, rounding=2):
+    channels = np.array([group.channels for group in graph.groups.values()])
+
+    def score(plan):
+        return additive([len(kept) for kept in plan.keep.values()] / channels)
+
+    return CompressionEnv(graph, score, amc_tf.Budget(macs=0.5), rounding=rounding)
+
+
+def best_of_all(env):
+    dense = np.array([choices[-1] for choices in env.choices])
+    return max(additive(c / dense) for c in itertools.product(*env.choices) if env.meets(c))
+
+
+def play(env, searcher, episodes):
+    outcomes = []
+    for _ in range(episodes):
+        state = env.reset()
+        while state is not None:
+            state, _ = env.step(searcher.act(state))
+        outcomes.append(env.finish())
+        searcher.finish(outcomes[-1].actions, outcomes[-1].reward)
+    return outcomes
+
+
+def test_the_best_plan_of_known_curves_is_that_of_all_plans(graph):
+    env = environment(graph)
+    dense = np.array([choices[-1] for choices in env.choices])
+    start = np.array(env.fitted([1.0, 1.0, 1.0]))
+    for _ in range(4):
+        start = np.array(propose(env, CURVES, start))
+        assert env.meets(np.rint(start * dense))
+    assert additive(start) == pytest.approx(best_of_all(env), abs=0.005)
+    assert additive(start) > additive(env.fitted([1.0, 1.0, 1.0])) + 0.01
+
+
+def test_a_search_ends_close_to_the_best_of_all_plans(graph):
+    for seed in range(3):
+        env = environment(graph)
+        searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]), seed=seed)
+        outcomes = play(env, searcher, 30)
+        assert max(o.accuracy for o in outcomes) == pytest.approx(best_of_all(env), abs=0.01)
+        random = play(env, RandomSearcher(seed), 30)
+        late = np.mean([o.accuracy for o in outcomes[15:]])
+        assert late > np.mean([o.accuracy for o in random[15:]]) + 0.01
+
+
+def test_draws_close_in_on_the_curves():
+    rng = np.random.default_rng(0)
+    spreads = []
+    for count in (20, 400):
+        model = ResponseModel(3)
+        for _ in range(count):
+            ratios = rng.uniform(0.2, 1, 3)
+            model.add(ratios, additive(ratios) + 0.003 * rng.normal())
+        draws = np.stack([model.draw(rng) for _ in range(50)])
+        spreads.append(draws.std(axis=0).mean())
+        assert len(model) == count
+    assert spreads[1] < spreads[0] / 2
+    # What a curve says of pruning half of a group.
+    half = (draws[:, 0] * 0.5 + draws[:, 1] * 0.25).mean(axis=0)
+    np.testing.assert_allclose(half, CURVES[0] * 0.5 + CURVES[1] * 0.25, atol=0.02)
+
+
+def test_the_same_seed_proposes_the_same(graph):
+    runs = []
+    for seed in (1, 1, 2):
+        env = environment(graph)
+        searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]), seed=seed)
+        runs.append([outcome.counts for outcome in play(env, searcher, 14)])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_what_is_left_out_is_predicted_by_the_others():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 4)), rng.normal(size=9)
+    penalty = 0.7
+    expected = 0.0
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        a = x[others].T @ x[others] + penalty * np.eye(4)
+        expected += (y[i] - x[i] @ np.linalg.solve(a, x[others].T @ y[others])) ** 2
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    assert response._left_out(u, s, u.T @ y, y, penalty) == pytest.approx(expected)
