@@ -10,13 +10,15 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
+from amc_tf.batch_norm import Reestimated
 from amc_tf.channels import ChannelGraph
 from amc_tf.folding import NotCarriedError, fold
 from amc_tf.lite import LiteEngine
+from amc_tf.masked import MaskedModel
 from amc_tf.plan import PruningPlan
 from amc_tf.refit import Refit
 from amc_tf.stopping import hopeless
-from amc_tf.surgery import mask, masked_weights, numpy_of, uncompiled
+from amc_tf.surgery import uncompiled
 from amc_tf.task import Data, Task, inputs_of
 
 _LOG = logging.getLogger(__name__)
@@ -107,6 +109,8 @@ class LiteScorer:
         self._batches = _Batches(task.validation, task.batch_size, model)
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)
+        if self._folding.fixed and isinstance(reconstruction, Reestimated):
+            raise NotCarriedError("statistics of batch norms that cannot be folded change")
         self._engine = LiteEngine(
             self._folding.graph,
             batch_size=_divisor(len(first[0])),
@@ -155,23 +159,16 @@ class LiteScorer:
 class MaskedScorer:
     """Scores plans on the validation data with one full-size model.
 
-    The owner's own compile and evaluate see an ordinary Keras model whose
-    pruned rows are zero, which computes exactly what the pruned one would; it
-    is compiled and traced once, and each plan only assigns weights.
+    The owner's own compile and evaluate see an ordinary Keras model, compiled
+    and traced once (see `MaskedModel`).
     """
 
     def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Refit | None):
-        self._graph = graph
         self._task = task
         self._reconstruction = reconstruction
         self._data = task.prepared(task.validation)
-        self._model = task.compiled(mask(graph.network.model, graph, None), graph.network.model)
-        self._variables = {
-            f"{layer.name}/{weight.name}": weight
-            for layer in self._model.layers
-            for weight in layer.weights
-        }
-        self._dense: dict[str, np.ndarray] = {}  # of every weight changed so far
+        self._masked = MaskedModel(graph)
+        self._model = task.compiled(self._masked.model, graph.network.model)
 
     def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
         """See `Scorer`; runs all images, whatever `beat`."""
@@ -198,12 +195,7 @@ class MaskedScorer:
         return _concatenated(self.run(plan))
 
     def _assign(self, plan: PruningPlan | None) -> None:
-        weights = masked_weights(self._graph, plan, _refitted(self._reconstruction, plan))
-        for name in weights:
-            if name not in self._dense:
-                self._dense[name] = numpy_of(self._variables[name])
-        for name, dense in self._dense.items():
-            self._variables[name].assign(weights.get(name, dense))
+        self._masked.assign(plan, _refitted(self._reconstruction, plan))
 
 
 class _Batch(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from amc_tf.batch_norm import Reestimated
 from amc_tf.channels import ChannelGraph
 from amc_tf.inorder import gather_in_order
 from amc_tf.plan import PruningPlan
@@ -46,12 +47,22 @@ def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refi
     return gather_in_order(graph, few, positions=5, rounds=2, seed=seed)
 
 
+def _batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
+    return Reestimated(graph, images, NoRefit())
+
+
+def _dense_batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
+    return Reestimated(graph, images, gather(graph, images, seed=seed))
+
+
 # Name to what makes it from calibration images. `dense` solves from statistics of the dense
 # network, in milliseconds a plan; `in_order` runs the pruned network over all images for each
 # plan, and is the better one by far (benchmarks/refit.py).
 REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit]] = {
     "none": _none,
+    "batch_norm": _batch_norm,
     "dense": _dense,
+    "dense_batch_norm": _dense_batch_norm,
     "quick_in_order": _quick,
     "in_order": _in_order,
 }

@@ -77,7 +77,7 @@ class SearchSettings:
     importance: str = "consumer_magnitude"
     fill_budget: bool = True
     warm_start: bool = True
-    response_share: float = 0.5
+    response_share: float = 0.75
     refit: str = "dense"
     final_refit: str = "in_order"
     early_stop: float | None = None

@@ -1,0 +1,76 @@
+"""Batch norm statistics of the pruned network (Li et al., "EagleEye", ECCV 2020).
+
+A pruned network's activations have other means and variances than those its
+batch norms remember. Forward passes over unlabelled images give the new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.masked import MaskedModel
+from amc_tf.network import flatten
+from amc_tf.plan import PruningPlan
+from amc_tf.surgery import numpy_of
+
+_STATISTICS = ("moving_mean", "moving_variance")
+
+
+class Reestimated:
+    """Another refit, and batch norm statistics re-estimated after it (`amc_tf.refit.Refit`).
+
+    Args:
+        graph: the analysed model.
+        images: one array (images, ...) for each model input.
+        inner: the refit that comes first.
+        batch_size: images a forward pass; the statistics are means over the batches.
+    """
+
+    def __init__(
+        self, graph: ChannelGraph, images: Sequence[np.ndarray], inner, batch_size: int = 250
+    ):
+        self._images = images
+        self._inner = inner
+        self._batch_size = batch_size
+        self._masked = MaskedModel(graph)
+        self._network = flatten(self._masked.model)
+        self._norms = [
+            operation
+            for operation in self._network.operations()
+            if isinstance(operation, kl.BatchNormalization)
+        ]
+
+    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+        """The inner refit's weights, and every batch norm's statistics in the dense shape."""
+        weights = self._inner.refit(plan)
+        self._masked.assign(plan, weights)
+        starts = range(0, len(self._images[0]), self._batch_size)
+        for batch, start in enumerate(starts):
+            for norm in self._norms:
+                norm.momentum = batch / (batch + 1)  # of a running mean over the batches
+            part = slice(start, start + self._batch_size)
+            self._network.run(
+                [
+                    keras.ops.cast(array[part], tensor.dtype)
+                    for array, tensor in zip(self._images, self._masked.model.inputs, strict=True)
+                ],
+                self._invoke,
+            )
+        statistics = {
+            f"{self._network.name(norm)}/{name}": numpy_of(getattr(norm, name))
+            for norm in self._norms
+            for name in _STATISTICS
+        }
+        return {**weights, **statistics}
+
+    @staticmethod
+    def _invoke(call, args, kwargs):
+        # Only these are told that they train: dropout would distort what they see.
+        if isinstance(call.operation, kl.BatchNormalization):
+            kwargs = {**kwargs, "training": True}
+        return call.operation(*args, **kwargs)
