@@ -57,12 +57,28 @@ class Case:
         )
 
 
-def resnet56(folder: pathlib.Path) -> Case:
-    """CIFAR-10; 5,000 training images for the reward, and 2,000 others for the refit."""
+def cifar10_train(folder: str | None) -> Labelled:
+    """The 45,000 training images that no reward is measured on, as uint8."""
+    x, y, _ = _cifar10(_path(folder))
+    chosen = _shuffled(x)[5000:]
+    return x[chosen], y[chosen]
+
+
+def _cifar10(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray, Labelled]:
     with np.load(folder / "cifar10.npz") as arrays:
         x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
         test = arrays["x_test"].astype("float32"), arrays["y_test"].reshape(-1).astype("int32")
-    chosen = np.random.default_rng(0).permutation(len(x))
+    return x, y, test
+
+
+def _shuffled(images: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).permutation(len(images))
+
+
+def resnet56(folder: pathlib.Path) -> Case:
+    """CIFAR-10; 5,000 training images for the reward, and 2,000 others for the refit."""
+    x, y, test = _cifar10(folder)
+    chosen = _shuffled(x)
     scored, statistics_of = chosen[:5000], chosen[5000:7000]
     return Case(
         keras.models.load_model(folder / "resnet56_cifar10.keras"),
@@ -118,4 +134,8 @@ CASES: dict[str, Callable[[pathlib.Path], Case]] = {
 
 def load(name: str, folder: str | None) -> Case:
     """The case of that name; its data lies in `folder`, or in AMC_TF_DATA."""
-    return CASES[name](pathlib.Path(folder or os.environ.get("AMC_TF_DATA", "")).expanduser())
+    return CASES[name](_path(folder))
+
+
+def _path(folder: str | None) -> pathlib.Path:
+    return pathlib.Path(folder or os.environ.get("AMC_TF_DATA", "")).expanduser()
