@@ -241,6 +241,24 @@ def learner_facts() -> dict:
             "actor": [v.numpy().tolist() for v in agent._target_actor_network.variables],
             "critic": [v.numpy().tolist() for v in agent._target_critic_network.variables],
         }
+
+        small = dict(hidden_units=(5, 4), batch_size=64, warmup_episodes=2, sigma=0.01)
+        for name, options in {
+            "every": {}, "last": {"reward_every_step": False}, "plain": {"baseline": False},
+            "centred": {"warmup_centre": 0.9},
+        }.items():
+            learner = DdpgLearner(DdpgSettings(**small, **options), num_features=3, seed=0)
+            actions = []
+            for reward in (0.5, 0.8, 0.5):
+                actions.append([learner.act(np.full(3, 0.5)) for _ in range(3)])
+                if reward != 0.5 or len(actions) == 1:
+                    learner.finish(actions[-1], reward)
+            batch = learner.sample(tf.constant(0.25)).next_time_step
+            facts[name] = {
+                "reward": batch.reward.numpy().tolist(),
+                "discount": batch.discount.numpy().tolist(),
+                "actions": actions,
+            }
         print(json.dumps(facts))
         """,
         TF_USE_LEGACY_KERAS="1",
@@ -296,6 +314,25 @@ def test_critic_target_by_hand(learner_facts):
     assert batch["loss"] == pytest.approx(np.mean((target - q(state, action)) ** 2), rel=1e-4)
 
 
+def test_reward_of_every_step_or_the_last_with_or_without_the_baseline(learner_facts):
+    def rewards(name):
+        batch = learner_facts[name]
+        paid = np.round(batch["reward"], 6)
+        return {d: set(paid[np.array(batch["discount"]) == d].tolist()) for d in (0.0, 1.0)}
+
+    less = {0.25, 0.55}  # 0.5 and 0.8, each less 0.25
+    assert rewards("every") == {0.0: less, 1.0: less}
+    assert rewards("last") == {0.0: less, 1.0: {0.0}}
+    assert rewards("plain") == {0.0: {0.5, 0.8}, 1.0: {0.5, 0.8}}
+
+
+def test_exploration_is_centred_where_it_is_told_while_warming_up(learner_facts):
+    actions = np.array(learner_facts["centred"]["actions"])
+    np.testing.assert_allclose(actions[:2], 0.9, atol=0.05)
+    assert np.abs(actions[2] - 0.9).min() > 0.1  # the actor's own, about 0.5
+    np.testing.assert_allclose(learner_facts["every"]["actions"], actions[2].mean(), atol=0.1)
+
+
 @pytest.mark.parametrize(("mean", "sigma"), [(0.5, 0.5), (0.0, 0.5), (0.9, 0.1), (1.0, 0.01)])
 def test_truncated_normal(mean, sigma):
     random = np.random.default_rng(0)
@@ -331,6 +368,7 @@ def test_sigma_schedule():
         ("decay_episodes", 0),
         ("sigma_end", 0.6),
         ("baseline_decay", 1.0),
+        ("warmup_centre", 1.5),
         ("updates_per_step", 1.0),
     ],
 )

@@ -47,7 +47,8 @@ class DdpgLearner:
 
     The critic learns `y = r - b + gamma * Q'(s', mu'(s'))`: r is the episode's final reward, on
     every one of its transitions; b the moving average of earlier episodes' rewards, subtracted
-    when a transition is sampled, so that old transitions are judged by today's baseline.
+    when a transition is sampled, so that old transitions are judged by today's baseline. The
+    settings can turn either off.
 
     While warming up, actions are drawn around the untrained actor's and nothing is learned, as in
     the authors' released code. Afterwards each episode's end brings `updates_per_step` updates for
@@ -151,7 +152,9 @@ class DdpgLearner:
                 f"Expected features in [0, 1], received {state.tolist()}; scale them by their "
                 "largest value over the network."
             )
-        mean = float(self._actor_action(tf.constant(state)))
+        mean = self._settings.warmup_centre
+        if mean is None or self._episode >= self._settings.warmup_episodes:
+            mean = float(self._actor_action(tf.constant(state)))
         self._states.append(state)
         return exploration.truncated_normal(
             self._random, mean, self._settings.sigma_at(self._episode)
@@ -215,6 +218,9 @@ class DdpgLearner:
             A transition of tensors [batch_size, ...].
         """
         replayed, _ = self._replay.get_next(sample_batch_size=self._settings.batch_size)
+        reward = replayed.reward - baseline if self._settings.baseline else replayed.reward
+        if not self._settings.reward_every_step:
+            reward *= 1.0 - replayed.discount
         middle = tf.fill(tf.shape(replayed.reward), ts.StepType.MID)
         return trajectory.Transition(
             time_step=ts.TimeStep(
@@ -226,7 +232,7 @@ class DdpgLearner:
             action_step=policy_step.PolicyStep(action=replayed.action),
             next_time_step=ts.TimeStep(
                 step_type=tf.where(replayed.discount > 0.0, middle, ts.StepType.LAST),
-                reward=replayed.reward - baseline,
+                reward=reward,
                 discount=replayed.discount,
                 observation=replayed.next_state,
             ),

@@ -24,6 +24,11 @@ class DdpgSettings:
         decay_episodes: episodes over which sigma then falls exponentially to `sigma_end`.
         sigma_end: where sigma stays. The authors' released code lets it fall without end (1e-16
             within a search), which stops all exploration; that fault is not repeated here.
+        warmup_centre: what actions are drawn around while warming up; None for what the
+            untrained actor says, which is about 0.5 everywhere.
+        reward_every_step: whether every transition of an episode carries its reward (as in the
+            authors' released code), or only the last one.
+        baseline: whether the moving average of earlier rewards is subtracted.
         baseline_decay: weight of the old value in the moving average of earlier rewards.
         updates_per_step: updates for each transition, made at the end of its episode.
 
@@ -42,6 +47,9 @@ class DdpgSettings:
     warmup_episodes: int = 100
     decay_episodes: int = 300
     sigma_end: float = 0.01
+    warmup_centre: float | None = None
+    reward_every_step: bool = True
+    baseline: bool = True
     baseline_decay: float = 0.95
     updates_per_step: int = 1
 
@@ -85,6 +93,13 @@ class DdpgSettings:
             "sigma_end",
             f"above 0 and at most sigma ({self.sigma})",
             self.sigma_end,
+        )
+        centre = self.warmup_centre
+        _require(
+            centre is None or (_is_number(centre) and 0 <= centre <= 1),
+            "warmup_centre",
+            "None or in [0, 1]",
+            centre,
         )
         decay = self.baseline_decay
         _require(_is_number(decay) and 0 <= decay < 1, "baseline_decay", "in [0, 1)", decay)
