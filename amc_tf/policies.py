@@ -51,15 +51,17 @@ class GuidedSearcher:
 
     The first episodes follow the demonstrations: the replay begins with what
     an engineer would have tried, and the best plan is never worse than theirs.
-    Of the later ones a share is proposed by the model, which finds good plans
-    in far fewer episodes than a policy learns to. All learn from every episode:
-    DDPG can, because it learns off policy.
+    The model proposes the others of the warm-up, in which an agent could only
+    draw at random, and then a share of the rest: it finds good plans in far
+    fewer episodes than a policy learns to. Both learn from every episode: DDPG
+    can, because it learns off policy.
 
     Args:
         searcher: the one that is guided.
         demonstrations: actions of each of the first episodes.
         response: the model; None for no guidance.
-        share: of the episodes after the demonstrations that the model proposes, in [0, 1].
+        share: of the episodes after the warm-up that the model proposes, in [0, 1].
+        warmup: episodes, demonstrations among them, before the searcher proposes any.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class GuidedSearcher:
         demonstrations: Sequence[Sequence[float]] = (),
         response: ResponseSearcher | None = None,
         share: float = 0.5,
+        warmup: int = 0,
     ):
         self._searcher = searcher
         self._demonstrations = demonstrations
         self._response = response
         self._share = share
+        self._warmup = warmup
         self._episode = self._step = 0
         self._plan: Sequence[float] | None = None
 
@@ -85,12 +89,14 @@ class GuidedSearcher:
         return proposed if self._plan is None else self._plan[self._step - 1]
 
     def _planned(self) -> Sequence[float] | None:
-        late = self._episode - len(self._demonstrations)
-        if late < 0:
+        if self._episode < len(self._demonstrations):
             return self._demonstrations[self._episode]
+        if self._response is None:
+            return None
+        late = self._episode - max(self._warmup, len(self._demonstrations))
         # So that the two take turns as evenly as the share allows.
         its_turn = math.floor((late + 1) * self._share) > math.floor(late * self._share)
-        return self._response.planned() if self._response is not None and its_turn else None
+        return self._response.planned() if late < 0 or its_turn else None
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
         """Passes the executed actions and the reward on to both."""

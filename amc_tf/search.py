@@ -52,8 +52,9 @@ class SearchSettings:
             `amc_tf.importance.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
-        response_share: of the agent's other episodes, the share proposed by a model
-            of the reward (see `amc_tf.response`), in [0, 1]; 0 is the paper's agent.
+        response_share: of the agent's episodes after its warm-up, the share proposed by
+            a model of the reward, which also proposes those of the warm-up (see
+            `amc_tf.response`), in [0, 1]; 0 is the paper's agent.
         refit: how weights are restored before a plan is scored, a name of
             `amc_tf.refit.REFITS`.
         final_refit: the same, for the networks that are built in the end.
@@ -223,6 +224,7 @@ def search_plan(
                 [*handcrafted.values()] if settings.warm_start else [],
                 response() if settings.response_share else None,
                 settings.response_share,
+                settings.ddpg.warmup_episodes,
             ),
             "response": response,
             "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),

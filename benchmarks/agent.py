@@ -97,7 +97,8 @@ def centred(env: CompressionEnv, seed: int, episodes: int):
 def guided(env: CompressionEnv, seed: int, episodes: int, share: float = 0.0, **changes):
     response = ResponseSearcher(env, handcrafted(env, "uniform"), seed=seed) if share else None
     demonstrations = [handcrafted(env, name) for name in PROFILES]
-    return GuidedSearcher(ddpg(env, seed, episodes, **changes), demonstrations, response, share)
+    agent = ddpg(env, seed, episodes, **changes)
+    return GuidedSearcher(agent, demonstrations, response, share, episodes // 4)
 
 
 def fixed(env: CompressionEnv, seed: int, episodes: int, name: str):

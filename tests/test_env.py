@@ -268,9 +268,15 @@ def test_guided_searcher_gives_the_model_its_share_of_the_episodes():
 
         learn = finish
 
-    for share, expected in ((0.0, "dddddd"), (0.5, "dmdmdm"), (0.75, "dmmmdm"), (1.0, "mmmmmm")):
+    for share, warmup, expected in (
+        (0.0, 0, "dddddd"),
+        (0.5, 0, "dmdmdm"),
+        (0.5, 3, "mmdmdm"),
+        (0.75, 1, "dmmmdm"),
+        (1.0, 0, "mmmmmm"),
+    ):
         learner, model = Constant(0.9), Constant(0.1)
-        guided = GuidedSearcher(learner, [[0.2, 0.3]], model, share)
+        guided = GuidedSearcher(learner, [[0.2, 0.3]], model, share, warmup)
         played = [[guided.act(None), guided.act(None)]]
         assert played == [[0.2, 0.3]]
         guided.finish(played[0], 1.0)
