@@ -182,6 +182,8 @@ def _filled(
 
 def _slopes(env: CompressionEnv, counts: np.ndarray) -> np.ndarray:
     """What a channel of each group costs, as a share of the bound that is used up most."""
+    if not env.bounds:  # nothing is too dear where the reward prices the cost itself
+        return np.full(len(env), 1e-12)
     used = {name: env.costs[name](counts) / bound for name, bound in env.bounds.items()}
     name = max(used, key=used.__getitem__)
     slopes = []

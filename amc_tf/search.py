@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import pathlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from amc_tf import files
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
 from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
+from amc_tf.contest import Contest
 from amc_tf.env import NUM_FEATURES, CompressionEnv, Outcome
-from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
-from amc_tf.evaluate import Scorer, scorer
+from amc_tf.evaluate import scorer
 from amc_tf.evolution import EvolutionSearcher
 from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.latency.search import SearchLatency
@@ -160,9 +158,9 @@ def search_plan(
     Where latency is bounded, the best plans are converted and measured whole
     before one is chosen.
 
-    Leaves `importance.json`, `episodes.jsonl`, `plan.json`, `best_plans.json`,
-    `agent.log` and, with latency, `latency.json` in `workdir`. Interrupted at any
-    moment, the same call resumes and ends with the same plan.
+    Leaves `importance.json`, `episodes.jsonl`, `finals.jsonl`, `plan.json`,
+    `best_plans.json`, `agent.log` and, with latency, `latency.json` in `workdir`.
+    Interrupted at any moment, the same call resumes and ends with the same plan.
 
     Args:
         model: the trained Keras model.
@@ -188,63 +186,30 @@ def search_plan(
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
         device = SearchLatency(graph, budget, choices, workdir, latency or LatencySettings())
         environment(graph, no_score, budget, settings, latency=device.cost)
-    log = EpisodeLog(workdir / "episodes.jsonl")
-    scores = Scores(log, graph)
     importance = _importance(graph, task, settings.importance, workdir)
-    foreseen = None if device is None else device.cost
-    env = environment(graph, scores, budget, settings, importance, foreseen)
-    with contextlib.ExitStack() as stack:
-        # The agent takes seconds to come up; meanwhile the statistics are gathered.
-        agent = stack.enter_context(
-            DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log")
-        )
+
+    def make_env(score: Callable[[PruningPlan], float]) -> CompressionEnv:
+        foreseen = None if device is None else device.cost
+        return environment(graph, score, budget, settings, importance, foreseen)
+
+    contest = Contest(workdir / "episodes.jsonl", graph, make_env)
+    # The agent takes seconds to come up; meanwhile the statistics are gathered.
+    with DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent:
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        measure = scores.measure = scorer(graph, task, refit, settings.early_stop)
-        dense_accuracy = measure(None)
-        ranked: dict[str, list[Outcome]] = {}
-        # Hand-crafted ratios are scaled to a budget, so they need one.
-        handcrafted = {
-            name: env.fitted(profile(name, len(env)).tolist())
-            for name in (PROFILES if budget is not None else ())
-        }
-        for name, actions in handcrafted.items():
-            if name in settings.policies:
-                ranked[name] = run_policy(
-                    env, FixedSearcher([actions]), name, 1, log, ranked, scores
-                )
-        start = handcrafted.get("uniform", [0.5] * len(env))
-
-        def response() -> ResponseSearcher:
-            return ResponseSearcher(env, start, seed=settings.seed)
-
-        searchers: dict[str, Callable[[], Searcher]] = {
-            "amc": lambda: GuidedSearcher(
-                agent,
-                [*handcrafted.values()] if settings.warm_start else [],
-                response() if settings.response_share else None,
-                settings.response_share,
-                settings.ddpg.warmup_episodes,
-            ),
-            "response": response,
-            "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
-            "random": lambda: RandomSearcher(settings.seed),
-        }
-        for name, make in searchers.items():
-            if name == "amc" or name in settings.policies:
-                outcomes = run_policy(env, make(), name, settings.episodes, log, ranked, scores)
-                ranked[name] = outcomes
-    final = refit
+        contest.measure = scorer(graph, task, refit, settings.early_stop)
+        dense_accuracy = contest.measure(None)
+        for name, (searcher, episodes) in _searchers(contest.env, agent, settings).items():
+            contest.run(name, searcher(), episodes)
+    final, ranked = refit, contest.ranked
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
-        again = EpisodeLog(workdir / "finals.jsonl")
-        scores = Scores(again, graph)
-        scores.measure = measure.refitted_by(final)
-        env = environment(graph, scores, budget, settings, importance, foreseen)
-        for name, outcomes in ranked.items():
-            plans = _distinct(outcomes)[: settings.rerank]
-            replayed = FixedSearcher([outcome.actions for outcome in plans])
-            ranked[name] = run_policy(env, replayed, name, len(plans), again, ranked, scores)
+        again = Contest(workdir / "finals.jsonl", graph, make_env)
+        again.measure = contest.measure.refitted_by(final)
+        for name in contest.ranked:
+            plans = [outcome.actions for outcome in contest.best(name, settings.rerank)]
+            again.run(name, FixedSearcher(plans), len(plans))
+        ranked = again.ranked
     best = {name: outcomes[0] for name, outcomes in ranked.items()}
     if device is not None:
         best = device.choose(ranked)
@@ -252,18 +217,54 @@ def search_plan(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
-    result = SearchResult(graph, chosen, best, env.bounds, dense_accuracy, final)
+    result = SearchResult(graph, chosen, best, contest.env.bounds, dense_accuracy, final)
     result.plan.save(workdir / "plan.json")
     for name, outcome in best.items():
         outcome.plan.save(policy_plan(workdir, name))
     files.write_json(
         workdir / "best_plans.json",
         [
-            {**record, "keep": env.plan(record["counts"]).keep}
-            for record in log.best(settings.keep_best)
+            {**record, "keep": contest.env.plan(record["counts"]).keep}
+            for record in contest.log.best(settings.keep_best)
         ],
     )
     return result
+
+
+def _searchers(
+    env: CompressionEnv, agent: Searcher, settings: SearchSettings
+) -> dict[str, tuple[Callable[[], Searcher], int]]:
+    """What makes the searcher of each policy that runs, and its episodes."""
+    # Hand-crafted ratios are scaled to a budget, so they need one.
+    handcrafted = {
+        name: env.fitted(profile(name, len(env)).tolist())
+        for name in (PROFILES if env.budget is not None else ())
+    }
+    start = handcrafted.get("uniform", [0.5] * len(env))
+
+    def response() -> ResponseSearcher:
+        return ResponseSearcher(env, start, seed=settings.seed)
+
+    def guided() -> GuidedSearcher:
+        return GuidedSearcher(
+            agent,
+            [*handcrafted.values()] if settings.warm_start else [],
+            response() if settings.response_share else None,
+            settings.response_share,
+            settings.ddpg.warmup_episodes,
+        )
+
+    known: dict[str, tuple[Callable[[], Searcher], int]] = {
+        **{
+            name: (functools.partial(FixedSearcher, [actions]), 1)
+            for name, actions in handcrafted.items()
+        },
+        "amc": (guided, settings.episodes),
+        "response": (response, settings.episodes),
+        "cmaes": (lambda: EvolutionSearcher(start, seed=settings.seed), settings.episodes),
+        "random": (lambda: RandomSearcher(settings.seed), settings.episodes),
+    }
+    return {name: made for name, made in known.items() if name in ("amc", *settings.policies)}
 
 
 def environment(
@@ -322,79 +323,3 @@ def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:
     folder = workdir / "plans"
     folder.mkdir(exist_ok=True)
     return folder / f"{policy}.json"
-
-
-def _distinct(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The first outcome of each choice of channels."""
-    first: dict[tuple[int, ...], Outcome] = {}
-    for outcome in outcomes:
-        first.setdefault(outcome.counts, outcome)
-    return list(first.values())
-
-
-class Scores:
-    """Accuracy of a plan: looked up where the log knows it, measured where not.
-
-    Attributes:
-        measure: what measures it.
-        beat: accuracy of the policy's best plan, see `Scorer`.
-    """
-
-    measure: Scorer
-    beat: float | None = None
-
-    def __init__(self, log: EpisodeLog, graph: ChannelGraph):
-        self._log = log
-        self._groups = tuple(graph.groups)
-
-    def __call__(self, plan: PruningPlan) -> float:
-        """The accuracy, a fraction."""
-        known = self._log.accuracy([len(plan.keep[name]) for name in self._groups])
-        return self.measure(plan, self.beat) if known is None else known
-
-
-def run_policy(
-    env: CompressionEnv,
-    searcher: Any,
-    policy: str,
-    episodes: int,
-    log: EpisodeLog,
-    others: dict[str, list[Outcome]],
-    scores: Scores,
-) -> list[Outcome]:
-    """Runs the episodes of one policy; returns their outcomes, the best first (or earliest)."""
-    outcomes: list[Outcome] = []
-    best: Outcome | None = None
-    with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
-        for episode in range(episodes):
-            start = time.monotonic()
-            state = env.reset()
-            while state is not None:
-                state, _ = env.step(searcher.act(state))
-            scores.beat = None if best is None else best.accuracy
-            outcome = env.finish()
-            diagnostics = searcher.finish(outcome.actions, outcome.reward)
-            log.add(
-                {
-                    "policy": policy,
-                    "episode": episode,
-                    "reward": outcome.reward,
-                    "accuracy": outcome.accuracy,
-                    "macs": outcome.macs,
-                    "params": outcome.params,
-                    **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),
-                    "actions": outcome.actions,
-                    "counts": outcome.counts,
-                    "seconds": round(time.monotonic() - start, 4),
-                    **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
-                }
-            )
-            outcomes.append(outcome)
-            if best is None or outcome.reward > best.reward:
-                best = outcome
-            bar.update()
-            bar.set_postfix(
-                best=f"{best.accuracy:.4f}",
-                **{name: f"{o[0].accuracy:.4f}" for name, o in others.items() if name == "uniform"},
-            )
-    return sorted(outcomes, key=lambda outcome: -outcome.reward)

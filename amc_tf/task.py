@@ -40,8 +40,9 @@ class Task:
         epochs: of the default fit.
         batch_size: for arrays, in the default fit and evaluate.
         calibration: unlabelled inputs (array, or a list for several inputs) for
-            least-squares refit and int8 calibration. Default: drawn from `train`.
-        calibration_size: how many inputs are drawn.
+            least-squares refit and int8 calibration, all of them used. Default: drawn
+            from `train`.
+        calibration_size: how many inputs are drawn from `train`.
     """
 
     train: Data
@@ -144,8 +145,7 @@ class Task:
         """Unlabelled inputs, one array for each model input."""
         if self.calibration is None:
             return self.sample_inputs(self.train, model, self.calibration_size)
-        arrays = inputs_of(self.calibration, model)
-        return [np.asarray(a)[: self.calibration_size] for a in arrays]
+        return [np.asarray(a) for a in inputs_of(self.calibration, model)]
 
     def sample_inputs(self, data: Data, model: keras.Model, count: int) -> list[np.ndarray]:
         """At most `count` inputs out of `data`, one array for each model input."""

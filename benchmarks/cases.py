@@ -52,7 +52,6 @@ class Case:
                 loss="sparse_categorical_crossentropy", metrics=["accuracy"]
             ),
             calibration=self.calibration,
-            calibration_size=len(self.calibration),
             batch_size=self.batch_size,
         )
 
@@ -100,8 +99,13 @@ def _imagenet(folder: pathlib.Path, file: str, first_label: int) -> Case:
             shuffle=False,
             verbose=False,
         )
-        x, y = zip(*data.as_numpy_iterator(), strict=True)
-        return np.concatenate(x), np.concatenate(y) + first_label
+        # Filled in place: joining the batches would hold every image twice.
+        x = np.empty((len(data.file_paths), *model.input_shape[1:]), np.float32)
+        labels = []
+        for batch, y in data.as_numpy_iterator():
+            x[len(labels) : len(labels) + len(y)] = batch
+            labels.extend(y)
+        return x, np.array(labels) + first_label
 
     validation, calibration = images("validation"), images("calibration")
     return Case(model, validation, calibration[0], calibration, rounding=8, batch_size=64)

@@ -237,7 +237,7 @@ def main(argv):
     record.append(
         "engines",
         {
-            "model": MODEL.value,
+            "model": pathlib.Path(MODEL.value).name,
             "images": IMAGES.value,
             "rounds": ROUNDS.value,
             "cpu_flags": [f for f in wanted if f in words],

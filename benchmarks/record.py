@@ -23,12 +23,19 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
 
 
+def _without_folder(match: re.Match) -> str:
+    name, last = match.groups()
+    return f"--{name}=DIR" if name in ("data", "workdir") else f"--{name}=DIR/{last}"
+
+
 def append(name: str, data: dict) -> dict:
     """Adds command, versions and machine, appends to results/NAME.jsonl, prints the object."""
     from amc_tf.pipeline import versions
 
-    # Where the data lay is nobody else's folder.
-    arguments = [re.sub(r"^--data=.*", "--data=DIR", a) for a in sys.argv[1:]]
+    # Where things lay is nobody else's folder.
+    arguments = [
+        re.sub(r"^--(data|workdir|log|model)=.*/([^/]*)$", _without_folder, a) for a in sys.argv[1:]
+    ]
     command = " ".join(["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *arguments])
     entry = {"command": command, "machine": machine(), "versions": versions(), **data}
     folder = HERE / "results"

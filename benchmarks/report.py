@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import record
+import report_search
 
 
 def spread(values: list[float], form: str) -> str:
@@ -159,6 +160,7 @@ SECTIONS = {
     "graphs": ("Graph analysis", graphs),
     "random_graphs": ("Random graphs", random_graphs),
     "refit": ("Ways to refit", refit),
+    **report_search.SECTIONS,
 }
 
 

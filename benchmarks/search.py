@@ -31,6 +31,7 @@ MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the search.")
 REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
+EARLY_STOP = flags.DEFINE_float("early_stop", None, "Standard errors at which plans are given up.")
 POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Beside amc.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search's log.", required=True)
 
@@ -61,6 +62,7 @@ def main(argv):
         seed=SEED.value,
         rounding=case.rounding,
         refit=REFIT.value,
+        early_stop=EARLY_STOP.value,
         policies=tuple(POLICIES.value),
     )
     workdir = pathlib.Path(WORKDIR.value)
@@ -107,6 +109,7 @@ def main(argv):
             "episodes": EPISODES.value,
             "seed": SEED.value,
             "refit": settings.refit,
+            "early_stop": settings.early_stop,
             "final_refit": settings.final_refit,
             "validation_images": len(case.validation[0]),
             "test_images": len(labels),
@@ -115,6 +118,7 @@ def main(argv):
             "chosen": found.chosen,
             "policies": policies,
             "seconds": round(seconds),
+            "seconds_of_episodes": round(sum(e["seconds"] for e in episodes)),
         },
     )
 

@@ -34,7 +34,6 @@ def get_model(config):
 
 def get_task(config):
     train, validation, test = cifar10.load(config)
-    images = next(iter(cifar10.augmented(*train, config.calibration_size)))[0].numpy()
 
     def fine_tune(model):
         backup = None
@@ -49,6 +48,7 @@ def get_task(config):
         test=test,
         compile=cifar10.compile,
         fine_tune=fine_tune,
-        calibration=images,
+        # As they are: refitted on distorted images, the network did worse (benchmarks/refit.py).
+        calibration=cifar10.spread(train[0], config.calibration_size),
         batch_size=250,
     )

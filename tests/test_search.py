@@ -172,6 +172,13 @@ def test_settings_are_checked():
         amc_tf.SearchSettings(policies=("amc", "best"))
     with pytest.raises(amc_tf.AmcError, match="at least one episode"):
         amc_tf.SearchSettings(episodes=0)
+    with pytest.raises(amc_tf.AmcError, match="response_share in"):
+        amc_tf.SearchSettings(response_share=1.5)
+    with pytest.raises(amc_tf.AmcError, match="rerank of at least 1"):
+        amc_tf.SearchSettings(rerank=0)
+    for wrong in ({"early_stop": -1.0}, {"early_stop": 3.0, "reward": "flops"}):
+        with pytest.raises(amc_tf.AmcError, match="early_stop as a positive number, with the rew"):
+            amc_tf.SearchSettings(**wrong)
 
 
 def test_what_is_built_may_be_refitted_in_another_way(net, uninterrupted, tmp_path):
@@ -179,9 +186,36 @@ def test_what_is_built_may_be_refitted_in_another_way(net, uninterrupted, tmp_pa
     shutil.copytree(workdir, tmp_path / "run")
     settings = blobs.search_settings(final_refit="in_order")
     again = amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path / "run", settings)
-    assert again.plan == found.plan
-    dense, in_order = found.refitted(found.plan), again.refitted(again.plan)
+    assert (workdir / "episodes.jsonl").read_text() == (
+        tmp_path / "run" / "episodes.jsonl"
+    ).read_text()
+    dense, in_order = found.refitted(found.plan), again.refitted(found.plan)
     assert dense and in_order
     assert any(not np.allclose(dense[key], in_order[key]) for key in dense.keys() & in_order.keys())
     with pytest.raises(amc_tf.AmcError, match="unknown refit 'denes'; choose one of 'none'"):
         blobs.search_settings(refit="denes")
+
+
+def test_the_best_plans_are_scored_again_as_they_will_be_built(net, uninterrupted, tmp_path):
+    workdir, _ = uninterrupted
+    shutil.copytree(workdir, tmp_path / "run")
+    settings = blobs.search_settings(final_refit="in_order", rerank=2)
+    task = blobs.task()
+    found = amc_tf.search_plan(net, task, BUDGET, tmp_path / "run", settings)
+    lines = (tmp_path / "run" / "finals.jsonl").read_text().splitlines()
+    finals = [json.loads(line) for line in lines]
+    for name, outcome in found.best.items():
+        searched = [r for r in _records(workdir) if r["policy"] == name]
+        searched.sort(key=lambda r: -r["reward"])
+        distinct = list(dict.fromkeys(tuple(r["counts"]) for r in searched))
+        scored = {tuple(r["counts"]): r["accuracy"] for r in finals if r["policy"] == name}
+        assert list(scored) == distinct[:2]
+        assert outcome.accuracy == max(scored.values()) == scored[outcome.counts]
+        rebuilt = amc_tf.rebuild(net, found.graph, outcome.plan, found.refitted(outcome.plan))
+        blobs.compile_model(rebuilt)
+        accuracy = rebuilt.evaluate(*task.validation, verbose=0, return_dict=True)["accuracy"]
+        assert accuracy == pytest.approx(outcome.accuracy, abs=1e-6)
+    assert found.best[found.chosen].accuracy == max(o.accuracy for o in found.best.values())
+    again = amc_tf.search_plan(net, task, BUDGET, tmp_path / "run", settings)
+    assert again.plan == found.plan
+    assert (tmp_path / "run" / "finals.jsonl").read_text().splitlines() == lines

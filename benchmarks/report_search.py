@@ -1,0 +1,225 @@
+"""The sections of RESULTS.md about the search: its speed, its reward, its agent, what it found."""
+
+from __future__ import annotations
+
+import numpy as np
+import record
+
+
+def _last(name: str, *keys: str) -> list[dict]:
+    """The last result of each choice of values of `keys`, in the order of the first."""
+    found: dict[tuple, dict] = {}
+    for entry in record.entries(name):
+        found[tuple(entry[key] for key in keys)] = entry
+    return list(found.values())
+
+
+def _commands(entries: list[dict]) -> str:
+    return "\n".join(f"- `{entry['command']}`" for entry in entries)
+
+
+def episode(entry: dict) -> str:
+    del entry
+    entries = _last("episode", "network", "refit")
+    rows = [
+        (
+            e["network"],
+            e["refit"],
+            e["images"],
+            f"{e['seconds_per_episode']:.2f} ({min(e['seconds']):.2f} to {max(e['seconds']):.2f})",
+            f"{e['score_seconds']:.2f}",
+            f"{e['refit_seconds']:.2f}",
+            f"{e['agent_seconds']:.2f}",
+            f"{e['rest_seconds']:.2f}",
+            f"{e['score_refit_over_floor']:.2f}",
+            f"{e['agent_ms_per_decision']:.1f}",
+            f"{e['set_up_seconds']:.0f}",
+            f"{e['peak_rss_mib']:,.0f}",
+        )
+        for e in entries
+    ]
+    header = (
+        "network",
+        "refit",
+        "images",
+        "seconds an episode (range)",
+        "score",
+        "refit",
+        "agent",
+        "rest",
+        "score + refit / floor",
+        "agent ms a decision",
+        "set-up s",
+        "peak MiB",
+    )
+    return "\n".join([record.markdown(header, rows), "", _commands(entries)])
+
+
+def engines(entry: dict) -> str:
+    del entry
+    entries = _last("engines", "model")
+    ways = list(entries[0]["images_per_second"])
+
+    def cell(e: dict, way: str) -> str:
+        found = e["images_per_second"].get(way, {"failed": ""})
+        if "failed" in found:
+            return "failed"
+        return f"{found['dense']:,.0f} / {found['half']:,.0f} ({found['half_ready_ms']:,.0f} ms)"
+
+    rows = [(way, *(cell(e, way) for e in entries)) for way in ways]
+    names = [e["model"].rpartition("/")[2] for e in entries]
+    return "\n".join(
+        [
+            "Images a second, dense / every width halved (time until a plan's first image).",
+            "",
+            record.markdown(("way", *names), rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
+def rank(entry: dict) -> str:
+    rows = [
+        (*name.split(" | "), f"{value:.2f} ({low:.2f} to {high:.2f})")
+        for name, (value, low, high) in sorted(
+            entry["correlations"].items(), key=lambda item: -item[1][0]
+        )
+    ]
+    header = ("refit", "images", "measure", "count", "Spearman (90 % of bootstraps)")
+    low, high = entry["fine_tuned"]["least"], entry["fine_tuned"]["most"]
+    return "\n".join(
+        [
+            f"{entry['plans']} random plans of ResNet-56 at half its MACs; after {entry['steps']} "
+            f"steps of fine-tuning {low:.1%} to {high:.1%} of 5,000 test images.",
+            "",
+            record.markdown(header, rows),
+        ]
+    )
+
+
+def agent(entry: dict) -> str:
+    del entry
+    entries = _last("agent", "network")
+    names = list(dict.fromkeys(name for e in entries for name in e["best_after"]))
+
+    def cell(e: dict, name: str, count: str) -> str:
+        found = e["best_after"].get(name, {}).get(count)
+        return f"{found['mean']:.2%} ({found['least']:.2%})" if found else ""
+
+    counts = ("50", str(entries[0]["episodes"]))
+    rows = [(name, *(cell(e, name, n) for e in entries for n in counts)) for name in names]
+    header = ("searcher", *(f"{e['network']}, {n} episodes" for e in entries for n in counts))
+    facts = "; ".join(
+        f"{e['network']}: {e['evaluations']} real evaluations, R2 of one left out "
+        f"{e['r2_left_out']:.2f}, the best of them {e['best_evaluation']:.2%}"
+        for e in entries
+    )
+    return "\n".join(
+        [
+            f"Best reward found, mean (least) of {entries[0]['seeds']} seeds, on Gaussian "
+            f"processes fitted to real evaluations ({facts}).",
+            "",
+            record.markdown(header, rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
+def search(entry: dict) -> str:
+    del entry
+    entries = _last("search", "network", "macs", "seed", "early_stop")
+    rows = []
+    for network, macs in dict.fromkeys((e["network"], e["macs"]) for e in entries):
+        runs = [e for e in entries if (e["network"], e["macs"]) == (network, macs)]
+        for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
+            found = [e["policies"][policy] for e in runs if policy in e["policies"]]
+            gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
+            rows.append(
+                (
+                    network,
+                    f"{macs:.0%}",
+                    policy,
+                    len(found),
+                    _range([f["search_accuracy"] for f in found]),
+                    _range([f["final_accuracy"] for f in found]),
+                    _range([f["test_accuracy"] for f in found]),
+                    "" if policy == "amc" else "{:+.2%} ({:+.2%} to {:+.2%})".format(*gaps),
+                )
+            )
+        rows.append(
+            (
+                network,
+                "100%",
+                "dense",
+                "",
+                "",
+                _range([e["dense_accuracy"] for e in runs]),
+                _range([e["dense_test_accuracy"] for e in runs]),
+                "",
+            )
+        )
+    header = (
+        "network",
+        "MACs",
+        "policy",
+        "seeds",
+        "reward's refit",
+        "final refit",
+        "test images",
+        "AMC better by (95 %)",
+    )
+    return "\n".join(
+        [
+            "Accuracy before fine-tuning, mean (range) over seeds; the first two columns on the "
+            "reward's images.",
+            "",
+            record.markdown(header, rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
+def _range(values: list[float]) -> str:
+    mean = f"{np.mean(values):.2%}"
+    return mean if len(set(values)) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
+
+
+def finetune(entry: dict) -> str:
+    del entry
+    entries = _last("finetune", "plan", "epochs", "rate", "seed")
+    rows = [
+        (
+            f"[{e['plan']}]({e['plan']})",
+            f"{e['macs_ratio']:.2%}",
+            e["epochs"],
+            f"{e['before']:.2%}",
+            f"{e['after']:.2%}",
+            f"{e['dense']:.2%}",
+        )
+        for e in entries
+    ]
+    header = ("plan", "MACs", "epochs", "before", "after", "dense")
+    return "\n".join(["Test accuracy.", "", record.markdown(header, rows), "", _commands(entries)])
+
+
+def rescore(entry: dict) -> str:
+    del entry
+    rows = [
+        (f"[{e['plan']}]({e['plan']})", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
+        for e in _last("rescore", "plan")
+    ]
+    return record.markdown(("plan", "MACs", "test accuracy, rebuilt and refitted in Keras"), rows)
+
+
+SECTIONS = {
+    "engines": ("Ways to run a plan", engines),
+    "episode": ("Seconds of an episode", episode),
+    "rank": ("Rewards against fine-tuning", rank),
+    "agent": ("The agent's parts", agent),
+    "search": ("What searches find", search),
+    "rescore": ("Kept plans scored again", rescore),
+    "finetune": ("After fine-tuning", finetune),
+}

@@ -1,0 +1,78 @@
+"""Plain-20 on CIFAR-10 at half its MACs (AMC, table 3), trained from scratch first.
+
+    AMC_TF_DATA=DIR amc-compress --config=configs/cifar10_plain20.py --workdir=runs/plain20
+
+DIR holds `cifar10.npz`. Plain-20 is ResNet-20 without its shortcuts: nineteen 3 x 3 convolutions in
+three stages of 16, 32 and 64 channels, each with batch norm and a rectifier. The dense network is
+kept as `dense.keras` in the workdir.
+"""
+
+import pathlib
+
+import cifar10
+import keras
+from keras import layers
+
+import amc_tf
+
+
+def get_config():
+    config = amc_tf.default_config()
+    config.data = ""  # or the environment variable AMC_TF_DATA
+    config.budget.macs = 0.5
+    config.train_dense = True
+    config.search.rounding = 1
+    config.search.min_preserve = 0.2
+    config.calibration_size = 2000
+    config.dense_epochs = 60
+    config.dense_rate = 0.1
+    config.epochs = 40
+    config.rate = 0.02
+    config.backup = ""  # folder of checkpoints, so that an interrupted training goes on
+    return config
+
+
+def get_model(config):
+    del config
+    x = inputs = keras.Input((32, 32, 3), name="pixels")
+    x = layers.Rescaling(1 / 64, offset=-2)(x)
+    for number in range(19):
+        stage, first = max(number - 1, 0) // 6, number in (7, 13)
+        conv = layers.Conv2D(
+            16 * 2**stage,
+            3,
+            strides=2 if first else 1,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"conv{number}",
+        )
+        x = layers.BatchNormalization(name=f"norm{number}")(conv(x))
+        x = layers.ReLU(name=f"relu{number}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="plain20")
+
+
+def get_task(config):
+    train, validation, test = cifar10.load(config)
+
+    def backup(model):
+        folder = f"{model.name}_{model.count_params()}"
+        return pathlib.Path(config.backup, folder) if config.backup else None
+
+    def fit(model):
+        cifar10.fit(model, train, config.dense_epochs, config.dense_rate, backup=backup(model))
+
+    def fine_tune(model):
+        cifar10.fit(model, train, config.epochs, config.rate, backup=backup(model))
+
+    return amc_tf.Task(
+        train=train,
+        validation=validation,
+        test=test,
+        compile=cifar10.compile,
+        fit=fit,
+        fine_tune=fine_tune,
+        calibration=cifar10.spread(train[0], config.calibration_size),
+        batch_size=250,
+    )
