@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from amc_tf.agent import Searcher
 from amc_tf.channels import ChannelGraph
-from amc_tf.env import CompressionEnv, Outcome
+from amc_tf.decisions import DecisionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.evaluate import Scorer
 from amc_tf.plan import PruningPlan
@@ -39,7 +39,7 @@ class Contest:
         self,
         path: str | os.PathLike,
         graph: ChannelGraph,
-        make_env: Callable[[Callable[[PruningPlan], float]], CompressionEnv],
+        make_env: Callable[[Callable[[PruningPlan], float]], DecisionEnv],
     ):
         self.log = EpisodeLog(path)
         self.env = make_env(self._score)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_tf.env import CompressionEnv
+from amc_tf.decisions import DecisionEnv
 
 # Of the share of channels pruned: each group's curve is a sum of these powers.
 _POWERS = (1, 2)
@@ -45,7 +45,7 @@ class ResponseModel:
         values = _powers(np.stack(self._ratios)) @ curves.ravel()
         return self._ratios[int(np.argmax(values))]
 
-    def add(self, ratios: Sequence[float], reward: float) -> None:
+    def add(self, ratios: Sequence[float] | np.ndarray, reward: float) -> None:
         """Takes in an episode: its preserve ratios, one a group, and its reward."""
         self._ratios.append(np.asarray(ratios, np.float64))
         self._rewards.append(reward)
@@ -87,7 +87,7 @@ def _left_out(
     return float(np.square(residual / np.maximum(1 - leverage, 1e-3)).sum())
 
 
-def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[float]:
+def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[float]:
     """The best plan of a model within the budget, near a start.
 
     In each of a few steps the cost is taken for linear; the price of a unit of
@@ -105,7 +105,7 @@ def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[
     """
     dense = np.array([choices[-1] for choices in env.choices])
     worth = [
-        sum(c * (1 - choices / full) ** k for c, k in zip(curve, _POWERS, strict=True))
+        _powers(choices[:, None] / full) @ curve
         for choices, full, curve in zip(env.choices, dense, curves.T, strict=True)
     ]
 
@@ -129,7 +129,7 @@ def propose(env: CompressionEnv, curves: np.ndarray, start: np.ndarray) -> list[
 
 
 def _priced(
-    env: CompressionEnv,
+    env: DecisionEnv,
     counts: np.ndarray,
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
@@ -153,7 +153,7 @@ def _priced(
 
 
 def _filled(
-    env: CompressionEnv,
+    env: DecisionEnv,
     counts: np.ndarray,
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
@@ -180,7 +180,7 @@ def _filled(
     return counts
 
 
-def _slopes(env: CompressionEnv, counts: np.ndarray) -> np.ndarray:
+def _slopes(env: DecisionEnv, counts: np.ndarray) -> np.ndarray:
     """What a channel of each group costs, as a share of the bound that is used up most."""
     if not env.bounds:  # nothing is too dear where the reward prices the cost itself
         return np.full(len(env), 1e-12)
@@ -212,7 +212,7 @@ class ResponseSearcher:
 
     def __init__(
         self,
-        env: CompressionEnv,
+        env: DecisionEnv,
         start: Sequence[float],
         warmup: int = 10,
         sigma: float = 0.15,

@@ -16,7 +16,8 @@ from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
 from amc_tf.contest import Contest
-from amc_tf.env import NUM_FEATURES, CompressionEnv, Outcome
+from amc_tf.decisions import NUM_FEATURES, DecisionEnv, Outcome
+from amc_tf.env import CompressionEnv
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import scorer
 from amc_tf.evolution import EvolutionSearcher
@@ -232,7 +233,7 @@ def search_plan(
 
 
 def _searchers(
-    env: CompressionEnv, agent: Searcher, settings: SearchSettings
+    env: DecisionEnv, agent: Searcher, settings: SearchSettings
 ) -> dict[str, tuple[Callable[[], Searcher], int]]:
     """What makes the searcher of each policy that runs, and its episodes."""
     # Hand-crafted ratios are scaled to a budget, so they need one.

@@ -23,7 +23,8 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
-from amc_tf.env import NUM_FEATURES, CompressionEnv
+from amc_tf.decisions import NUM_FEATURES
+from amc_tf.env import CompressionEnv
 from amc_tf.evolution import EvolutionSearcher
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.response import ResponseSearcher

@@ -28,7 +28,7 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.agent import DdpgSearcher
-from amc_tf.env import NUM_FEATURES
+from amc_tf.decisions import NUM_FEATURES
 from amc_tf.evaluate import scorer
 from amc_tf.folding import fold
 from amc_tf.lite import LiteEngine, LiteNetwork

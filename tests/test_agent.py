@@ -378,9 +378,9 @@ def test_settings_say_what_is_wrong(name, value):
 
 
 def test_random_searcher():
-    with RandomSearcher(3) as one, RandomSearcher(3) as two:
-        actions = [one.act(np.zeros(2)) for _ in range(100)]
-        assert actions == [two.act(np.ones(2)) for _ in range(100)]
-        assert 0.0 <= min(actions) < max(actions) <= 1.0
-        assert one.finish(actions, 0.5) == {}
-        assert isinstance(one, Searcher)
+    one, two = RandomSearcher(3), RandomSearcher(3)
+    actions = [one.act(np.zeros(2)) for _ in range(100)]
+    assert actions == [two.act(np.ones(2)) for _ in range(100)]
+    assert 0.0 <= min(actions) < max(actions) <= 1.0
+    assert one.finish(actions, 0.5) == {}
+    assert isinstance(one, Searcher)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.env import NUM_FEATURES, CompressionEnv
+from amc_tf.decisions import NUM_FEATURES
+from amc_tf.env import CompressionEnv
 from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 

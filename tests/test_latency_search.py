@@ -14,7 +14,8 @@ from made_up_device import MadeUpDevice
 
 import amc_tf
 from amc_tf.budget import REWARDS
-from amc_tf.env import CompressionEnv, Outcome
+from amc_tf.decisions import Outcome
+from amc_tf.env import CompressionEnv
 from amc_tf.latency import search as latency_search
 from amc_tf.latency.choice import Chooser, Measured
 from amc_tf.latency.table import LatencyTable

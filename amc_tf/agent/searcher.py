@@ -34,13 +34,6 @@ class Searcher(Protocol):
             Diagnostics of the searcher by name, possibly none.
         """
 
-    def close(self) -> None:
-        """Gives back what the searcher holds. May be called twice."""
-
-    def __enter__(self) -> "Searcher": ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
 
 class RandomSearcher:
     """Uniform actions in [0, 1): the comparison any learning searcher has to win at equal cost.
@@ -61,12 +54,3 @@ class RandomSearcher:
         """Learns nothing, so there is nothing to report."""
         del actions, reward
         return {}
-
-    def close(self) -> None:
-        """Holds nothing."""
-
-    def __enter__(self) -> "RandomSearcher":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

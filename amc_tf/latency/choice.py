@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from amc_tf.budget import Budget
-from amc_tf.env import Outcome
+from amc_tf.decisions import Outcome
 from amc_tf.latency.cost import LatencyCost
 
 _MOST_ROUNDS = 6
