@@ -9,7 +9,6 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from amc_tf.agent import Searcher
-from amc_tf.channels import ChannelGraph
 from amc_tf.decisions import DecisionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.evaluate import Scorer
@@ -23,7 +22,6 @@ class Contest:
 
     Args:
         path: of the log.
-        graph: the analysed model.
         make_env: makes the environment that scores plans by the function it is given.
 
     Attributes:
@@ -38,17 +36,15 @@ class Contest:
     def __init__(
         self,
         path: str | os.PathLike,
-        graph: ChannelGraph,
         make_env: Callable[[Callable[[PruningPlan], float]], DecisionEnv],
     ):
         self.log = EpisodeLog(path)
         self.env = make_env(self._score)
         self.ranked: dict[str, list[Outcome]] = {}
-        self._groups = tuple(graph.groups)
         self._best: Outcome | None = None  # of the policy that plays
 
     def _score(self, plan: PruningPlan) -> float:
-        known = self.log.accuracy([len(plan.keep[name]) for name in self._groups])
+        known = self.log.accuracy(plan.counts)
         if known is not None:
             return known
         return self.measure(plan, None if self._best is None else self._best.accuracy)

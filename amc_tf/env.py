@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.budget import Budget, CountCost
-from amc_tf.channels import ChannelGraph
+from amc_tf.channels import ChannelGraph, Site
 from amc_tf.costs import COSTS, Cost, macs_cost
 from amc_tf.decisions import NUM_FEATURES, DecisionEnv
 from amc_tf.errors import AmcError
@@ -135,24 +135,32 @@ def _static_features(graph: ChannelGraph, macs: Cost) -> np.ndarray:
     names = np.array(macs.sites)
     sites = {site.name: site for site in reversed(graph.sites)}
     for t, group in enumerate(graph.groups.values()):
-        site = sites[group.consumers[0]]
-        layer = site.call.operation
-        shape = graph.network.tensors[site.call.inputs[0]].shape[1:-1]
-        height, width = (*shape, 1, 1)[:2]
-        rows[t, :8] = (
-            t,
-            graph.network.tensors[site.call.outputs[0]].shape[-1],
-            group.channels,
-            height,
-            width,
-            max(_pair_of(getattr(layer, "strides", 1))),
-            max(_pair_of(getattr(layer, "kernel_size", 1))),
-            terms[np.isin(names, group.consumers)].sum(),
-        )
+        outputs, *window = layer_features(graph, sites[group.consumers[0]])
+        touching = terms[np.isin(names, group.consumers)].sum()
+        rows[t, :8] = (t, outputs, group.channels, *window, touching)
         later_only = touched[:, t + 1 :].any(axis=1) & ~touched[:, : t + 1].any(axis=1)
         rows[t, 9] = terms[later_only].sum()
+    return scaled(rows, terms.sum())
+
+
+def layer_features(graph: ChannelGraph, site: Site) -> tuple[int, int, int, int, int]:
+    """n, output channels of a layer; h and w of its input; its stride; k."""
+    layer = site.call.operation
+    shape = graph.network.tensors[site.call.inputs[0]].shape[1:-1]
+    height, width = (*shape, 1, 1)[:2]
+    return (
+        graph.network.tensors[site.call.outputs[0]].shape[-1],
+        height,
+        width,
+        max(_pair_of(getattr(layer, "strides", 1))),
+        max(_pair_of(getattr(layer, "kernel_size", 1))),
+    )
+
+
+def scaled(rows: np.ndarray, cost: float) -> np.ndarray:
+    """Features scaled to [0, 1] by their maximum, the one that is a rest (9) by the whole cost."""
     scale = rows.max(axis=0)
-    scale[9] = max(terms.sum(), 1)
+    scale[9] = max(cost, 1)
     return rows / np.where(scale > 0, scale, 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -117,6 +117,10 @@ class LiteScorer:
             fixed=self._folding.fixed,
             inputs=first,
         )
+
+    def carries(self, weights: Mapping[str, np.ndarray]) -> bool:
+        """Whether plans may change these weights of the model, by `layer/weight`."""
+        return self._engine.carries(self._folding.weights(weights))
 
     def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
         """See `Scorer`."""

@@ -66,6 +66,10 @@ class LiteEngine:
         self._names = self._template.weights()
         self._verify(inputs, random_plan(graph, rng), rng)
 
+    def carries(self, weights: Collection[str]) -> bool:
+        """Whether all of these weights, by `layer/weight`, can be replaced in a file."""
+        return all(name in self._names for name in weights)
+
     def file(self, plan: PruningPlan | None, weights: Weights | None = None) -> bytes:
         """The TFLite file of the pruned network, at the engine's batch size.
 

@@ -34,6 +34,11 @@ class PruningPlan:
             self, "keep", {str(name): _indices(name, kept) for name, kept in self.keep.items()}
         )
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many channels each group that is named keeps."""
+        return tuple(len(kept) for kept in self.keep.values())
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the plan as JSON; the file appears whole or not at all."""
         text = json.dumps({"format": _FORMAT, "keep": self.keep}, indent=1)

@@ -16,7 +16,7 @@ from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
 from amc_tf.contest import Contest
-from amc_tf.decisions import NUM_FEATURES, DecisionEnv, Outcome
+from amc_tf.decisions import NUM_FEATURES, Outcome
 from amc_tf.env import CompressionEnv
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import scorer
@@ -193,19 +193,18 @@ def search_plan(
         foreseen = None if device is None else device.cost
         return environment(graph, score, budget, settings, importance, foreseen)
 
-    contest = Contest(workdir / "episodes.jsonl", graph, make_env)
+    contest = Contest(workdir / "episodes.jsonl", make_env)
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent:
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         contest.measure = scorer(graph, task, refit, settings.early_stop)
         dense_accuracy = contest.measure(None)
-        for name, (searcher, episodes) in _searchers(contest.env, agent, settings).items():
-            contest.run(name, searcher(), episodes)
+        compete(contest, agent, settings)
     final, ranked = refit, contest.ranked
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
-        again = Contest(workdir / "finals.jsonl", graph, make_env)
+        again = Contest(workdir / "finals.jsonl", make_env)
         again.measure = contest.measure.refitted_by(final)
         for name in contest.ranked:
             plans = [outcome.actions for outcome in contest.best(name, settings.rerank)]
@@ -232,10 +231,15 @@ def search_plan(
     return result
 
 
-def _searchers(
-    env: DecisionEnv, agent: Searcher, settings: SearchSettings
-) -> dict[str, tuple[Callable[[], Searcher], int]]:
-    """What makes the searcher of each policy that runs, and its episodes."""
+def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None:
+    """Plays the episodes of every policy that the settings name, and of AMC's.
+
+    Args:
+        contest: its `measure` set.
+        agent: the one that learns.
+        settings: policies, episodes and guidance.
+    """
+    env = contest.env
     # Hand-crafted ratios are scaled to a budget, so they need one.
     handcrafted = {
         name: env.fitted(profile(name, len(env)).tolist())
@@ -255,17 +259,16 @@ def _searchers(
             settings.ddpg.warmup_episodes,
         )
 
-    known: dict[str, tuple[Callable[[], Searcher], int]] = {
-        **{
-            name: (functools.partial(FixedSearcher, [actions]), 1)
-            for name, actions in handcrafted.items()
-        },
-        "amc": (guided, settings.episodes),
-        "response": (response, settings.episodes),
-        "cmaes": (lambda: EvolutionSearcher(start, seed=settings.seed), settings.episodes),
-        "random": (lambda: RandomSearcher(settings.seed), settings.episodes),
+    searchers: dict[str, Callable[[], Searcher]] = {
+        **{name: functools.partial(FixedSearcher, [a]) for name, a in handcrafted.items()},
+        "amc": guided,
+        "response": response,
+        "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
+        "random": lambda: RandomSearcher(settings.seed),
     }
-    return {name: made for name, made in known.items() if name in ("amc", *settings.policies)}
+    for name, make in searchers.items():
+        if name in ("amc", *settings.policies):
+            contest.run(name, make(), 1 if name in handcrafted else settings.episodes)
 
 
 def environment(

@@ -1,0 +1,104 @@
+"""Masks of weights: put into a model, and kept there while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.errors import AmcError
+from amc_tf.plan import PruningPlan
+from amc_tf.sparsity.kernels import kernels
+from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.surgery import named_weight, numpy_of
+
+
+class MagnitudeMasks:
+    """The kernels of a plan, their smallest weights set to zero (`amc_tf.refit.Refit`).
+
+    Attributes:
+        kernels: by name.
+    """
+
+    def __init__(self, graph: ChannelGraph):
+        self.kernels = {kernel.name: kernel for kernel in kernels(graph)}
+
+    def masks(self, plan: DensityPlan) -> dict[str, np.ndarray]:
+        """What is kept of each kernel that is not dense, boolean, by `layer/weight`.
+
+        Raises:
+            AmcError: the plan names a kernel that the model lacks.
+        """
+        unknown = [name for name in plan.steps if name not in self.kernels]
+        if unknown:
+            raise AmcError(
+                f"the plan names a kernel {unknown[0]!r}, which the model lacks; was it made for "
+                "another model?"
+            )
+        return {name: self.kernels[name].mask(steps) for name, steps in plan.steps.items()}
+
+    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+        """The masked kernels, by `layer/weight`."""
+        assert isinstance(plan, DensityPlan)
+        return {
+            name: np.where(mask, numpy_of(self.kernels[name].weight), 0)
+            for name, mask in self.masks(plan).items()
+            if not mask.all()
+        }
+
+
+class Masked(keras.constraints.Constraint):
+    """Keeps masked weights at zero: Keras' optimizers apply it after each of their steps.
+
+    So the owner's training code needs no change, whatever its loop.
+
+    Args:
+        mask: what is kept, boolean, shaped as the weight.
+    """
+
+    def __init__(self, mask: np.ndarray):
+        self._mask = np.asarray(mask)
+
+    def __call__(self, w):
+        """The weight with zeros where the mask has them."""
+        return w * keras.ops.cast(self._mask, w.dtype)
+
+
+def constrain(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masked weights of a model to zero, and keeps them there while it is trained.
+
+    Args:
+        model: changed in place; compile it afterwards.
+        masks: of `MagnitudeMasks.masks`.
+
+    Raises:
+        AmcError: a weight has a constraint of its own already.
+    """
+    for name, mask in masks.items():
+        weight = _weight(model, name)
+        if weight.constraint is not None and not isinstance(weight.constraint, Masked):
+            raise AmcError(
+                f"the weight {name!r} has the constraint {weight.constraint!r}, and cannot be kept "
+                "sparse beside it; remove it"
+            )
+        weight.assign(np.where(mask, numpy_of(weight), 0))
+        weight.constraint = Masked(mask)
+
+
+def release(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Takes the constraints away again: a saved model holds plain weights."""
+    for name in masks:
+        _weight(model, name).constraint = None
+
+
+def density(model: keras.Model, names: Mapping[str, np.ndarray]) -> float:
+    """Share of the named weights that is not zero."""
+    values = [numpy_of(_weight(model, name)) for name in names]
+    return sum(np.count_nonzero(v) for v in values) / max(1, sum(v.size for v in values))
+
+
+def _weight(model: keras.Model, name: str):
+    layer, _, weight = name.rpartition("/")
+    return named_weight(model.get_layer(layer), weight)

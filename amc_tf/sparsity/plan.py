@@ -1,0 +1,68 @@
+"""A plan of densities: what share of each kernel's weights is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+from amc_tf.plan import PruningPlan
+from amc_tf.sparsity.kernels import STEPS
+
+_FORMAT = "amc_tf.DensityPlan/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityPlan(PruningPlan):
+    """Densities of kernels, all channels being kept; a kernel that is not named stays dense.
+
+    Attributes:
+        keep: empty.
+        steps: `layer/weight` to its density in twentieths, 1 to 20.
+
+    Raises:
+        AmcError: a density is not one of these.
+    """
+
+    keep: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, steps in self.steps.items():
+            if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEPS:
+                raise AmcError(
+                    f"kernel {name!r}: expected a density in twentieths, 1 to {STEPS}, received "
+                    f"{steps!r}"
+                )
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The densities in twentieths."""
+        return tuple(self.steps.values())
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the plan as JSON; the file appears whole or not at all."""
+        text = json.dumps({"format": _FORMAT, "steps": dict(self.steps)}, indent=1)
+        files.write_atomically(path, text.encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> DensityPlan:
+        """Reads a plan written by `save`.
+
+        Raises:
+            AmcError: the file is missing, is not JSON, or is not such a plan.
+        """
+        try:
+            data = json.loads(pathlib.Path(path).read_text())
+        except FileNotFoundError:
+            raise AmcError(f"no plan of densities at {path}; a search writes one") from None
+        except ValueError as error:
+            raise AmcError(f"{path} is not a plan of densities: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise AmcError(f'{path} is not a plan of densities: expected "format": "{_FORMAT}"')
+        return cls(steps=data["steps"])

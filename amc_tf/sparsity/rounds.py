@@ -1,0 +1,160 @@
+"""Rounds of fine-grained pruning and fine-tuning (AMC, section 4.2: ResNet-50 in four rounds)."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from amc_tf.agent import DdpgSearcher
+from amc_tf.budget import Budget
+from amc_tf.channels import ChannelGraph, analyze
+from amc_tf.contest import Contest
+from amc_tf.costs import params
+from amc_tf.decisions import NUM_FEATURES, Outcome
+from amc_tf.errors import AmcError
+from amc_tf.evaluate import LiteScorer, MaskedScorer, Scorer, scorer
+from amc_tf.finetune import fine_tune
+from amc_tf.plan import PruningPlan
+from amc_tf.search import SearchSettings, compete
+from amc_tf.sparsity import masks
+from amc_tf.sparsity.env import DensityEnv
+from amc_tf.sparsity.kernels import kernels
+from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.surgery import numpy_of, rebuild
+from amc_tf.task import Task
+from amc_tf.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsitySettings:
+    """How a model is made sparse.
+
+    Attributes:
+        densities: share of the prunable weights that each round keeps, falling.
+        min_density: least density of a kernel, in (0, 1].
+        search: episodes, seed, policies and agent of each round's search; the
+            rest of it is about channels.
+    """
+
+    densities: tuple[float, ...] = (0.5, 0.35, 0.25, 0.2)
+    min_density: float = 0.05
+    search: SearchSettings = dataclasses.field(
+        default_factory=lambda: SearchSettings(episodes=100, policies=("amc", "uniform"))
+    )
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in zip(self.densities, self.densities[1:], strict=False))
+        if not self.densities or not falling or not all(0 < d < 1 for d in self.densities):
+            raise AmcError(
+                "expected densities in (0, 1), each less than the one before it, received "
+                f"{self.densities}"
+            )
+
+
+def sparsify(
+    model: keras.Model,
+    task: Task,
+    workdir: str | pathlib.Path,
+    settings: SparsitySettings | None = None,
+) -> dict[str, Any]:
+    """Makes a model's kernels sparse, in rounds of search and fine-tuning.
+
+    In each round the agent chooses the density of every kernel; its smallest
+    weights become zero, and stay so through the owner's fine-tuning.
+
+    Leaves `round1.keras`, `round2.keras`, ... and `result.json` in `workdir`.
+    Interrupted at any moment, the same call resumes.
+
+    Args:
+        model: a trained Keras model, its channels pruned before or not; it is not changed.
+        task: its data and training code; `fine_tune` is called once a round.
+        workdir: folder of the run's files.
+        settings: see `SparsitySettings`.
+
+    Returns:
+        The content of `result.json`: of the dense model and of each round the
+        accuracy on the test data, density, MACs and parameters that are not zero.
+
+    Raises:
+        AmcError: the model or the data cannot be used, or the workdir belongs
+            to another run.
+    """
+    settings = settings or SparsitySettings()
+    task.check(model)
+    folder = Workdir(workdir)
+    folder.claim({"sparsity": dataclasses.asdict(settings)})
+    folder.claim_model(model)
+    current = rebuild(model, analyze(model), None)  # the owner's stays as it is
+    accuracy = task.score(task.compiled(current, model), task.test_data)
+    rounds: list[dict[str, Any]] = []
+    for number, share in enumerate(settings.densities, start=1):
+        path = f"round{number}.keras"
+        known = folder.read_json("result.json", {}).get("rounds", [])
+        if len(known) >= number and (folder / path).exists():
+            rounds.append(known[number - 1])
+        else:
+            rounds.append(_round(current, model, task, folder, number, share, settings))
+            folder.update_result(dense={"accuracy": accuracy}, rounds=rounds)
+        current = folder.load_model(path, "sparsify")
+    return folder.read_json("result.json", {})
+
+
+def _round(
+    model: keras.Model,
+    original: keras.Model,
+    task: Task,
+    folder: Workdir,
+    number: int,
+    share: float,
+    settings: SparsitySettings,
+) -> dict[str, Any]:
+    """One search and fine-tuning; saves the model, returns its measures."""
+    search, graph = settings.search, analyze(model)
+
+    size = sum(kernel.size for kernel in kernels(graph))
+    budget = Budget(params=params(graph) - size + int(share * size))
+
+    def make_env(score: Callable[[PruningPlan], float]) -> DensityEnv:
+        return DensityEnv(graph, score, budget, min_density=settings.min_density)
+
+    contest = Contest(folder / f"episodes{number}.jsonl", make_env)
+    agent_log = folder / "agent.log"
+    task.compiled(model, original)
+    with DdpgSearcher(search.ddpg, NUM_FEATURES, search.seed, agent_log) as agent:
+        contest.measure = _scorer(graph, task)
+        compete(contest, agent, search)
+    best: Outcome = max(
+        (outcomes[0] for outcomes in contest.ranked.values()), key=lambda outcome: outcome.reward
+    )
+    plan = best.plan
+    assert isinstance(plan, DensityPlan)
+    plan.save(folder / f"round{number}.json")
+    kept = masks.MagnitudeMasks(graph).masks(plan)
+    sparse = rebuild(model, graph, None)
+    masks.constrain(sparse, kept)
+    before = task.score(task.compiled(sparse, original), task.test_data)
+    after = fine_tune(sparse, original, task, search.seed)
+    masks.release(sparse, kept)
+    folder.save_model(f"round{number}.keras", sparse)
+    return {
+        "density": masks.density(sparse, kept),
+        "macs": best.macs,
+        "params": best.params,
+        "search_accuracy": best.accuracy,
+        "before": before,
+        "accuracy": after,
+    }
+
+
+def _scorer(graph: ChannelGraph, task: Task) -> Scorer:
+    """The fastest scorer that can change every kernel."""
+    refit = masks.MagnitudeMasks(graph)
+    score = scorer(graph, task, refit)
+    if isinstance(score, LiteScorer):
+        weights = {name: numpy_of(k.weight) for name, k in refit.kernels.items()}
+        return score if score.carries(weights) else MaskedScorer(graph, task, refit)
+    return score
