@@ -58,13 +58,14 @@ setup(
     # none below 3.10.
     python_requires=">=3.10,<3.12",
     # Listed by name: tests, configs and benchmarks are packages to no one but this repository.
-    packages=["amc_tf", "amc_tf.agent", "amc_tf.latency", "tflite_tools"],
+    packages=["amc_tf", "amc_tf.agent", "amc_tf.latency", "amc_tf.sparsity", "tflite_tools"],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
         "console_scripts": [
             "amc-search=amc_tf.run_search:entry",
             "amc-finetune=amc_tf.run_finetune:entry",
+            "amc-sparsify=amc_tf.run_sparsify:entry",
             "amc-export=amc_tf.run_export:entry",
             "amc-compress=amc_tf.run_compress:entry",
             "amc-inspect=amc_tf.run_inspect:entry",

@@ -30,6 +30,7 @@ from amc_tf.finetune import FineTuneSettings
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pipeline import Compression, Settings
 from amc_tf.search import SearchSettings
+from amc_tf.sparsity.settings import SparsitySettings
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -55,7 +56,7 @@ def default_config() -> ml_collections.ConfigDict:
             for field in dataclasses.fields(Budget)
         }
     )
-    for section in ("budget", "search", "finetune", "export", "latency"):
+    for section in ("budget", "search", "finetune", "export", "latency", "sparsity"):
         config[section].lock()
     return config
 
@@ -80,6 +81,7 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
         finetune=section(FineTuneSettings, config.finetune),
         export=section(ExportSettings, config.export),
         latency=section(LatencySettings, config.latency),
+        sparsity=section(SparsitySettings, config.sparsity),
     )
     bounds = {k: v for k, v in config.budget.to_dict().items() if v is not None}
     budget = Budget(**bounds) if bounds else None

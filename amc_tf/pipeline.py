@@ -28,6 +28,8 @@ from amc_tf.search import (
     policy_plan,
     search_plan,
 )
+from amc_tf.sparsity.rounds import sparsify
+from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import rebuild
 from amc_tf.task import Task
 from amc_tf.verification import verify
@@ -56,6 +58,7 @@ class Settings:
         finetune: of the fine-tuning.
         export: of the TFLite files.
         latency: of the device, if the budget or the reward is of latency.
+        sparsity: of fine-grained pruning, a stage of its own.
     """
 
     train_dense: bool = False
@@ -63,6 +66,7 @@ class Settings:
     finetune: FineTuneSettings = FineTuneSettings()
     export: ExportSettings = ExportSettings()
     latency: LatencySettings = LatencySettings()
+    sparsity: SparsitySettings = SparsitySettings()
 
 
 class Compression:
@@ -271,8 +275,30 @@ class Compression:
             )
         return self.workdir.update_result(versions=versions())
 
+    def sparsify(self) -> dict[str, Any]:
+        """Fine-grained pruning of `finetuned.keras` if it is there, else of the dense model.
+
+        Returns:
+            What `amc_tf.sparsity.rounds.sparsify` does; its files lie in `sparse`.
+        """
+        model = self.dense
+        if (self.workdir / "finetuned.keras").exists():
+            model = self.task.compiled(
+                self.workdir.load_model("finetuned.keras", "amc-finetune"), self.dense
+            )
+        with self._timed("sparsify"):
+            found = sparsify(
+                model,
+                self.task,
+                self.workdir / "sparse",
+                self.settings.sparsity,
+                self.settings.search,
+            )
+        self.workdir.update_result(sparse=found)
+        return found
+
     def run(self) -> dict[str, Any]:
-        """All stages; those whose files are there already are not repeated."""
+        """All stages but `sparsify`; those whose files are there already are not repeated."""
         if not self._done("policies", "pruned.keras", "plan.json"):
             self.search()
         if not self._done("finetuned", "finetuned.keras"):

@@ -17,8 +17,42 @@ def table(result: Mapping[str, Any]) -> str:
         result: the content of `result.json`, of all stages run so far.
 
     Returns:
-        A table of dense, compared and chosen networks, then of the exported files.
+        A table of dense, compared and chosen networks, then of the exported
+        files, then of the rounds of fine-grained pruning; of what there is.
     """
+    lines = _networks(result) if "policies" in result else []
+    if "sparse" in result:
+        lines += ["", *_rounds(result["sparse"])]
+    seconds = result.get("seconds", {})
+    lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    return "\n".join(lines)
+
+
+def _rounds(sparse: Mapping[str, Any]) -> list[str]:
+    header = (
+        "fine-grained pruning",
+        "density",
+        "before fine-tuning",
+        "accuracy",
+        "MACs not zero",
+        "parameters not zero",
+    )
+    rows = [
+        (
+            f"sparse/round{number}.keras",
+            f"{found['density']:.1%}",
+            percent(found["before"]),
+            percent(found["accuracy"]),
+            f"{found['macs']:,}",
+            f"{found['params']:,}",
+        )
+        for number, found in enumerate(sparse["rounds"], start=1)
+    ]
+    start = ("before", "100.0%", "", percent(sparse["dense"]["accuracy"]), "", "")
+    return aligned([header, start, *rows])
+
+
+def _networks(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, bound in (result.get("budget") or {}).items():
         asked, reached = (
@@ -46,9 +80,7 @@ def table(result: Mapping[str, Any]) -> str:
             "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
             "one thread in fresh processes, of Keras a compiled graph with all threads"
         )
-    seconds = result.get("seconds", {})
-    lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
-    return "\n".join(lines)
+    return lines
 
 
 def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None) -> tuple:

@@ -22,7 +22,7 @@ def run_stage(stage: str) -> None:
     """Defines the flags, runs a stage of `amc_tf.pipeline.Compression`, prints the table.
 
     Args:
-        stage: name of the method: `search`, `finetune`, `export` or `run`.
+        stage: name of the method: `search`, `finetune`, `export`, `sparsify` or `run`.
     """
     from ml_collections import config_flags
 

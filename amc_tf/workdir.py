@@ -20,6 +20,7 @@ from amc_tf.surgery import uncompiled
 STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("finetuned", "tflite"),
     "export": ("tflite",),
+    "sparsity": ("sparse",),
 }
 
 

@@ -83,6 +83,12 @@ def test_stages_by_command(run, config):
         command("compress", f"--config={config}", f"--workdir={workdir}", "--config.search.seed=4"),
         "search.seed: 0 there, 4 now",
     )
+    densities = "--config.sparsity.densities=(0.5,)"
+    sparse = command("sparsify", f"--config={config}", f"--workdir={workdir}", densities)
+    assert sparse.returncode == 0 and "sparse/round1.keras" in sparse.stdout, sparse.stderr
+    found = json.loads((workdir / "result.json").read_text())["sparse"]["rounds"]
+    # It goes on from the channel-pruned network.
+    assert found[0]["macs"] < 0.6 * result["finetuned"]["macs"]
 
 
 def test_typos_name_the_nearest_key(config, tmp_path):

@@ -14,12 +14,15 @@ from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.plan import DensityPlan
-from amc_tf.sparsity.rounds import SparsitySettings, sparsify
+from amc_tf.sparsity.rounds import sparsify
+from amc_tf.sparsity.settings import SparsitySettings
+
+SETTINGS = SparsitySettings(densities=(0.5, 0.3))
 
 
-def _settings(**changes):
+def _sparsified(net, task, workdir):
     search = blobs.search_settings(episodes=4, policies=("amc", "uniform", "random"))
-    return SparsitySettings(**{"densities": (0.5, 0.3), "search": search, **changes})
+    return sparsify(net, task, workdir, SETTINGS, search)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def test_masks_stay_through_any_training_that_uses_an_optimizer(net):
 
 def test_rounds_search_mask_and_fine_tune(net, tmp_path):
     task = blobs.task(epochs=2)
-    result = sparsify(net, task, tmp_path, _settings())
+    result = _sparsified(net, task, tmp_path)
     size = sum(k.size for k in kernels(amc_tf.analyze(net)))
     for number, (share, found) in enumerate(zip((0.5, 0.3), result["rounds"], strict=True), 1):
         model = keras.models.load_model(tmp_path / f"round{number}.keras", compile=False)
@@ -148,7 +151,7 @@ def test_rounds_search_mask_and_fine_tune(net, tmp_path):
             assert not np.array(b.weight)[gone].any()
     assert json.loads((tmp_path / "result.json").read_text()) == result
     stamps = [(tmp_path / f"round{n}.keras").stat().st_mtime_ns for n in (1, 2)]
-    assert sparsify(net, task, tmp_path, _settings()) == result
+    assert _sparsified(net, task, tmp_path) == result
     assert stamps == [(tmp_path / f"round{n}.keras").stat().st_mtime_ns for n in (1, 2)]
 
 
@@ -156,5 +159,7 @@ def test_settings_are_checked(net):
     for densities in ((), (0.5, 0.5), (0.2, 0.5), (1.0,)):
         with pytest.raises(amc_tf.AmcError, match="each less than the one before"):
             SparsitySettings(densities=densities)
+    with pytest.raises(amc_tf.AmcError, match="min_density above 0 and at most .*0.2"):
+        SparsitySettings(min_density=0.3)
     with pytest.raises(amc_tf.AmcError, match="min_density in"):
         DensityEnv(amc_tf.analyze(net), lambda plan: 0.5, None, min_density=0)

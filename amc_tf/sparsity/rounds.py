@@ -15,7 +15,6 @@ from amc_tf.channels import ChannelGraph, analyze
 from amc_tf.contest import Contest
 from amc_tf.costs import params
 from amc_tf.decisions import NUM_FEATURES, Outcome
-from amc_tf.errors import AmcError
 from amc_tf.evaluate import LiteScorer, MaskedScorer, Scorer, scorer
 from amc_tf.finetune import fine_tune
 from amc_tf.plan import PruningPlan
@@ -24,35 +23,10 @@ from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import numpy_of, rebuild
 from amc_tf.task import Task
 from amc_tf.workdir import Workdir
-
-
-@dataclasses.dataclass(frozen=True)
-class SparsitySettings:
-    """How a model is made sparse.
-
-    Attributes:
-        densities: share of the prunable weights that each round keeps, falling.
-        min_density: least density of a kernel, in (0, 1].
-        search: episodes, seed, policies and agent of each round's search; the
-            rest of it is about channels.
-    """
-
-    densities: tuple[float, ...] = (0.5, 0.35, 0.25, 0.2)
-    min_density: float = 0.05
-    search: SearchSettings = dataclasses.field(
-        default_factory=lambda: SearchSettings(episodes=100, policies=("amc", "uniform"))
-    )
-
-    def __post_init__(self) -> None:
-        falling = all(a > b for a, b in zip(self.densities, self.densities[1:], strict=False))
-        if not self.densities or not falling or not all(0 < d < 1 for d in self.densities):
-            raise AmcError(
-                "expected densities in (0, 1), each less than the one before it, received "
-                f"{self.densities}"
-            )
 
 
 def sparsify(
@@ -60,6 +34,7 @@ def sparsify(
     task: Task,
     workdir: str | pathlib.Path,
     settings: SparsitySettings | None = None,
+    search: SearchSettings | None = None,
 ) -> dict[str, Any]:
     """Makes a model's kernels sparse, in rounds of search and fine-tuning.
 
@@ -74,6 +49,8 @@ def sparsify(
         task: its data and training code; `fine_tune` is called once a round.
         workdir: folder of the run's files.
         settings: see `SparsitySettings`.
+        search: episodes, seed, policies and agent of each round's search; what else
+            it holds is about channels.
 
     Returns:
         The content of `result.json`: of the dense model and of each round the
@@ -83,10 +60,12 @@ def sparsify(
         AmcError: the model or the data cannot be used, or the workdir belongs
             to another run.
     """
-    settings = settings or SparsitySettings()
+    settings, search = settings or SparsitySettings(), search or SearchSettings()
     task.check(model)
     folder = Workdir(workdir)
-    folder.claim({"sparsity": dataclasses.asdict(settings)})
+    folder.claim(
+        {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
+    )
     folder.claim_model(model)
     current = rebuild(model, analyze(model), None)  # the owner's stays as it is
     accuracy = task.score(task.compiled(current, model), task.test_data)
@@ -97,7 +76,7 @@ def sparsify(
         if len(known) >= number and (folder / path).exists():
             rounds.append(known[number - 1])
         else:
-            rounds.append(_round(current, model, task, folder, number, share, settings))
+            rounds.append(_round(current, model, task, folder, number, share, settings, search))
             folder.update_result(dense={"accuracy": accuracy}, rounds=rounds)
         current = folder.load_model(path, "sparsify")
     return folder.read_json("result.json", {})
@@ -111,9 +90,10 @@ def _round(
     number: int,
     share: float,
     settings: SparsitySettings,
+    search: SearchSettings,
 ) -> dict[str, Any]:
     """One search and fine-tuning; saves the model, returns its measures."""
-    search, graph = settings.search, analyze(model)
+    graph = analyze(model)
 
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
