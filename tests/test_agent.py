@@ -67,11 +67,11 @@ def test_ddpg_beats_random():
 
     def rewards(seed: int, searcher: Searcher) -> np.ndarray:
         environment = Targets(steps=8, seed=seed + 10)
-        with searcher:
-            return np.array([environment.episode(searcher)[1] for _ in range(episodes)])
+        return np.array([environment.episode(searcher)[1] for _ in range(episodes)])
 
     def learn(seed: int) -> np.ndarray:
-        return rewards(seed, DdpgSearcher(settings, Targets.num_features, seed))
+        with DdpgSearcher(settings, Targets.num_features, seed) as searcher:
+            return rewards(seed, searcher)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
         curves = list(threads.map(learn, range(3)))
