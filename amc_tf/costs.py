@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,18 +66,29 @@ def macs_cost(graph: ChannelGraph) -> Cost:
     Raises:
         AmcError: the model's input size is not fixed.
     """
+    return _cost(
+        "macs",
+        graph,
+        graph.sites,
+        _unpruned_macs(graph),
+        lambda site, weight: multiplications(graph, site, weight),
+    )
 
-    def uses(site: Site, weight) -> int:
-        side = site.rule.macs.get(weight.name)
-        if side is None:
-            return 0
-        number = (site.call.outputs if side == "out" else site.call.inputs)[0]
-        count = positions(graph.network.tensors[number].shape)
-        if count is None:
-            raise _size_not_fixed(site.name)
-        return count
 
-    return _cost("macs", graph, graph.sites, _unpruned_macs(graph), uses)
+def multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int:
+    """How often a call multiplies each element of a weight; 0 for a bias, say.
+
+    Raises:
+        AmcError: the model's input size is not fixed.
+    """
+    side = site.rule.macs.get(weight.name)
+    if side is None:
+        return 0
+    number = (site.call.outputs if side == "out" else site.call.inputs)[0]
+    count = positions(graph.network.tensors[number].shape)
+    if count is None:
+        raise _size_not_fixed(site.name)
+    return count
 
 
 def _unpruned_macs(graph: ChannelGraph) -> int:

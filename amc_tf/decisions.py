@@ -2,7 +2,7 @@
 
 It knows nothing of agents, nor of what is kept: an episode is `reset`, one
 `step(action)` for each decision, `finish`. `amc_tf.env` decides the channels of
-groups, `amc_tf.density` the weights of kernels.
+groups, `amc_tf.sparsity.env` the weights of kernels.
 """
 
 from __future__ import annotations

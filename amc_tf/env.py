@@ -9,7 +9,7 @@ import numpy as np
 
 from amc_tf.budget import Budget, CountCost
 from amc_tf.channels import ChannelGraph, Site
-from amc_tf.costs import COSTS, Cost, macs_cost
+from amc_tf.costs import COSTS, Cost
 from amc_tf.decisions import NUM_FEATURES, DecisionEnv
 from amc_tf.errors import AmcError
 from amc_tf.importance import Importance, consumer_magnitude, strongest
@@ -72,11 +72,12 @@ class CompressionEnv(DecisionEnv):
             """The plan that keeps so many of each group's most important channels."""
             return strongest(scores, dict(zip(graph.groups, counts, strict=True)))
 
+        exact = {name: make(graph) for name, make in COSTS.items()}
         measured = {} if latency is None else {"latency": latency}
         super().__init__(
             allowed_counts(graph, rounding, min_preserve),
-            {**{name: make(graph) for name, make in COSTS.items()}, **measured},
-            _static_features(graph, macs_cost(graph)),
+            {**exact, **measured},
+            _static_features(graph, exact["macs"]),
             plan,
             score,
             budget,

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,17 +52,32 @@ class PruningPlan:
         Raises:
             AmcError: the file is missing, is not JSON, or is not a plan.
         """
-        try:
-            data = json.loads(pathlib.Path(path).read_text())
-        except FileNotFoundError:
-            raise AmcError(f"no pruning plan at {path}; a search writes one") from None
-        except ValueError as error:
-            raise AmcError(f"{path} is not a pruning plan: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            raise AmcError(f'{path} is not a pruning plan: expected "format": "{_FORMAT}"')
+        data = read_plan(path, _FORMAT, "pruning plan")
         if not isinstance(data.get("keep"), dict):
             raise AmcError(f'{path} is not a pruning plan: expected "keep" to map group to indices')
         return cls(data["keep"])
+
+
+def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str, Any]:
+    """The content of a plan's file.
+
+    Args:
+        path: the file.
+        format_name: what its "format" must be.
+        kind: what it is called in errors.
+
+    Raises:
+        AmcError: the file is missing, is not JSON, or is of another format.
+    """
+    try:
+        data = json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise AmcError(f"no {kind} at {path}; a search writes one") from None
+    except ValueError as error:
+        raise AmcError(f"{path} is not a {kind}: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != format_name:
+        raise AmcError(f'{path} is not a {kind}: expected "format": "{format_name}"')
+    return data
 
 
 def _indices(name: str, kept: Sequence[int]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ _RANK_SCALE = 0.3
 # A proposal differs from the plan it starts at by at most this share of a group's channels in
 # each of these steps, so that the straight line taken for the cost holds.
 _REACH, _STEPS = 0.08, 3
+# Of the posterior's standard deviations: whole ones explore more than searches this short bear.
 _TEMPERATURE = 0.3
 
 

@@ -14,6 +14,28 @@ import tensorflow as tf
 import amc_tf
 
 
+def default_config():
+    """What the networks of the paper's table 3 have in common."""
+    config = amc_tf.default_config()
+    config.data = ""  # or the environment variable AMC_TF_DATA
+    config.budget.macs = 0.5
+    config.search.episodes = 150
+    config.search.refit = "quick_in_order"
+    config.search.rounding = 1
+    config.search.min_preserve = 0.2
+    config.calibration_size = 2000
+    config.epochs = 40
+    config.rate = 0.02
+    config.backup = ""  # folder of checkpoints, so that an interrupted training goes on
+    return config
+
+
+def backup(config, model):
+    """Where the checkpoints of a model's training lie, if anywhere."""
+    folder = f"{model.name}_{model.count_params()}"
+    return pathlib.Path(config.backup, folder) if config.backup else None
+
+
 def folder(config):
     """Where the data lies."""
     path = pathlib.Path(config.data or os.environ.get("AMC_TF_DATA", "")).expanduser()

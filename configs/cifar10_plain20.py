@@ -7,8 +7,6 @@ three stages of 16, 32 and 64 channels, each with batch norm and a rectifier. Th
 kept as `dense.keras` in the workdir.
 """
 
-import pathlib
-
 import cifar10
 import keras
 from keras import layers
@@ -17,20 +15,10 @@ import amc_tf
 
 
 def get_config():
-    config = amc_tf.default_config()
-    config.data = ""  # or the environment variable AMC_TF_DATA
-    config.budget.macs = 0.5
+    config = cifar10.default_config()
     config.train_dense = True
-    config.search.episodes = 150
-    config.search.refit = "quick_in_order"
-    config.search.rounding = 1
-    config.search.min_preserve = 0.2
-    config.calibration_size = 2000
     config.dense_epochs = 60
     config.dense_rate = 0.1
-    config.epochs = 40
-    config.rate = 0.02
-    config.backup = ""  # folder of checkpoints, so that an interrupted training goes on
     return config
 
 
@@ -58,15 +46,17 @@ def get_model(config):
 def get_task(config):
     train, validation, test = cifar10.load(config)
 
-    def backup(model):
-        folder = f"{model.name}_{model.count_params()}"
-        return pathlib.Path(config.backup, folder) if config.backup else None
-
     def fit(model):
-        cifar10.fit(model, train, config.dense_epochs, config.dense_rate, backup=backup(model))
+        cifar10.fit(
+            model,
+            train,
+            config.dense_epochs,
+            config.dense_rate,
+            backup=cifar10.backup(config, model),
+        )
 
     def fine_tune(model):
-        cifar10.fit(model, train, config.epochs, config.rate, backup=backup(model))
+        cifar10.fit(model, train, config.epochs, config.rate, backup=cifar10.backup(config, model))
 
     return amc_tf.Task(
         train=train,

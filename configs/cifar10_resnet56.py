@@ -7,8 +7,6 @@ DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that tak
 was trained on them scores higher there than on the test images.
 """
 
-import pathlib
-
 import cifar10
 import keras
 
@@ -16,18 +14,7 @@ import amc_tf
 
 
 def get_config():
-    config = amc_tf.default_config()
-    config.data = ""  # or the environment variable AMC_TF_DATA
-    config.budget.macs = 0.5
-    config.search.episodes = 150
-    config.search.refit = "quick_in_order"
-    config.search.rounding = 1
-    config.search.min_preserve = 0.2
-    config.calibration_size = 2000
-    config.epochs = 40
-    config.rate = 0.02
-    config.backup = ""  # folder of checkpoints, so that an interrupted fine-tuning goes on
-    return config
+    return cifar10.default_config()
 
 
 def get_model(config):
@@ -38,9 +25,7 @@ def get_task(config):
     train, validation, test = cifar10.load(config)
 
     def fine_tune(model):
-        backup = None
-        if config.backup:
-            backup = pathlib.Path(config.backup, f"{model.name}_{model.count_params()}")
+        backup = cifar10.backup(config, model)
         teacher = get_model(config)
         cifar10.fit(model, train, config.epochs, config.rate, teacher, backup=backup)
 

@@ -17,10 +17,7 @@ from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 
 @pytest.fixture(scope="module")
 def graph():
-    x = inputs = keras.Input((16, 16, 3))
-    for i, filters in enumerate((16, 24, 40)):
-        x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
-    return amc_tf.analyze(keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x))))
+    return amc_tf.analyze(zoo.three_convolutions())
 
 
 def _episode(env, actions):

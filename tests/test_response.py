@@ -2,10 +2,9 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
-from keras import layers as kl
+import zoo
 
 import amc_tf
 from amc_tf import response
@@ -24,10 +23,7 @@ def additive(ratios):
 
 @pytest.fixture(scope="module")
 def graph():
-    x = inputs = keras.Input((16, 16, 3))
-    for i, filters in enumerate((16, 24, 40)):
-        x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
-    return amc_tf.analyze(keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x))))
+    return amc_tf.analyze(zoo.three_convolutions())
 
 
 def environment(graph, rounding=2):

@@ -294,6 +294,14 @@ ZOO = {
 }
 
 
+def three_convolutions():
+    """Three groups of different sizes, for what is about decisions rather than layers."""
+    x = inputs = keras.Input((16, 16, 3))
+    for i, filters in enumerate((16, 24, 40)):
+        x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
+    return keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x)))
+
+
 def build(name: str, seed: int = 0):
     """A model of the zoo with random weights everywhere (a fresh batch norm would hide faults)."""
     keras.utils.set_random_seed(seed)

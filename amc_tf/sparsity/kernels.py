@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
 from amc_tf.channels import ChannelGraph, Site
+from amc_tf.costs import multiplications
 from amc_tf.errors import AmcError
-from amc_tf.rule import positions
 from amc_tf.surgery import mixing_weights, numpy_of
 
 # Densities are multiples of 1 / STEPS.
@@ -23,7 +24,7 @@ class Kernel:
     Attributes:
         name: `layer/weight`.
         site: the layer's first call.
-        weight: the Keras variable.
+        weight: the Keras variable; it must not change while the kernel is in use.
         uses: how often each weight is multiplied in one forward pass of one sample.
     """
 
@@ -43,12 +44,15 @@ class Kernel:
 
     def mask(self, steps: int) -> np.ndarray:
         """Which weights are kept, those of largest magnitude: boolean, shaped as the kernel."""
-        value = np.abs(numpy_of(self.weight)).ravel()
-        # Stable, so that of equal weights the same are kept wherever this runs.
-        order = np.argsort(-value, kind="stable")[: int(self.kept(steps))]
-        mask = np.zeros(value.size, bool)
-        mask[order] = True
+        mask = np.zeros(self.size, bool)
+        mask[self._order[: int(self.kept(steps))]] = True
         return mask.reshape(self.weight.shape)
+
+    @functools.cached_property
+    def _order(self) -> np.ndarray:
+        """The weights from the largest to the smallest: sorted once, for all plans of a search."""
+        # Stable, so that of equal weights the same are kept wherever this runs.
+        return np.argsort(-np.abs(numpy_of(self.weight)).ravel(), kind="stable")
 
 
 def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
@@ -65,16 +69,8 @@ def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
     for site, weight, _ in mixing_weights(graph):
         if weight.name not in site.rule.macs:
             continue
-        uses = 0
-        for call in (s for s in graph.sites if s.call.operation is site.call.operation):
-            side = call.call.outputs if site.rule.macs[weight.name] == "out" else call.call.inputs
-            count = positions(graph.network.tensors[side[0]].shape)
-            if count is None:
-                raise AmcError(
-                    f"the MACs of {site.name!r} are unknown, because its size is not fixed; give "
-                    "the model a fixed input size, e.g. keras.Input((224, 224, 3))"
-                )
-            uses += count
+        calls = (other for other in graph.sites if other.call.operation is site.call.operation)
+        uses = sum(multiplications(graph, call, weight) for call in calls)
         found.append(Kernel(f"{site.name}/{weight.name}", site, weight, uses))
     if not found:
         raise AmcError(

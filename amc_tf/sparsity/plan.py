@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan
+from amc_tf.plan import PruningPlan, read_plan
 from amc_tf.sparsity.kernels import STEPS
 
 _FORMAT = "amc_tf.DensityPlan/1"
@@ -57,12 +56,4 @@ class DensityPlan(PruningPlan):
         Raises:
             AmcError: the file is missing, is not JSON, or is not such a plan.
         """
-        try:
-            data = json.loads(pathlib.Path(path).read_text())
-        except FileNotFoundError:
-            raise AmcError(f"no plan of densities at {path}; a search writes one") from None
-        except ValueError as error:
-            raise AmcError(f"{path} is not a plan of densities: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            raise AmcError(f'{path} is not a plan of densities: expected "format": "{_FORMAT}"')
-        return cls(steps=data["steps"])
+        return cls(steps=read_plan(path, _FORMAT, "plan of densities")["steps"])
