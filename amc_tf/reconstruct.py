@@ -230,7 +230,7 @@ def gather(
     graph: ChannelGraph,
     images: Sequence[np.ndarray],
     *,
-    batch_size: int = 64,
+    batch_size: int = 16,
     rows: int = 8192,
     rows_per_feature: int = 8,
     ridge: float = 1e-3,
@@ -242,7 +242,7 @@ def gather(
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; few, as their activations lie in memory together.
         rows: sampled inputs (positions of a convolution) a consumer, at least.
         rows_per_feature: the same, for each input feature.
         ridge: ridge term, relative to the mean variance of the kept inputs.
