@@ -24,6 +24,7 @@ _HOME = {
     "Task": "amc_tf.task",
     "analyze": "amc_tf.channels",
     "compress": "amc_tf.pipeline",
+    "describe": "amc_tf.listing",
     "export_tflite": "amc_tf.export",
     "default_config": "amc_tf.experiment",
     "fine_tune": "amc_tf.finetune",

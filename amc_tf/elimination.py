@@ -15,26 +15,27 @@ one goes first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from amc_tf.channels import Group
-from amc_tf.importance import consumer_magnitude
 from amc_tf.reconstruct import Consumer, Moments, Reconstruction, ridge_term
 from amc_tf.surgery import named_weight, numpy_of
 
 
-def elimination_order(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
+def elimination_order(
+    reconstruction: Reconstruction, otherwise: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The order in which channels are taken away, as an importance.
 
     Where several layers read a channel, each one's error counts relative to
-    the power of its output. Groups that no refitted layer reads are ordered by
-    magnitude.
+    the power of its output.
 
     Args:
         reconstruction: statistics of the dense network, `reconstruct.gather`.
+        otherwise: the importance of groups that no refitted layer reads.
 
     Returns:
         Group name to float64 array (channels,): 0 for the channel that goes
@@ -42,7 +43,6 @@ def elimination_order(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
     """
     graph = reconstruction.graph
     consumers = {consumer.site.name: consumer for consumer in reconstruction.consumers}
-    magnitude = consumer_magnitude(graph)
     result = {}
     for name, group in graph.groups.items():
         losses = [
@@ -50,7 +50,7 @@ def elimination_order(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
             for reader in group.consumers
             if reader in consumers
         ]
-        order = _eliminate(group.channels, losses) if losses else np.argsort(magnitude[name])
+        order = _eliminate(group.channels, losses) if losses else np.argsort(otherwise[name])
         result[name] = np.argsort(order).astype(np.float64)
     return result
 

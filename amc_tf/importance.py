@@ -15,8 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.channels import ChannelGraph
+from amc_tf.elimination import elimination_order
 from amc_tf.errors import AmcError
 from amc_tf.plan import PruningPlan
+from amc_tf.reconstruct import gather
 from amc_tf.surgery import mixing_weights, numpy_of, rebuild
 from amc_tf.task import Task
 
@@ -184,12 +186,10 @@ def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
     Raises:
         AmcError: there is no task, so no images.
     """
-    from amc_tf.elimination import elimination_order  # which falls back to magnitude
-    from amc_tf.reconstruct import gather
-
     if task is None:
         raise AmcError("importance 'elimination' needs images; give a Task")
-    return elimination_order(gather(graph, task.calibration_inputs(graph.network.model)))
+    statistics = gather(graph, task.calibration_inputs(graph.network.model))
+    return elimination_order(statistics, consumer_magnitude(graph))
 
 
 IMPORTANCES: Mapping[str, Criterion] = {

@@ -34,7 +34,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What `listing` prints: a headline, the groups, what is frozen or refused and why."""
+    """What `describe` prints: a headline, the groups, what is frozen or refused and why."""
 
     head: str
     rows: tuple[Row, ...]
@@ -50,10 +50,8 @@ def table(graph: ChannelGraph) -> Table:
         macs_head = f"{macs:,} MACs ({macs_head} prunable)"
     except AmcError:
         macs_head, macs_shares = "MACs unknown (input size not fixed)", ["?"] * len(graph.groups)
-    channels = sum(group.channels for group in graph.groups.values())
     return Table(
-        head=f"{graph.network.model.name}: {len(graph.groups)} groups, {channels} prunable "
-        f"channels, {macs_head}, {params:,} parameters ({params_head} prunable)",
+        head=f"{graph}, {macs_head}, {params:,} parameters ({params_head} prunable)",
         rows=tuple(
             Row(group.name, group.channels, of_macs, of_params, group.producers, group.consumers)
             for group, of_macs, of_params in zip(
@@ -65,7 +63,7 @@ def table(graph: ChannelGraph) -> Table:
     )
 
 
-def listing(graph: ChannelGraph, names: int | None = 2) -> str:
+def describe(graph: ChannelGraph, names: int | None = 2) -> str:
     """Groups with their share of the costs, then what is frozen or refused and why.
 
     Args:

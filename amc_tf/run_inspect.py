@@ -14,7 +14,15 @@ from amc_tf import run_stage
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each file named."""
-    from amc_tf import constraints, picture, picture_dot, picture_html, verification, workdir
+    from amc_tf import (
+        constraints,
+        listing,
+        picture,
+        picture_dot,
+        picture_html,
+        verification,
+        workdir,
+    )
 
     files = argv[1:]
     writers = [(flags.FLAGS.dot, picture_dot.to_dot), (flags.FLAGS.html, picture_html.to_html)]
@@ -30,7 +38,7 @@ def main(argv: list[str]) -> None:
     for file in files:
         model = workdir.load_model(file)
         graph = wishes.analyze(model)
-        print(graph)
+        print(listing.describe(graph))
         if flags.FLAGS.verify:
             difference = verification.verify(model, graph)
             print(f"halved, rebuilt and masked: outputs differ by {difference:.1e} at most")

@@ -114,7 +114,8 @@ def main(argv):
         if not variant.eliminated:
             return halved(graph, consumer_magnitude(graph))
         images = calibration(variant.images, variant.augmented)
-        return halved(graph, elimination_order(gather(graph, [images], seed=SEED.value)))
+        statistics = gather(graph, [images], seed=SEED.value)
+        return halved(graph, elimination_order(statistics, consumer_magnitude(graph)))
 
     rows = [{"variant": "dense", "accuracy": accuracy(model)}]
     for name in ONLY.value or VARIANTS:

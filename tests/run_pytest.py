@@ -1,0 +1,8 @@
+"""Runs the test files it is given: what a `py_test` of Bazel starts."""
+
+import sys
+
+import pytest
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]]))
