@@ -139,6 +139,8 @@ def gather_in_order(
     *,
     batch_size: int = 250,
     positions: int = 10,
+    rows_per_feature: int = 32,
+    most_rows: int = 40_000,
     ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
     rounds: int = 4,
     residual: bool = True,
@@ -150,7 +152,12 @@ def gather_in_order(
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
         batch_size: images a forward pass.
-        positions: output positions sampled from each image, for each consumer.
+        positions: output positions sampled from each image, for each consumer,
+            at least.
+        rows_per_feature: the same over all images, for each feature of its input:
+            with fewer, the fit follows the calibration images, and each layer's
+            error adds to that of the next.
+        most_rows: of a consumer that `rows_per_feature` asks for, which bounds the memory.
         ridges: ridge terms, relative to the mean variance of the kept inputs;
             each consumer gets the one that does best on a fifth of the images.
         rounds: solves of a consumer with a rectifier behind it; the second
@@ -163,6 +170,7 @@ def gather_in_order(
         The `InOrderReconstruction`.
     """
     network = graph.network
+    total = len(images[0])
     rng = np.random.default_rng(seed)
     readers = readers_of(network)
     consumers: dict[int, _Consumer] = {}
@@ -185,7 +193,10 @@ def gather_in_order(
         consumer = consumers.get(id(call)) or shared.get(id(call))
         if consumer is not None:
             x = keras.tree.flatten((args, kwargs))[0]
-            chosen = choose(math.prod(output.shape[1:-1]), len(x), positions, rng)
+            features = math.prod(named_weight(call.operation, consumer.kernel).shape[:-1])
+            rows = min(rows_per_feature * features, most_rows)
+            each = max(positions, math.ceil(rows / total))
+            chosen = choose(math.prod(output.shape[1:-1]), len(x), each, rng)
             if id(call) in consumers:
                 consumer.positions.append(chosen)
             if not consumer.path.calls:

@@ -203,3 +203,21 @@ def test_wanted_asks_nothing_beyond_what_is_clipped():
     )
     received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]))
     np.testing.assert_allclose(received, [[-5.0, 0.0, 6.0, 8.0, 4.0]])
+
+
+def test_wide_layers_are_fitted_on_more_rows():
+    inputs = keras.Input((12, 12, 3))
+    x = kl.Conv2D(8, 1, use_bias=False, name="a")(inputs)  # 3 features
+    x = kl.Conv2D(4, 3, use_bias=False, name="b")(x)  # 72 features, 100 positions
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(kl.Flatten()(x))))
+    images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
+
+    def rows(**options):
+        gathered = inorder.gather_in_order(graph, [images], positions=2, **options)
+        found = {c.site.name: len(np.concatenate(c.targets)) for c in gathered.consumers.values()}
+        return found["a"], found["b"]
+
+    assert rows(rows_per_feature=0) == (16, 16)
+    assert rows(rows_per_feature=4) == (16, 8 * 36)
+    assert rows(rows_per_feature=4, most_rows=80) == (16, 80)
+    assert rows(rows_per_feature=32) == (96, 800)  # all positions there are
