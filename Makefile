@@ -17,12 +17,13 @@ export TF_CPP_MIN_LOG_LEVEL
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo demo-clean clean distclean
+.PHONY: help install test lint check-wheel demo demo-clean clean distclean
 
 help:
 	@echo 'make install     install amc_tf into $(VENV), editable'
 	@echo 'make test        lint, type check and test'
 	@echo 'make lint        lint and type check alone'
+	@echo 'make check-wheel build a wheel, install it into a clean environment, test it there'
 	@echo 'make demo        compress a small MNIST model; results in WORKDIR ($(WORKDIR))'
 	@echo 'make demo-clean  remove WORKDIR, so that the next demo starts afresh'
 	@echo 'make clean       remove caches and build outputs'
@@ -37,6 +38,18 @@ lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyrefly check --python-interpreter-path $(PY)
+
+# Away from the sources, so that nothing but the wheel can be imported; what reads the sources
+# themselves (BUILD files, packaging) has no place there.
+check-wheel: $(VENV)/.created
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	$(PY) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -c constraints.txt \
+	    "$$(ls build/wheel/*.whl)[test]"
+	cp -r tests configs README.md pyproject.toml build/wheel
+	cd build/wheel && rm tests/test_build_files.py tests/test_wheel.py && \
+	    venv/bin/python -m pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/.installed-demo
 	$(PY) -m amc_tf.run_compress --config=configs/mnist.py --workdir='$(WORKDIR)'
