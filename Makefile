@@ -17,13 +17,14 @@ export TF_CPP_MIN_LOG_LEVEL
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install test lint check-wheel demo demo-clean clean distclean
+.PHONY: help install test lint check-wheel docs demo demo-clean clean distclean
 
 help:
 	@echo 'make install     install amc_tf into $(VENV), editable'
 	@echo 'make test        lint, type check and test'
 	@echo 'make lint        lint and type check alone'
 	@echo 'make check-wheel build a wheel, install it into a clean environment, test it there'
+	@echo 'make docs        write the API reference to build/docs'
 	@echo 'make demo        compress a small MNIST model; results in WORKDIR ($(WORKDIR))'
 	@echo 'make demo-clean  remove WORKDIR, so that the next demo starts afresh'
 	@echo 'make clean       remove caches and build outputs'
@@ -50,6 +51,13 @@ check-wheel: $(VENV)/.created
 	cp -r tests configs README.md pyproject.toml build/wheel
 	cd build/wheel && rm tests/test_build_files.py tests/test_wheel.py && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# Module by module: the packages themselves load their names only when asked for, which pdoc does not,
+# and two modules can only be imported in the agent's process.
+docs: $(VENV)/.installed-docs
+	$(PY) -m pdoc --docformat google --output-directory build/docs $$(find amc_tf tflite_tools \
+	    -name '*.py' ! -name '__init__.py' ! -name 'run_*.py' \
+	    ! -name ddpg.py ! -name worker.py | sed 's/\.py$$//; s,/,.,g' | sort)
 
 demo: $(VENV)/.installed-demo
 	$(PY) -m amc_tf.run_compress --config=configs/mnist.py --workdir='$(WORKDIR)'

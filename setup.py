@@ -34,9 +34,13 @@ DEMO_REQUIRES = ["mlxtend>=0.23,<1"]
 # Its wheel brings an adb executable along, for those who measure on a phone and have none.
 ADB_REQUIRES = ["adbutils>=2,<3"]
 
+# Turns the docstrings into the API reference (`make docs`).
+DOCS_REQUIRES = ["pdoc>=15"]
+
 EXTRAS_REQUIRE = {
     "demo": DEMO_REQUIRES,
     "adb": ADB_REQUIRES,
+    "docs": DOCS_REQUIRES,
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.5",

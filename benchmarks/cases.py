@@ -29,8 +29,8 @@ class Case:
         model: the dense network, trained.
         validation: what rewards are measured on; never trained on here.
         calibration: images for the refit, without labels.
-        test: no choice is made by these. On ImageNet they are the refit's images: their
-            labels are used for nothing else.
+        test: no choice is made by these. On ImageNet there are none left, so they are those
+            of the reward: the refit's images would flatter, as a refit follows them.
         rounding: channel counts are multiples of this.
         batch_size: of the scoring.
     """
@@ -108,7 +108,7 @@ def _imagenet(folder: pathlib.Path, file: str, first_label: int) -> Case:
         return x, np.array(labels) + first_label
 
     validation, calibration = images("validation"), images("calibration")
-    return Case(model, validation, calibration[0], calibration, rounding=8, batch_size=64)
+    return Case(model, validation, calibration[0], validation, rounding=8, batch_size=64)
 
 
 def mobilenet_v1(folder: pathlib.Path) -> Case:

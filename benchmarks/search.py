@@ -4,8 +4,8 @@
 
 Every policy searches in the same environment, is given as many evaluations, and has its best plans
 scored once more with the final refit (see `amc_tf.SearchSettings`). Accuracies are before
-fine-tuning. Those on `test` play no part in any choice; for ImageNet they are on the 666 images
-that also served, unlabelled, for the refit. The best plans are kept in plans/; rescore.py rebuilds
+fine-tuning. Those on `test` play no part in any choice; for ImageNet there are no such images, and
+`test` is what the plans were chosen on. The best plans are kept in plans/; rescore.py rebuilds
 and scores them again. `--workdir` is the search's log: the same command resumes.
 """
 
