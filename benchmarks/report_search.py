@@ -193,7 +193,7 @@ def search(entry: dict) -> str:
     return "\n".join(
         [
             "Accuracy before fine-tuning, mean (range) over seeds; the first two columns on the "
-            "reward's images.",
+            "reward's images, which for ImageNet are the test images too.",
             "",
             record.markdown(header, rows),
             "",
