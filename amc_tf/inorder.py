@@ -138,7 +138,7 @@ def gather_in_order(
     images: Sequence[np.ndarray],
     *,
     batch_size: int = 250,
-    positions: int = 10,
+    rows: int = 20_000,
     rows_per_feature: int = 32,
     most_rows: int = 40_000,
     ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
@@ -152,11 +152,10 @@ def gather_in_order(
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
         batch_size: images a forward pass.
-        positions: output positions sampled from each image, for each consumer,
-            at least.
-        rows_per_feature: the same over all images, for each feature of its input:
-            with fewer, the fit follows the calibration images, and each layer's
-            error adds to that of the next.
+        rows: output positions sampled for each consumer, over all images, at
+            least: with fewer, the fit follows the calibration images, and each
+            layer's error adds to that of the next.
+        rows_per_feature: the same, for each feature of its input.
         most_rows: of a consumer that `rows_per_feature` asks for, which bounds the memory.
         ridges: ridge terms, relative to the mean variance of the kept inputs;
             each consumer gets the one that does best on a fifth of the images.
@@ -194,19 +193,19 @@ def gather_in_order(
         if consumer is not None:
             x = keras.tree.flatten((args, kwargs))[0]
             features = math.prod(named_weight(call.operation, consumer.kernel).shape[:-1])
-            rows = min(rows_per_feature * features, most_rows)
-            each = max(positions, math.ceil(rows / total))
+            wide = min(rows_per_feature * features, most_rows)
+            each = math.ceil(max(rows, wide) / total)
             chosen = choose(math.prod(output.shape[1:-1]), len(x), each, rng)
             if id(call) in consumers:
                 consumer.positions.append(chosen)
             if not consumer.path.calls:
-                rows = linear_inputs(call.operation, x, chosen)
+                read = linear_inputs(call.operation, x, chosen)
                 kernel, bias = _linear(call.operation, consumer.kernel)
-                y = _matmul(rows, kernel) + bias
+                y = _matmul(read, kernel) + bias
                 if id(call) in consumers:
                     consumer.targets.append(y)
                 else:
-                    consumer.later.append((rows, y))
+                    consumer.later.append((read, y))
         for consumer in ends.get(call.outputs[0], ()):
             consumer.targets.append(at_positions(output, consumer.positions[-1]))
         return output

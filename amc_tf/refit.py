@@ -44,7 +44,7 @@ def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> R
 
 def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
     few = [array[:250] for array in images]
-    return gather_in_order(graph, few, positions=5, rows_per_feature=0, rounds=2, seed=seed)
+    return gather_in_order(graph, few, rows=1250, rows_per_feature=0, rounds=2, seed=seed)
 
 
 def _batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:

@@ -65,17 +65,19 @@ VARIANTS = {
     "ridge 1e-3": Variant(options={"ridges": [1e-3]}),
     "ridge 1e-2": Variant(options={"ridges": [1e-2]}),
     "ridge 1e-1": Variant(options={"ridges": [1e-1]}),
-    "5 positions": Variant(options={"positions": 5, "rows_per_feature": 0}),
-    "20 positions": Variant(options={"positions": 20}),
-    "500 images": Variant(images=500, options={"rows_per_feature": 0}),
-    "500 images, 32 rows a feature": Variant(images=500),
-    "5000 images": Variant(images=5000),
+    "5 positions": Variant(options={"rows": 10_000, "rows_per_feature": 0}),
+    "20 positions": Variant(options={"rows": 40_000}),
+    "500 images": Variant(images=500, options={"rows": 5_000, "rows_per_feature": 0}),
+    "500 images, 40 positions": Variant(images=500),
+    "5000 images": Variant(images=5000, options={"rows": 50_000}),
     "2000 augmented": Variant(augmented=True),
-    "5000 augmented": Variant(images=5000, augmented=True),
+    "5000 augmented": Variant(images=5000, augmented=True, options={"rows": 50_000}),
     "eliminated, no refit": Variant(how=None, eliminated=True),
     "eliminated, dense activations": Variant(how=gather, eliminated=True),
     "eliminated, in order": Variant(eliminated=True),
-    "eliminated, 5000 augmented": Variant(images=5000, augmented=True, eliminated=True),
+    "eliminated, 5000 augmented": Variant(
+        images=5000, augmented=True, eliminated=True, options={"rows": 50_000}
+    ),
 }
 
 

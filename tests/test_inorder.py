@@ -12,7 +12,7 @@ from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.windows import at_positions, linear_inputs
 
 _RNG = np.random.default_rng(0)
-_ALL = 10**6  # positions an image: every one
+_ALL = 10**6  # rows: every position there is
 _EXACT = {"ridges": [0], "rounds": 1, "batch_size": 25}
 
 
@@ -65,7 +65,7 @@ def test_equals_lstsq_on_the_same_samples(kind, count):
     graph = amc_tf.analyze(model)
     plan = amc_tf.PruningPlan({"producer": [0, 2, 5]})
     images = _RNG.normal(size=(count, 6, 6, 3)).astype("float32")
-    weights = inorder.gather_in_order(graph, [images], positions=_ALL, ridges=[1e-7]).refit(plan)
+    weights = inorder.gather_in_order(graph, [images], rows=_ALL, ridges=[1e-7]).refit(plan)
 
     consumer = model.get_layer("consumer")
     hidden = keras.Model(inputs, model.get_layer("producer").output)(images)
@@ -115,7 +115,7 @@ def test_a_branch_restores_the_dense_sum_as_well_as_it_can(norm, activation):
 
     def excess(**options):
         """Squared error of the second sum over the least that its branch could reach."""
-        gathered = inorder.gather_in_order(graph, [images], positions=_ALL, **_EXACT, **options)
+        gathered = inorder.gather_in_order(graph, [images], rows=_ALL, **_EXACT, **options)
         rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
         seen, _ = _captured(rebuilt, images, "second1")
         dense, total = (_captured(m, images, "sum1")[1] for m in (model, rebuilt))
@@ -181,7 +181,7 @@ def test_what_a_rectifier_clips_away_does_not_count():
     images = _RNG.normal(size=(60, 5, 5, 3)).astype("float32")
 
     def error(rounds):
-        gathered = inorder.gather_in_order(graph, [images], positions=_ALL, rounds=rounds)
+        gathered = inorder.gather_in_order(graph, [images], rows=_ALL, rounds=rounds)
         rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
         sums = [np.maximum(_captured(m, images, "sum1")[1], 0) for m in (rebuilt, model)]
         return np.square(sums[0] - sums[1]).mean()
@@ -213,7 +213,7 @@ def test_wide_layers_are_fitted_on_more_rows():
     images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
 
     def rows(**options):
-        gathered = inorder.gather_in_order(graph, [images], positions=2, **options)
+        gathered = inorder.gather_in_order(graph, [images], rows=16, **options)
         found = {c.site.name: len(np.concatenate(c.targets)) for c in gathered.consumers.values()}
         return found["a"], found["b"]
 
