@@ -188,8 +188,8 @@ def main() -> None:
             "",
             f"Machine: {entry['machine']}. Versions: {versions}.",
         ]
-        block = rf"(<!-- {name}: .*? -->\n).*?(\n<!-- end -->)"
-        readme = re.sub(block, lambda m, t=table: m[1] + t + m[2], readme, flags=re.DOTALL)
+        block = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)"
+        readme = re.sub(block, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", readme, flags=re.DOTALL)
     (record.HERE / "RESULTS.md").write_text("\n".join(parts) + "\n")
     (root / "README.md").write_text(readme)
 
