@@ -1,6 +1,8 @@
 """Latency foreseen from the table of operators against latency measured, on this host.
 
-    python benchmarks/latency.py --data=DIR --network=mobilenet_v1,mobilenet_v2 --plans=30
+    python benchmarks/latency.py --data=DIR --network=mobilenet_v1 --plans=30
+
+Several networks may be named (--network=mobilenet_v1,mobilenet_v2); each prints a JSON object.
 
 DIR holds `mobilenet_v1_075_192.keras`, `resnet56_cifar10.keras` and `efficientnet_lite0.keras`;
 MobileNet-V2 is built with random weights. The networks share one table, which begins empty unless
@@ -9,7 +11,7 @@ are rebuilt, converted, and timed in turn with the dense model; they are others 
 calibration saw. A plan's error is that of its ratio to the dense model beside it, `foreseen(plan) /
 foreseen(dense)` against `measured(plan) / measured(dense)`, so that a clock that runs slower than
 an hour ago is no error; `absolute` gives the same numbers in milliseconds. Run it when the machine
-is idle: about ten minutes a network.
+is idle: about four minutes a network.
 """
 
 from __future__ import annotations
@@ -110,8 +112,9 @@ def main(argv):
     del argv
     with tempfile.TemporaryDirectory() as folder:
         file = TABLE.value or f"{folder}/latency.sqlite"
-        networks = [study(name, file) for name in NETWORK.value]
-    record.append("latency", {"seed": SEED, "rounds": ROUNDS.value, "networks": networks})
+        for name in NETWORK.value:
+            settings = {"seed": SEED, "rounds": ROUNDS.value}
+            record.append("latency", {**settings, **study(name, file)})
 
 
 if __name__ == "__main__":

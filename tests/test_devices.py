@@ -75,24 +75,28 @@ def models(names):
     return {name: name.encode() for name in names}
 
 
-def test_order_rotates_and_the_reference_encloses_each_block():
-    device = Scripted([1.0] * 20, rounds=3, batch=2)
+def test_every_round_has_its_own_order_and_the_reference_encloses_each_block():
+    device = Scripted([1.0] * 100, rounds=6, batch=3)
     done = []
-    result = device.measure_all(models("abc"), progress=lambda *counts: done.append(counts))
-    r = "reference"
-    assert device.series == [
-        [r, "a", "b", r],
-        [r, "c", r],
-        [r, "b", "c", r],
-        [r, "a", r],
-        [r, "c", "a", r],
-        [r, "b", r],
-    ]
-    assert device.settled == 6
-    assert done == [(2, 9), (3, 9), (5, 9), (6, 9), (8, 9), (9, 9)]
-    assert result["a"].rounds_ms == (3.0, 6.0, 7.0)  # its blocks are the 1st, 4th and 5th
-    assert (result["a"].median_ms, result["a"].min_ms, result["a"].max_ms) == (6.0, 3.0, 7.0)
-    assert (result["a"].runs, result["a"].rounds) == (30, 3)
+    result = device.measure_all(models("abcd"), progress=lambda *counts: done.append(counts))
+    assert all(block[0] == block[-1] == "reference" for block in device.series)
+    assert [len(block) - 2 for block in device.series] == [3, 1] * 6
+    pairs = zip(device.series[::2], device.series[1::2], strict=True)
+    rounds = ["".join(first[1:-1] + second[1:-1]) for first, second in pairs]
+    assert rounds[0] == "abcd" and all(sorted(order) == [*"abcd"] for order in rounds)
+    # Rotated, each would follow the same one in all rounds but one.
+    followed = {order[order.index("b") - 1] for order in rounds if order[0] != "b"}
+    assert len(followed) == 3
+    again = Scripted([1.0] * 100, rounds=6, batch=3)
+    again.measure_all(models("abcd"))
+    assert again.series == device.series
+    assert device.settled == 12
+    assert done == [(n, 24) for start in range(0, 24, 4) for n in (start + 3, start + 4)]
+    own = [2.0 + i for i, block in enumerate(device.series, start=1) if "a" in block]
+    assert result["a"].rounds_ms == tuple(own) and own[0] == 3.0
+    assert (result["a"].min_ms, result["a"].max_ms) == (own[0], own[-1])
+    assert result["a"].median_ms == (own[2] + own[3]) / 2
+    assert (result["a"].runs, result["a"].rounds) == (60, 6)
     assert result["a"].conditions == {
         "device": "scripted",
         "colour": "blue",

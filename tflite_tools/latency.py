@@ -270,7 +270,7 @@ class Device(abc.ABC):
     ) -> dict[str, Latency]:
         """Times models against each other.
 
-        Every round times every model once; the order is rotated from round to round, so that no
+        Every round times every model once; the order is drawn anew for every round, so that no
         model always follows the same one. Equal contents are timed once for all their names.
 
         Args:
@@ -321,7 +321,7 @@ class Device(abc.ABC):
         settings = self.settings
         planned = [
             tuple(order[start : start + settings.batch])
-            for order in rotations(keys, settings.rounds)
+            for order in orders(keys, settings.rounds)
             for start in range(0, len(order), settings.batch)
         ]
         max_drift = self.default_max_drift if settings.max_drift is None else settings.max_drift
@@ -382,11 +382,17 @@ class Device(abc.ABC):
             ) from error
 
 
-def rotations(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
-    """The order of each round: each begins one place later than the one before."""
-    for turn in range(rounds):
-        first = turn % len(names)
-        yield [*names[first:], *names[:first]]
+def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """The order of each round: as given, then drawn anew, the same whenever it is called.
+
+    Neighbours, and models that share a process or a minute, have their speed in common; drawn
+    anew, they are others in every round.
+    """
+    rng = np.random.default_rng(0)
+    order = list(names)
+    for _ in range(rounds):
+        yield order
+        order = [names[i] for i in rng.permutation(len(names))]
 
 
 def _summary(

@@ -174,7 +174,7 @@ def _measured_plans(
     texts = {counts: blueprint.text(counts) for counts in chosen}
     missing = sum(table.get(text) is None for text in texts.values())
     with tqdm(desc="networks", unit="net", total=missing, dynamic_ncols=True) as bar:
-        times = table.measure(texts.values(), bar.update)
+        times = table.measure(texts.values(), bar.update, whole=True)
     return {counts: times[text] for counts, text in texts.items()}
 
 

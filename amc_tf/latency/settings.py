@@ -48,6 +48,7 @@ class LatencySettings:
 
 
 # A device's kind to the settings that only it takes, and to options for hundreds of small models.
+# Whole networks have a process each: those that share one are all slower, or faster, together.
 _ANDROID = {"delegate": "delegate", "taskset": "taskset", "adb": "adb"}
 _KINDS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "host": ({}, {"models_per_process": 16}),
@@ -67,20 +68,24 @@ def open_table(settings: LatencySettings) -> LatencyTable:
         raise AmcError(
             f"latency tables are made on {' and '.join(_KINDS)}, received {settings.device!r}"
         )
-    own, options = _KINDS[kind]
-    options = {**options, **{name: getattr(settings, field) for name, field in own.items()}}
-    try:
-        device = open_device(
+    own, for_small = _KINDS[kind]
+    own_options = {name: getattr(settings, field) for name, field in own.items()}
+
+    def device(**options: Any) -> Any:
+        return open_device(
             settings.device,
             rounds=settings.rounds,
             num_runs=20,
-            min_secs=0.05,
-            warmup_min_secs=0.05,
             batch=32,
             num_threads=settings.num_threads,
             binary=settings.benchmark_binary,
+            **own_options,
             **options,
         )
+
+    try:
+        small = device(min_secs=0.05, warmup_min_secs=0.05, **for_small)
+        networks = device(min_secs=0.2, warmup_min_secs=0.1)
     except (DeviceError, ValueError) as error:
         raise AmcError(f"latency: {error}") from error
-    return LatencyTable(settings.table, device)
+    return LatencyTable(settings.table, small, networks)

@@ -74,23 +74,25 @@ class LatencyTable:
         measured: how many times were measured since it was opened.
     """
 
-    def __init__(self, path: str | pathlib.Path, device: Timer):
+    def __init__(self, path: str | pathlib.Path, device: Timer, networks: Timer | None = None):
         """Opens the file, and times an empty model to learn the conditions.
 
         Args:
             path: the file; made if absent, shared by networks and devices.
-            device: times what is missing.
+            device: times the operators that are missing.
+            networks: times whole networks on the same device; default: as `device` does.
 
         Raises:
             AmcError: the file cannot be used, or the device not be measured.
         """
         self._path = pathlib.Path(path).expanduser()
         self._device = device
+        self._networks = networks or device
         self.measured = 0
         self._found: set[str] = set()
         with self._database() as database:
             database.executescript(_SCHEMA)
-        latencies = self._timed({"an empty model": operators.build(NOTHING)})
+        latencies = _timed(device, {"an empty model": operators.build(NOTHING)})
         lasting = {
             k: v for k, v in latencies["an empty model"].conditions.items() if k not in _PASSING
         }
@@ -118,13 +120,18 @@ class LatencyTable:
         return self._known.get(key)
 
     def measure(
-        self, texts: Iterable[str], progress: Callable[[int], None] | None = None
+        self,
+        texts: Iterable[str],
+        progress: Callable[[int], None] | None = None,
+        *,
+        whole: bool = False,
     ) -> dict[str, float]:
         """Milliseconds of operators, the call included; what is missing is measured.
 
         Args:
             texts: of operators or whole networks.
             progress: called with the number of texts that have just been measured.
+            whole: whether they are whole networks.
 
         Returns:
             Text to milliseconds.
@@ -134,11 +141,12 @@ class LatencyTable:
         """
         texts = list(dict.fromkeys(texts))
         missing = [text for text in texts if self.get(text) is None]
+        device = self._networks if whole else self._device
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
             names = {f"{i} {operators.label(json.loads(t))}": t for i, t in enumerate(batch)}
             models = {name: operators.build(text) for name, text in names.items()}
-            latencies = self._timed(models)
+            latencies = _timed(device, models)
             self._keep({text: latencies[name] for name, text in names.items()})
             self._known = self._read()
             self.measured += len(batch)
@@ -152,7 +160,8 @@ class LatencyTable:
         Raises:
             AmcError: the device fails.
         """
-        return {name: latency.median_ms for name, latency in self._timed(models).items()}
+        latencies = _timed(self._networks, models)
+        return {name: latency.median_ms for name, latency in latencies.items()}
 
     def corrections(self, network: str) -> dict[tuple[int, ...], float]:
         """What `correct` was told of a network."""
@@ -176,12 +185,6 @@ class LatencyTable:
         ]
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO corrections VALUES (?,?,?,?)", rows)
-
-    def _timed(self, models: Mapping[str, bytes]) -> dict[str, Any]:
-        try:
-            return self._device.measure_all(models)
-        except DeviceError as error:
-            raise AmcError(f"measuring latency: {error}") from error
 
     def _read(self) -> dict[str, float]:
         with self._database() as database:
@@ -221,6 +224,13 @@ class LatencyTable:
             raise AmcError(
                 f"the latency table {self._path} cannot be used ({error}); name another file"
             ) from error
+
+
+def _timed(device: Timer, models: Mapping[str, bytes]) -> dict[str, Any]:
+    try:
+        return device.measure_all(models)
+    except DeviceError as error:
+        raise AmcError(f"measuring latency: {error}") from error
 
 
 def _key(text: str) -> str:
