@@ -392,7 +392,8 @@ def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
     order = list(names)
     for _ in range(rounds):
         yield order
-        order = [names[i] for i in rng.permutation(len(names))]
+        drawn = [names[i] for i in rng.permutation(len(names))]
+        order = drawn[::-1] if drawn == order else drawn  # of two models, neither is always first
 
 
 def _summary(
