@@ -47,6 +47,8 @@ EXTRAS_REQUIRE = {
         "pytest>=8",
         "pytest-xdist>=3.5",
         "hypothesis>=6.100",
+        # Drives a Chromium, in which the report is tested.
+        "playwright>=1.49,<2",
         # The formatter's style and the set of rules change between minor versions.
         "ruff>=0.17,<0.18",
         "pyrefly>=1.4,<2",

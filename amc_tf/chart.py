@@ -34,7 +34,7 @@ _CONFIG: Spec = {
         "titleColor": "var(--text)",
         "domainColor": "var(--line)",
         "tickColor": "var(--line)",
-        "gridColor": "var(--line)",
+        "gridColor": "var(--grid)",
         "titleFontWeight": "normal",
         "labelFontSize": 12,
         "titleFontSize": 12,

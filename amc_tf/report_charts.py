@@ -19,7 +19,7 @@ from amc_tf.chart import (
     tooltip,
 )
 from amc_tf.report import policy_label
-from amc_tf.report_rows import Rows, labels, shown_policy
+from amc_tf.report_rows import Rows, labels, shown_policy, single
 from amc_tf.report_run import Run
 
 _EPISODE = tooltip(
@@ -50,18 +50,21 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     params, opacity = pickable("scatter", "policy")
     x = quantity("share", "share of the dense network", ".4~p")
     y = quantity("accuracy", "accuracy", ".3~p")
+    crafted = {"field": "policy", "oneOf": single(run)}
+    size = {"condition": {"test": crafted, "value": 150}, "value": 40}
     of_cost = [{"filter": "datum.cost == cost"}]
+    placed = [
+        {"calculate": "datum[cost + '_share']", "as": "share"},
+        {"filter": "isValid(datum.share)"},
+    ]
     layers = [
         {
             "data": {"name": "episodes"},
-            "transform": [
-                {"calculate": "datum[cost + '_share']", "as": "share"},
-                {"filter": "isValid(datum.share)"},
-            ],
+            "transform": placed,
             "params": params,
-            "mark": {"type": "point", "filled": True, "size": 45},
+            "mark": {"type": "point", "filled": True},
             "encoding": {
-                **{"x": x, "y": y, "opacity": opacity, "tooltip": _EPISODE},
+                **{"x": x, "y": y, "opacity": opacity, "size": size, "tooltip": _EPISODE},
                 **looks(labels(run)),
             },
         },
@@ -72,10 +75,19 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
             "encoding": {"x": x, "y": y},
         },
         {
+            "data": {"name": "episodes"},
+            "transform": [{"filter": "datum.shown"}, *placed],
+            "mark": {"type": "point", "size": 260, "color": "var(--text)", "strokeWidth": 2},
+            "encoding": {"x": x, "y": y, "tooltip": _EPISODE},
+        },
+        {
             "data": {"name": "bounds"},
             "transform": of_cost,
             "mark": {"type": "rule", "strokeDash": [6, 4], "color": "var(--red)"},
-            "encoding": {"x": x, "tooltip": tooltip(share=("budget", ".2%"))},
+            "encoding": {
+                "x": x,
+                "opacity": {"condition": {"test": "datum.bound", "value": 1}, "value": 0},
+            },
         },
     ]
     if "accuracy" in run.dense:
@@ -90,7 +102,8 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         "accuracy",
         "Accuracy against cost of every episode",
         "Validation accuracy of each plan, refitted as in the search and not fine-tuned. Line: the "
-        "Pareto front of all episodes. Dashed: the budget. Dotted: the dense network.",
+        "Pareto front of all episodes. Ring: the plan shown below. Dashed: the budget. Dotted: the "
+        "dense network.",
         ("episodes", "fronts", "bounds"),
         spec(320, params=costs_choice(run.costs), layer=layers),
     )
@@ -99,8 +112,7 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
 def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     if not run.episodes:
         return None
-    names = [e["policy"] for e in data["episodes"]]
-    once = [name for name in labels(run) if names.count(name) == 1]
+    once = single(run)
     params, opacity = pickable("rewards", "policy")
     x = quantity("episode", "episode", "d")
     colours = colour(labels(run))

@@ -19,7 +19,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
         *("smallest file", "latency of float32", "episodes"),
     )
     rows = [
-        (run.name, str(run.search.get("name", "")), *_reached(run.result), f"{len(run.episodes):,}")
+        (run.name, str(run.search.get("name", "")), *_reached(run), f"{len(run.episodes):,}")
         for run in runs
     ]
     note = "Accuracy on the test data. Of runs whose search is not done there are episodes only."
@@ -36,13 +36,13 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     return found
 
 
-def _reached(result: Mapping[str, Any]) -> tuple[str, ...]:
+def _reached(run: Run) -> tuple[str, ...]:
+    result = run.result
     if not result.get("policies"):
         return ("",) * 7
     dense, pruned = result["dense"], result["pruned"]
-    files = {n: f for n, f in result.get("tflite", {}).items() if not n.startswith("plans/")}
-    smallest = min(files.values(), key=lambda file: file["bytes"], default=None)
-    float32 = files.get("model_float32.tflite")
+    smallest = min(run.files.values(), key=lambda file: file["bytes"], default=None)
+    float32 = run.files.get("model_float32.tflite")
     return (
         policy_label(result["chosen"]),
         percent(pruned["accuracy"]),

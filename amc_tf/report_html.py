@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from amc_tf import files, page, report_charts, report_comparison
 from amc_tf.chart import COST_TITLES
@@ -48,7 +47,11 @@ def run_page(run: Run) -> str:
     title = run.search.get("name", run.name)
     head = f"<header><h1>{html.escape(title)}</h1><p>{html.escape(_state(run))}</p></header>"
     data = datasets(run)
-    parts: list[page.Part] = [head, page.tiles(_figures(run)), page.facts("Asked", _asked(run))]
+    parts: list[page.Part] = [
+        head,
+        page.tiles(_figures(run)),
+        page.facts("Asked and reached", _asked(run)),
+    ]
     parts += [*tables(run.result), *report_charts.charts(run, data)]
     parts.append(page.facts("How it was made", _made(run)))
     if run.config:
@@ -96,16 +99,11 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
         detail = f"dense {before}, before fine-tuning {cut}" if tuned else f"dense {before}"
         name = "test accuracy" if tuned else "test accuracy, not fine-tuned"
         found.append((name, f"{accuracy:.2%}", detail))
-    return found + _file_figures(result.get("tflite", {}))
+    return found + _file_figures(run)
 
 
-def _file_figures(tflite: dict[str, Any]) -> list[tuple[str, str, str]]:
-    dense = tflite.get("plans/dense_float32.tflite")
-    fit = {
-        name: file
-        for name, file in tflite.items()
-        if not name.startswith("plans/") and file.get("within_tolerance", True)
-    }
+def _file_figures(run: Run) -> list[tuple[str, str, str]]:
+    dense, fit = run.result.get("tflite", {}).get("plans/dense_float32.tflite"), run.files
     if dense is None or not fit:
         return []
     small = min(fit, key=lambda name: fit[name]["bytes"])
@@ -133,7 +131,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     search = run.config.get("search", {})
     bounds = run.config.get("budget") or {}
     asked = ", ".join(f"{name} {value:g}" for name, value in bounds.items())
-    reached = [("reached", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
+    reached = [("in numbers", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
     policies = ", ".join(map(policy_label, run.policies))
     values = [
         ("budget", asked or "none: the reward prices the cost"),
@@ -142,7 +140,8 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),
     ]
-    return [*[(name, value) for name, value in values if value], *reached]
+    given = [(name, value) for name, value in values if value]
+    return [given[0], *reached, *given[1:]]
 
 
 def _made(run: Run) -> list[tuple[str, str]]:

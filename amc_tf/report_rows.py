@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.progress import COST_KEYS
 from amc_tf.report import policy_label
 from amc_tf.report_run import Run, front
 
@@ -15,29 +14,42 @@ Rows = list[dict[str, Any]]
 def datasets(run: Run) -> dict[str, Rows]:
     """The rows that the charts draw, by name."""
     return {
-        "episodes": [_labelled(e, counts=None) for e in run.episodes],
+        "episodes": _episodes(run),
         "fronts": [
             {"cost": cost, "share": e[f"{cost}_share"], "accuracy": e["accuracy"]}
             for cost in run.costs
             for e in front(run.episodes, cost)
         ],
-        "bounds": [
-            {"cost": cost, "share": bound / run.dense[_dense_key(run, cost)]}
-            for cost, bound in run.bounds.items()
-        ],
+        "bounds": _bounds(run),
         "groups": _groups(run),
         "layers": _layers(run),
         "latency": _latency(run),
     }
 
 
-def _dense_key(run: Run, cost: str) -> str:
-    return cost if cost in run.dense else COST_KEYS[cost]
+def _bounds(run: Run) -> Rows:
+    """The budget's share of each cost; where there is none, a place to draw nothing at."""
+    found: Rows = []
+    for cost in run.costs:
+        bound = cost in run.bounds
+        nowhere = front(run.episodes, cost)[0][f"{cost}_share"]
+        share = run.bounds[cost] / run.dense[cost] if bound else nowhere
+        found.append({"cost": cost, "share": share, "bound": bound})
+    return found
 
 
-def _labelled(episode: Mapping[str, Any], **without: None) -> dict[str, Any]:
-    kept = {key: value for key, value in episode.items() if key not in without}
-    return {**kept, "policy": policy_label(episode["policy"])}
+def _episodes(run: Run) -> Rows:
+    kept = _kept(run).get(shown_policy(run))
+    # Of several episodes that led to the plan shown, the first one is marked.
+    first = next((i for i, e in enumerate(run.episodes) if e["counts"] == kept), None)
+    return [
+        {
+            **{key: value for key, value in episode.items() if key != "counts"},
+            "policy": policy_label(episode["policy"]),
+            "shown": number == first,
+        }
+        for number, episode in enumerate(run.episodes)
+    ]
 
 
 def labels(run: Run) -> list[str]:
@@ -60,6 +72,12 @@ def _kept(run: Run) -> dict[str, Sequence[int]]:
     if run.plans:
         return {name: plan["kept"] for name, plan in run.plans.items()}
     return {name: episode["counts"] for name, episode in _best(run).items()}
+
+
+def single(run: Run) -> list[str]:
+    """Names, as they are shown, of the policies with one plan: the hand-crafted ones."""
+    played = [episode["policy"] for episode in run.episodes]
+    return [policy_label(name) for name in run.policies if played.count(name) == 1]
 
 
 def shown_policy(run: Run) -> str:

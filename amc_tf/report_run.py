@@ -72,6 +72,15 @@ class Run:
         return self.search.get("plans", {})
 
     @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Exported TFLite files whose accuracy is within the tolerance, by name."""
+        return {
+            name: file
+            for name, file in self.result.get("tflite", {}).items()
+            if not name.startswith("plans/") and file.get("within_tolerance", True)
+        }
+
+    @property
     def chosen(self) -> str | None:
         """The policy whose plan was built."""
         return self.result.get("chosen")
