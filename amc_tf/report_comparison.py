@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_tf.chart import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
-from amc_tf.progress import COST_KEYS
 from amc_tf.report import Table, percent, policy_label
-from amc_tf.report_rows import Rows
+from amc_tf.report_rows import Rows, episode_row
 from amc_tf.report_run import Run, front, settings
 
 
@@ -65,21 +64,10 @@ def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
     """The rows that the charts draw, by name."""
     return {
         "episodes": [
-            {**{k: v for k, v in e.items() if k != "counts"}, "run": run.name}
-            for run in runs
-            for e in run.episodes
+            {**episode_row(episode), "run": run.name} for run in runs for episode in run.episodes
         ],
         "fronts": [
-            {
-                "run": run.name,
-                "cost": cost,
-                "share": e[f"{cost}_share"],
-                **{
-                    k: e[k]
-                    for k in ("policy", "episode", "accuracy", *COST_KEYS.values())
-                    if k in e
-                },
-            }
+            {**episode_row(e), "run": run.name, "cost": cost, "share": e[f"{cost}_share"]}
             for run in runs
             for cost in run.costs
             for e in front(run.episodes, cost)

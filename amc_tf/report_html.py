@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from amc_tf import files, page, report_charts, report_comparison
 from amc_tf.chart import COST_TITLES
+from amc_tf.errors import AmcError
 from amc_tf.report import budget_lines, percent, policy_label, tables
 from amc_tf.report_rows import datasets
 from amc_tf.report_run import Run, read_run, read_runs
@@ -31,13 +32,17 @@ def write_report(
         The file.
 
     Raises:
-        AmcError: see `read_run`.
+        AmcError: see `read_runs`; or the file's folder does not exist.
     """
     if len(paths) == 1:
         text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / REPORT
     else:
         text, usual = comparison_page(read_runs(paths)), pathlib.Path("comparison.html")
     out = (usual if out is None else pathlib.Path(out)).expanduser()
+    if not out.parent.is_dir():
+        raise AmcError(
+            f"the page cannot be written: there is no folder {out.parent}; make it first"
+        )
     files.write_atomically(out, text.encode())
     return out
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amc_tf.progress import COST_KEYS
 from amc_tf.report import policy_label
 from amc_tf.report_run import Run, front
 
 Rows = list[dict[str, Any]]
+
+# Of an episode, what charts draw or tell; the rest would make the page larger.
+_FIELDS = (
+    *("episode", "reward", "best_reward", "accuracy", "noise"),
+    *(name for cost, key in COST_KEYS.items() for name in (key, f"{cost}_share")),
+)
 
 
 def datasets(run: Run) -> dict[str, Rows]:
@@ -43,13 +50,15 @@ def _episodes(run: Run) -> Rows:
     # Of several episodes that led to the plan shown, the first one is marked.
     first = next((i for i, e in enumerate(run.episodes) if e["counts"] == kept), None)
     return [
-        {
-            **{key: value for key, value in episode.items() if key != "counts"},
-            "policy": policy_label(episode["policy"]),
-            "shown": number == first,
-        }
+        {**episode_row(episode), "shown": number == first}
         for number, episode in enumerate(run.episodes)
     ]
+
+
+def episode_row(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chart tells of an episode."""
+    known = {key: episode[key] for key in _FIELDS if key in episode}
+    return {"policy": policy_label(episode["policy"]), **known}
 
 
 def labels(run: Run) -> list[str]:

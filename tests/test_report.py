@@ -3,6 +3,7 @@
 import html.parser
 import json
 
+import hypothesis
 import keras
 import made_up_run
 import pytest
@@ -17,6 +18,7 @@ from amc_tf.progress import Progress
 from amc_tf.report_run import front, read_run, read_runs, settings
 
 
+@hypothesis.settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
 def test_the_front_is_what_nothing_beats(points):
     episodes = [{"macs_share": x / 6, "accuracy": y / 6} for x, y in points]
@@ -190,6 +192,8 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     ):
         with pytest.raises(amc_tf.AmcError, match=message):
             report_html.write_report(paths, tmp_path / "out.html")
+    with pytest.raises(amc_tf.AmcError, match="there is no folder"):
+        report_html.write_report([run], tmp_path / "new/out.html")
     assert not (tmp_path / "out.html").exists() and not (tmp_path / "absent").exists()
     (run / "result.json").write_text("{")
     with pytest.raises(amc_tf.AmcError, match="result.json is damaged"):
