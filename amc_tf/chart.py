@@ -48,6 +48,7 @@ _CONFIG: Spec = {
         "labelFontSize": 12,
         "symbolSize": 90,
         "symbolStrokeWidth": 2,
+        "symbolOpacity": 1,
     },
     "text": {"fill": "var(--text)", "fontSize": 12},
 }

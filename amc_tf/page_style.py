@@ -23,7 +23,7 @@ h1 {{ font-size: 1.5rem; margin: 0.3em 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.1rem; margin: 0 0 0.4em; }}
 p {{ margin: 0.4em 0; color: var(--quiet); }}
 a {{ color: var(--blue); }}
-section {{ margin: 2rem 0; }}
+section {{ margin: 2rem 0; overflow-x: auto; }}
 .chart {{ width: 100%; min-height: 8rem; }}
 .chart.vega-embed {{ display: flex; flex-direction: column; }}
 .chart form.vega-bindings {{ order: -1; margin: 0.2em 0; }}

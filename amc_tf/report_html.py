@@ -135,7 +135,7 @@ def _amount(kind: str, value: float) -> str:
 def _asked(run: Run) -> list[tuple[str, str]]:
     search = run.config.get("search", {})
     bounds = run.config.get("budget") or {}
-    asked = ", ".join(f"{name} {value:g}" for name, value in bounds.items())
+    asked = ", ".join(f"{name} {value:,.10g}" for name, value in bounds.items())
     reached = [("in numbers", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
     policies = ", ".join(map(policy_label, run.policies))
     values = [
