@@ -131,6 +131,18 @@ def costs_choice(costs: Sequence[str]) -> list[Spec]:
     return [{"name": "cost", "value": costs[0], **({"bind": bind} if len(costs) > 1 else {})}]
 
 
+def closer(values: Sequence[float]) -> list[Spec]:
+    """A parameter `least`: whether to show all, or only the better half, which bad ones squeeze."""
+    middle = sorted(values)[len(values) // 2]
+    bind = {
+        "input": "select",
+        "name": "episodes: ",
+        "options": [min(values), middle],
+        "labels": ["all", "the better half"],
+    }
+    return [{"name": "least", "value": min(values), "bind": bind}]
+
+
 def pickable(name: str, field: str) -> tuple[list[Spec], Spec]:
     """Lets a click in the legend dim all others: parameters of a layer, and its opacity."""
     picked = [{"name": name, "select": {"type": "point", "fields": [field]}, "bind": "legend"}]
@@ -146,10 +158,10 @@ def depth(field: str, count: int, title: str) -> Spec:
         title: what they are.
     """
     named = {"title": None, "labelAngle": -50, "labelLimit": 90}
-    many = {"title": f"{count} {title}, input to output", "labels": False, "ticks": False}
+    many = {"title": f"{title}, input to output", "labels": False, "ticks": False}
     return {
         "field": field,
         "type": "ordinal",
         "sort": {"field": "depth"},
-        "axis": named if count <= 24 else many,
+        "axis": named if count <= 30 else many,
     }

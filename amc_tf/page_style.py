@@ -26,7 +26,9 @@ a {{ color: var(--blue); }}
 section {{ margin: 2rem 0; overflow-x: auto; }}
 .chart {{ width: 100%; min-height: 8rem; }}
 .chart.vega-embed {{ display: flex; flex-direction: column; }}
-.chart form.vega-bindings {{ order: -1; margin: 0.2em 0; }}
+.chart form.vega-bindings {{
+  order: -1; margin: 0.2em 0; display: flex; flex-wrap: wrap; gap: 0.3em 1.2em;
+}}
 select {{
   font: inherit; color: var(--text); background: var(--card); border: 1px solid var(--line);
   border-radius: 4px; padding: 0.2em 0.4em;

@@ -9,6 +9,7 @@ from amc_tf.chart import (
     DENSE,
     KEPT,
     Chart,
+    closer,
     colour,
     costs_choice,
     depth,
@@ -52,10 +53,12 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     y = quantity("accuracy", "accuracy", ".3~p")
     crafted = {"field": "policy", "oneOf": single(run)}
     size = {"condition": {"test": crafted, "value": 150}, "value": 40}
-    of_cost = [{"filter": "datum.cost == cost"}]
+    of_cost = {"filter": "datum.cost == cost"}
+    good = {"filter": "datum.accuracy >= least"}
     placed = [
         {"calculate": "datum[cost + '_share']", "as": "share"},
         {"filter": "isValid(datum.share)"},
+        good,
     ]
     layers = [
         {
@@ -70,7 +73,7 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         },
         {
             "data": {"name": "fronts"},
-            "transform": of_cost,
+            "transform": [of_cost, good],
             "mark": {"type": "line", "interpolate": "step-after", "color": "var(--text)"},
             "encoding": {"x": x, "y": y},
         },
@@ -82,7 +85,7 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         },
         {
             "data": {"name": "bounds"},
-            "transform": of_cost,
+            "transform": [of_cost],
             "mark": {"type": "rule", "strokeDash": [6, 4], "color": "var(--red)"},
             "encoding": {
                 "x": x,
@@ -105,8 +108,12 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         "Pareto front of all episodes. Ring: the plan shown below. Dashed: the budget. Dotted: the "
         "dense network.",
         ("episodes", "fronts", "bounds"),
-        spec(320, params=costs_choice(run.costs), layer=layers),
+        spec(320, params=[*costs_choice(run.costs), *_closer(run, "accuracy")], layer=layers),
     )
+
+
+def _closer(run: Run, field: str) -> list[dict[str, Any]]:
+    return closer([episode[field] for episode in run.episodes])
 
 
 def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
@@ -116,10 +123,11 @@ def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     params, opacity = pickable("rewards", "policy")
     x = quantity("episode", "episode", "d")
     colours = colour(labels(run))
+    good = {"filter": "datum.reward >= least"}
     many = {"filter": {"not": {"field": "policy", "oneOf": once}}}
     layers = [
         {
-            "transform": [many],
+            "transform": [many, good],
             "params": params,
             "mark": {"type": "circle", "size": 22},
             "encoding": {
@@ -129,12 +137,12 @@ def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
             },
         },
         {
-            "transform": [many],
+            "transform": [many, {"filter": "datum.best_reward >= least"}],
             "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
             "encoding": {"x": x, "y": quantity("best_reward", "reward"), **colours},
         },
         {
-            "transform": [{"filter": {"field": "policy", "oneOf": once}}],
+            "transform": [{"filter": {"field": "policy", "oneOf": once}}, good],
             "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 1.5},
             "encoding": {"y": quantity("reward", "reward"), **colours, "tooltip": _EPISODE},
         },
@@ -145,7 +153,7 @@ def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         "Dots: episodes; lines: the best so far; dashed: hand-crafted policies, one plan each. "
         "Click a name to single it out.",
         ("episodes",),
-        spec(280, data={"name": "episodes"}, layer=layers),
+        spec(280, data={"name": "episodes"}, params=_closer(run, "reward"), layer=layers),
     )
 
 
@@ -260,7 +268,7 @@ def _layer_costs(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         kept=("kept", ",d"),
         left=("left", ".1%"),
     )
-    x = depth("layer", len({row["layer"] for row in data["layers"]}), "layers")
+    x = depth("layer", sum(row["cost"] == "macs" for row in data["layers"]), "layers")
     return Chart(
         "layers",
         "Cost of every layer, before and after",

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import re
 
 import chromium
 import made_up_run
+import numpy as np
 import pytest
 from playwright import sync_api
 
@@ -140,10 +142,29 @@ def test_values_under_the_pointer_and_another_cost(opened, runs):
     assert shares == pytest.approx([count / dense[2] for count in dense], abs=0.02)
     axis = page.locator("#accuracy .role-axis-label").first
     before = axis.text_content()
-    page.locator("#accuracy select").select_option("params")
+    page.locator("#accuracy select").first.select_option(label="parameters")
     page.wait_for_function(
         "old => document.querySelector('#accuracy .role-axis-label').textContent !== old",
         arg=before,
+    )
+
+
+def test_the_better_half_and_one_policy_alone(opened, runs):
+    page = opened(report_html.write_report([runs[0]]), WIDE)
+    log = [json.loads(x) for x in (runs[0] / "episodes.jsonl").read_text().splitlines()]
+    middle = np.median([record["reward"] for record in log])
+    better = [r for r in log if r["reward"] >= middle and r["policy"] in ("amc", "random")]
+    page.locator("#reward select").select_option(label="the better half")
+    page.wait_for_function(
+        """count => document.querySelectorAll('#reward .mark-symbol.role-mark path')
+                    .length === count""",
+        arg=len(better),
+    )
+    page.locator("#accuracy .role-legend-symbol path").first.click()
+    page.wait_for_function(
+        """count => [...document.querySelectorAll('#accuracy .mark-symbol.role-mark path')]
+                    .filter(x => x.getAttribute('opacity') === '0.75').length === count""",
+        arg=sum(record["policy"] == "amc" for record in log),
     )
 
 
