@@ -157,7 +157,7 @@ def depth(field: str, count: int, title: str) -> Spec:
         count: how many there are; the names of many would hide each other.
         title: what they are.
     """
-    named = {"title": None, "labelAngle": -50, "labelLimit": 90}
+    named = {"title": None, "labelAngle": -50, "labelLimit": 110}
     many = {"title": f"{title}, input to output", "labels": False, "ticks": False}
     return {
         "field": field,
