@@ -74,11 +74,13 @@ def comparison_page(runs: Sequence[Run]) -> str:
 
 
 def _state(run: Run) -> str:
-    stages = list(run.result.get("seconds", {}))
-    episodes = len(run.episodes)
-    if not run.result.get("policies"):
-        return f"{run.name}: the search is running or was interrupted; {episodes:,} episodes so far"
-    return f"{run.name}: {episodes:,} episodes; stages done: {', '.join(stages)}"
+    episodes = f"{len(run.episodes):,} episodes"
+    done = f"stages done: {', '.join(run.result.get('seconds', {}))}"
+    if run.result.get("policies"):
+        return f"{run.name}: {episodes}; {done}"
+    if run.episodes:
+        return f"{run.name}: the search is running or was interrupted; {episodes} so far"
+    return f"{run.name}: {done}"
 
 
 def _figures(run: Run) -> list[tuple[str, str, str]]:

@@ -182,6 +182,16 @@ def test_a_run_of_an_older_version_has_fewer_charts(run):
     report_html.write_report([run])
 
 
+def test_a_run_of_fine_grained_pruning_alone(tmp_path):
+    found = {"density": 0.5, "macs": 500, "params": 60, "before": 0.7, "accuracy": 0.9}
+    sparse = {"dense": {"accuracy": 0.95}, "rounds": [{**found, "search_accuracy": 0.8}]}
+    result = {"seconds": {"sparsify": 4.0}, "sparse": sparse}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    shown = Reader(report_html.write_report([tmp_path]).read_text())
+    assert "stages done: sparsify" in shown.text and "sparse/round1.keras" in shown.text
+    assert shown.content["charts"] == []
+
+
 def test_what_is_no_run_is_refused(tmp_path, run):
     (tmp_path / "empty").mkdir()
     for paths, message in (
