@@ -46,7 +46,7 @@ def opened(browser, path: pathlib.Path, slowed: int) -> list[float]:
         page = context.new_page()
         complaints = []
         page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", complaints.append)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowed})
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-drawn]")
