@@ -17,13 +17,13 @@ x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.
 
 model = keras.Sequential(
     [
-        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.Conv2D(16, 3, padding="same", activation="relu"),
         layers.BatchNormalization(),
-        layers.Conv2D(64, 3, padding="same", activation="relu"),
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),
         layers.Flatten(),
-        layers.Dense(64, activation="relu"),
-        layers.Dropout(0.3),
+        layers.Dense(32, activation="relu"),
+        layers.Dropout(0.2),
         layers.Dense(10, activation="softmax"),
     ]
 )

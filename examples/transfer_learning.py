@@ -47,7 +47,7 @@ callbacks = [
     keras.callbacks.ReduceLROnPlateau(patience=2),
     keras.callbacks.ModelCheckpoint("best.keras", save_best_only=True),
 ]
-model.fit(train, validation_data=validation, epochs=6, callbacks=callbacks, verbose=2)
+model.fit(train, validation_data=validation, epochs=4, callbacks=callbacks, verbose=2)
 
 loss, accuracy = model.evaluate(test, verbose=0)
 print(f"test accuracy {accuracy:.1%}, {model.count_params():,} parameters")

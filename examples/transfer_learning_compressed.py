@@ -55,7 +55,7 @@ settings = amc_tf.Settings(
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),
 )
 model = amc_tf.Compressor(model, amc_tf.Budget(macs=0.5), "transfer_run", settings, test=test)
-model.fit(train, validation_data=validation, epochs=6, callbacks=callbacks, verbose=2)
+model.fit(train, validation_data=validation, epochs=4, callbacks=callbacks, verbose=2)
 
 loss, accuracy = model.evaluate(test, verbose=0)
 print(f"test accuracy {accuracy:.1%}, {model.count_params():,} parameters")
