@@ -52,7 +52,7 @@ check-wheel: $(VENV)/.created
 	$(PY) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install -c constraints.txt \
 	    "$$(ls build/wheel/*.whl)[test]"
-	cp -r tests configs README.md pyproject.toml build/wheel
+	cp -r tests configs examples README.md pyproject.toml build/wheel
 	cd build/wheel && rm tests/test_build_files.py tests/test_wheel.py && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
 
