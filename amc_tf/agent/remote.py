@@ -163,7 +163,8 @@ class DdpgSearcher:
         except (EOFError, OSError) as error:
             raise AgentError(self._death()) from error
         if kind == "error":
-            raise AgentError(f"The agent's process raised:\n{value}")
+            sentence, details = value
+            raise AgentError(f"The agent's process {sentence}") from RuntimeError(details)
         return value
 
     def _death(self) -> str:
@@ -175,7 +176,10 @@ class DdpgSearcher:
             return f"The agent's process ended with exit code {status}. {self._log_tail()}"
         name = signal.Signals(-status).name
         hint = " (the system does this when out of memory)" if name == "SIGKILL" else ""
-        return f"The agent's process was ended by {name}{hint}. {self._log_tail()}"
+        return (
+            f"The agent's process was ended by {name}{hint}; the same call resumes. "
+            f"{self._log_tail()}"
+        )
 
     def _log_tail(self) -> str:
         # The child writes through the same file description: seeking would move where it writes.
