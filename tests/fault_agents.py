@@ -9,6 +9,7 @@ the place of `subprocess` for `amc_tf.agent.remote`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -108,10 +109,8 @@ def _between(connection: socket.socket, handles: list[int]) -> None:
         os.close(handle)
     connection.send(str(pid).encode())
     _, status = os.waitpid(pid, 0)
-    try:
+    with contextlib.suppress(OSError):  # whoever searched may be gone
         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-    except OSError:
-        pass  # whoever searched is gone
     os._exit(0)
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from amc_tf import files
 from amc_tf.agent.settings import DdpgSettings
 from amc_tf.errors import AmcError
 
@@ -49,6 +50,7 @@ class DdpgSearcher:
 
     Raises:
         AgentError: if the agent's process cannot be started.
+        AmcError: if its log cannot be written.
     """
 
     def __init__(
@@ -192,7 +194,8 @@ class DdpgSearcher:
 def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
     if path is None:
         return tempfile.TemporaryFile()
-    return open(path, "ab+")
+    with files.writing(path):
+        return open(path, "ab+")
 
 
 def _environment() -> dict[str, str]:
