@@ -53,9 +53,13 @@ def kill_parent(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 def kill_agent(run: Run, reference: Reference, verdict: Verdict) -> None:
     pid = run.start()
-    _moment(run, reference, pid)
-    while run.agent() is None and "outcome.json" not in os.listdir(run.root):
+    while run.agent() is None:
         time.sleep(0.01)  # not forked yet
+    if run.rng.random() < 0.25:
+        time.sleep(run.rng.uniform(0, 1))
+    else:
+        # While it is needed: the last dozen of the episodes are of random search.
+        run.await_lines(pid, run.rng.randrange(len(reference.records) - 13))
     _kill(run.agent())
     ended(verdict, run.wait(pid), reference, "ended by SIGKILL .*out of memory.*call resumes")
 

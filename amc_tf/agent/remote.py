@@ -28,6 +28,11 @@ from amc_tf.errors import AmcError
 _LOG_TAIL_BYTES = 4000
 # Time for the agent to end by itself, far more than it needs; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
+# Which ends are those of a process that got no memory.
+_SIGNALS = {
+    "SIGKILL": "the system does this when out of memory",
+    "SIGABRT": "TensorFlow does this when out of memory, for instance",
+}
 
 
 class AgentError(AmcError):
@@ -177,7 +182,7 @@ class DdpgSearcher:
         if status >= 0:
             return f"The agent's process ended with exit code {status}. {self._log_tail()}"
         name = signal.Signals(-status).name
-        hint = " (the system does this when out of memory)" if name == "SIGKILL" else ""
+        hint = f" ({_SIGNALS[name]})" if name in _SIGNALS else ""
         return (
             f"The agent's process was ended by {name}{hint}; the same call resumes. "
             f"{self._log_tail()}"
