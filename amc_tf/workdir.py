@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -146,8 +147,17 @@ class Workdir:
             files.write_json(self / "result.json", left)
 
     def save_model(self, name: str, model: keras.Model) -> None:
-        """Saves a model, uncompiled, so that the file is whole or absent."""
+        """Saves a model, uncompiled, so that the file is whole or absent.
+
+        Raises:
+            AmcError: it cannot be written, or not by the year that the clock tells.
+        """
         path = self / name
+        if time.localtime(time.time()).tm_year < 1980:
+            raise AmcError(
+                f"{path} cannot be written: .keras files are zip archives, which know no time "
+                "before 1980; set the system's clock, and the same call resumes"
+            )
         path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
             uncompiled(model).save(partial)

@@ -80,7 +80,7 @@ def agent_out_of_memory(run: Run, reference: Reference, verdict: Verdict) -> Non
     time.sleep(run.rng.uniform(0, 1))
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(run.agent(), resource.RLIMIT_AS, (1, resource.RLIM_INFINITY))
-    ended(verdict, run.wait(pid), reference, "out of memory|ended by SIG|MemoryError|thread")
+    ended(verdict, run.wait(pid), reference, "memory")
 
 
 def disk_full(run: Run, reference: Reference, verdict: Verdict) -> None:

@@ -15,6 +15,9 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +32,7 @@ from amc_tf.agent import remote
 
 SETTINGS = {"episodes": 12, "response_share": 0.5}
 BUDGET = {"macs": 0.5}
-_PATIENCE = 300.0  # seconds after which a run counts as hung
+_PATIENCE = 900.0  # seconds after which a run counts as hung
 
 
 @dataclasses.dataclass
@@ -248,7 +251,7 @@ def ended(verdict: Verdict, outcome: Mapping[str, Any], reference: Reference, sa
     elif "error" in outcome:
         verdict.error = outcome["error"]
         sentence = outcome["error"].split(". The end of its log:")[0]
-        if "\n" in sentence or not re.search(says, sentence):
+        if "\n" in sentence or not re.search(says, outcome["error"]):
             verdict.unclear = outcome["error"]
     elif "crash" in outcome:
         verdict.unclear = outcome["crash"]
@@ -267,3 +270,37 @@ def obeyed(error: str, run: Run) -> bool:
         pathlib.Path(damaged[1]).unlink()
         return True
     return False
+
+
+def can_mount() -> bool:
+    """Whether disks can be made full or read-only here."""
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
+        try:
+            subprocess.run(mount, check=True, capture_output=True)
+            subprocess.run(["umount", folder], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True
+
+
+def main(folder: str, *faults: str) -> None:
+    """Does faults once each and prints their verdicts; the folder is new."""
+    import fault_kinds
+
+    root = pathlib.Path(folder)
+    verdicts = []
+    with fault_agents.Agents(root / "agents") as agents:
+        reference = Reference.made(root, agents.path)
+        for number, name in enumerate(faults):
+            if name == "disk full" and not can_mount():
+                continue
+            run = reference.run(str(number), random.Random(number))
+            with judged(name, run, reference) as verdict:
+                fault_kinds.FAULTS[name](run, reference, verdict)
+            verdicts.append(vars(verdict))
+    print(json.dumps(verdicts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

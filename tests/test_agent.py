@@ -262,6 +262,14 @@ def learner_facts() -> dict:
                 "discount": batch.discount.numpy().tolist(),
                 "actions": actions,
             }
+        wild = DdpgSettings(
+            hidden_units=(5, 4), batch_size=2, warmup_episodes=0, critic_learning_rate=1e38
+        )
+        learner = DdpgLearner(wild, num_features=3, seed=0)
+        try:
+            list(play(learner, 3, (0.5, 0.8) * 3))
+        except ValueError as error:
+            facts["diverged"] = str(error)
         print(json.dumps(facts))
         """,
         TF_USE_LEGACY_KERAS="1",
@@ -288,6 +296,10 @@ def test_diagnostics_and_when_training_begins(learner_facts, name):
 def test_one_action_for_each_decision(learner_facts):
     assert "one action for each call of act, 1 " in learner_facts["error"]
     assert "shape (2,)" in learner_facts["error"]
+
+
+def test_training_that_diverges_is_told(learner_facts):
+    assert "training diverged; scale the rewards (this one is 0." in learner_facts["diverged"]
 
 
 def test_critic_target_by_hand(learner_facts):

@@ -51,7 +51,8 @@ class DdpgSearcher:
         seed: in [0, 2**32). Same seed, settings, states and rewards on the same machine: same
             actions.
         log_path: file to which what the agent prints is appended; by default a temporary one.
-        start_timeout: seconds the first `act` waits for the agent to come up.
+        start_timeout: seconds the first `act` waits for the agent to come up: some on an idle
+            machine, minutes on one that others load.
 
     Raises:
         AgentError: if the agent's process cannot be started.
@@ -64,7 +65,7 @@ class DdpgSearcher:
         num_features: int,
         seed: int,
         log_path: str | os.PathLike[str] | None = None,
-        start_timeout: float = 180.0,
+        start_timeout: float = 600.0,
     ) -> None:
         self._start_timeout = start_timeout
         self._up = False
@@ -154,7 +155,8 @@ class DdpgSearcher:
         if not self._connection.poll(self._start_timeout):
             raise AgentError(
                 f"The agent did not come up within {self._start_timeout:g} s; a larger "
-                f"start_timeout may help. {self._log_tail()}"
+                f"start_timeout, or the same call on a machine less busy, may help. "
+                f"{self._log_tail()}"
             )
         self._receive()
         self._up = True
@@ -180,7 +182,10 @@ class DdpgSearcher:
         except subprocess.TimeoutExpired:
             return f"The agent's process closed its connection. {self._log_tail()}"
         if status >= 0:
-            return f"The agent's process ended with exit code {status}. {self._log_tail()}"
+            return (
+                f"The agent's process ended with exit code {status}; once the cause is mended, the "
+                f"same call resumes. {self._log_tail()}"
+            )
         name = signal.Signals(-status).name
         hint = f" ({_SIGNALS[name]})" if name in _SIGNALS else ""
         return (
