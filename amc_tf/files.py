@@ -106,3 +106,18 @@ def checksum(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> str:
     """CRC-32 of a JSON object's content but for some keys, in hexadecimal."""
     covered = {key: value for key, value in data.items() if key not in apart}
     return f"{zlib.crc32(json.dumps(covered, sort_keys=True).encode()):08x}"
+
+
+def read_json(path: str | os.PathLike, default: Any) -> Any:
+    """The content of a JSON file, `default` if there is none.
+
+    Raises:
+        AmcError: the file is not JSON, or not what was sealed in it.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text())
+        return unsealed(content) if isinstance(content, dict) else content
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise AmcError(f"{path} is damaged ({error}); delete it and run again") from None

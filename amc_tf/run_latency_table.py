@@ -18,7 +18,11 @@ _FLAGS = {
     "device": (flags.DEFINE_string, "host, android or android:SERIAL."),
     "table": (flags.DEFINE_string, "File of the table, shared by networks and devices."),
     "num_threads": (flags.DEFINE_integer, "Threads on the CPU."),
-    "benchmark_binary": (flags.DEFINE_string, "A benchmark_model for the device."),
+    "benchmark_binary": (
+        flags.DEFINE_string,
+        "A benchmark_model for the device. Prebuilt: "
+        "https://ai.google.dev/edge/litert/next/benchmark (android_arm64).",
+    ),
     "delegate": (flags.DEFINE_string, "Of the phone: cpu, gpu or nnapi."),
     "taskset": (flags.DEFINE_string, "Mask of the phone's cores, in hexadecimal: f0."),
     "adb": (flags.DEFINE_string, "The adb executable."),

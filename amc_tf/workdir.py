@@ -111,18 +111,8 @@ class Workdir:
             files.write_json(self / "config.json", {**config, "model": found})
 
     def read_json(self, name: str, default: Any) -> Any:
-        """The content of a JSON file, `default` if there is none.
-
-        Raises:
-            AmcError: the file is not JSON, or not what was sealed in it.
-        """
-        try:
-            content = json.loads((self / name).read_text())
-            return files.unsealed(content) if isinstance(content, dict) else content
-        except FileNotFoundError:
-            return default
-        except ValueError as error:
-            raise AmcError(f"{self / name} is damaged ({error}); delete it and run again") from None
+        """The content of a JSON file (see `amc_tf.files.read_json`)."""
+        return files.read_json(self / name, default)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON object for `read_json`, which will tell whether it was damaged since."""

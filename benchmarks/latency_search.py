@@ -18,7 +18,7 @@ import cases
 import numpy as np
 import record
 from absl import app, flags
-from search import difference
+from intervals import difference
 
 import amc_tf
 import tflite_tools

@@ -9,6 +9,8 @@ import re
 
 import numpy as np
 import record
+import report_latency
+import report_loading
 import report_search
 
 
@@ -161,6 +163,8 @@ SECTIONS = {
     "random_graphs": ("Random graphs", random_graphs),
     "refit": ("Ways to refit", refit),
     **report_search.SECTIONS,
+    **report_latency.SECTIONS,
+    **report_loading.SECTIONS,
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import record
 
 
-def _last(name: str, *keys: str) -> list[dict]:
+def last(name: str, *keys: str) -> list[dict]:
     """The last result of each choice of values of `keys`, in the order of the first."""
     found: dict[tuple, dict] = {}
     for entry in record.entries(name):
@@ -14,13 +14,14 @@ def _last(name: str, *keys: str) -> list[dict]:
     return list(found.values())
 
 
-def _commands(entries: list[dict]) -> str:
+def commands(entries: list[dict]) -> str:
+    """The commands of these results, as a list."""
     return "\n".join(f"- `{entry['command']}`" for entry in entries)
 
 
 def episode(entry: dict) -> str:
     del entry
-    entries = _last("episode", "network", "refit")
+    entries = last("episode", "network", "refit")
     rows = [
         (
             e["network"],
@@ -59,14 +60,14 @@ def episode(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
 
 def engines(entry: dict) -> str:
     del entry
-    entries = _last("engines", "model")
+    entries = last("engines", "model")
     ways = list(entries[0]["images_per_second"])
 
     def cell(e: dict, way: str) -> str:
@@ -94,7 +95,7 @@ def engines(entry: dict) -> str:
             "",
             record.markdown(("way", *names), rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
@@ -120,7 +121,7 @@ def rank(entry: dict) -> str:
 
 def agent(entry: dict) -> str:
     del entry
-    entries = _last("agent", "network")
+    entries = last("agent", "network")
     names = list(dict.fromkeys(name for e in entries for name in e["best_after"]))
 
     def cell(e: dict, name: str, count: str) -> str:
@@ -142,14 +143,14 @@ def agent(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
 
 def search(entry: dict) -> str:
     del entry
-    entries = _last("search", "network", "macs", "seed", "early_stop")
+    entries = last("search", "network", "macs", "seed", "early_stop")
     rows = []
     for network, macs in dict.fromkeys((e["network"], e["macs"]) for e in entries):
         runs = [e for e in entries if (e["network"], e["macs"]) == (network, macs)]
@@ -197,7 +198,7 @@ def search(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
@@ -209,7 +210,7 @@ def _range(values: list[float]) -> str:
 
 def finetune(entry: dict) -> str:
     del entry
-    entries = _last("finetune", "plan", "epochs", "rate", "seed")
+    entries = last("finetune", "plan", "epochs", "rate", "seed")
     rows = [
         (
             f"[{e['plan']}]({e['plan']})",
@@ -222,14 +223,14 @@ def finetune(entry: dict) -> str:
         for e in entries
     ]
     header = ("plan", "MACs", "epochs", "before", "after", "dense")
-    return "\n".join(["Test accuracy.", "", record.markdown(header, rows), "", _commands(entries)])
+    return "\n".join(["Test accuracy.", "", record.markdown(header, rows), "", commands(entries)])
 
 
 def rescore(entry: dict) -> str:
     del entry
     rows = [
         (f"[{e['plan']}]({e['plan']})", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
-        for e in _last("rescore", "plan")
+        for e in last("rescore", "plan")
     ]
     return record.markdown(("plan", "MACs", "test accuracy, rebuilt and refitted in Keras"), rows)
 

@@ -271,6 +271,23 @@ def test_calibration_finds_the_factors():
     assert min(calibration.factors.values()) >= 0
 
 
+def test_networks_timed_while_the_device_was_busy_do_not_bend_the_calibration():
+    rng = np.random.default_rng(1)
+    truth = {"CONV_2D": 1.2, "DEPTHWISE_CONV_2D": 0.8, "ADD": 1.0}
+    examples = []
+    for size in rng.uniform(0.2, 1, 40):
+        sums = {kind: size * rng.uniform(1, 3) for kind in truth}
+        examples.append((sums, sum(truth[kind] * ms for kind, ms in sums.items())))
+    quiet, others = examples[:9], examples[9:]
+    busy = [(sums, ms * (2 if i in (3, 6) else 1)) for i, (sums, ms) in enumerate(quiet)]
+
+    def worst(calibration):
+        return max(abs(calibration(sums) / ms - 1) for sums, ms in others)
+
+    assert worst(calibrate(quiet)) < 0.04
+    assert worst(calibrate(busy)) < 0.08
+
+
 def test_without_examples_latency_is_the_sum():
     assert calibrate([])({"CONV_2D": 2.0, "ADD": 0.5, "weight_mb": 100.0}) == 2.5
     one = calibrate([({"CONV_2D": 2.0, "ADD": 0.5, "weight_mb": 0.0}, 2.5)])
