@@ -29,10 +29,6 @@ class Agents:
     def __enter__(self) -> Agents:
         environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._process = subprocess.Popen([sys.executable, __file__, self.path], env=environment)
-        while not self.path.exists():
-            if self._process.poll() is not None:
-                raise RuntimeError("the program of the agents ended at its start")
-            time.sleep(0.05)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -45,6 +41,8 @@ class _Forked:
 
     def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
         assert command[1:3] == ["-m", "amc_tf.agent.worker"], command
+        while not path.exists():  # TF-Agents is still being loaded
+            time.sleep(0.05)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.connect(str(path))
         socket.send_fds(self._socket, [b"fork"], [*pass_fds, stdout.fileno()])

@@ -2,24 +2,30 @@
 
 Each does one fault to a run that is to be resumed. It fills in what the disturbed processes
 told; `fault_runs.judged` resumes and compares.
+
+    python tests/fault_kinds.py FOLDER "disk full" ...
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import random
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import blobs
+import fault_agents
 import tqdm
-from fault_runs import Reference, Run, Verdict, ended
+from fault_runs import Reference, Run, Verdict, can_mount, ended, judged
 
 import amc_tf
 
@@ -274,3 +280,23 @@ FAULTS: Mapping[str, Fault] = {
     "two processes on one workdir": two_processes,
     "clock jumps to and fro": clock,
 }
+
+
+def main(folder: str, *faults: str) -> None:
+    """Does faults once each and prints their verdicts; the folder is new."""
+    root = pathlib.Path(folder)
+    verdicts = []
+    with fault_agents.Agents(root / "agents") as agents:
+        reference = Reference.made(root, agents.path)
+        for number, name in enumerate(faults):
+            if name == "disk full" and not can_mount():
+                continue
+            run = reference.run(str(number), random.Random(number))
+            with judged(name, run, reference) as verdict:
+                FAULTS[name](run, reference, verdict)
+            verdicts.append(vars(verdict))
+    print(json.dumps(verdicts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

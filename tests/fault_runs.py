@@ -16,7 +16,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -282,25 +281,3 @@ def can_mount() -> bool:
         except (OSError, subprocess.CalledProcessError):
             return False
     return True
-
-
-def main(folder: str, *faults: str) -> None:
-    """Does faults once each and prints their verdicts; the folder is new."""
-    import fault_kinds
-
-    root = pathlib.Path(folder)
-    verdicts = []
-    with fault_agents.Agents(root / "agents") as agents:
-        reference = Reference.made(root, agents.path)
-        for number, name in enumerate(faults):
-            if name == "disk full" and not can_mount():
-                continue
-            run = reference.run(str(number), random.Random(number))
-            with judged(name, run, reference) as verdict:
-                fault_kinds.FAULTS[name](run, reference, verdict)
-            verdicts.append(vars(verdict))
-    print(json.dumps(verdicts))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -31,7 +31,7 @@ from amc_tf.time_limit import TimeLimitError
 from amc_tf.workdir import Workdir
 
 TESTS = pathlib.Path(__file__).parent
-SOME = ("kill -9 of both", "disk full", "two processes on one workdir")
+SOME = ("kill -9 of both", "disk full")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def verdicts(tmp_path_factory):
     """In a process that has not computed anything yet, so that it may fork."""
     folder = tmp_path_factory.mktemp("faults")
     done = subprocess.run(
-        [sys.executable, TESTS / "fault_runs.py", folder, *SOME],
+        [sys.executable, TESTS / "fault_kinds.py", folder, *SOME],
         capture_output=True,
         text=True,
         timeout=500,
