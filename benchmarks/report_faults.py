@@ -27,6 +27,7 @@ def faults(entry: dict) -> str:
             "undisturbed search that are missing or differ.",
             "",
             record.markdown(header, [*rows, total]),
+            *(["", entry["note"]] if "note" in entry else []),
             "",
             "What was said, an example of each:",
             "",
