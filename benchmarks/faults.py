@@ -63,7 +63,8 @@ def main(argv: list[str]) -> None:
                 with fault_runs.judged(name, run, reference) as verdict:
                     fault_kinds.FAULTS[name](run, reference, verdict)
                 shutil.rmtree(run.root)
-                verdict.error = verdict.error.replace(str(run.workdir), "WORKDIR")
+                sentence = verdict.error.split(". The end of its log:")[0]
+                verdict.error = sentence.replace(str(run.workdir), "WORKDIR")
                 verdicts[name, number] = {**vars(verdict), "number": number}
                 print(json.dumps(verdicts[name, number]), file=sys.stderr, flush=True)
                 if done:
