@@ -1,5 +1,5 @@
 # Interpreters to try, in order. Override with e.g. `make install PYTHON=/path/to/python3.11`.
-PYTHON ?= python3.11 python3.10 python3
+PYTHON ?= python3.11 python3.12 python3.13 python3.10 python3
 # Where the demo keeps its results; a second `make demo` resumes what it finds there.
 WORKDIR ?= demo_run
 # Passed on to pytest, e.g. PYTEST_ARGS="-n 4" or PYTEST_ARGS="-m slow".
@@ -8,6 +8,9 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# Formats BUILD files. npm alone packages it; where there is no npm, they go unchecked.
+BUILDIFIER := @bazel/buildifier@8.2.1
+BUILD_FILES = WORKSPACE $(wildcard BUILD.bazel */BUILD.bazel */*/BUILD.bazel)
 
 # Keeps TensorFlow's start-up messages out of the output of the tests and the demo.
 TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -39,10 +42,13 @@ test: lint browser
 browser: $(VENV)/.installed-test
 	$(PY) tests/chromium.py
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test $(VENV)/.buildifier
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyrefly check --python-interpreter-path $(PY)
+	@buildifier=$(VENV)/node_modules/.bin/buildifier; if [ -x $$buildifier ]; then \
+	    echo buildifier -mode=check -lint=warn '$(BUILD_FILES)'; \
+	    $$buildifier -mode=check -lint=warn $(BUILD_FILES); fi
 
 # Away from the sources, so that nothing but the wheel can be imported; what reads the sources
 # themselves (BUILD files, packaging) has no place there.
@@ -52,8 +58,9 @@ check-wheel: $(VENV)/.created
 	$(PY) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install -c constraints.txt \
 	    "$$(ls build/wheel/*.whl)[test]"
+	@$(call agent,build/wheel/venv/bin/python)
 	cp -r tests configs examples README.md pyproject.toml build/wheel
-	cd build/wheel && rm tests/test_build_files.py tests/test_wheel.py && \
+	cd build/wheel && rm tests/test_build_files.py tests/test_docs.py tests/test_wheel.py && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
 
 # Module by module: the packages themselves load their names only when asked for, which pdoc does not,
@@ -80,7 +87,7 @@ distclean: clean
 # apart; a launcher that resolves on PATH but cannot start fails the same way. What an interrupted
 # run left behind is rebuilt, a working environment is kept.
 $(VENV)/.created:
-	@check='import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))'; \
+	@check='import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))'; \
 	if $(PY) -c "$$check" 2>/dev/null && $(PY) -m pip --version >/dev/null 2>&1; then exit 0; fi; \
 	for python in $(PYTHON); do \
 	    if "$$python" -c "$$check" 2>/dev/null; then \
@@ -88,7 +95,7 @@ $(VENV)/.created:
 	        exec "$$python" -m venv --clear $(VENV); \
 	    fi; \
 	done; \
-	echo 'error: no Python 3.10 or 3.11 with the venv module found (tried: $(PYTHON)).' >&2; \
+	echo 'error: no Python 3.10 to 3.13 with the venv module found (tried: $(PYTHON)).' >&2; \
 	echo 'Install one, e.g. `apt install python3.11 python3.11-venv` or `pyenv install 3.11`,' >&2; \
 	echo 'and put it on PATH, or name it: make PYTHON=/path/to/python3.11 ...' >&2; \
 	exit 1
@@ -96,15 +103,26 @@ $(VENV)/.created:
 	$(PIP) install 'pip>=24'
 	@touch $@
 
+# TF-Agents pins a pygame that Python 3.12 and later cannot install: there it comes without its
+# dependencies, which setup.py names in its place.
+agent = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || exit 0; \
+    $(1) -m pip install --disable-pip-version-check --no-deps -c constraints.txt tf-agents
+
 # Each extra includes the package itself. pip takes the installed package out before it puts the new
 # one in, so all stamps are held back meanwhile: an interrupted installation leaves none. They come
 # back with their old times, so that tests and demo in turn do not reinstall each other.
 define pip_install
 @mkdir -p $(VENV)/.held; mv -f $(VENV)/.installed* $(VENV)/.held 2>/dev/null || true
 $(PIP) install -e '$(1)'
+@$(call agent,$(PY))
 @mv -f $(VENV)/.held/.installed* $(VENV) 2>/dev/null || true
 @touch $(VENV)/.installed $@
 endef
+
+# A BUILD file in bad shape should not keep anyone without npm, or without a network, from testing.
+$(VENV)/.buildifier: $(VENV)/.created
+	@if npm install --prefix $(VENV) --no-save --no-audit --no-fund --loglevel=error $(BUILDIFIER); then \
+	    touch $@; else echo 'BUILD files are not checked: buildifier ($(BUILDIFIER)) needs npm'; fi
 
 $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml
 	$(call pip_install,.)

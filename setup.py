@@ -2,6 +2,22 @@
 
 from setuptools import setup
 
+# TF-Agents 0.19 pins pygame 2.1.3, which has no wheel above Python 3.11 and which nothing here
+# imports. There it is installed without its dependencies, by a command of its own
+# (pip install --no-deps tf-agents==0.19.0), and what it needs is named here.
+NEEDED_BY_TF_AGENTS = [
+    "cloudpickle>=1.3",
+    "gin-config>=0.4",
+    "gym>=0.17,<=0.23.0",
+    "pillow",
+    "protobuf>=3.11.3",
+    "setuptools",  # distutils, which Python 3.12 left out
+    "six>=1.10",
+    "tensorflow-probability>=0.23,<0.24",
+    "typing-extensions>=4.5",
+    "wrapt>=1.11.1",
+]
+
 # Upper bounds name the newest series this set was installed and tested with. TF-Agents 0.19 pins
 # typing-extensions 4.5.0 and pygame 2.1.3, so an open-ended neighbour that starts to need a newer
 # one of these would leave pip without a solution.
@@ -11,7 +27,8 @@ INSTALL_REQUIRES = [
     # Keras 3.13 and later need Python 3.11.
     "keras>=3.15,<4; python_version >= '3.11'",
     "keras>=3.12,<3.13; python_version < '3.11'",
-    "tf-agents==0.19.0",
+    "tf-agents==0.19.0; python_version < '3.12'",
+    *(f"{name}; python_version >= '3.12'" for name in NEEDED_BY_TF_AGENTS),
     "tensorflow-model-optimization>=0.8,<0.9",
     # TensorFlow 2.21 no longer brings TensorBoard along, and TF-Agents' losses import it.
     "tensorboard>=2.20,<3",
@@ -66,9 +83,8 @@ setup(
     version="0.1.0",
     description="AMC (AutoML for Model Compression) for Keras models",
     license="Apache-2.0",
-    # TF-Agents 0.19 pins pygame 2.1.3, which has no wheel above Python 3.11; TensorFlow 2.21 has
-    # none below 3.10.
-    python_requires=">=3.10,<3.12",
+    # TensorFlow 2.21 has wheels for these.
+    python_requires=">=3.10,<3.14",
     # Listed by name: tests, configs and benchmarks are packages to no one but this repository.
     packages=["amc_tf", "amc_tf.agent", "amc_tf.latency", "amc_tf.sparsity", "tflite_tools"],
     install_requires=INSTALL_REQUIRES,

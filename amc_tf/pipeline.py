@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from amc_tf.agent.remote import check_installed
 from amc_tf.budget import Budget
 from amc_tf.channels import analyze
 from amc_tf.costs import macs, params
@@ -123,6 +124,7 @@ class Compression:
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / "dense.keras").exists():
+            check_installed()  # or the search would refuse, after the training
             with self._timed("train_dense"):
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)

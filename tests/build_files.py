@@ -20,22 +20,19 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("amc_tf", "amc_tf/agent", "amc_tf/latency", "amc_tf/sparsity", "tflite_tools")
 SCRIPTS = ("configs", "examples", "tests")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
+# They read the source tree as a whole, which is not laid out in Bazel's runfiles.
+OF_THE_SOURCES = ("test_build_files", "test_docs", "test_wheel")
 # Needed when a test runs, though no source imports them.
 RUN_TIME = {"configs": "//configs", "EXAMPLES": "//examples", "README": "//:readme"}
 
 DEVICE = """
-# Android's benchmark_model is not built here: put the one you downloaded or built beside this file.
-filegroup(
-    name = "benchmark_model",
-    srcs = ["benchmark_model"],
-    tags = ["manual"],
-)
-
+# Android's benchmark_model is not built here. Put a prebuilt one beside this file, under that name:
+#     bazel run //tflite_tools:run_benchmark_android -- --device=android $PWD/model.tflite
 py_binary(
     name = "run_benchmark_android",
     srcs = ["run_benchmark.py"],
-    args = ["--benchmark_binary=$(location :benchmark_model)"],
-    data = [":benchmark_model"],
+    args = ["--benchmark_binary=$(location benchmark_model)"],
+    data = ["benchmark_model"],
     main = "run_benchmark.py",
     tags = ["manual"],
     deps = [":run_benchmark"],
@@ -129,7 +126,7 @@ def package(folder: str) -> str:
     for source in sorted((ROOT / folder).glob("*.py"), key=target):
         kind = "py_binary" if source.stem.startswith("run_") else "py_library"
         rules.append(rule(kind, target(source), srcs=[f'"{source.name}"'], deps=_deps(source)))
-    text = _assembled(rules, ("py_binary", "py_library"))
+    text = _assembled(rules)
     return text + DEVICE if folder == "tflite_tools" else text
 
 
@@ -141,7 +138,7 @@ def sources(folder: str) -> str:
         rules.append(
             rule("py_library", source.stem, srcs=[f'"{source.name}"'], imports=['"."'], deps=deps)
         )
-    return _assembled(rules, ("py_library",))
+    return _assembled(rules)
 
 
 def tests() -> str:
@@ -160,6 +157,7 @@ def tests() -> str:
                     args=[f'"$(location {source.name})"'],
                     data=['":files"', *sorted(data)],
                     main="run_pytest.py",
+                    tags=['"manual"'] * (source.stem in OF_THE_SOURCES),
                     deps=_deps(source, [":conftest", ":run_pytest"]),
                 )
             )
@@ -176,11 +174,12 @@ def tests() -> str:
     files = (
         'filegroup(\n    name = "files",\n    srcs = glob(["*/**"]) + ["benchmark_model.py"],\n)'
     )
-    return _assembled([files, *rules], ("py_library", "py_test"))
+    return _assembled([files, *rules])
 
 
-def _assembled(rules: list[str], kinds: tuple[str, ...]) -> str:
-    quoted = ", ".join(f'"{kind}"' for kind in kinds)
+def _assembled(rules: list[str]) -> str:
+    kinds = {rule.partition("(")[0] for rule in rules}
+    quoted = ", ".join(f'"{kind}"' for kind in sorted(kinds) if kind.startswith("py_"))
     loads = [f'load("@rules_python//python:defs.bzl", {quoted})']
     if any("requirement(" in r for r in rules):
         loads.insert(0, 'load("@pypi//:requirements.bzl", "requirement")')

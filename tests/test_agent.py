@@ -1,6 +1,8 @@
 """The searchers: that they learn, repeat themselves, fail in plain words and leave Keras alone."""
 
 import concurrent.futures
+import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -399,3 +401,11 @@ def test_random_searcher():
     assert 0.0 <= min(actions) < max(actions) <= 1.0
     assert one.finish(actions, 0.5) == {}
     assert isinstance(one, Searcher)
+
+
+def test_missing_tf_agents_is_told_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AgentError, match="pip install --no-deps tf-agents==") as refused:
+        DdpgSearcher(DdpgSettings(), 3, 0)
+    version = importlib.metadata.version("tf-agents")
+    assert str(refused.value).endswith(f"tf-agents=={version}")

@@ -62,7 +62,7 @@ class LiteRtModel:
     Attributes:
         input_details: The interpreter's description of each input (name, shape, dtype,
             quantization), in the order of the file, which is that of ``model.inputs`` for a file
-            made by :func:`tflite_tools.convert.convert`.
+            made by :func:`tflite_tools.conversion.convert`.
         output_details: The same for each output, in the order that :meth:`predict` returns.
     """
 

@@ -7,6 +7,7 @@ where it is not guarded by `if __name__ == "__main__"`.
 """
 
 import contextlib
+import importlib.util
 import os
 import pathlib
 import signal
@@ -39,6 +40,22 @@ class AgentError(AmcError):
     """The agent's process raised, died, did not come up, or is closed."""
 
 
+def check_installed() -> None:
+    """Refuses early where TF-Agents is missing.
+
+    On Python 3.12 and later it needs a command of its own: pip would reject it for the sake of
+    pygame, which TF-Agents 0.19 pins in a version without wheels there.
+
+    Raises:
+        AgentError: if it is missing; the message holds the command.
+    """
+    if importlib.util.find_spec("tf_agents") is None:
+        raise AgentError(
+            "TF-Agents is not installed, which on Python 3.12 and later takes a command of its "
+            "own: pip install --no-deps tf-agents==0.19.0"
+        )
+
+
 class DdpgSearcher:
     """A `Searcher` that learns by DDPG, in a process of its own.
 
@@ -55,7 +72,7 @@ class DdpgSearcher:
             machine, minutes on one that others load.
 
     Raises:
-        AgentError: if the agent's process cannot be started.
+        AgentError: if TF-Agents is missing or the agent's process cannot be started.
         AmcError: if its log cannot be written.
     """
 
@@ -67,6 +84,7 @@ class DdpgSearcher:
         log_path: str | os.PathLike[str] | None = None,
         start_timeout: float = 600.0,
     ) -> None:
+        check_installed()
         self._start_timeout = start_timeout
         self._up = False
         self._log = _open_log(log_path)
