@@ -15,7 +15,7 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.export_settings import CALIBRATED, FORMATS, INTEGER, Exported, ExportSettings
+from amc_tf.export_settings import FORMATS, Exported, ExportSettings, Format
 from amc_tf.lite_keras import LiteRtKeras
 from amc_tf.surgery import uncompiled
 from amc_tf.task import Data, Task
@@ -102,20 +102,25 @@ class Exporter:
         return exported
 
     def _content(self, format_name: str) -> tuple[bytes, tuple[str, ...]]:
-        if format_name == "float32":
+        form = FORMATS[format_name]
+        if form == Format():
             return self._float32, ()
-        if format_name == "int8_qat":
-            return self._trained_int8()
+        if form.trained:
+            return self._trained_int8(form)
         samples = None
-        if format_name in CALIBRATED:
+        if form.calibrated:
             arrays = self._calibration
             samples = [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
         content = tflite_tools.convert(
-            self.model, FORMATS[format_name], samples, keep_float=self._settings.keep_float
+            self.model,
+            form.quantize,
+            samples,
+            keep_float=self._settings.keep_float if form.quantize else (),
+            sparse=form.sparse,
         )
         return content, ()
 
-    def _trained_int8(self) -> tuple[bytes, tuple[str, ...]]:
+    def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
         from amc_tf import qat  # imports Keras 2 and TFMOT, which other formats do without
 
         settings = qat.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
@@ -124,7 +129,7 @@ class Exporter:
         quantised.calibrate(self._calibration)
         qat.train_quantised(trained, quantised, self._task, settings)
         quantised.settle(self._calibration)
-        return tflite_tools.convert(quantised.model, "int8_trained"), quantised.float_layers
+        return tflite_tools.convert(quantised.model, form.quantize), quantised.float_layers
 
     def _metadata(self, format_name: str, content: bytes) -> tflite_tools.Metadata:
         settings = self._settings
@@ -161,11 +166,11 @@ class Exporter:
         within = self.accuracy - accuracy <= self._settings.tolerance
         found = tflite_tools.inspect_file(content)
         worst = {}
-        if not within and format_name not in ("float32", "int8_qat"):
+        if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
             few = [[a[i : i + 1] for a in inputs] for i in range(min(8, len(inputs[0])))]
             found_worst = tflite_tools.worst_tensors(content, self._float32, few)
             worst = {e.name: e.relative_rms for e in found_worst}
-        integer = format_name in INTEGER
+        integer = FORMATS[format_name].integer
         return Exported(
             accuracy=accuracy,
             bytes=len(content),
@@ -175,6 +180,7 @@ class Exporter:
             float_operators=tuple(map(str, found.float_operators)) if integer else (),
             flex_operators=tuple(map(str, found.flex_operators)),
             float_layers=float_layers,
+            sparse_weights={w.name: w.density for w in tflite_tools.sparse_weights(content)},
             within_tolerance=within,
             worst_tensors=worst,
         )

@@ -89,7 +89,7 @@ def compile(model):
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
+def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None, batches=None):
     """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
 
     Args:
@@ -102,8 +102,9 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
         batch_size: images a step.
         backup: folder for a checkpoint after each epoch, from which an
             interrupted call goes on; None for none.
+        batches: of an epoch, for short ones; None for all images.
     """
-    steps = epochs * (len(train[0]) // batch_size)
+    steps = epochs * (batches or len(train[0]) // batch_size)
     warmup = min(steps // 10, 500)
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 10, steps - warmup, warmup_target=rate, warmup_steps=warmup
@@ -122,7 +123,8 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
     data = augmented(*train, batch_size)
-    trained.fit(data, epochs=epochs, verbose=2, callbacks=callbacks)
+    data = data if batches is None else data.repeat()
+    trained.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
 
 
 def _distillation(labels, both, temperature=3.0):

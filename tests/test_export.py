@@ -16,7 +16,9 @@ import tflite_tools
 from amc_tf import export, export_model, export_settings, files, surgery
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
-POST_TRAINING = tuple(f for f in export_settings.FORMATS if f != "int8_qat")
+POST_TRAINING = tuple(
+    name for name, f in export_settings.FORMATS.items() if not f.trained and not f.sparse
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ The public names are
 * `attach` and `read_metadata`: labels and input normalisation inside the file (`Metadata`,
   `Normalization`);
 * `inspect_file`, `compare_output`, `worst_tensors`: its operators; how far it is from the model;
+* `sparse_weights`: those that it stores by what is not zero, and what a runtime makes of them;
 * `LiteRtModel`: run such bytes over a batch of float samples;
 * `open_device`: this host, an Android phone or a GPU as a device that times them; `Settings` says
   how, `Latency` is what comes back, `ratio` compares two;
@@ -42,6 +43,7 @@ _HOME = {
     "ratio": "tflite_tools.latency",
     "read_metadata": "tflite_tools.metadata",
     "read_result_proto": "tflite_tools.benchmark_results",
+    "sparse_weights": "tflite_tools.sparse",
     "worst_tensors": "tflite_tools.verification",
 }
 __all__ = sorted(_HOME)
