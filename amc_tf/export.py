@@ -50,7 +50,14 @@ class Exporter:
     def _calibration(self) -> list[np.ndarray]:
         count = self._settings.calibration_samples
         arrays = self._task.calibration_inputs(self.model)
-        return [a[:count].astype(t.dtype) for a, t in zip(arrays, self.model.inputs, strict=True)]
+        for array in arrays:
+            if array.dtype.kind in "OSUcMm":
+                raise ValueError(
+                    f"calibration inputs must be numbers, received an array of {array.dtype}"
+                )
+        chosen = _spread(len(arrays[0]), count)
+        ends = zip(arrays, self.model.inputs, strict=True)
+        return [array[chosen].astype(tensor.dtype) for array, tensor in ends]
 
     @functools.cached_property
     def _checked(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -223,9 +230,13 @@ def _part(data: Data, count: int) -> Data:
         return data
     if isinstance(data, tf.data.Dataset):
         return data.unbatch().take(count).batch(min(count, 128))
-    available = len(keras.tree.flatten(data)[0])
-    chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
+    chosen = _spread(len(keras.tree.flatten(data)[0]), count)
     return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)
+
+
+def _spread(available: int, count: int) -> np.ndarray:
+    """Indices of at most `count` samples: data sorted by class would begin with one class."""
+    return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
 def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import record
+import report_export
 import report_latency
 import report_search
 
@@ -162,6 +163,7 @@ SECTIONS = {
     "random_graphs": ("Random graphs", random_graphs),
     "refit": ("Ways to refit", refit),
     **report_search.SECTIONS,
+    **report_export.SECTIONS,
     **report_latency.SECTIONS,
 }
 

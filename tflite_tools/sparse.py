@@ -72,11 +72,12 @@ def encode(content: bytes) -> bytes:
         The file, of the same function.
 
     Raises:
-        ValueError: no weight would be smaller.
+        ValueError: no weight would be smaller, or sparse kernels would misread the network.
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    kinds = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
+    _pooled_as_dense(model)
+    kinds = _kinds(model)
     readers: dict[int, set[int]] = {}
     for operator in graph.operators:
         kind = kinds[operator.opcodeIndex]
@@ -108,6 +109,8 @@ def encode(content: bytes) -> bytes:
             "expected at least about a half, or more where a kernel has few input channels; "
             "prune the model's weights first (amc-sparsify)."
         )
+    if any(graph.tensors[index].type != schema.TensorType.INT8 for index in densified):
+        _refuse_images(model)
     for operator in graph.operators:
         operator.inputs = [densified.get(int(i), int(i)) for i in operator.inputs]
     graph.operators = [*_densify(model, densified), *graph.operators]
@@ -122,8 +125,10 @@ def sparse_weights(content: bytes) -> list[SparseWeight]:
     computes in it) of a chain that begins with a 3x3 convolution of stride 2 on three channels,
     padded by one pixel on each side; goes on through 1x1 and depthwise 3x3 or 5x5 convolutions
     padded alike on all sides, additions and multiplications; ends in a global mean; and has more
-    than two thirds of zeros in its 1x1 kernels (`xnn_subgraph_rewrite_for_nchw`). Everything else,
-    int8 included, it makes dense again when the file is loaded: smaller to store, not faster.
+    than two thirds of zeros in its 1x1 kernels (`xnn_subgraph_rewrite_for_nchw`). It never does so
+    on x86 processors with AVX, where it holds its dense kernels to be faster
+    (`xnn_is_chw_compatible_config`). Everything else, int8 included, it makes dense again when the
+    file is loaded: smaller to store, not faster.
     """
     model = flatbuffer.read(content)
     return [
@@ -132,6 +137,113 @@ def sparse_weights(content: bytes) -> list[SparseWeight]:
         for tensor in graph.tensors
         if tensor.sparsity is not None
     ]
+
+
+def _refuse_images(model: Any) -> None:
+    """Refuses what XNNPACK's sparse kernels get wrong.
+
+    They keep an image channel by channel. An output of the file that is one is not turned back.
+    """
+    graph = model.subgraphs[0]
+    pooled = any(
+        _kinds(model)[operator.opcodeIndex] == _OPERATOR.MEAN for operator in graph.operators
+    )
+    for index in graph.outputs:
+        tensor = graph.tensors[int(index)]
+        if pooled and tensor.type == schema.TensorType.FLOAT32 and len(tensor.shape) == 4:
+            raise ValueError(
+                "sparse=True in float is not for a network with a global mean and an output of "
+                f"the shape {tuple(map(int, tensor.shape))}: XNNPACK's sparse kernels would give "
+                "wrong values; choose 'int8', or convert the outputs apart."
+            )
+
+
+def _kinds(model: Any) -> list[int]:
+    return [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
+
+
+def _pooled_as_dense(model: Any) -> None:
+    """Makes 1x1 convolutions of a single position, in float, fully connected layers of vectors.
+
+    They are the same sum. XNNPACK takes the convolution behind a global mean into the chain that it
+    runs sparsely, and then refuses the file.
+    """
+    graph = model.subgraphs[0]
+    kinds = _kinds(model)
+    producer = {int(o): operator for operator in graph.operators for o in operator.outputs}
+    operators = []
+    for operator in graph.operators:
+        image, weight = (graph.tensors[int(i)] for i in [*operator.inputs, 0, 0][:2])
+        if (
+            kinds[operator.opcodeIndex] != _OPERATOR.CONV_2D
+            or image.type != schema.TensorType.FLOAT32
+            or not tuple(image.shape[1:3]) == tuple(weight.shape[1:3]) == (1, 1)
+        ):
+            operators.append(operator)
+            continue
+        tensors = [weight]
+        if int(operator.inputs[1]) in producer:  # 16-bit weights, made float
+            tensors.append(graph.tensors[int(producer[int(operator.inputs[1])].inputs[0])])
+        for tensor in tensors:
+            tensor.shape = np.array([weight.shape[0], weight.shape[-1]], np.int32)
+        before, after = int(operator.inputs[0]), int(operator.outputs[0])
+        rows = [_reshaped(model, graph.tensors[i]) for i in (before, after)]
+        options = schema.FullyConnectedOptionsT()
+        options.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
+        operator.builtinOptions = options
+        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+        operator.opcodeIndex = _operator_code(model, _OPERATOR.FULLY_CONNECTED, version=1)
+        operator.inputs = [rows[0], *(int(i) for i in operator.inputs[1:])]
+        operator.outputs = [rows[1]]
+        operators += [
+            _reshape(model, before, rows[0]),
+            operator,
+            _reshape(model, rows[1], after),
+        ]
+    graph.operators = operators
+
+
+def _reshaped(model: Any, tensor: Any) -> int:
+    """A new tensor: the vectors (images, channels) of one of a single position."""
+    vectors = schema.TensorT()
+    vectors.name = f"{flatbuffer.text(tensor.name)};vector"
+    vectors.type, vectors.buffer = tensor.type, 0
+    vectors.shape = np.array([tensor.shape[0], tensor.shape[-1]], np.int32)
+    model.subgraphs[0].tensors.append(vectors)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def _reshape(model: Any, source: int, target: int) -> Any:
+    """An operator that gives one tensor the shape of another; the number of images stays open."""
+    tensors = model.subgraphs[0].tensors
+    shape = np.array([-1, *tensors[target].shape[1:]], np.int32)
+    buffer, constant = schema.BufferT(), schema.TensorT()
+    buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    constant.name = f"{flatbuffer.text(tensors[target].name)};shape"
+    constant.type, constant.buffer = schema.TensorType.INT32, len(model.buffers) - 1
+    constant.shape = np.array([len(shape)], np.int32)
+    tensors.append(constant)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _operator_code(model, _OPERATOR.RESHAPE, version=1)
+    operator.inputs, operator.outputs = [source, len(tensors) - 1], [target]
+    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    operator.builtinOptions = schema.ReshapeOptionsT()
+    operator.builtinOptions.newShape = shape
+    return operator
+
+
+def _operator_code(model: Any, kind: int, version: int) -> int:
+    """The index of an operator's code, which is entered where the file does not have it."""
+    if kind in _kinds(model):
+        index = _kinds(model).index(kind)
+        model.operatorCodes[index].version = max(model.operatorCodes[index].version, version)
+        return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = kind
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def _described(model: Any, tensor: Any) -> SparseWeight:
@@ -196,14 +308,11 @@ def _dense_twin(tensor: Any) -> Any:
 
 
 def _densify(model: Any, densified: dict[int, int]) -> list[Any]:
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DENSIFY
-    code.version = 1
-    model.operatorCodes.append(code)
+    code = _operator_code(model, _OPERATOR.DENSIFY, version=1)
     operators = []
     for sparse, dense in densified.items():
         operator = schema.OperatorT()
-        operator.opcodeIndex = len(model.operatorCodes) - 1
+        operator.opcodeIndex = code
         operator.inputs, operator.outputs = [sparse], [dense]
         operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
         operator.builtinOptions = schema.DensifyOptionsT()
