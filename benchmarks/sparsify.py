@@ -36,6 +36,7 @@ BATCHES = flags.DEFINE_integer("batches", 351, "Of an epoch, 128 images each; 35
 RATE = flags.DEFINE_float("rate", 0.01, "First learning rate of a round; it falls to 0.")
 EPISODES = flags.DEFINE_integer("episodes", 100, "Of the agent in each round.")
 REWARD_IMAGES = flags.DEFINE_integer("reward_images", 2000, "Images that score a plan.")
+TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Evenly spaced, for the accuracies.")
 REFIT = flags.DEFINE_bool("refit", True, "Refit by least squares before fine-tuning.")
 SEED = flags.DEFINE_integer("seed", 0, "Of search, refit and training.")
 
@@ -47,6 +48,8 @@ def main(argv):
     case = cases.load("resnet56", DATA.value)
     teacher = cases.load("resnet56", DATA.value).model
     train = cases.cifar10_train(DATA.value)
+    chosen = np.linspace(0, len(case.test[0]) - 1, TEST_IMAGES.value).astype(int)
+    test = case.test[0][chosen], case.test[1][chosen]
     epochs = [int(e) for e in EPOCHS.value]
 
     def fine_tune(model):
@@ -59,7 +62,7 @@ def main(argv):
     task = amc_tf.Task(
         train=train,
         validation=tuple(np.asarray(a)[: REWARD_IMAGES.value] for a in case.validation),
-        test=case.test,
+        test=test,
         compile=cifar10.compile,
         fine_tune=fine_tune,
         calibration=case.calibration,
@@ -84,7 +87,7 @@ def main(argv):
             "seed": SEED.value,
             "refit": REFIT.value,
             "densities": densities,
-            "test_images": len(case.test[0]),
+            "test_images": TEST_IMAGES.value,
             **result,
             "seconds_since_the_last_resumption": round(time.monotonic() - start),
         },
