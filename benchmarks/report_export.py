@@ -103,6 +103,21 @@ def sparsify(entry: dict) -> str:
     )
 
 
+def sparse_refit(entry: dict) -> str:
+    rows = [
+        (f"{r['density']:.0%}", f"{r['cut']:.2%}", f"{r['refitted']:.2%}") for r in entry["rows"]
+    ]
+    return "\n".join(
+        [
+            f"{entry['network']}, {entry['test_images']:,} test images, no training; dense "
+            f"{entry['dense']:.2%}. Refitted on {entry['calibration_images']:,} images without "
+            "labels.",
+            "",
+            record.markdown(("density of every kernel", "as cut", "refitted"), rows),
+        ]
+    )
+
+
 def sparse_files(entry: dict) -> str:
     del entry
     entries = _last("sparse_files", "network", "density")
@@ -137,5 +152,6 @@ def sparse_files(entry: dict) -> str:
 SECTIONS = {
     "export": ("File formats", export),
     "sparsify": ("Fine-grained pruning", sparsify),
+    "sparse_refit": ("Refit of sparse kernels", sparse_refit),
     "sparse_files": ("Sparse files", sparse_files),
 }
