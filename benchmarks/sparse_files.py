@@ -28,6 +28,7 @@ from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.surgery import numpy_of
 
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1_padded", "A name of NETWORKS.")
 DATA = flags.DEFINE_string("data", None, "Folder of resnet56_cifar10.keras.")
@@ -101,7 +102,7 @@ def main(argv):
         model = narrowed(model, CHANNELS.value)
     if DENSITY.value:
         model = thinned(model, DENSITY.value)
-    values = [np.array(k.weight) for k in kernels(amc_tf.analyze(model))]
+    values = [numpy_of(k.weight) for k in kernels(amc_tf.analyze(model))]
     rng = np.random.default_rng(0)
     samples = [rng.random((1, *model.input_shape[1:]), np.float32) for _ in range(8)]
     contents = {}
