@@ -15,7 +15,7 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.export_settings import FORMATS, Exported, ExportSettings, Format
+from amc_tf.export_settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
 from amc_tf.lite_keras import LiteRtKeras
 from amc_tf.surgery import uncompiled
 from amc_tf.task import Data, Task
@@ -125,6 +125,10 @@ class Exporter:
             keep_float=self._settings.keep_float if form.quantize else (),
             sparse=form.sparse,
         )
+        if self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
+            chosen = _spread(len(samples), self._settings.bias_samples)
+            few = [samples[i] for i in chosen]
+            content = tflite_tools.correct_biases(content, self._float32, few)
         return content, ()
 
     def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:

@@ -41,6 +41,8 @@ FORMATS: Mapping[str, Format] = {
     "float16_sparse": Format("float16", sparse=True),
     "int8_sparse": dataclasses.replace(_INT8, sparse=True),
 }
+# Quantisations whose biases are integers of 32 bits.
+BIAS_CORRECTED = ("int8", "int8_float_io")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,9 @@ class ExportSettings:
             value or one for each channel; put into the file for apps.
         std: what they are then divided by.
         calibration_samples: inputs for the ranges of integer activations.
+        bias_samples: calibration inputs on which biases of the int8 formats are corrected, layer by
+            layer (`tflite_tools.correct_biases`; minutes for a large network); 0 for none, 24 is
+            a good number. Not for int16x8 and int8_qat.
         error_samples: held-out inputs on which outputs are compared with Keras'.
         score_samples: how many test samples score a file; 0 for all.
         qat_epochs: of quantisation-aware training, over the training data.
@@ -77,6 +82,7 @@ class ExportSettings:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     calibration_samples: int = 200
+    bias_samples: int = 0
     error_samples: int = 256
     score_samples: int = 0
     qat_epochs: int = 2

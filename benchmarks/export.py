@@ -44,6 +44,7 @@ FORMATS = flags.DEFINE_list(
 )
 TEST_IMAGES = flags.DEFINE_integer("test_images", 0, "Test images to score on; 0 for all.")
 CALIBRATION = flags.DEFINE_integer("calibration_images", 200, "Images for ranges of activations.")
+BIAS = flags.DEFINE_integer("bias_samples", 0, "Images that correct biases of int8; 0: none.")
 KEEP_FLOAT = flags.DEFINE_list("keep_float", [], "Layers that stay float in quantised files.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files.", required=True)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed; or 0.")
@@ -187,6 +188,7 @@ def main(argv):
         formats=tuple(FORMATS.value),
         score_samples=TEST_IMAGES.value,
         calibration_samples=CALIBRATION.value,
+        bias_samples=BIAS.value,
         keep_float=tuple(KEEP_FLOAT.value),
         latency_rounds=ROUNDS.value,
         latency_runs=RUNS.value,
@@ -224,6 +226,7 @@ def main(argv):
             "network": NETWORK.value,
             "plan": PLAN.value or "uniform",
             "calibration_images": CALIBRATION.value,
+            "bias_samples": BIAS.value,
             "keep_float": KEEP_FLOAT.value,
             **result,
         },
