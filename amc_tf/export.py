@@ -125,7 +125,7 @@ class Exporter:
             keep_float=self._settings.keep_float if form.quantize else (),
             sparse=form.sparse,
         )
-        if self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
+        if samples and self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
             chosen = _spread(len(samples), self._settings.bias_samples)
             few = [samples[i] for i in chosen]
             content = tflite_tools.correct_biases(content, self._float32, few)

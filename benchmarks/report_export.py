@@ -19,18 +19,21 @@ def _commands(entries: list[dict]) -> str:
 
 def export(entry: dict) -> str:
     del entry
-    entries = _last("export", "network", "plan", "keep_float", "calibration_images")
+    entries = _last("export", "network", "plan", "keep_float", "bias_samples")
     rows = []
     for e in entries:
         reference = e["networks"]["dense"]["files"]["float32"]
         for label, network in e["networks"].items():
             for name, file in network["files"].items():
+                # Told by the entry without remedies already.
+                if name == "float32" and _remedies(e, "int8"):
+                    continue
                 drop = file["accuracy"] - network["files"]["float32"]["accuracy"]
                 rows.append(
                     (
                         e["network"],
                         label,
-                        name + (" *" if e["keep_float"] and name != "float32" else ""),
+                        name + _remedies(e, name),
                         f"{file['accuracy']:.2%}",
                         "" if name == "float32" else f"{100 * drop:+.2f}",
                         f"{file['bytes']:,}",
@@ -51,9 +54,7 @@ def export(entry: dict) -> str:
         "latency ms (range)",
         "faster than dense float32",
     )
-    images = ", ".join(f"{e['network']} {e['test_images']:,}" for e in entries)
-    kept = [f"{e['network']}: {', '.join(e['keep_float'])}" for e in entries if e["keep_float"]]
-    notes = [f"\\* layers kept float: {'; '.join(kept)}.", ""] if kept else []
+    images = ", ".join(dict.fromkeys(f"{e['network']} {e['test_images']:,}" for e in entries))
     return "\n".join(
         [
             "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
@@ -63,10 +64,18 @@ def export(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            *notes,
             _commands(entries),
         ]
     )
+
+
+def _remedies(entry: dict, name: str) -> str:
+    """What was done for the accuracy of an integer format, in words."""
+    if not name.startswith("int8"):
+        return ""
+    bias = entry.get("bias_samples") and f"biases corrected on {entry['bias_samples']} images"
+    kept = entry["keep_float"] and f"float: {', '.join(entry['keep_float'])}"
+    return "".join(f", {words}" for words in (bias, kept) if words)
 
 
 def sparsify(entry: dict) -> str:
