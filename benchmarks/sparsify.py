@@ -56,7 +56,14 @@ def main(argv):
         done = len(list(workdir.glob("round?.keras")))
         backup = workdir / f"checkpoint{done + 1}"
         cifar10.fit(
-            model, train, epochs[done], RATE.value, teacher, backup=backup, batches=BATCHES.value
+            model,
+            train,
+            epochs[done],
+            RATE.value,
+            teacher,
+            backup=backup,
+            batches=BATCHES.value,
+            jit_compile=False,
         )
 
     task = amc_tf.Task(

@@ -89,7 +89,17 @@ def compile(model):
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None, batches=None):
+def fit(
+    model,
+    train,
+    epochs,
+    rate,
+    teacher=None,
+    batch_size=128,
+    backup=None,
+    batches=None,
+    jit_compile="auto",
+):
     """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
 
     Args:
@@ -103,6 +113,7 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None, b
         backup: folder for a checkpoint after each epoch, from which an
             interrupted call goes on; None for none.
         batches: of an epoch, for short ones; None for all images.
+        jit_compile: as in `keras.Model.compile`.
     """
     steps = epochs * (batches or len(train[0]) // batch_size)
     warmup = min(steps // 10, 500)
@@ -118,7 +129,7 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None, b
         both = keras.ops.stack([model(x), teacher(x, training=False)], axis=1)
         trained, loss = keras.Model(x, both), _distillation
     metric = "accuracy" if teacher is None else _accuracy
-    trained.compile(optimizer, loss, metrics=[metric])
+    trained.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
     callbacks = []
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
