@@ -114,7 +114,8 @@ def sparsify(entry: dict) -> str:
 
 def sparse_refit(entry: dict) -> str:
     rows = [
-        (f"{r['density']:.0%}", f"{r['cut']:.2%}", f"{r['refitted']:.2%}") for r in entry["rows"]
+        (f"{r['density']:.0%}", f"{r['cut']:.2%}", f"{r['refitted']:.2%}")
+        for r in sorted(entry["rows"], key=lambda r: -r["density"])
     ]
     return "\n".join(
         [
