@@ -84,9 +84,9 @@ def test_what_cannot_be_stored_so_is_refused():
     x = samples(zoo.sample(model, 4))
     with pytest.raises(ValueError, match="enough zeros.*amc-sparsify"):
         convert(model, sparse=True)
-    with pytest.raises(ValueError, match="'dynamic' makes a file that LiteRT cannot run"):
+    with pytest.raises(ValueError, match="not for quantize='dynamic': LiteRT does not run"):
         convert(model, "dynamic", sparse=True)
-    with pytest.raises(ValueError, match="'int8' and keep_float makes a file"):
+    with pytest.raises(ValueError, match="not for quantize='int8' and keep_float"):
         convert(model, "int8", x, keep_float=("feature",), sparse=True)
 
 

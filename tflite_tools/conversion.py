@@ -114,8 +114,9 @@ def convert(
             that links the Flex delegate, and not in this package.
         sparse: Stores weights of many zeros by what is not zero (see
             `tflite_tools.sparse_weights`, also for which files run faster so). Not for "dynamic",
-            nor for int8 with keep_float: LiteRT does not run such files. Dense layers stay
-            dense in int8.
+            which XNNPACK refuses, nor for integers with keep_float: looking for chains to run
+            sparsely, XNNPACK may crash on quantised layers beside float ones. Dense layers
+            stay dense in int8.
 
     Returns:
         The contents of a ``.tflite`` file.
@@ -142,8 +143,8 @@ def convert(
     if sparse and (quantize == "dynamic" or (keep_float and quantize != "float16")):
         given = f"quantize={quantize!r}{' and keep_float' if keep_float else ''}"
         raise ValueError(
-            f"sparse=True with {given} makes a file that LiteRT cannot run; choose None, 'float16' "
-            "or 'int8' without keep_float."
+            f"sparse=True is not for {given}: LiteRT does not run such files on every processor; "
+            "choose None, 'float16' or 'int8' without keep_float."
         )
     with quiet():
         function = freeze(in_float32(model), signature)
