@@ -12,7 +12,9 @@ refitted only, so that their accuracy says what a format costs, and not what pru
 --plan=FILE prunes by a plan of a search; without it every group keeps the same fraction of its
 channels, in multiples of 8, that brings the MACs to half. Files lie in --workdir, and are not made
 again by the same command. They are timed in turn, dense and pruned, so that their ratios are of one
-run; with --rounds=0 they are not, which a busy machine may leave to a later call.
+run; with --rounds=0 they are not, which a busy machine may leave to a later call. XNNPACK has no
+kernels for int16x8, which takes many times as long as the rest: leave it out of --formats, or score
+it on few --test_images.
 """
 
 from __future__ import annotations
