@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install test lint check-wheel docs demo demo-clean clean distclean
+.PHONY: help install test browser lint check-wheel docs demo demo-clean clean distclean
 
 help:
 	@echo 'make install     install amc_tf into $(VENV), editable'
@@ -32,8 +32,12 @@ help:
 
 install: $(VENV)/.installed
 
-test: lint
+test: lint browser
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# A Chromium for the tests of the report: found, or fetched if it can be. Without one they are skipped.
+browser: $(VENV)/.installed-test
+	$(PY) tests/chromium.py
 
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .

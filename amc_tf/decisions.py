@@ -130,6 +130,11 @@ class DecisionEnv:
         """Steps of an episode: one a group."""
         return len(self.choices)
 
+    @property
+    def dense_costs(self) -> dict[str, float]:
+        """Costs where every decision keeps all, by name."""
+        return {name: cost(self._dense) for name, cost in self.costs.items()}
+
     def reset(self) -> np.ndarray:
         """Begins an episode; returns the first state, float32 (11,)."""
         self._counts, self._actions = [], []

@@ -37,20 +37,10 @@ class EpisodeLog:
             self._read()
 
     def _read(self) -> None:
-        lines = self._path.read_bytes().split(b"\n")
-        whole, rest = lines[:-1], lines[-1]
-        for number, line in enumerate(whole, start=1):
-            try:
-                record = json.loads(line)
-                key = (record["policy"], record["episode"])
-                counts, accuracy = tuple(record["counts"]), float(record["accuracy"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise AmcError(
-                    f"line {number} of {self._path} is not an episode ({error}); delete that line "
-                    "and run again: its episode will be repeated"
-                ) from None
-            self._records[key] = record
-            self._accuracy[counts] = accuracy
+        whole, rest = _parsed(self._path)
+        for record in whole:
+            self._records[record["policy"], record["episode"]] = record
+            self._accuracy[tuple(record["counts"])] = float(record["accuracy"])
         if rest or len(self._records) != len(whole):
             self._rewrite()
 
@@ -101,3 +91,37 @@ class EpisodeLog:
         ranked = sorted(self._records.values(), key=lambda record: -record["reward"])
         distinct = {tuple(record["counts"]): record for record in reversed(ranked)}
         return sorted(distinct.values(), key=lambda record: -record["reward"])[:count]
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The episodes of a log to which a search may be writing meanwhile.
+
+    The file is left as it is; a last line that is not whole yet is passed over.
+
+    Args:
+        path: the file; no episodes if it is absent.
+
+    Raises:
+        AmcError: a line before the last is not an episode.
+    """
+    path = pathlib.Path(path)
+    return _parsed(path)[0] if path.exists() else []
+
+
+def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
+    """The episodes of all whole lines, and what follows them."""
+    lines = path.read_bytes().split(b"\n")
+    whole, rest = lines[:-1], lines[-1]
+    records = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            record = json.loads(line)
+            _ = record["policy"], record["episode"], tuple(record["counts"])
+            float(record["accuracy"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AmcError(
+                f"line {number} of {path} is not an episode ({error}); delete that line "
+                "and run again: its episode will be repeated"
+            ) from None
+        records.append(record)
+    return records, rest

@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from amc_tf.errors import AmcError
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -37,3 +39,17 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 def write_json(path: str | os.PathLike, data: Any) -> None:
     """Writes `data` as indented JSON, atomically."""
     write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike, default: Any) -> Any:
+    """The content of a JSON file, `default` if there is none.
+
+    Raises:
+        AmcError: the file is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise AmcError(f"{path} is damaged ({error}); delete it and run again") from None

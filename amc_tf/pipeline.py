@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import pathlib
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +18,8 @@ from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency
 from amc_tf.finetune import FineTuneSettings, fine_tune
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.plan import PruningPlan
+from amc_tf.provenance import command, versions
+from amc_tf.report_html import REPORT, write_report
 from amc_tf.search import (
     SearchResult,
     SearchSettings,
@@ -34,17 +34,6 @@ from amc_tf.surgery import rebuild
 from amc_tf.task import Task
 from amc_tf.verification import verify
 from amc_tf.workdir import Workdir
-
-_DISTRIBUTIONS = [
-    "amc_tf",
-    "tensorflow",
-    "keras",
-    "tf-agents",
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "tensorflow-model-optimization",
-    "numpy",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +117,8 @@ class Compression:
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self.workdir.update_result(seconds={stage: round(time.monotonic() - start, 2)})
+        seconds = {stage: round(time.monotonic() - start, 2)}
+        self.workdir.update_result(seconds=seconds, commands={stage: command()})
 
     def _measures(self, model: keras.Model) -> dict[str, Any]:
         """Accuracy on the test data, MACs and parameters of a model."""
@@ -299,6 +289,7 @@ class Compression:
 
     def run(self) -> dict[str, Any]:
         """All stages but `sparsify`; those whose files are there already are not repeated."""
+        before = self.workdir.read_json("result.json", {})
         if not self._done("policies", "pruned.keras", "plan.json"):
             self.search()
         if not self._done("finetuned", "finetuned.keras"):
@@ -306,7 +297,14 @@ class Compression:
         tflite = [f"model_{name}.tflite" for name in self.settings.export.formats]
         if not self._done("tflite", *tflite):
             self.export()
-        return self.workdir.read_json("result.json", {})
+        result = self.workdir.read_json("result.json", {})
+        if result != before or not (self.workdir / REPORT).exists():
+            self.report()
+        return result
+
+    def report(self) -> pathlib.Path:
+        """Writes `report.html`, of all stages run so far; returns its path."""
+        return write_report([self.workdir.path])
 
     def _done(self, section: str, *names: str) -> bool:
         recorded = section in self.workdir.read_json("result.json", {})
@@ -329,7 +327,7 @@ def compress(
         task: its data and training code.
         budget: e.g. `Budget(macs=0.5)`.
         workdir: folder for the run's files: `finetuned.keras`, `model_float32.tflite`,
-            `model_int8.tflite`, `result.json` and what the stages need.
+            `model_int8.tflite`, `result.json`, `report.html` and what the stages need.
         settings: see `Settings`.
 
     Returns:
@@ -339,12 +337,3 @@ def compress(
         AmcError: input that cannot be used, before any work.
     """
     return Compression(model, task, budget, workdir, settings).run()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -1,13 +1,31 @@
-"""The closing table of a run."""
+"""The closing tables of a run, as text; `amc_tf.report_html` shows the same on a page."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_tf.budget import written
 
 _LABELS = {"amc": "AMC"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text under a header; of the first column each is a name, the others are values.
+
+    Attributes:
+        title: what it shows.
+        header: names of the columns.
+        rows: as many cells each; empty where there is nothing.
+        note: how to read it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -20,15 +38,40 @@ def table(result: Mapping[str, Any]) -> str:
         A table of dense, compared and chosen networks, then of the exported
         files, then of the rounds of fine-grained pruning; of what there is.
     """
-    lines = _networks(result) if "policies" in result else []
-    if "sparse" in result:
-        lines += ["", *_rounds(result["sparse"])]
+    lines = budget_lines(result)
+    for shown in tables(result):
+        lines += aligned([shown.header, *shown.rows])
+        lines += [*([shown.note] if shown.note else []), ""]
     seconds = result.get("seconds", {})
     lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     return "\n".join(lines)
 
 
-def _rounds(sparse: Mapping[str, Any]) -> list[str]:
+def budget_lines(result: Mapping[str, Any]) -> list[str]:
+    """Each bound: what was asked, and what the chosen network reached."""
+    lines = []
+    for kind, bound in (result.get("budget") or {}).items():
+        asked, reached = (
+            f"{written(kind, bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
+            for key in ("bound", "reached")
+        )
+        lines.append(f"budget: {asked}; reached {reached}")
+    return lines
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """The tables of all stages that `result.json` tells of."""
+    found = []
+    if "policies" in result:
+        found.append(_networks(result))
+    if any(not name.startswith("plans/") for name in result.get("tflite", {})):
+        found.append(_files(result))
+    if "sparse" in result:
+        found.append(_rounds(result["sparse"]))
+    return found
+
+
+def _rounds(sparse: Mapping[str, Any]) -> Table:
     header = (
         "fine-grained pruning",
         "density",
@@ -49,38 +92,37 @@ def _rounds(sparse: Mapping[str, Any]) -> list[str]:
         for number, found in enumerate(sparse["rounds"], start=1)
     ]
     start = ("before", "100.0%", "", percent(sparse["dense"]["accuracy"]), "", "")
-    return aligned([header, start, *rows])
+    return Table("Fine-grained pruning", header, [start, *rows])
 
 
-def _networks(result: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for kind, bound in (result.get("budget") or {}).items():
-        asked, reached = (
-            f"{written(kind, bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
-            for key in ("bound", "reached")
-        )
-        lines.append(f"budget: {asked}; reached {reached}")
+def _networks(result: Mapping[str, Any]) -> Table:
     files = result.get("tflite", {})
     chosen = result["chosen"]
     header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")
-    rows = [header, _row("dense", result["dense"], files.get("plans/dense_float32.tflite"))]
+    rows = [_row("dense", result["dense"], files.get("plans/dense_float32.tflite"))]
     for name, policy in result["policies"].items():
         own = "model_float32.tflite" if name == chosen else f"plans/{name}_float32.tflite"
-        label = _LABELS.get(name, name) + (" *" if name == chosen else "")
+        label = policy_label(name) + (" *" if name == chosen else "")
         rows.append(_row(label, policy, files.get(own)))
-    lines += aligned(rows)
-    lines.append("* the network that was exported; accuracy on the test data")
-    exported = [(n, f) for n, f in files.items() if not n.startswith("plans/")]
-    if exported:
-        lines.append("")
-        header = ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", "")
-        exported.insert(0, ("finetuned.keras", result["finetuned"]))
-        lines += aligned([header, *(_file_row(name, file) for name, file in exported)])
-        lines.append(
-            "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
-            "one thread in fresh processes, of Keras a compiled graph with all threads"
-        )
-    return lines
+    note = "* the network that was exported; accuracy on the test data"
+    return Table("Networks", header, rows, note)
+
+
+def _files(result: Mapping[str, Any]) -> Table:
+    exported = [(n, f) for n, f in result["tflite"].items() if not n.startswith("plans/")]
+    exported.insert(0, ("finetuned.keras", result["finetuned"]))
+    return Table(
+        "Files",
+        ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", ""),
+        [_file_row(name, file) for name, file in exported],
+        "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
+        "one thread in fresh processes, of Keras a compiled graph with all threads",
+    )
+
+
+def policy_label(name: str) -> str:
+    """What a policy is called in tables and charts."""
+    return _LABELS.get(name, name)
 
 
 def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None) -> tuple:

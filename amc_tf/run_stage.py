@@ -42,6 +42,8 @@ def run_stage(stage: str) -> None:
         compression = experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
         getattr(compression, stage)()
         print(report.table(compression.workdir.read_json("result.json", {})))
+        page = compression.workdir / "report.html" if stage == "run" else compression.report()
+        print(f"report: {page}")
 
     run(main)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
+from amc_tf.breakdown import breakdown
 from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
 from amc_tf.channels import ChannelGraph
 from amc_tf.constraints import Constraints
@@ -29,6 +30,7 @@ from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.refit import REFITS, Refit
 from amc_tf.response import ResponseSearcher
 from amc_tf.task import Task
+from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
@@ -159,8 +161,9 @@ def search_plan(
     Where latency is bounded, the best plans are converted and measured whole
     before one is chosen.
 
-    Leaves `importance.json`, `episodes.jsonl`, `finals.jsonl`, `plan.json`,
-    `best_plans.json`, `agent.log` and, with latency, `latency.json` in `workdir`.
+    Leaves `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
+    `plan.json`, `best_plans.json`, `agent.log`, the folder `tensorboard` and, with
+    latency, `latency.json` in `workdir`.
     Interrupted at any moment, the same call resumes and ends with the same plan.
 
     Args:
@@ -194,12 +197,18 @@ def search_plan(
         return environment(graph, score, budget, settings, importance, foreseen)
 
     contest = Contest(workdir / "episodes.jsonl", make_env)
+    dense = contest.env.dense_costs
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
-    with DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent:
+    with (
+        DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
+        TensorBoardLog(workdir / "tensorboard", dense) as contest.watch,
+    ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         contest.measure = scorer(graph, task, refit, settings.early_stop)
         dense_accuracy = contest.measure(None)
+        about = {"bounds": contest.env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
+        files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})
         compete(contest, agent, settings)
     final, ranked = refit, contest.ranked
     if settings.final_refit != settings.refit:
@@ -218,6 +227,8 @@ def search_plan(
         key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
     result = SearchResult(graph, chosen, best, contest.env.bounds, dense_accuracy, final)
+    plans = {name: outcome.plan for name, outcome in best.items()}
+    files.write_json(workdir / "search.json", {**about, **breakdown(graph, plans)})
     result.plan.save(workdir / "plan.json")
     for name, outcome in best.items():
         outcome.plan.save(policy_plan(workdir, name))

@@ -95,17 +95,8 @@ class Workdir:
             files.write_json(self / "config.json", {**config, "model": found})
 
     def read_json(self, name: str, default: Any) -> Any:
-        """The content of a JSON file, `default` if there is none.
-
-        Raises:
-            AmcError: the file is not JSON.
-        """
-        try:
-            return json.loads((self / name).read_text())
-        except FileNotFoundError:
-            return default
-        except ValueError as error:
-            raise AmcError(f"{self / name} is damaged ({error}); delete it and run again") from None
+        """The content of a JSON file (see `amc_tf.files.read_json`)."""
+        return files.read_json(self / name, default)
 
     def update_result(self, **sections: Any) -> dict[str, Any]:
         """Merges sections into `result.json` (dictionaries key by key); returns it all."""

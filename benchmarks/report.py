@@ -11,6 +11,7 @@ import numpy as np
 import record
 import report_export
 import report_latency
+import report_loading
 import report_search
 
 
@@ -165,6 +166,7 @@ SECTIONS = {
     **report_search.SECTIONS,
     **report_export.SECTIONS,
     **report_latency.SECTIONS,
+    **report_loading.SECTIONS,
 }
 
 

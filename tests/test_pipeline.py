@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shlex
+import sys
 
 import blobs
 import keras
@@ -53,6 +55,7 @@ def test_a_run_leaves_the_files_it_promises(workdir):
         "model_float32.tflite",
         "model_int8.tflite",
         "result.json",
+        "report.html",
     }
     assert not [n for n in names if "partial" in n]
 
@@ -144,6 +147,19 @@ def test_the_table_shows_the_numbers(result):
     assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in text
     early = {k: v for k, v in result.items() if k not in ("tflite", "finetuned")}
     assert "uniform" in report.table(early)
+
+
+def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result):
+    page = (workdir / "report.html").read_text()
+    assert f"{result['finetuned']['accuracy']:.2%}" in page
+    assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in page
+    assert set(result["commands"]) == {"search", "finetune", "export"}
+    (command,) = set(result["commands"].values())
+    assert shlex.split(command)[1:] == sys.orig_argv[1:]
+    layers = json.loads((workdir / "search.json").read_text())
+    after = layers["plans"][result["chosen"]]
+    assert sum(after["macs"]) == result["pruned"]["macs"]
+    assert sum(after["params"]) == result["pruned"]["params"]
 
 
 def test_a_second_call_repeats_nothing(net, workdir):

@@ -84,6 +84,11 @@ def test_stages_by_command(run, config):
         "search.seed: 0 there, 4 now",
     )
     densities = "--config.sparsity.densities=(0.5,)"
+    page = command("report", workdir, f"--out={workdir}/again.html")
+    assert page.returncode == 0 and page.stdout.strip() == f"{workdir}/again.html", page.stderr
+    assert "python -m amc_tf.run_export --config=" in (workdir / "again.html").read_text()
+    assert (workdir / "again.html").read_text() == (workdir / "report.html").read_text()
+    refused(command("report", workdir / "absent"), "is not a folder")
     sparse = command("sparsify", f"--config={config}", f"--workdir={workdir}", densities)
     assert sparse.returncode == 0 and "sparse/round1.keras" in sparse.stdout, sparse.stderr
     found = json.loads((workdir / "result.json").read_text())["sparse"]["rounds"]

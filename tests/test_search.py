@@ -10,6 +10,7 @@ import textwrap
 import time
 
 import blobs
+import events
 import numpy as np
 import pytest
 
@@ -51,6 +52,10 @@ def test_search_leaves_log_and_plans(uninterrupted):
     assert amc_tf.macs(found.graph, amc_tf.PruningPlan(kept[-1]["keep"])) == kept[-1]["macs"]
 
 
+def test_tensorboard_is_told_what_the_log_holds(net, uninterrupted):
+    events.check(uninterrupted[0], net)
+
+
 def test_the_score_of_a_plan_is_the_rebuilt_models(net, uninterrupted):
     _, found = uninterrupted
     task = blobs.task()
@@ -85,7 +90,7 @@ def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lin
     assert len(scored) == len(different - known) + 1  # and the dense model
 
 
-def test_killed_process_resumes(uninterrupted, tmp_path):
+def test_killed_process_resumes(net, uninterrupted, tmp_path):
     """The real thing: SIGKILL in the middle of the agent's episodes, then the same command."""
     workdir, found = uninterrupted
     script = textwrap.dedent(
@@ -111,6 +116,7 @@ def test_killed_process_resumes(uninterrupted, tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert _records(tmp_path) == _records(workdir)
     assert amc_tf.PruningPlan.load(tmp_path / "plan.json") == found.plan
+    events.check(tmp_path, net)
 
 
 def test_rewards_without_budget_need_no_handcrafted_policies(net, tmp_path):

@@ -125,8 +125,14 @@ class SearchLatency:
         content = {
             "conditions": self._table.conditions,
             "examples": self.cost.examples,
+            "foreseen": [self.cost(counts) for counts, _ in self.cost.examples],
             "measured": [
-                {"counts": counts, "ms": m.ms, "dense_ms": m.dense_ms}
+                {
+                    "counts": counts,
+                    "ms": m.ms,
+                    "dense_ms": m.dense_ms,
+                    "foreseen_ms": self.cost(counts),
+                }
                 for counts, m in self._known.items()
             ],
         }

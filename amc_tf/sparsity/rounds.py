@@ -27,6 +27,7 @@ from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import numpy_of, rebuild
 from amc_tf.task import Task
+from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.workdir import Workdir
 
 
@@ -104,9 +105,12 @@ def _round(
         return DensityEnv(graph, score, budget, min_density=settings.min_density)
 
     contest = Contest(folder / f"episodes{number}.jsonl", make_env)
-    agent_log = folder / "agent.log"
+    agent_log, scalars = folder / "agent.log", folder / f"tensorboard/round{number}"
     task.compiled(model, original)
-    with DdpgSearcher(search.ddpg, NUM_FEATURES, search.seed, agent_log) as agent:
+    with (
+        DdpgSearcher(search.ddpg, NUM_FEATURES, search.seed, agent_log) as agent,
+        TensorBoardLog(scalars, contest.env.dense_costs) as contest.watch,
+    ):
         contest.measure = _scorer(graph, task)
         compete(contest, agent, search)
     best: Outcome = max(

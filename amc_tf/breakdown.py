@@ -1,0 +1,77 @@
+"""What a search is about, and where the costs of its networks lie, as JSON for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amc_tf.channels import ChannelGraph
+from amc_tf.costs import COSTS, Cost, plan_counts
+from amc_tf.plan import PruningPlan
+
+
+def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str, Any]:
+    """Groups and layers of a network, dense and under plans.
+
+    Args:
+        graph: the analysed network.
+        plans: name of a policy to its plan.
+
+    Returns:
+        `name` of the model; `groups`, each with its name, channels, producers and
+        consumers, from input to output; `layers` that have weights, each with
+        its name, class, MACs and parameters; and of each of `plans`
+        the channels `kept` by the groups, and `macs` and `params` of the layers,
+        in the same order. What no plan changes and no layer of the table holds
+        (attention's MACs, say) is left out.
+
+    Raises:
+        AmcError: the model's input size is not fixed, or a plan does not fit.
+    """
+    classes = {site.name: type(site.call.operation).__name__ for site in graph.sites}
+    costs = {name: make(graph) for name, make in COSTS.items()}
+    dense = {name: by_layer(cost, cost.dense) for name, cost in costs.items()}
+    layers = [name for name in classes if any(dense[cost].get(name) for cost in costs)]
+    kept = {policy: plan_counts(graph, plan) for policy, plan in plans.items()}
+
+    def of_layers(cost: Cost, counts: np.ndarray) -> list[int]:
+        found = by_layer(cost, counts)
+        return [found.get(layer, 0) for layer in layers]
+
+    return {
+        "name": graph.network.model.name,
+        "groups": [
+            {
+                "name": group.name,
+                "channels": group.channels,
+                "producers": group.producers,
+                "consumers": group.consumers,
+            }
+            for group in graph.groups.values()
+        ],
+        "layers": [
+            {
+                "name": name,
+                "class": classes[name],
+                **{cost: dense[cost].get(name, 0) for cost in costs},
+            }
+            for name in layers
+        ],
+        "plans": {
+            policy: {
+                "kept": counts.tolist(),
+                **{name: of_layers(cost, counts) for name, cost in costs.items()},
+            }
+            for policy, counts in kept.items()
+        },
+    }
+
+
+def by_layer(cost: Cost, counts: np.ndarray) -> dict[str, int]:
+    """The part of a cost that lies in each layer, when group i keeps `counts[i]` channels."""
+    found: dict[str, int] = {}
+    for layer, value in zip(cost.sites, cost.terms(counts).tolist(), strict=True):
+        found[layer] = found.get(layer, 0) + value
+    return found

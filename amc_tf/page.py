@@ -1,0 +1,139 @@
+"""One HTML page that needs nothing else: no network, no other file.
+
+The charts are drawn by Vega-Lite, whose JavaScript vl-convert brings along.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import vl_convert
+
+from amc_tf.chart import Chart
+from amc_tf.page_style import STYLE
+from amc_tf.report import Table
+
+Part = Table | Chart | str
+
+
+def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The page.
+
+    Args:
+        title: its name.
+        parts: tables, charts and pieces of HTML, from top to bottom.
+        data: rows of the charts, by name.
+    """
+    charts = [part for part in parts if isinstance(part, Chart)]
+    content = {
+        "charts": [{"name": c.name, "data": c.data, "spec": c.spec} for c in charts],
+        "data": {name: data[name] for chart in charts for name in chart.data},
+    }
+    return _PAGE.format(
+        title=html.escape(title),
+        style=STYLE,
+        body="\n".join(map(_part, parts)),
+        # Within a script element no "<" of the data may be read as markup.
+        content=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        library=_library() if charts else "",
+        script=_SCRIPT if charts else "",
+    )
+
+
+def facts(title: str, values: Sequence[tuple[str, str]]) -> str:
+    """A list of names and values under a heading."""
+    items = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in values
+    )
+    return _section(title, f'<dl class="facts">{items}</dl>')
+
+
+def tiles(values: Sequence[tuple[str, str, str]]) -> str:
+    """Figures in large print: what each is, its value, and what to compare it with."""
+    items = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}"
+        f"<small>{html.escape(detail)}</small></dd></div>"
+        for name, value, detail in values
+    )
+    return f'<dl class="tiles">{items}</dl>'
+
+
+def folded(title: str, text: str) -> str:
+    """Long text that opens when asked for."""
+    summary = f"<summary>{html.escape(title)}</summary>"
+    return f"<section><details>{summary}<pre>{html.escape(text)}</pre></details></section>"
+
+
+def _section(title: str, inner: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{inner}</section>"
+
+
+def _part(part: Part) -> str:
+    if isinstance(part, Table):
+        return _section(part.title, _table(part))
+    if isinstance(part, Chart):
+        about = html.escape(part.about)
+        label = html.escape(part.title)
+        chart = f'<div class="chart" id="{part.name}" role="figure" aria-label="{label}"></div>'
+        return _section(part.title, f"<p>{about}</p>{chart}")
+    return part
+
+
+def _table(shown: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown.header)
+    rows = "".join(f"<tr>{_cells(shown.header, row)}</tr>" for row in shown.rows)
+    note = f"<p>{html.escape(shown.note)}</p>" if shown.note else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _cells(header: Sequence[str], row: Sequence[str]) -> str:
+    # On a narrow screen each cell stands on a line of its own, behind the name of its column.
+    return "".join(
+        f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
+        for name, cell in zip(header, row, strict=True)
+    )
+
+
+@functools.cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed in one piece, about 0.9 MB; made in a second or two."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return re.sub("</(script)", r"<\\/\1", bundle, flags=re.IGNORECASE)
+
+
+# The policy forbids the page all that is not in it; Vega compiles its expressions by `eval`.
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
+ style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+<script type="application/json" id="content">{content}</script>
+<script>{library}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+_SCRIPT = """
+const content = JSON.parse(document.getElementById("content").textContent);
+const options = { actions: false, renderer: "svg", tooltip: { theme: "page" } };
+Promise.all(content.charts.map(({ name, data, spec }) => {
+  const datasets = Object.fromEntries(data.map(key => [key, content.data[key]]));
+  return vegaEmbed(document.getElementById(name), { ...spec, datasets }, options);
+})).then(() => { document.documentElement.dataset.drawn = Math.round(performance.now()); });
+"""

@@ -1,0 +1,173 @@
+"""What a comparison of several runs shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amc_tf.chart import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
+from amc_tf.report import Table, percent, policy_label
+from amc_tf.report_rows import Rows, episode_row
+from amc_tf.report_run import Run, front, settings
+
+
+def tables(runs: Sequence[Run]) -> list[Table]:
+    """What the runs reached, and in which settings they differ."""
+    header = (
+        *("run", "model", "chosen", "accuracy", "fine-tuned", "MACs left", "parameters left"),
+        *("smallest file", "latency of float32", "episodes"),
+    )
+    rows = [
+        (run.name, str(run.search.get("name", "")), *_reached(run), f"{len(run.episodes):,}")
+        for run in runs
+    ]
+    note = "Accuracy on the test data. Of runs whose search is not done there are episodes only."
+    found = [Table("What was reached", header, rows, note)]
+    flat = [settings({**run.config, "budget": run.config.get("budget") or {}}) for run in runs]
+    differing = [
+        (key, *(_value(one.get(key)) for one in flat))
+        for key in dict.fromkeys(key for one in flat for key in one)
+        if len({_value(one.get(key)) for one in flat}) > 1
+    ]
+    if differing:
+        names = tuple(run.name for run in runs)
+        found.append(Table("Where the settings differ", ("setting", *names), differing))
+    return found
+
+
+def _reached(run: Run) -> tuple[str, ...]:
+    result = run.result
+    if not result.get("policies"):
+        return ("",) * 7
+    dense, pruned = result["dense"], result["pruned"]
+    smallest = min(run.files.values(), key=lambda file: file["bytes"], default=None)
+    float32 = run.files.get("model_float32.tflite")
+    return (
+        policy_label(result["chosen"]),
+        percent(pruned["accuracy"]),
+        percent(result.get("finetuned", {}).get("accuracy")),
+        *(f"{pruned[cost] / dense[cost]:.1%}" for cost in ("macs", "params")),
+        "" if smallest is None else f"{smallest['bytes']:,} bytes",
+        "" if float32 is None else f"{float32['latency_ms']:.3f} ms",
+    )
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _costs(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(cost for run in runs for cost in run.costs))
+
+
+def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
+    """The rows that the charts draw, by name."""
+    return {
+        "episodes": [
+            {**episode_row(episode), "run": run.name} for run in runs for episode in run.episodes
+        ],
+        "fronts": [
+            {**episode_row(e), "run": run.name, "cost": cost, "share": e[f"{cost}_share"]}
+            for run in runs
+            for cost in run.costs
+            for e in front(run.episodes, cost)
+        ],
+        "best": _best(runs),
+    }
+
+
+def _best(runs: Sequence[Run]) -> Rows:
+    """The best reward so far, of all policies, where it rises and at the end."""
+    found: Rows = []
+    for run in runs:
+        best = float("-inf")
+        for number, episode in enumerate(run.episodes, start=1):
+            rises = episode["reward"] > best
+            best = max(best, episode["reward"])
+            if rises or number == len(run.episodes):
+                row = {"run": run.name, "evaluations": number, "best": best}
+                found.append({**row, "policy": policy_label(episode["policy"])})
+    return found
+
+
+def charts(runs: Sequence[Run], data: Mapping[str, Rows]) -> list[Chart]:
+    """Fronts of all runs in one chart, and how fast each search improved."""
+    found = []
+    colours = runs_colour([run.name for run in runs])
+    if data["fronts"]:
+        found.append(_fronts(_costs(runs), colours))
+    if data["best"]:
+        found.append(_progress(colours))
+    return found
+
+
+def _fronts(costs: Sequence[str], colours: dict[str, Any]) -> Chart:
+    x = quantity("share", "share of the dense network", ".4~p")
+    y = quantity("accuracy", "accuracy", ".3~p")
+    params, opacity = pickable("fronts", "run")
+    tips = tooltip(
+        run=("run", ""),
+        policy=("policy", ""),
+        episode=("episode", ""),
+        accuracy=("accuracy", ".2%"),
+        share=("of dense", ".2%"),
+    )
+    of_cost = [{"filter": "datum.cost == cost"}]
+    layers = [
+        {
+            "data": {"name": "episodes"},
+            "transform": [
+                {"calculate": "datum[cost + '_share']", "as": "share"},
+                {"filter": "isValid(datum.share)"},
+            ],
+            "mark": {"type": "circle", "size": 14, "opacity": 0.25},
+            "encoding": {"x": x, "y": y, **colours},
+        },
+        {
+            "data": {"name": "fronts"},
+            "transform": of_cost,
+            "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+            "encoding": {"x": x, "y": y, **colours},
+        },
+        {
+            "data": {"name": "fronts"},
+            "transform": of_cost,
+            "params": params,
+            "mark": {"type": "circle", "size": 60},
+            "encoding": {"x": x, "y": y, **colours, "opacity": opacity, "tooltip": tips},
+        },
+    ]
+    return Chart(
+        "fronts",
+        "Pareto fronts",
+        "Validation accuracy against cost. Lines: plans that no other of the run beats or equals "
+        "at no more cost; faint dots: all other episodes.",
+        ("episodes", "fronts"),
+        spec(360, params=costs_choice(costs), layer=layers),
+    )
+
+
+def _progress(colours: dict[str, Any]) -> Chart:
+    tips = tooltip(
+        run=("run", ""),
+        evaluations=("plans tried", ",d"),
+        best=("best reward", ".4f"),
+        policy=("by", ""),
+    )
+    return Chart(
+        "progress",
+        "Best reward so far",
+        "Over the plans that all policies of a run have tried, in their order.",
+        ("best",),
+        spec(
+            260,
+            data={"name": "best"},
+            mark={"type": "line", "interpolate": "step-after", "strokeWidth": 2, "point": True},
+            encoding={
+                "x": quantity("evaluations", "plans tried", "d"),
+                "y": quantity("best", "reward"),
+                **colours,
+                "tooltip": tips,
+            },
+        ),
+    )

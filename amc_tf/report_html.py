@@ -1,0 +1,169 @@
+"""The report of a run, or a comparison of several, as one HTML page."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+from amc_tf import files, page, report_charts, report_comparison
+from amc_tf.chart import COST_TITLES
+from amc_tf.errors import AmcError
+from amc_tf.report import budget_lines, percent, policy_label, tables
+from amc_tf.report_rows import datasets
+from amc_tf.report_run import Run, read_run, read_runs
+
+REPORT = "report.html"
+
+
+def write_report(
+    paths: Sequence[str | os.PathLike], out: str | os.PathLike | None = None
+) -> pathlib.Path:
+    """Writes the page of one run, or of a comparison of several.
+
+    Args:
+        paths: workdirs, at least one. They may belong to searches that are still running.
+        out: the file; `report.html` in the workdir, or `comparison.html` here if there
+            are several.
+
+    Returns:
+        The file.
+
+    Raises:
+        AmcError: see `read_runs`; or the file's folder does not exist.
+    """
+    if len(paths) == 1:
+        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / REPORT
+    else:
+        text, usual = comparison_page(read_runs(paths)), pathlib.Path("comparison.html")
+    out = (usual if out is None else pathlib.Path(out)).expanduser()
+    if not out.parent.is_dir():
+        raise AmcError(
+            f"the page cannot be written: there is no folder {out.parent}; make it first"
+        )
+    files.write_atomically(out, text.encode())
+    return out
+
+
+def run_page(run: Run) -> str:
+    """The page of one run."""
+    title = run.search.get("name", run.name)
+    head = f"<header><h1>{html.escape(title)}</h1><p>{html.escape(_state(run))}</p></header>"
+    data = datasets(run)
+    parts: list[page.Part] = [
+        head,
+        page.tiles(_figures(run)),
+        page.facts("Asked and reached", _asked(run)),
+    ]
+    parts += [*tables(run.result), *report_charts.charts(run, data)]
+    parts.append(page.facts("How it was made", _made(run)))
+    if run.config:
+        parts.append(page.folded("Configuration", json.dumps(run.config, indent=1)))
+    return page.page(f"{title}: report", parts, data)
+
+
+def comparison_page(runs: Sequence[Run]) -> str:
+    """The page that compares runs."""
+    names = ", ".join(run.name for run in runs)
+    head = f"<header><h1>{len(runs)} runs compared</h1><p>{html.escape(names)}</p></header>"
+    data = report_comparison.datasets(runs)
+    parts = [head, *report_comparison.tables(runs), *report_comparison.charts(runs, data)]
+    return page.page(f"{len(runs)} runs compared", parts, data)
+
+
+def _state(run: Run) -> str:
+    episodes = f"{len(run.episodes):,} episodes"
+    done = f"stages done: {', '.join(run.result.get('seconds', {}))}"
+    if run.result.get("policies"):
+        return f"{run.name}: {episodes}; {done}"
+    if run.episodes:
+        return f"{run.name}: the search is running or was interrupted; {episodes} so far"
+    return f"{run.name}: {done}"
+
+
+def _figures(run: Run) -> list[tuple[str, str, str]]:
+    """What was reached, in large print."""
+    result = run.result
+    if not result.get("policies"):
+        return []
+    found = []
+    dense, pruned, tuned = (result.get(k, {}) for k in ("dense", "pruned", "finetuned"))
+    for kind in dict.fromkeys([*(result.get("budget") or {}), "macs"]):
+        bound = (result.get("budget") or {}).get(kind, {})
+        before = bound.get("dense", dense.get(kind))
+        after = bound.get("reached", pruned.get(kind))
+        if before and after is not None:
+            asked = f"; asked {bound['bound'] / before:.1%}" if bound else ""
+            value = f"{after / before:.1%}"
+            amounts = f"{_amount(kind, after)} of {_amount(kind, before)}{asked}"
+            found.append((f"{COST_TITLES[kind]} left", value, amounts))
+    accuracy = tuned.get("accuracy", pruned.get("accuracy"))
+    if accuracy is not None:
+        before = percent(dense.get("accuracy"))
+        cut = percent(pruned.get("accuracy"))
+        detail = f"dense {before}, before fine-tuning {cut}" if tuned else f"dense {before}"
+        name = "test accuracy" if tuned else "test accuracy, not fine-tuned"
+        found.append((name, f"{accuracy:.2%}", detail))
+    return found + _file_figures(run)
+
+
+def _file_figures(run: Run) -> list[tuple[str, str, str]]:
+    dense, fit = run.result.get("tflite", {}).get("plans/dense_float32.tflite"), run.files
+    if dense is None or not fit:
+        return []
+    small = min(fit, key=lambda name: fit[name]["bytes"])
+    fast = min(fit, key=lambda name: fit[name]["latency_ms"])
+    size, time = fit[small]["bytes"], fit[fast]["latency_ms"]
+    return [
+        (
+            "smallest file",
+            f"{size / dense['bytes']:.1%}",
+            f"{small}: {size:,} of {dense['bytes']:,} bytes of dense float32",
+        ),
+        (
+            "fastest file",
+            f"{time / dense['latency_ms']:.1%}",
+            f"{fast}: {time:.3f} of {dense['latency_ms']:.3f} ms of dense float32",
+        ),
+    ]
+
+
+def _amount(kind: str, value: float) -> str:
+    return f"{value:.4g} ms" if kind == "latency" else f"{value:,}"
+
+
+def _asked(run: Run) -> list[tuple[str, str]]:
+    search = run.config.get("search", {})
+    bounds = run.config.get("budget") or {}
+    asked = ", ".join(f"{name} {value:,.10g}" for name, value in bounds.items())
+    reached = [("in numbers", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
+    policies = ", ".join(map(policy_label, run.policies))
+    values = [
+        ("budget", asked or "none: the reward prices the cost"),
+        ("reward", search.get("reward", "")),
+        ("episodes of each searcher", str(search.get("episodes", run.result.get("episodes", "")))),
+        ("policies", policies),
+        ("chosen", policy_label(run.chosen) if run.chosen else ""),
+    ]
+    given = [(name, value) for name, value in values if value]
+    return [given[0], *reached, *given[1:]]
+
+
+def _made(run: Run) -> list[tuple[str, str]]:
+    """Commands, seed, versions and time."""
+    commands: dict[str, list[str]] = {}
+    for stage, command in run.result.get("commands", {}).items():
+        commands.setdefault(command, []).append(stage)
+    values = [(f"command ({', '.join(stages)})", text) for text, stages in commands.items()]
+    seed = run.result.get("seed", run.config.get("search", {}).get("seed"))
+    if seed is not None:
+        values.append(("seed", str(seed)))
+    versions = run.result.get("versions", {})
+    if versions:
+        values.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
+    seconds = run.result.get("seconds", {})
+    if seconds:
+        values.append(("seconds", ", ".join(f"{k} {v:.1f}" for k, v in seconds.items())))
+    return values

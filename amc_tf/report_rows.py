@@ -1,0 +1,146 @@
+"""Rows of the charts of one run, by name: what the page keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amc_tf.progress import COST_KEYS
+from amc_tf.report import policy_label
+from amc_tf.report_run import Run, front
+
+Rows = list[dict[str, Any]]
+
+# Of an episode, what charts draw or tell; the rest would make the page larger.
+_FIELDS = (
+    *("episode", "reward", "best_reward", "accuracy", "noise"),
+    *(name for cost, key in COST_KEYS.items() for name in (key, f"{cost}_share")),
+)
+
+
+def datasets(run: Run) -> dict[str, Rows]:
+    """The rows that the charts draw, by name."""
+    return {
+        "episodes": _episodes(run),
+        "fronts": [
+            {"cost": cost, "share": e[f"{cost}_share"], "accuracy": e["accuracy"]}
+            for cost in run.costs
+            for e in front(run.episodes, cost)
+        ],
+        "bounds": _bounds(run),
+        "groups": _groups(run),
+        "layers": _layers(run),
+        "latency": _latency(run),
+    }
+
+
+def _bounds(run: Run) -> Rows:
+    """The budget's share of each cost; where there is none, a place to draw nothing at."""
+    found: Rows = []
+    for cost in run.costs:
+        bound = cost in run.bounds
+        nowhere = front(run.episodes, cost)[0][f"{cost}_share"]
+        share = run.bounds[cost] / run.dense[cost] if bound else nowhere
+        found.append({"cost": cost, "share": share, "bound": bound})
+    return found
+
+
+def _episodes(run: Run) -> Rows:
+    kept = _kept(run).get(shown_policy(run))
+    # Of several episodes that led to the plan shown, the first one is marked.
+    first = next((i for i, e in enumerate(run.episodes) if e["counts"] == kept), None)
+    return [
+        {**episode_row(episode), "shown": number == first}
+        for number, episode in enumerate(run.episodes)
+    ]
+
+
+def episode_row(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chart tells of an episode."""
+    known = {key: episode[key] for key in _FIELDS if key in episode}
+    return {"policy": policy_label(episode["policy"]), **known}
+
+
+def labels(run: Run) -> list[str]:
+    """Names of the policies that have played, as they are shown; AMC first."""
+    return [policy_label(name) for name in run.policies]
+
+
+def _best(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Of each policy the episode of the highest reward, the first of equals."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for episode in run.episodes:
+        other = found.setdefault(episode["policy"], episode)
+        if episode["reward"] > other["reward"]:
+            found[episode["policy"]] = episode
+    return found
+
+
+def _kept(run: Run) -> dict[str, Sequence[int]]:
+    """Channels kept by each policy's plan: the final one, or the best one so far."""
+    if run.plans:
+        return {name: plan["kept"] for name, plan in run.plans.items()}
+    return {name: episode["counts"] for name, episode in _best(run).items()}
+
+
+def single(run: Run) -> list[str]:
+    """Names, as they are shown, of the policies with one plan: the hand-crafted ones."""
+    played = [episode["policy"] for episode in run.episodes]
+    return [policy_label(name) for name in run.policies if played.count(name) == 1]
+
+
+def shown_policy(run: Run) -> str:
+    """The policy whose plan is shown in detail: the chosen one, or the best so far."""
+    best = _best(run)
+    return run.chosen or max(best, key=lambda name: best[name]["reward"], default="")
+
+
+def _groups(run: Run) -> Rows:
+    return [
+        {
+            "depth": number,
+            "group": group["name"],
+            "policy": policy_label(policy),
+            "shown": policy == shown_policy(run),
+            "channels": group["channels"],
+            "kept": count,
+            "ratio": count / group["channels"],
+        }
+        for policy, counts in _kept(run).items()
+        for number, (group, count) in enumerate(
+            zip(run.search.get("groups", ()), counts, strict=False), start=1
+        )
+    ]
+
+
+def _layers(run: Run) -> Rows:
+    plan = run.plans.get(shown_policy(run))
+    if plan is None:
+        return []
+    return [
+        {
+            "depth": number,
+            "layer": layer["name"],
+            "class": layer["class"],
+            "cost": cost,
+            "dense": layer[cost],
+            "kept": plan[cost][number - 1],
+        }
+        for cost in ("macs", "params")
+        for number, layer in enumerate(run.search["layers"], start=1)
+        if layer[cost]
+    ]
+
+
+def _latency(run: Run) -> Rows:
+    calibration = zip(run.latency.get("foreseen", ()), run.latency.get("examples", ()), strict=True)
+    rows = [("calibration", foreseen, ms) for foreseen, (_, ms) in calibration]
+    rows += [
+        ("finalist", m["foreseen_ms"], m["ms"])
+        for m in run.latency.get("measured", ())
+        if "foreseen_ms" in m
+    ]
+    return [
+        {"kind": kind, "foreseen": foreseen, "measured": ms, "error": foreseen / ms - 1}
+        for kind, foreseen, ms in rows
+    ]

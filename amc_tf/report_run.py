@@ -1,0 +1,167 @@
+"""What the files of a run tell, read without TensorFlow and without changing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from amc_tf import files
+from amc_tf.episodes import read_log
+from amc_tf.errors import AmcError
+from amc_tf.progress import COST_KEYS, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is finished, interrupted or still going on.
+
+    Attributes:
+        path: its folder.
+        name: what it is called on the page.
+        config: of `config.json`; empty for a search without the stages around it.
+        result: of `result.json`, of the stages that are done; empty before.
+        search: of `search.json` (see `amc_tf.breakdown` and `search_plan`); empty before
+            the first episode, and in folders of versions that did not write it.
+        episodes: of all policies, in the order they were run: the scalars of `Progress`,
+            with `policy`, `episode`, `counts` and the costs.
+        latency: of `latency.json`; empty without a budget of latency.
+    """
+
+    path: pathlib.Path
+    name: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+    search: Mapping[str, Any]
+    episodes: Sequence[Mapping[str, Any]]
+    latency: Mapping[str, Any]
+
+    @property
+    def dense(self) -> Mapping[str, float]:
+        """Costs of the dense network and its accuracy on the validation data, where known."""
+        if "dense" in self.search:
+            return self.search["dense"]
+        known = dict(self.result.get("dense", {}))
+        if "search_accuracy" in known:
+            known["accuracy"] = known.pop("search_accuracy")
+        return known
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        """The budget in absolute terms, by name of the cost."""
+        asked = self.result.get("budget") or {}
+        return self.search.get("bounds") or {kind: b["bound"] for kind, b in asked.items()}
+
+    @property
+    def policies(self) -> list[str]:
+        """Those that have played, AMC first."""
+        found = dict.fromkeys(episode["policy"] for episode in self.episodes)
+        return sorted(found, key=lambda name: name != "amc")
+
+    @property
+    def costs(self) -> list[str]:
+        """Costs by which episodes can be placed: the budget's first."""
+        known = [c for c in COST_KEYS if any(f"{c}_share" in e for e in self.episodes)]
+        return sorted(known, key=lambda cost: cost not in self.bounds)
+
+    @property
+    def plans(self) -> Mapping[str, Mapping[str, Any]]:
+        """Of each policy the best plan: channels `kept`, `macs` and `params` of the layers."""
+        return self.search.get("plans", {})
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Exported TFLite files whose accuracy is within the tolerance, by name."""
+        return {
+            name: file
+            for name, file in self.result.get("tflite", {}).items()
+            if not name.startswith("plans/") and file.get("within_tolerance", True)
+        }
+
+    @property
+    def chosen(self) -> str | None:
+        """The policy whose plan was built."""
+        return self.result.get("chosen")
+
+
+def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
+    """Reads a run's folder.
+
+    Args:
+        path: the workdir; `~` is expanded.
+        name: what to call it; the folder's name if None.
+
+    Raises:
+        AmcError: there is no such folder, no run in it, or a file of it is damaged.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_dir():
+        raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
+    result = files.read_json(path / "result.json", {})
+    search = files.read_json(path / "search.json", {})
+    records = read_log(path / "episodes.jsonl")
+    if not records and not result:
+        raise AmcError(
+            f"expected the workdir of a run, received {path}, which has neither episodes.jsonl "
+            "nor result.json; amc-search and amc-compress write them"
+        )
+    dense = {**result.get("dense", {}), **search.get("dense", {})}
+    progress = Progress(dense)
+    kept = ("policy", "episode", "counts", *COST_KEYS.values())
+    return Run(
+        path=path,
+        name=name or path.resolve().name,
+        config=files.read_json(path / "config.json", {}),
+        result=result,
+        search=search,
+        episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
+        latency=files.read_json(path / "latency.json", {}),
+    )
+
+
+def read_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
+    """Reads several, each under the shortest end of its path that no other has."""
+    whole = [pathlib.Path(path).expanduser().resolve() for path in paths]
+    if repeated := next((p for i, p in enumerate(whole) if p in whole[:i]), None):
+        raise AmcError(f"{repeated} is named twice; name each workdir once")
+    return [read_run(path, _distinct(path, whole)) for path in whole]
+
+
+def _distinct(path: pathlib.Path, among: Sequence[pathlib.Path]) -> str:
+    for length in range(1, len(path.parts) + 1):
+        end = path.parts[-length:]
+        if sum(other.parts[-length:] == end for other in among) == 1:
+            break
+    return pathlib.Path(*end).as_posix()
+
+
+def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    """The Pareto front: episodes that no other beats or equals in accuracy at no more cost.
+
+    Args:
+        episodes: those of a `Run`.
+        cost: its name; episodes without it are left out.
+
+    Returns:
+        The front, the cheapest first.
+    """
+    key = f"{cost}_share"
+    found: list[Mapping[str, Any]] = []
+    known = [episode for episode in episodes if key in episode]
+    for episode in sorted(known, key=lambda e: (e[key], -e["accuracy"])):
+        if not found or episode["accuracy"] > found[-1]["accuracy"]:
+            found.append(episode)
+    return found
+
+
+def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration as one level: `search.episodes` and its like to their values."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found.update(settings(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = value
+    return found

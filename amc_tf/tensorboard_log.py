@@ -1,0 +1,50 @@
+"""Scalars of a search as TensorBoard reads them, written while it runs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from amc_tf.progress import Progress
+
+
+class TensorBoardLog:
+    """Event files in a folder, one TensorBoard run for each policy; a context.
+
+    A resumed search plays its episodes again from the first, out of its log. So
+    the event files of before are removed at the start, and every episode is
+    told once.
+
+    Args:
+        folder: for the files; made with the first episode.
+        dense: costs of the dense network (see `Progress`).
+    """
+
+    def __init__(self, folder: str | os.PathLike, dense: Mapping[str, float]):
+        self._folder = pathlib.Path(folder)
+        self._progress = Progress(dense)
+        self._writers: dict[str, Any] = {}
+        for old in self._folder.glob("*/events.out.tfevents.*"):
+            old.unlink()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Writes the scalars of an episode, its number as the step (see `Progress`)."""
+        policy = record["policy"]
+        if policy not in self._writers:
+            self._writers[policy] = tf.summary.create_file_writer(str(self._folder / policy))
+        writer = self._writers[policy]
+        with writer.as_default(step=record["episode"]):
+            for name, value in self._progress(record).items():
+                tf.summary.scalar(name, value)
+        writer.flush()  # an episode may take minutes
+
+    def __enter__(self) -> TensorBoardLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers.values():
+            writer.close()

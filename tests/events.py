@@ -1,0 +1,50 @@
+"""Event files of a search, read as TensorBoard reads them, and compared with its log."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+import amc_tf
+
+
+def told(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag to (step, value) of all events of a TensorBoard run."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return {
+        tag: [
+            (e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
+        ]
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def check(workdir: pathlib.Path, net) -> None:
+    """Every episode of `episodes.jsonl` is told, once, with the values of the log."""
+    lines = (workdir / "episodes.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    policies = {record["policy"] for record in records}
+    assert {path.name for path in (workdir / "tensorboard").iterdir()} == policies
+    dense = {"macs": amc_tf.macs(amc_tf.analyze(net)), "params": net.count_params()}
+    for policy in policies:
+        found = told(workdir / "tensorboard" / policy)
+        mine = [record for record in records if record["policy"] == policy]
+        rewards = [record["reward"] for record in mine]
+        columns = {
+            "reward": rewards,
+            "best_reward": [max(rewards[: i + 1]) for i in range(len(mine))],
+            "accuracy": [record["accuracy"] for record in mine],
+            "macs_share": [record["macs"] / dense["macs"] for record in mine],
+            "params_share": [record["params"] / dense["params"] for record in mine],
+        }
+        if policy == "amc":
+            columns["noise"] = [record["sigma"] for record in mine]
+        for tag, values in columns.items():
+            assert [step for step, _ in found[tag]] == [record["episode"] for record in mine]
+            assert [value for _, value in found[tag]] == pytest.approx(values, rel=1e-5), tag
+        assert ("noise" in found) == (policy == "amc")
