@@ -9,7 +9,7 @@ def _last(name: str, *keys: str) -> list[dict]:
     """The last result of each choice of values of `keys`, in the order of the first."""
     found: dict[tuple, dict] = {}
     for entry in record.entries(name):
-        found[tuple(str(entry.get(key)) for key in keys)] = entry
+        found[tuple(str(entry.get(key) or "") for key in keys)] = entry
     return list(found.values())
 
 
