@@ -56,7 +56,7 @@ def _main(argv: list[str]) -> None:
 def _export_run(given: flags.FlagValues) -> None:
     from ml_collections import config_flags
 
-    from amc_tf import experiment, report
+    from amc_tf import experiment
     from amc_tf.errors import AmcError
 
     if given.config is None or given.workdir is None:
@@ -66,7 +66,8 @@ def _export_run(given: flags.FlagValues) -> None:
     path = config_flags.get_config_filename(given["config"])
     compression = experiment.load(given.config, path, given.workdir)
     compression.export()
-    print(report.table(compression.workdir.read_json("result.json", {})))
+    compression.report()
+    run_stage.show(compression.workdir)
 
 
 def _export_file(given: flags.FlagValues) -> None:

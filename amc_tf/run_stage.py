@@ -6,8 +6,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import app, flags
+
+if TYPE_CHECKING:  # importing it takes seconds, which --help should not
+    from amc_tf.workdir import Workdir
 
 # Read by C++ at import: TensorFlow's greetings would drown the progress bar.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,16 +40,24 @@ def run_stage(stage: str) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
-        from amc_tf import experiment, report
+        from amc_tf import experiment
 
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         compression = experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
         getattr(compression, stage)()
-        print(report.table(compression.workdir.read_json("result.json", {})))
-        page = compression.workdir / "report.html" if stage == "run" else compression.report()
-        print(f"report: {page}")
+        if stage != "run":  # which writes the report by itself
+            compression.report()
+        show(compression.workdir)
 
     run(main)
+
+
+def show(workdir: Workdir) -> None:
+    """Prints the tables of a run, and where its report is."""
+    from amc_tf import report
+
+    print(report.table(workdir.read_json("result.json", {})))
+    print(f"report: {workdir / 'report.html'}")
 
 
 def run(main: Callable[[list[str]], None]) -> None:

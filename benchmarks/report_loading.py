@@ -10,7 +10,7 @@ def loading(entry: dict) -> str:
         return "{} ({} to {})".format(*values)
 
     header = (
-        *("report of", "episodes", "bytes", "written in s"),
+        *("report of", "episodes", "bytes"),
         *("load event, ms", "all charts drawn, ms", f"drawn, processor slowed {entry['slowed']}x"),
     )
     names = {"demo": "the demo", "long": "its search with 400 episodes"}
@@ -19,7 +19,6 @@ def loading(entry: dict) -> str:
             names[page["run"]],
             f"{page['episodes']:,}",
             f"{page['bytes']:,}",
-            page["write_seconds"],
             span(page["load_ms"]),
             span(page["drawn_ms"]),
             span(page["drawn_ms_slowed"]),

@@ -13,7 +13,6 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import time
 
 import record
 from absl import app, flags
@@ -46,7 +45,7 @@ def opened(browser, path: pathlib.Path, slowed: int) -> list[float]:
         page = context.new_page()
         complaints = []
         page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", complaints.append)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowed})
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-drawn]")
@@ -59,14 +58,11 @@ def measured(browser, name: str) -> dict:
     from amc_tf.report_run import read_run
 
     folder = searched(name)
-    start = time.monotonic()
     path = report_html.write_report([folder])
-    seconds = time.monotonic() - start
     found = {
         "run": name,
         "episodes": len(read_run(folder).episodes),
         "bytes": path.stat().st_size,
-        "write_seconds": round(seconds, 2),
     }
     for slowed, label in ((1, ""), (SLOWED, "_slowed")):
         times = [opened(browser, path, slowed) for _ in range(LOADS.value)]

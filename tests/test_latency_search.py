@@ -21,6 +21,8 @@ from amc_tf.latency.choice import Chooser, Measured
 from amc_tf.latency.table import LatencyTable
 from amc_tf.plan import PruningPlan
 from amc_tf.policies import profile
+from amc_tf.report_rows import datasets
+from amc_tf.report_run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +213,14 @@ def test_search_by_latency(tmp_path, monkeypatch):
     assert set(found.bounds) == {"latency", "params"}
     records = [json.loads(line) for line in (workdir / "episodes.jsonl").read_text().splitlines()]
     assert all(r["latency_ms"] <= found.bounds["latency"] for r in records)
+    # The report shows what was foreseen of the networks that were measured.
+    foreseen = {tuple(r["counts"]): r["latency_ms"] for r in records}
+    shown = datasets(read_run(workdir))["latency"]
+    finalists = [row for row in shown if row["kind"] == "finalist"]
+    assert [(row["foreseen"], row["measured"]) for row in finalists] == [
+        (foreseen[counts], m["ms"]) for counts, m in measured.items()
+    ]
+    assert len(shown) - len(finalists) == len(kept["examples"]) > 1
 
 
 def test_a_device_on_which_nothing_fits(graph, tmp_path):
