@@ -15,7 +15,7 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.export_settings import CALIBRATED, FORMATS, INTEGER, Exported, ExportSettings
+from amc_tf.export_settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
 from amc_tf.lite_keras import LiteRtKeras
 from amc_tf.surgery import uncompiled
 from amc_tf.task import Data, Task
@@ -50,7 +50,14 @@ class Exporter:
     def _calibration(self) -> list[np.ndarray]:
         count = self._settings.calibration_samples
         arrays = self._task.calibration_inputs(self.model)
-        return [a[:count].astype(t.dtype) for a, t in zip(arrays, self.model.inputs, strict=True)]
+        for array in arrays:
+            if array.dtype.kind in "OSUcMm":
+                raise ValueError(
+                    f"calibration inputs must be numbers, received an array of {array.dtype}"
+                )
+        chosen = _spread(len(arrays[0]), count)
+        ends = zip(arrays, self.model.inputs, strict=True)
+        return [array[chosen].astype(tensor.dtype) for array, tensor in ends]
 
     @functools.cached_property
     def _checked(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -102,20 +109,29 @@ class Exporter:
         return exported
 
     def _content(self, format_name: str) -> tuple[bytes, tuple[str, ...]]:
-        if format_name == "float32":
+        form = FORMATS[format_name]
+        if form == Format():
             return self._float32, ()
-        if format_name == "int8_qat":
-            return self._trained_int8()
+        if form.trained:
+            return self._trained_int8(form)
         samples = None
-        if format_name in CALIBRATED:
+        if form.calibrated:
             arrays = self._calibration
             samples = [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
         content = tflite_tools.convert(
-            self.model, FORMATS[format_name], samples, keep_float=self._settings.keep_float
+            self.model,
+            form.quantize,
+            samples,
+            keep_float=self._settings.keep_float if form.quantize else (),
+            sparse=form.sparse,
         )
+        if samples and self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
+            chosen = _spread(len(samples), self._settings.bias_samples)
+            few = [samples[i] for i in chosen]
+            content = tflite_tools.correct_biases(content, self._float32, few)
         return content, ()
 
-    def _trained_int8(self) -> tuple[bytes, tuple[str, ...]]:
+    def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
         from amc_tf import qat  # imports Keras 2 and TFMOT, which other formats do without
 
         settings = qat.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
@@ -124,7 +140,7 @@ class Exporter:
         quantised.calibrate(self._calibration)
         qat.train_quantised(trained, quantised, self._task, settings)
         quantised.settle(self._calibration)
-        return tflite_tools.convert(quantised.model, "int8_trained"), quantised.float_layers
+        return tflite_tools.convert(quantised.model, form.quantize), quantised.float_layers
 
     def _metadata(self, format_name: str, content: bytes) -> tflite_tools.Metadata:
         settings = self._settings
@@ -161,11 +177,11 @@ class Exporter:
         within = self.accuracy - accuracy <= self._settings.tolerance
         found = tflite_tools.inspect_file(content)
         worst = {}
-        if not within and format_name not in ("float32", "int8_qat"):
+        if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
             few = [[a[i : i + 1] for a in inputs] for i in range(min(8, len(inputs[0])))]
             found_worst = tflite_tools.worst_tensors(content, self._float32, few)
             worst = {e.name: e.relative_rms for e in found_worst}
-        integer = format_name in INTEGER
+        integer = FORMATS[format_name].integer
         return Exported(
             accuracy=accuracy,
             bytes=len(content),
@@ -175,6 +191,7 @@ class Exporter:
             float_operators=tuple(map(str, found.float_operators)) if integer else (),
             flex_operators=tuple(map(str, found.flex_operators)),
             float_layers=float_layers,
+            sparse_weights={w.name: w.density for w in tflite_tools.sparse_weights(content)},
             within_tolerance=within,
             worst_tensors=worst,
         )
@@ -217,9 +234,13 @@ def _part(data: Data, count: int) -> Data:
         return data
     if isinstance(data, tf.data.Dataset):
         return data.unbatch().take(count).batch(min(count, 128))
-    available = len(keras.tree.flatten(data)[0])
-    chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
+    chosen = _spread(len(keras.tree.flatten(data)[0]), count)
     return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)
+
+
+def _spread(available: int, count: int) -> np.ndarray:
+    """Indices of at most `count` samples: data sorted by class would begin with one class."""
+    return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
 def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:

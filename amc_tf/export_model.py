@@ -148,6 +148,12 @@ def _notes(name: str, file: Mapping[str, Any], tolerance: float) -> list[str]:
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             notes.append(f"{name}: {what}: {', '.join(names[:5])}{more}")
+    if file["sparse_weights"]:
+        kept = file["sparse_weights"].values()
+        notes.append(
+            f"{name}: {len(kept)} weights without their zeros, {min(kept):.0%} to {max(kept):.0%} "
+            "kept; LiteRT makes most of them dense again when it loads them (see the README)"
+        )
     return notes
 
 

@@ -8,18 +8,41 @@ from typing import Any
 
 from amc_tf.errors import AmcError
 
-# File format to the quantisation of `tflite_tools.convert`; int8_qat is trained first.
-FORMATS: Mapping[str, str | None] = {
-    "float32": None,
-    "float16": "float16",
-    "dynamic": "dynamic",
-    "int8": "int8",
-    "int8_float_io": "int8_float_io",
-    "int16x8": "int16x8",
-    "int8_qat": "int8_trained",
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a file's numbers are stored.
+
+    Attributes:
+        quantize: for `tflite_tools.convert`.
+        calibrated: whether it needs calibration inputs.
+        integer: whether activations are integers.
+        trained: whether the network is trained with emulated rounding first.
+        sparse: whether weights of many zeros are stored by what is not zero.
+    """
+
+    quantize: str | None = None
+    calibrated: bool = False
+    integer: bool = False
+    trained: bool = False
+    sparse: bool = False
+
+
+_INT8 = Format("int8", calibrated=True, integer=True)
+FORMATS: Mapping[str, Format] = {
+    "float32": Format(),
+    "float16": Format("float16"),
+    "dynamic": Format("dynamic"),
+    "int8": _INT8,
+    "int8_float_io": dataclasses.replace(_INT8, quantize="int8_float_io"),
+    "int16x8": dataclasses.replace(_INT8, quantize="int16x8"),
+    "int8_qat": Format("int8_trained", integer=True, trained=True),
+    "float32_sparse": Format(sparse=True),
+    "float16_sparse": Format("float16", sparse=True),
+    "int8_sparse": dataclasses.replace(_INT8, sparse=True),
 }
-CALIBRATED = ("int8", "int8_float_io", "int16x8")
-INTEGER = (*CALIBRATED, "int8_qat")
+# Quantisations whose biases are integers of 32 bits.
+BIAS_CORRECTED = ("int8", "int8_float_io")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +52,8 @@ class ExportSettings:
     Attributes:
         formats: names of `FORMATS`: float32; float16 (weights); dynamic (int8 weights); int8;
             int8_float_io (float inputs and outputs); int16x8 (int16 activations); int8_qat (after
-            quantisation-aware training).
+            quantisation-aware training); float32_sparse, float16_sparse and int8_sparse (weights
+            made zero by fine-grained pruning left out, see `tflite_tools.sparse_weights`).
         keep_float: layers that stay float32 in the quantised files, but for int8_qat.
         tolerance: how much a file's accuracy may be below the Keras model's; a file beyond it is
             written, but marked.
@@ -38,6 +62,9 @@ class ExportSettings:
             value or one for each channel; put into the file for apps.
         std: what they are then divided by.
         calibration_samples: inputs for the ranges of integer activations.
+        bias_samples: calibration inputs on which biases of the int8 formats are corrected, layer by
+            layer (`tflite_tools.correct_biases`; minutes for a large network); 0 for none, 24 is
+            a good number. Not for int16x8 and int8_qat.
         error_samples: held-out inputs on which outputs are compared with Keras'.
         score_samples: how many test samples score a file; 0 for all.
         qat_epochs: of quantisation-aware training, over the training data.
@@ -55,6 +82,7 @@ class ExportSettings:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     calibration_samples: int = 200
+    bias_samples: int = 0
     error_samples: int = 256
     score_samples: int = 0
     qat_epochs: int = 2
@@ -86,6 +114,7 @@ class Exported:
         float_operators: in an integer format, the operators that compute in float.
         flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
         float_layers: in int8_qat, the layers that were trained without rounding.
+        sparse_weights: in a sparse format, the weights that are stored so, with their density.
         within_tolerance: whether the accuracy is at most the tolerance below Keras'.
         worst_tensors: where it is not, the tensors that are farthest from the float file's, with
             their relative error; none for int8_qat, whose weights have moved.
@@ -100,4 +129,5 @@ class Exported:
     flex_operators: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     within_tolerance: bool = True
+    sparse_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     worst_tensors: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -23,13 +23,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.linalg
 
 from amc_tf.channels import ChannelGraph, Site
+from amc_tf.least_squares import fit, matmul, wanted
 from amc_tf.network import Call, Value, infer
-from amc_tf.paths import UNBOUNDED, Bounds, Path, follow, readers_of
+from amc_tf.paths import UNBOUNDED, Path, follow, readers_of
 from amc_tf.plan import PruningPlan
-from amc_tf.reconstruct import factorised, intercept, one_blas_thread, refittable
+from amc_tf.reconstruct import intercept, one_blas_thread, refittable
 from amc_tf.surgery import named_weight, numpy_of, rebuild
 from amc_tf.windows import at_positions, choose, linear_inputs
 
@@ -93,7 +93,38 @@ class InOrderReconstruction:
                 run.add(call)
         return result
 
-    def _fit(self, consumer: _Consumer, run: _PrunedRun) -> Iterator[tuple[str, np.ndarray]]:
+    def fit_sparse(
+        self, weights: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Refits a network of which no channel but single weights are pruned.
+
+        Args:
+            weights: the kernels with their zeros, by `layer/weight`.
+            masks: of each of them what is kept, boolean, shaped as the kernel.
+
+        Returns:
+            `weights` and all else that is changed; what `masks` has no place for stays zero.
+        """
+        graph, result = self.graph, dict(weights)
+        run = _PrunedRun(graph, PruningPlan({}), graph.keep_mask(None), self.batches)
+        for name, value in weights.items():
+            owner, _, weight = name.rpartition("/")
+            run.assign(owner, weight, value)
+        touched = {name.rpartition("/")[0] for name in weights}
+        with one_blas_thread():
+            for call in graph.network.calls:
+                consumer = self.consumers.get(id(call))
+                changed = graph.network.name(call.operation) in touched
+                if consumer is not None and (changed or run.deviates(call, consumer.path.others)):
+                    run.catch_up()
+                    mask = masks.get(f"{consumer.site.name}/{consumer.kernel}")
+                    result.update(self._fit(consumer, run, mask))
+                run.add(call, changed)
+        return result
+
+    def _fit(
+        self, consumer: _Consumer, run: _PrunedRun, mask: np.ndarray | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Refits one consumer in the run; yields its weights in the dense shape."""
         site, path = consumer.site, consumer.path
         x = run.inputs(site.call, consumer.positions)
@@ -117,6 +148,7 @@ class InOrderReconstruction:
             ridges=self.ridges,
             held=np.arange(len(x)) // consumer.positions[0].shape[1] % 5 == 0,
             centred=consumer.intercept is not None,
+            mask=None if mask is None else mask.reshape(kernel.shape),
         )
         yield run.assign(site.name, consumer.kernel, kernel)
         if consumer.intercept is not None:
@@ -201,7 +233,7 @@ def gather_in_order(
             if not consumer.path.calls:
                 read = linear_inputs(call.operation, x, chosen)
                 kernel, bias = _linear(call.operation, consumer.kernel)
-                y = _matmul(read, kernel) + bias
+                y = matmul(read, kernel) + bias
                 if id(call) in consumers:
                     consumer.targets.append(y)
                 else:
@@ -251,9 +283,9 @@ class _PrunedRun:
             return False
         return any(not self.keep[site.roles[role]].all() for role in site.rule.mixes.values())
 
-    def add(self, call: Call) -> None:
-        """The next call, which is run when a refit needs it."""
-        if self.deviates(call):
+    def add(self, call: Call, changed: bool = False) -> None:
+        """The next call, which is run when a refit needs it; `changed` if its weights are."""
+        if changed or self.deviates(call):
             self._changed.update(call.outputs)
         self._waiting.append(call)
 
@@ -344,126 +376,3 @@ class _PrunedRun:
         full = np.zeros(dense.shape, value.dtype)
         full[np.ix_(*kept)] = value
         return f"{owner}/{name}", full
-
-
-def wanted(
-    target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Bounds
-) -> Callable[[np.ndarray], np.ndarray]:
-    """What a consumer's linear output should be, given what it is.
-
-    Args:
-        target: value wanted at the end of the path (rows, outputs).
-        slope: the path's factor of each output (outputs,).
-        base: value at its end where the output is zero (rows, outputs) or (1, outputs).
-        bounds: what the rectifier behind lets through.
-
-    Returns:
-        A function from linear outputs to linear outputs (rows, outputs).
-    """
-    low, high = bounds
-    # A path that ignores the output (a batch norm's gamma of zero) asks for nothing.
-    blind = np.abs(slope) <= 1e-6 * np.abs(slope).max(initial=0)
-    slope = np.where(blind, 1, slope)
-
-    def goal(output: np.ndarray) -> np.ndarray:
-        now = slope * output + base
-        aim = np.where(target <= low, np.minimum(now, low), target)
-        aim = np.where(target >= high, np.maximum(now, high), aim)
-        return np.where(blind, output, (aim - base) / slope).astype(output.dtype)
-
-    return goal
-
-
-def fit(
-    x: np.ndarray,
-    kernel: np.ndarray,
-    constant: np.ndarray,
-    goals: Sequence[Callable[[np.ndarray], np.ndarray]],
-    *,
-    ridges: Sequence[float],
-    held: np.ndarray,
-    centred: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares with a ridge towards the old weights.
-
-    Args:
-        x: inputs (rows, features).
-        kernel: old weights (features, outputs).
-        constant: old intercept (outputs,).
-        goals: for each round, the outputs aimed at as a function of the
-            present ones, both (rows, outputs).
-        ridges: ridge terms, relative to the inputs' mean variance, to choose from.
-        held: rows on which the ridge term is chosen, boolean (rows,).
-        centred: whether the intercept is free.
-
-    Returns:
-        New weights and intercept.
-    """
-    mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype) if centred else np.zeros_like(x[0])
-    x = x - mean
-    old = _matmul(x, kernel)
-    step, centre = np.zeros_like(kernel), constant + mean @ kernel
-    system = None
-    for goal in goals:
-        aim = goal(old + _matmul(x, step) + centre)
-        centre = aim.mean(axis=0) if centred else centre
-        residual = aim - centre - old
-        system = system or _Ridge(x, residual, ridges, held)
-        step = system.solve(residual)
-    return kernel + step, centre - mean @ (kernel + step)
-
-
-class _Ridge:
-    """R -> argmin |x D - R|^2 + penalty |D|^2, through the smaller of x'x and x x'.
-
-    The penalty is the one that does best on held rows when fitted without them.
-    """
-
-    def __init__(
-        self, x: np.ndarray, residual: np.ndarray, ridges: Sequence[float], held: np.ndarray
-    ):
-        self._x = x
-        self._primal = x.shape[1] <= x.shape[0]
-        products = _matmul(x.T, x) if self._primal else _matmul(x, x.T)
-        scores = [0.0]
-        if len(ridges) > 1:
-            scores = self._scores(products, residual, ridges, held)
-        self._factor = self._factorised(products, ridges[int(np.argmin(scores))])
-
-    def solve(self, residual: np.ndarray) -> np.ndarray:
-        """D for a residual (rows, outputs)."""
-        if not self._primal:
-            return _matmul(self._x.T, _solve(self._factor, residual))
-        return _solve(self._factor, _matmul(self._x.T, residual))
-
-    def _factorised(self, products: np.ndarray, ridge: float) -> Any:
-        rows, features = self._x.shape
-        products = products.astype(np.float64)
-        trace = products.trace()
-        # The second term is what float32 products are accurate to; the third serves dead inputs.
-        penalty = ridge * trace / features + 1e-7 * trace + 1e-12 * rows
-        products[np.diag_indices_from(products)] += penalty
-        return factorised(products)
-
-    def _scores(self, products, residual, ridges, held) -> list[float]:
-        """Squared error on held rows for each ridge term."""
-        x, target = self._x[held], residual[held]
-        if self._primal:
-            side = _matmul(self._x.T, residual) - _matmul(x.T, target)
-            products = products - _matmul(x.T, x)
-        else:
-            side, x = residual[~held], products[np.ix_(held, ~held)]
-            products = products[np.ix_(~held, ~held)]
-        return [
-            float(np.square(target - _matmul(x, _solve(factor, side))).sum(dtype=np.float64))
-            for factor in (self._factorised(products, ridge) for ridge in ridges)
-        ]
-
-
-def _solve(factor: Any, side: np.ndarray) -> np.ndarray:
-    return scipy.linalg.cho_solve(factor, side, check_finite=False).astype(side.dtype)
-
-
-def _matmul(a: Any, b: Any) -> np.ndarray:
-    # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
-    return numpy_of(keras.ops.matmul(a, b))

@@ -1,7 +1,8 @@
 """Every file format of a network, dense and pruned: accuracy, size and latency on this host.
 
-    python benchmarks/export.py --data=DIR --network=resnet56
-    python benchmarks/export.py --network=demo --formats=float32,int8,int8_qat
+    python benchmarks/export.py --data=DIR --network=resnet56 \
+        --plan=benchmarks/plans/resnet56_0.5_amc_0.json --workdir=DIR
+    python benchmarks/export.py --network=demo --formats=float32,int8,int8_qat --workdir=DIR
 
 DIR holds resnet56_cifar10.keras with cifar10.npz, mobilenet_v1_075_192.keras and
 efficientnet_lite0.keras with imagenet_val/{calibration,validation}/CLASS/*.JPEG. The demo's network
@@ -9,17 +10,21 @@ is that of configs/mnist.py, trained here and fine-tuned after pruning; the othe
 refitted only, so that their accuracy says what a format costs, and not what pruning does.
 
 --plan=FILE prunes by a plan of a search; without it every group keeps the same fraction of its
-channels, in multiples of 8, that brings the MACs to half. Files are timed in turn, dense and
-pruned, so that their ratios are of one run.
+channels, in multiples of 8, that brings the MACs to half. Files lie in --workdir, and are not made
+again by the same command. They are timed in turn, dense and pruned, so that their ratios are of one
+run; with --rounds=0 they are not, which a busy machine may leave to a later call. XNNPACK has no
+kernels for int16x8, which takes many times as long as the rest: leave it out of --formats, or score
+it on few --test_images.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import pathlib
-import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,9 +41,16 @@ from amc_tf.inorder import gather_in_order
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images; none for the demo.")
 NETWORK = flags.DEFINE_string("network", None, "A name of NETWORKS.", required=True)
 PLAN = flags.DEFINE_string("plan", None, "A plan.json; default: uniform, half the MACs.")
-FORMATS = flags.DEFINE_list("formats", ["float32", "float16", "dynamic", "int8"], "To write.")
+FORMATS = flags.DEFINE_list(
+    "formats", ["float32", "float16", "dynamic", "int8", "int8_float_io", "int16x8"], "To write."
+)
 TEST_IMAGES = flags.DEFINE_integer("test_images", 0, "Test images to score on; 0 for all.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed.")
+CALIBRATION = flags.DEFINE_integer("calibration_images", 200, "Images for ranges of activations.")
+BIAS = flags.DEFINE_integer("bias_samples", 0, "Images that correct biases of int8; 0: none.")
+KEEP_FLOAT = flags.DEFINE_list("keep_float", [], "Layers that stay float in quantised files.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files.", required=True)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed; or 0.")
+RUNS = flags.DEFINE_integer("runs", 20, "Least timed inferences in each.")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -146,45 +158,79 @@ def uniform(graph: ChannelGraph) -> amc_tf.PruningPlan:
     raise app.UsageError("the network has too few channels for half its MACs; give --plan")
 
 
+def written(
+    case: Case, settings: amc_tf.ExportSettings, workdir: pathlib.Path
+) -> dict[str, dict[str, Any]]:
+    """Every file of the dense and the pruned network, checked."""
+    networks = {}
+    for label, model in {"dense": case.model, "pruned": pruned(case)}.items():
+        exporter = Exporter(model, case.model, case.task, settings)
+        graph = amc_tf.analyze(model)
+        files = {}
+        for name in settings.formats:
+            exported = exporter.write(name, _path(workdir, label, name))
+            files[name] = dataclasses.asdict(exported)
+            print(label, name, exported.accuracy, exported.bytes, flush=True)
+        networks[label] = {
+            "accuracy": exporter.accuracy,
+            "macs": amc_tf.macs(graph),
+            "params": amc_tf.params(graph),
+            "files": files,
+        }
+    return networks
+
+
+def _path(workdir: pathlib.Path, label: str, name: str) -> pathlib.Path:
+    return workdir / f"{label}_{name}.tflite"
+
+
 def main(argv):
     del argv
-    case = NETWORKS[NETWORK.value]()
     settings = amc_tf.ExportSettings(
         formats=tuple(FORMATS.value),
         score_samples=TEST_IMAGES.value,
+        calibration_samples=CALIBRATION.value,
+        bias_samples=BIAS.value,
+        keep_float=tuple(KEEP_FLOAT.value),
         latency_rounds=ROUNDS.value,
+        latency_runs=RUNS.value,
+        latency_min_secs=0.5,
     )
-    models = {"dense": case.model, "pruned": pruned(case)}
-    networks, paths = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for label, model in models.items():
-            exporter = Exporter(model, case.model, case.task, settings)
-            graph = amc_tf.analyze(model)
-            files = {}
-            for name in settings.formats:
-                paths[f"{label}/{name}"] = path = pathlib.Path(folder) / f"{label}_{name}.tflite"
-                files[name] = dataclasses.asdict(exporter.write(name, path))
-                print(label, name, files[name]["accuracy"], files[name]["bytes"], flush=True)
-            networks[label] = {
-                "accuracy": exporter.accuracy,
-                "macs": amc_tf.macs(graph),
-                "params": amc_tf.params(graph),
-                "files": files,
-            }
-        for key, latency in measure(paths, settings).items():
-            label, name = key.split("/")
-            networks[label]["files"][name] |= {
-                "latency_ms": latency.median_ms,
-                "latency_ms_min": latency.min_ms,
-                "latency_ms_max": latency.max_ms,
-            }
+    workdir = pathlib.Path(WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    done = workdir / "files.json"
+    if not done.exists():
+        case = NETWORKS[NETWORK.value]()
+        result = {
+            "test_images": TEST_IMAGES.value or len(case.task.test_data[0]),
+            "networks": written(case, settings, workdir),
+        }
+        done.write_text(json.dumps(result))
+    result = json.loads(done.read_text())
+    networks = result["networks"]
+    if not ROUNDS.value:
+        return
+    paths = {
+        f"{label}/{name}": _path(workdir, label, name)
+        for label, network in networks.items()
+        for name in network["files"]
+    }
+    for key, latency in measure(paths, settings).items():
+        label, name = key.split("/")
+        networks[label]["files"][name] |= {
+            "latency_ms": latency.median_ms,
+            "latency_ms_min": latency.min_ms,
+            "latency_ms_max": latency.max_ms,
+        }
     record.append(
         "export",
         {
             "network": NETWORK.value,
             "plan": PLAN.value or "uniform",
-            "test_images": TEST_IMAGES.value,
-            "networks": networks,
+            "calibration_images": CALIBRATION.value,
+            "bias_samples": BIAS.value,
+            "keep_float": KEEP_FLOAT.value,
+            **result,
         },
     )
 

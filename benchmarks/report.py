@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import record
+import report_export
 import report_faults
 import report_latency
 import report_loading
@@ -165,6 +166,7 @@ SECTIONS = {
     "refit": ("Ways to refit", refit),
     **report_search.SECTIONS,
     **report_faults.SECTIONS,
+    **report_export.SECTIONS,
     **report_latency.SECTIONS,
     **report_loading.SECTIONS,
 }

@@ -89,7 +89,17 @@ def compile(model):
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
+def fit(
+    model,
+    train,
+    epochs,
+    rate,
+    teacher=None,
+    batch_size=128,
+    backup=None,
+    batches=None,
+    jit_compile="auto",
+):
     """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
 
     Args:
@@ -102,8 +112,10 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
         batch_size: images a step.
         backup: folder for a checkpoint after each epoch, from which an
             interrupted call goes on; None for none.
+        batches: of an epoch, for short ones; None for all images.
+        jit_compile: as in `keras.Model.compile`.
     """
-    steps = epochs * (len(train[0]) // batch_size)
+    steps = epochs * (batches or len(train[0]) // batch_size)
     warmup = min(steps // 10, 500)
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 10, steps - warmup, warmup_target=rate, warmup_steps=warmup
@@ -117,12 +129,13 @@ def fit(model, train, epochs, rate, teacher=None, batch_size=128, backup=None):
         both = keras.ops.stack([model(x), teacher(x, training=False)], axis=1)
         trained, loss = keras.Model(x, both), _distillation
     metric = "accuracy" if teacher is None else _accuracy
-    trained.compile(optimizer, loss, metrics=[metric])
+    trained.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
     callbacks = []
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
     data = augmented(*train, batch_size)
-    trained.fit(data, epochs=epochs, verbose=2, callbacks=callbacks)
+    data = data if batches is None else data.repeat()
+    trained.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
 
 
 def _distillation(labels, both, temperature=3.0):

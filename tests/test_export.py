@@ -16,7 +16,9 @@ import tflite_tools
 from amc_tf import export, export_model, export_settings, files, surgery
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
-POST_TRAINING = tuple(f for f in export_settings.FORMATS if f != "int8_qat")
+POST_TRAINING = tuple(
+    name for name, f in export_settings.FORMATS.items() if not f.trained and not f.sparse
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +151,8 @@ def _not_runnable():
         (blobs.model, "int8", {"calibration": np.zeros((0, 8, 8, 1))}, "is empty"),
         (blobs.model, "int8", {"calibration": np.zeros((3, 4, 4, 1))}, "sample 0 has the shapes"),
         (blobs.model, "int8", {"calibration": np.full((3, 8, 8, 1), np.inf)}, "NaN or infinity"),
+        (blobs.model, "int8", {"calibration": np.zeros((3, 8, 8, 1))}, "the value 0 and no other"),
+        (blobs.model, "int8", {"calibration": np.full((3, 8, 8, 1), "a")}, "must be numbers.*<U1"),
     ],
 )
 def test_one_error_and_no_half_written_file(make, format_name, changes, message, tmp_path):
@@ -166,6 +170,12 @@ def test_places_that_cannot_be_written(net, tmp_path):
     with pytest.raises(amc_tf.AmcError, match="is a folder"):
         exporter.write("float32", tmp_path)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(amc_tf.AmcError, match="file/model.tflite cannot be written: Not a dir"):
+        exporter.write("float32", tmp_path / "file" / "model.tflite")
+    with pytest.raises(amc_tf.AmcError, match="file"):
+        export_model.export_model(net, blobs.task(), tmp_path / "file", export.ExportSettings())
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_a_full_disk_leaves_the_old_file(net, tmp_path, monkeypatch):

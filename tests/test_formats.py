@@ -87,6 +87,19 @@ def test_sizes_follow_from_the_formats():
         assert width * weights <= size <= width * weights + 12_000
 
 
+def test_equal_vectors_are_written_once():
+    """Two layers of 512 channels: their zero points, 8 bytes each, are in the file once."""
+    inputs = keras.Input((4, 4, 8))
+    x = kl.Conv2D(512, 1)(kl.Conv2D(512, 1)(inputs))
+    model = keras.Model(inputs, kl.GlobalAveragePooling2D()(x))
+    content = convert(model, "int8", samples(zoo.sample(model, 2)))
+    graph = flatbuffer.read(content).subgraphs[0]
+    points = [t.quantization.zeroPoint for t in graph.tensors if t.quantization is not None]
+    # Of the kernel and the bias of each.
+    assert [len(p) for p in points if p is not None].count(512) == 4
+    assert content.count(bytes(8 * 512)) == 1
+
+
 def test_outputs_bear_their_names():
     model = zoo.build("two_outputs")
     assert set(LiteRtModel(convert(model)).signature.outputs) == {"map", "label"}

@@ -7,7 +7,7 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import inorder, network
+from amc_tf import inorder, least_squares, network
 from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.windows import at_positions, linear_inputs
 
@@ -191,14 +191,14 @@ def test_what_a_rectifier_clips_away_does_not_count():
 
 
 def test_wanted_leaves_an_output_alone_that_its_path_ignores():
-    goal = inorder.wanted(
+    goal = least_squares.wanted(
         np.array([[3.0, 3.0]]), np.array([2.0, 0.0]), np.array([[1.0, 1.0]]), (-np.inf, np.inf)
     )
     np.testing.assert_allclose(goal(np.array([[7.0, 8.0]])), [[1.0, 8.0]])
 
 
 def test_wanted_asks_nothing_beyond_what_is_clipped():
-    goal = inorder.wanted(
+    goal = least_squares.wanted(
         np.array([[-2.0, -2.0, 9.0, 9.0, 4.0]]), np.ones(5), np.zeros((1, 5)), (0.0, 6.0)
     )
     received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]))

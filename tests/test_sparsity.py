@@ -14,6 +14,7 @@ from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
 
@@ -125,6 +126,49 @@ def test_masks_stay_through_any_training_that_uses_an_optimizer(net):
     )
     with pytest.raises(amc_tf.AmcError, match="has the constraint .* remove it"):
         masks.constrain(own, {"dense/kernel": np.ones((3, 2), bool)})
+
+
+def test_kept_weights_are_refitted_by_least_squares():
+    """A single layer, against NumPy's least squares over what each output may read."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(600, 6)) @ rng.normal(size=(6, 6)) + 1).astype("float32")
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, kl.Dense(4, name="dense")(inputs))
+    kernel, bias = (rng.normal(size=s).astype("float32") for s in ((6, 4), (4,)))
+    model.get_layer("dense").set_weights([kernel, bias])
+    graph = amc_tf.analyze(model)
+    (name,) = (k.name for k in kernels(graph))
+    plan = DensityPlan(steps={name: 10})
+    (mask,) = masks.MagnitudeMasks(graph).masks(plan).values()
+    found = SparseReconstruction(graph, [x]).refit(plan)
+    sparse = amc_tf.rebuild(model, graph, None, found)
+    wanted = x @ kernel + bias
+    error = np.square(np.asarray(sparse(x)) - wanted).mean()
+    best = 0.0
+    for output in range(4):
+        columns = np.column_stack([x[:, mask[:, output]], np.ones(len(x))]).astype(float)
+        solution = np.linalg.lstsq(columns, wanted[:, output], rcond=None)[0]
+        best += np.square(columns @ solution - wanted[:, output]).mean() / 4
+    cut = amc_tf.rebuild(model, graph, None, masks.MagnitudeMasks(graph).refit(plan))
+    # The least ridge term is a thousandth of the inputs' variance.
+    assert best <= error <= 1.05 * best
+    assert error < 0.6 * np.square(np.asarray(cut(x)) - wanted).mean()
+    assert not found[name][~mask].any() and np.count_nonzero(found[name]) == mask.sum()
+
+
+def test_a_refitted_network_is_nearer_to_the_dense_one(net):
+    graph = amc_tf.analyze(net)
+    plan = DensityPlan(steps={k.name: 8 for k in kernels(graph)})
+    x = blobs.data(200, 5)[0]
+    masked = masks.MagnitudeMasks(graph).refit(plan)
+    refitted = SparseReconstruction(graph, [blobs.data(400, 0)[0]]).refit(plan)
+    cut, fitted = (
+        np.square(np.asarray(amc_tf.rebuild(net, graph, None, w)(x) - net(x))).mean()
+        for w in (masked, refitted)
+    )
+    assert fitted < 0.5 * cut
+    for name, value in masked.items():
+        assert not refitted[name][value == 0].any()
 
 
 def test_rounds_search_mask_and_fine_tune(net, tmp_path):

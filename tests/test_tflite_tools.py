@@ -186,6 +186,9 @@ def test_unknown_quantisation_lists_the_allowed(small: keras.Model) -> None:
         ([np.zeros((1, 6, 6, 2)), np.zeros((4, 6, 6, 2))], "sample 1 has the shapes"),
         ([[np.zeros((1, 6, 6, 2))] * 2], "must hold 1 arrays.*received 2"),
         ([np.full((1, 6, 6, 2), np.nan)], "sample 0 holds NaN"),
+        ([np.full((1, 6, 6, 2), "0.5")], "must hold numbers.*<U3. Convert it to float32"),
+        ([[[[1.0], [1.0, 2.0]]]], "must hold numbers.*object"),
+        ([np.full((1, 6, 6, 2), 0.5)] * 3, "the value 0.5 and no other"),
     ],
 )
 def test_unfit_representative_data(small: keras.Model, representative: object, message: str):

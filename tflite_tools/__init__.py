@@ -5,7 +5,9 @@ The public names are
 * `convert`: Keras model to TFLite bytes in any number format;
 * `attach` and `read_metadata`: labels and input normalisation inside the file (`Metadata`,
   `Normalization`);
+* `correct_biases`: an int8 file's layers given the means of the float file's;
 * `inspect_file`, `compare_output`, `worst_tensors`: its operators; how far it is from the model;
+* `sparse_weights`: those that it stores by what is not zero, and what a runtime makes of them;
 * `LiteRtModel`: run such bytes over a batch of float samples;
 * `open_device`: this host, an Android phone or a GPU as a device that times them; `Settings` says
   how, `Latency` is what comes back, `ratio` compares two;
@@ -33,6 +35,7 @@ _HOME = {
     "Settings": "tflite_tools.latency",
     "attach": "tflite_tools.metadata",
     "compare_output": "tflite_tools.verification",
+    "correct_biases": "tflite_tools.bias_correction",
     "convert": "tflite_tools.conversion",
     "inspect_file": "tflite_tools.inspection",
     "measure_host": "tflite_tools.host",
@@ -42,6 +45,7 @@ _HOME = {
     "ratio": "tflite_tools.latency",
     "read_metadata": "tflite_tools.metadata",
     "read_result_proto": "tflite_tools.benchmark_results",
+    "sparse_weights": "tflite_tools.sparse",
     "worst_tensors": "tflite_tools.verification",
 }
 __all__ = sorted(_HOME)

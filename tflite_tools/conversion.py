@@ -18,6 +18,7 @@ import tensorflow as tf
 from tflite_tools import flatbuffer, recipes
 from tflite_tools.quiet import quiet
 from tflite_tools.representative import Sample, samples_of
+from tflite_tools.sparse import encode
 from tflite_tools.tracing import (
     Signature,
     freeze,
@@ -79,6 +80,7 @@ def convert(
     keep_float: Sequence[str] = (),
     dynamic_batch: bool = False,
     allow_flex: bool = False,
+    sparse: bool = False,
 ) -> bytes:
     """Converts a Keras model into a TFLite file.
 
@@ -110,6 +112,11 @@ def convert(
             delegates refuse.
         allow_flex: Allows TensorFlow operators that LiteRT lacks. Such a file runs only in an app
             that links the Flex delegate, and not in this package.
+        sparse: Stores weights of many zeros by what is not zero (see
+            `tflite_tools.sparse_weights`, also for which files run faster so). Not for "dynamic",
+            which XNNPACK refuses, nor for integers with keep_float: looking for chains to run
+            sparsely, XNNPACK may crash on quantised layers beside float ones. Dense layers
+            stay dense in int8.
 
     Returns:
         The contents of a ``.tflite`` file.
@@ -133,6 +140,12 @@ def convert(
             f"representative out or choose one of {', '.join(map(repr, CALIBRATED))}."
         )
     recipe = recipes.check(quantize, keep_float, model) if keep_float else None
+    if sparse and (quantize == "dynamic" or (keep_float and quantize != "float16")):
+        given = f"quantize={quantize!r}{' and keep_float' if keep_float else ''}"
+        raise ValueError(
+            f"sparse=True is not for {given}: LiteRT does not run such files on every processor; "
+            "choose None, 'float16' or 'int8' without keep_float."
+        )
     with quiet():
         function = freeze(in_float32(model), signature)
     if mode.calibrated and has_loops(function):
@@ -142,8 +155,10 @@ def convert(
         )
     if recipe is not None:
         content = _converted(function, signature, _QUANTISATIONS[None], [], allow_flex)
-        return recipes.quantize_file(content, recipe, samples, keep_float, model)
-    return _converted(function, signature, mode, samples, allow_flex)
+        content = recipes.quantize_file(content, recipe, samples, keep_float, model)
+    else:
+        content = _converted(function, signature, mode, samples, allow_flex)
+    return encode(content) if sparse else content
 
 
 def _converted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -12,13 +12,16 @@ from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
 
 
 def tensor_values(
-    content: bytes, samples: Iterable[Sequence[np.ndarray]]
+    content: bytes,
+    samples: Iterable[Sequence[np.ndarray]],
+    only: Collection[str] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Runs a file on samples and gives what it computed, quantised tensors as floats.
 
     Args:
         content: the file.
         samples: for each sample one float array of batch 1 for each input.
+        only: names of the tensors that are wanted; None for all.
 
     Yields:
         Name of a computed tensor to its value; constants are left out.
@@ -36,7 +39,11 @@ def tensor_values(
     inputs = interpreter.get_input_details()
     computed = {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
     computed |= {detail["index"] for detail in inputs}
-    details = [d for d in interpreter.get_tensor_details() if d["index"] in computed]
+    details = [
+        d
+        for d in interpreter.get_tensor_details()
+        if d["index"] in computed and (only is None or d["name"] in only)
+    ]
     for sample in samples:
         for detail, array in zip(inputs, sample, strict=True):
             interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
@@ -58,3 +65,11 @@ def ranges(
                 low, high = min(low, found[name][0]), max(high, found[name][1])
             found[name] = (low, high)
     return found
+
+
+def operation_path(name: str) -> str:
+    """The operation that makes a tensor, by which tensors of several formats are matched.
+
+    The converter appends the names of what it fused, and a number that differs between formats.
+    """
+    return name.split(";")[0]

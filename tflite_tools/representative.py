@@ -21,7 +21,8 @@ def samples_of(representative: Iterable | None, purpose: str, signature: Signatu
         signature: of the model.
 
     Raises:
-        ValueError: there are none, or one does not fit the model or is not finite.
+        ValueError: there are none, or one does not fit the model, is not finite or is not of
+            numbers, or they hold one value only.
     """
     wanted = signature.describe()
     if not isinstance(representative, Iterable):
@@ -48,7 +49,18 @@ def samples_of(representative: Iterable | None, purpose: str, signature: Signatu
                 f"representative sample {index} holds NaN or infinity, from which no scale can be "
                 "derived; remove or repair it."
             )
+    floats = [k for k, spec in enumerate(signature.inputs) if spec.dtype.is_floating]
+    if floats and all(_is_constant([sample[k] for sample in samples]) for k in floats):
+        raise ValueError(
+            f"representative holds the value {samples[0][floats[0]].flat[0]:g} and no other, from "
+            "which no range can be derived; give samples like those the model will see."
+        )
     return samples
+
+
+def _is_constant(arrays: list[np.ndarray]) -> bool:
+    first = arrays[0].flat[0]
+    return all((array == first).all() for array in arrays)
 
 
 def _in_order(sample: object, signature: Signature) -> Sample:
@@ -70,6 +82,19 @@ def _in_order(sample: object, signature: Signature) -> Sample:
             f"input in the order of model.inputs; received {len(arrays)}."
         )
     return [
-        np.asarray(array, dtype=spec.dtype.as_numpy_dtype)
+        _cast(array, spec.dtype.as_numpy_dtype)
         for array, spec in zip(arrays, signature.inputs, strict=True)
     ]
+
+
+def _cast(array: object, dtype: np.dtype) -> np.ndarray:
+    try:
+        found = np.asarray(array)
+    except ValueError:  # lists of unequal lengths
+        found = np.asarray(array, object)
+    if found.dtype.kind in "OSUcMm":
+        raise ValueError(
+            f"each representative sample must hold numbers; received an array of {found.dtype}. "
+            f"Convert it to {np.dtype(dtype).name}."
+        )
+    return found.astype(dtype)

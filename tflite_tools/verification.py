@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tflite_tools.intermediate import tensor_values
+from tflite_tools.intermediate import operation_path, tensor_values
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ def worst_tensors(
     squares: dict[str, list[float]] = {}
     pairs = zip(tensor_values(content, samples), tensor_values(float_content, samples), strict=True)
     for quantised, reference in pairs:
-        wanted = {_path(name): value for name, value in reference.items()}
+        wanted = {operation_path(name): value for name, value in reference.items()}
         for name, value in quantised.items():
-            target = wanted.get(_path(name))
+            target = wanted.get(operation_path(name))
             if target is None or target.shape != value.shape or target.dtype.kind != "f":
                 continue
-            total = squares.setdefault(_path(name), [0.0, 0.0])
+            total = squares.setdefault(operation_path(name), [0.0, 0.0])
             total[0] += float(np.sum((target.astype(np.float64) - value) ** 2))
             total[1] += float(np.sum(target.astype(np.float64) ** 2))
     errors = [
@@ -109,8 +109,3 @@ def worst_tensors(
         if square > 0 and np.isfinite(error / square)
     ]
     return sorted(errors, key=lambda e: -e.relative_rms)[:count]
-
-
-def _path(name: str) -> str:
-    # The converter appends the names of what it fused, and a number that differs between formats.
-    return name.split(";")[0]

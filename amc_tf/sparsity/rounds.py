@@ -24,6 +24,7 @@ from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import numpy_of, rebuild
 from amc_tf.task import Task
@@ -42,7 +43,8 @@ def sparsify(
     """Makes a model's kernels sparse, in rounds of search and fine-tuning.
 
     In each round the agent chooses the density of every kernel; its smallest
-    weights become zero, and stay so through the owner's fine-tuning.
+    weights become zero, the others are refitted, and the zeros stay through
+    the owner's fine-tuning.
 
     Leaves `round1.keras`, `round2.keras`, ... and `result.json` in `workdir`.
     Interrupted at any moment, the same call resumes.
@@ -134,7 +136,11 @@ def _round(
     assert isinstance(plan, DensityPlan)
     plan.save(folder / f"round{number}.json")
     kept = masks.MagnitudeMasks(graph).masks(plan)
-    sparse = rebuild(model, graph, None)
+    weights = {}
+    if settings.refit:
+        images = task.calibration_inputs(model)
+        weights = SparseReconstruction(graph, images, search.seed).refit(plan)
+    sparse = rebuild(model, graph, None, weights)
     masks.constrain(sparse, kept)
     before = task.score(task.compiled(sparse, original), task.test_data)
     after = fine_tune(sparse, original, task, search.seed)

@@ -14,10 +14,13 @@ class SparsitySettings:
     Attributes:
         densities: share of the prunable weights that each round keeps, falling.
         min_density: least density of a kernel, in (0, 1].
+        refit: whether the weights that a round keeps are refitted by least squares before they
+            are fine-tuned; on the task's calibration inputs, without labels.
     """
 
     densities: tuple[float, ...] = (0.5, 0.35, 0.25, 0.2)
     min_density: float = 0.05
+    refit: bool = True
 
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.densities, self.densities[1:], strict=False))

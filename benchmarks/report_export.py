@@ -1,0 +1,167 @@
+"""The sections of RESULTS.md about files: every format of a network, and sparse networks."""
+
+from __future__ import annotations
+
+import record
+
+
+def _last(name: str, *keys: str) -> list[dict]:
+    """The last result of each choice of values of `keys`, in the order of the first."""
+    found: dict[tuple, dict] = {}
+    for entry in record.entries(name):
+        found[tuple(str(entry.get(key) or "") for key in keys)] = entry
+    return list(found.values())
+
+
+def _commands(entries: list[dict]) -> str:
+    return "\n".join(f"- `{entry['command']}`" for entry in entries)
+
+
+def export(entry: dict) -> str:
+    del entry
+    entries = _last("export", "network", "plan", "keep_float", "bias_samples")
+    rows = []
+    for e in entries:
+        reference = e["networks"]["dense"]["files"]["float32"]
+        for label, network in e["networks"].items():
+            for name, file in network["files"].items():
+                # Told by the entry without remedies already.
+                if name == "float32" and _remedies(e, "int8"):
+                    continue
+                drop = file["accuracy"] - network["files"]["float32"]["accuracy"]
+                rows.append(
+                    (
+                        e["network"],
+                        label,
+                        name + _remedies(e, name),
+                        f"{file['accuracy']:.2%}",
+                        "" if name == "float32" else f"{100 * drop:+.2f}",
+                        f"{file['bytes']:,}",
+                        f"{network['files']['float32']['bytes'] / file['bytes']:.2f}x",
+                        f"{file['latency_ms']:.2f} ({file['latency_ms_min']:.2f} to "
+                        f"{file['latency_ms_max']:.2f})",
+                        f"{reference['latency_ms'] / file['latency_ms']:.2f}x",
+                    )
+                )
+    header = (
+        "network",
+        "",
+        "format",
+        "accuracy",
+        "points against float32",
+        "bytes",
+        "smaller than float32",
+        "latency ms (range)",
+        "faster than dense float32",
+    )
+    images = ", ".join(dict.fromkeys(f"{e['network']} {e['test_images']:,}" for e in entries))
+    return "\n".join(
+        [
+            "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
+            "points against float32 of the same network, run on the same images "
+            f"({images}). Latency of one thread on this host, median (range) over fresh processes, "
+            "dense and pruned files interleaved.",
+            "",
+            record.markdown(header, rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
+def _remedies(entry: dict, name: str) -> str:
+    """What was done for the accuracy of an integer format, in words."""
+    if not name.startswith("int8"):
+        return ""
+    bias = entry.get("bias_samples") and f"biases corrected on {entry['bias_samples']} images"
+    kept = entry["keep_float"] and f"float: {', '.join(entry['keep_float'])}"
+    return "".join(f", {words}" for words in (bias, kept) if words)
+
+
+def sparsify(entry: dict) -> str:
+    rows = [("dense", "100%", "", "", f"{entry['dense']['accuracy']:.2%}", "")]
+    for number, found in enumerate(entry["rounds"], start=1):
+        rows.append(
+            (
+                f"round {number}",
+                f"{found['density']:.1%}",
+                f"{found['params']:,}",
+                f"{found['before']:.2%}",
+                f"{found['accuracy']:.2%}",
+                f"{100 * (found['accuracy'] - entry['dense']['accuracy']):+.2f}",
+            )
+        )
+    header = (
+        entry["network"],
+        "density",
+        "parameters not zero",
+        "before fine-tuning",
+        "fine-tuned",
+        "points against dense",
+    )
+    trained = [e * entry["batches"] * 128 for e in entry["epochs"]]
+    refit = "after a refit by least squares" if entry["refit"] else "as cut"
+    return "\n".join(
+        [
+            f"Accuracy on {entry['test_images']:,} test images; before fine-tuning {refit}. "
+            f"Training images seen in each round: {', '.join(f'{t:,}' for t in trained)} "
+            f"(an epoch is 45,000), seed {entry['seed']}.",
+            "",
+            record.markdown(header, rows),
+        ]
+    )
+
+
+def sparse_refit(entry: dict) -> str:
+    rows = [
+        (f"{r['density']:.0%}", f"{r['cut']:.2%}", f"{r['refitted']:.2%}")
+        for r in sorted(entry["rows"], key=lambda r: -r["density"])
+    ]
+    return "\n".join(
+        [
+            f"{entry['network']}, {entry['test_images']:,} test images, no training; dense "
+            f"{entry['dense']:.2%}. Refitted on {entry['calibration_images']:,} images without "
+            "labels.",
+            "",
+            record.markdown(("density of every kernel", "as cut", "refitted"), rows),
+        ]
+    )
+
+
+def sparse_files(entry: dict) -> str:
+    del entry
+    entries = _last("sparse_files", "network", "density")
+    rows = [
+        (
+            e["network"],
+            f"{e['density']:.0%}",
+            name,
+            f"{file['bytes']:,}",
+            f"{file['latency_ms']:.2f} ({file['latency_ms_min']:.2f} to "
+            f"{file['latency_ms_max']:.2f})",
+            f"{e['files']['float32']['latency_ms'] / file['latency_ms']:.2f}x",
+        )
+        for e in entries
+        for name, file in e["files"].items()
+    ]
+    header = ("network", "density", "file", "bytes", "latency ms (range)", "faster than float32")
+    return "\n".join(
+        [
+            "Each network's zeros stored as numbers (`float32`, `float16`, `int8`) and left out "
+            "(`..._sparse`): the same function, so that a difference in latency is the doing of "
+            "the runtime's sparse kernels. One thread on this host, files interleaved, median "
+            "(range) over fresh processes.",
+            "",
+            record.markdown(header, rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
+SECTIONS = {
+    "export": ("File formats", export),
+    "sparsify": ("Fine-grained pruning", sparsify),
+    "sparse_refit": ("Refit of sparse kernels", sparse_refit),
+    "sparse_files": ("Sparse files", sparse_files),
+}

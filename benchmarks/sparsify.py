@@ -1,0 +1,105 @@
+"""ResNet-56 on CIFAR-10 made sparse in the paper's rounds of pruning and fine-tuning.
+
+    python benchmarks/sparsify.py --data=DIR --workdir=DIR --epochs=8,8,8,30
+
+The agent searches the density of every kernel, the smallest weights become zero, the others are
+refitted, and the recipe of configs/cifar10.py trains them on the 45,000 images on which no reward
+is measured, half of the loss following the dense network's outputs. An epoch is `--batches` of 128
+images. The search's log, each round's model and a checkpoint an epoch lie in `--workdir`: the same
+command resumes. Test images play no part in any choice.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+
+import cases
+import numpy as np
+import record
+from absl import app, flags
+
+import amc_tf
+from amc_tf.search import SearchSettings
+from amc_tf.sparsity.rounds import sparsify
+from amc_tf.sparsity.settings import SparsitySettings
+
+sys.path.insert(0, str(record.HERE.parent / "configs"))
+import cifar10  # noqa: E402  the recipe that users get
+
+DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of logs and checkpoints.", required=True)
+DENSITIES = flags.DEFINE_list("densities", ["0.5", "0.35", "0.25", "0.2"], "Of each round.")
+EPOCHS = flags.DEFINE_list("epochs", ["8", "8", "8", "30"], "Of fine-tuning in each round.")
+BATCHES = flags.DEFINE_integer("batches", 351, "Of an epoch, 128 images each; 351: all images.")
+RATE = flags.DEFINE_float("rate", 0.01, "First learning rate of a round; it falls to 0.")
+EPISODES = flags.DEFINE_integer("episodes", 100, "Of the agent in each round.")
+REWARD_IMAGES = flags.DEFINE_integer("reward_images", 2000, "Images that score a plan.")
+TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Evenly spaced, for the accuracies.")
+REFIT = flags.DEFINE_bool("refit", True, "Refit by least squares before fine-tuning.")
+SEED = flags.DEFINE_integer("seed", 0, "Of search, refit and training.")
+
+
+def main(argv):
+    del argv
+    workdir = pathlib.Path(WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    case = cases.load("resnet56", DATA.value)
+    teacher = cases.load("resnet56", DATA.value).model
+    train = cases.cifar10_train(DATA.value)
+    chosen = np.linspace(0, len(case.test[0]) - 1, TEST_IMAGES.value).astype(int)
+    test = case.test[0][chosen], case.test[1][chosen]
+    epochs = [int(e) for e in EPOCHS.value]
+
+    def fine_tune(model):
+        done = len(list(workdir.glob("round?.keras")))
+        backup = workdir / f"checkpoint{done + 1}"
+        cifar10.fit(
+            model,
+            train,
+            epochs[done],
+            RATE.value,
+            teacher,
+            backup=backup,
+            batches=BATCHES.value,
+            jit_compile=False,
+        )
+
+    task = amc_tf.Task(
+        train=train,
+        validation=tuple(np.asarray(a)[: REWARD_IMAGES.value] for a in case.validation),
+        test=test,
+        compile=cifar10.compile,
+        fine_tune=fine_tune,
+        calibration=case.calibration,
+        batch_size=case.batch_size,
+    )
+    start = time.monotonic()
+    densities = tuple(float(d) for d in DENSITIES.value)
+    result = sparsify(
+        case.model,
+        task,
+        workdir,
+        SparsitySettings(densities=densities, refit=REFIT.value),
+        SearchSettings(episodes=EPISODES.value, seed=SEED.value, policies=("uniform",)),
+    )
+    record.append(
+        "sparsify",
+        {
+            "network": "resnet56",
+            "epochs": epochs,
+            "batches": BATCHES.value,
+            "rate": RATE.value,
+            "seed": SEED.value,
+            "refit": REFIT.value,
+            "densities": densities,
+            "test_images": TEST_IMAGES.value,
+            **result,
+            "seconds_since_the_last_resumption": round(time.monotonic() - start),
+        },
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

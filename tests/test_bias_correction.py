@@ -1,0 +1,71 @@
+"""Biases of int8 files: what rounding shifted on average is taken back."""
+
+import blobs
+import keras
+import numpy as np
+import zoo
+from keras import layers as kl
+
+import tflite_tools
+from amc_tf import export
+from tflite_tools import LiteRtModel, convert, correct_biases, flatbuffer
+
+
+def samples(x):
+    return [[x[i : i + 1]] for i in range(len(x))]
+
+
+def test_shifted_biases_are_found_again():
+    """One bias is made wrong by 8 of its layer's 256 steps; more would be cut off by the range."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.DepthwiseConv2D(3, name="second")(kl.Conv2D(8, 3, name="first")(inputs))
+    model = keras.Model(inputs, kl.Dense(5)(kl.GlobalAveragePooling2D()(x)))
+    x = zoo.sample(model, 16)
+    given = samples(x)
+    reference, content = convert(model), convert(model, "int8", given)
+    wrong = flatbuffer.read(content)
+    graph = wrong.subgraphs[0]
+    (spoilt,) = (o for o in graph.operators if "second" in _output(graph, o))
+    scale = float(graph.tensors[int(spoilt.outputs[0])].quantization.scale[0])
+    bias = graph.tensors[int(spoilt.inputs[2])]
+    steps = (8 * scale / np.asarray(bias.quantization.scale)).astype(np.int32)
+    values = np.frombuffer(bytes(wrong.buffers[bias.buffer].data), np.int32) + steps
+    wrong.buffers[bias.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+    expected = np.asarray(model(x))
+
+    def error(file):
+        return float(np.sqrt(np.mean((LiteRtModel(file).predict(x) - expected) ** 2)))
+
+    corrected = correct_biases(flatbuffer.write(wrong), reference, given)
+    assert error(flatbuffer.write(wrong)) > 3 * error(content)
+    assert error(corrected) < 1.5 * error(content)
+    assert len(corrected) < len(content) + 1000
+
+
+def _output(graph, operator):
+    return flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
+
+
+def test_means_of_a_right_file_hardly_move():
+    model = zoo.build("residual")
+    x = zoo.sample(model, 16)
+    reference, content = convert(model), convert(model, "int8", samples(x))
+    corrected = correct_biases(content, reference, samples(x))
+    wanted = LiteRtModel(reference).predict(x).mean(0)
+    before, after = (
+        np.abs(LiteRtModel(c).predict(x).mean(0) - wanted).max() for c in (content, corrected)
+    )
+    step = LiteRtModel(content).output_details[0]["quantization"][0]
+    assert after <= before + step
+
+
+def test_an_export_may_correct_them(tmp_path):
+    net = blobs.trained()
+    settings = export.ExportSettings(bias_samples=16)
+    told = export.Exporter(net, net, blobs.task(), settings).write("int8", tmp_path / "a.tflite")
+    plain = export.Exporter(net, net, blobs.task(), export.ExportSettings()).write(
+        "int8", tmp_path / "b.tflite"
+    )
+    assert (tmp_path / "a.tflite").read_bytes() != (tmp_path / "b.tflite").read_bytes()
+    assert told.accuracy >= plain.accuracy - 0.005
+    assert tflite_tools.inspect_file((tmp_path / "a.tflite").read_bytes()).float_operators == ()

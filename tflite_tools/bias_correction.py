@@ -1,0 +1,89 @@
+"""Biases of an int8 file that give each channel the mean it has in the float file.
+
+Rounded weights and activations shift the means of a layer's channels, and each layer passes its
+shift on. In the order of the network, the bias of each layer takes back what is measured on samples
+(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+section 4.2, on data rather than without).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_tools import flatbuffer
+from tflite_tools.intermediate import operation_path, tensor_values
+
+_WITH_BIAS = (
+    schema.BuiltinOperator.CONV_2D,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D,
+    schema.BuiltinOperator.FULLY_CONNECTED,
+)
+
+
+def correct_biases(
+    content: bytes, float_content: bytes, samples: Sequence[Sequence[np.ndarray]]
+) -> bytes:
+    """Corrects an int8 file. It is run on all samples once for each of its layers.
+
+    Args:
+        content: the int8 file.
+        float_content: the float32 file of the same model.
+        samples: for each sample one float array of batch 1 for each input; some dozens.
+
+    Returns:
+        The file with other biases. Those of layers whose output the float file does not name, or
+        which share a bias, are as they were.
+    """
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    wanted = _means(float_content, samples)
+    uses = [int(i) for operator in graph.operators for i in operator.inputs]
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) not in _WITH_BIAS:
+            continue
+        name = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
+        index = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
+        target = wanted.get(operation_path(name))
+        if index < 0 or uses.count(index) > 1 or target is None:
+            continue
+        bias = graph.tensors[index]
+        if bias.type != schema.TensorType.INT32:
+            continue
+        (mean,) = _means(flatbuffer.write(model), samples, (name,)).values()
+        steps = (target - mean) / np.asarray(bias.quantization.scale, np.float64)
+        values = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32)
+        # A buffer of its own: layers without a bias may share one of zeros.
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer((values + np.round(steps)).astype(np.int32).tobytes(), np.uint8)
+        bias.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+    return flatbuffer.write(_pruned(model))
+
+
+def _pruned(model: Any) -> Any:
+    """Empties the buffers that nothing refers to any more."""
+    used = {int(t.buffer) for graph in model.subgraphs for t in graph.tensors}
+    used |= {int(entry.buffer) for entry in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
+    return model
+
+
+def _means(
+    content: bytes, samples: Sequence[Sequence[np.ndarray]], only: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """The mean of each channel of each float or quantised tensor, by the operation it is of."""
+    sums: dict[str, np.ndarray] = {}
+    for values in tensor_values(content, samples, only):
+        for name, array in values.items():
+            if array.ndim > 1 and array.dtype.kind == "f":
+                mean = array.mean(axis=tuple(range(array.ndim - 1)), dtype=np.float64)
+                key = operation_path(name)
+                sums[key] = sums.get(key, 0.0) + mean / len(samples)
+    return sums
