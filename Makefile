@@ -59,7 +59,7 @@ check-wheel: $(VENV)/.created
 	build/wheel/venv/bin/python -m pip install -c constraints.txt \
 	    "$$(ls build/wheel/*.whl)[test]"
 	@$(call agent,build/wheel/venv/bin/python)
-	cp -r tests configs README.md pyproject.toml build/wheel
+	cp -r tests configs examples README.md pyproject.toml build/wheel
 	cd build/wheel && rm tests/test_build_files.py tests/test_docs.py tests/test_wheel.py && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
 

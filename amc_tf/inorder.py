@@ -26,7 +26,7 @@ import numpy as np
 import scipy.linalg
 
 from amc_tf.channels import ChannelGraph, Site
-from amc_tf.network import Call, Value
+from amc_tf.network import Call, Value, infer
 from amc_tf.paths import UNBOUNDED, Bounds, Path, follow, readers_of
 from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import factorised, intercept, one_blas_thread, refittable
@@ -188,7 +188,7 @@ def gather_in_order(
             ends.setdefault(path.end, []).append(consumer)
 
     def invoke(call, args, kwargs):
-        output = call.operation(*args, **kwargs)
+        output = infer(call.operation, args, kwargs)
         consumer = consumers.get(id(call)) or shared.get(id(call))
         if consumer is not None:
             x = keras.tree.flatten((args, kwargs))[0]
@@ -265,7 +265,7 @@ class _PrunedRun:
                     lambda x: values[x.number] if isinstance(x, Value) else x,  # noqa: B023
                     (call.args, call.kwargs),
                 )
-                out = self._operation(call)(*args, **kwargs)
+                out = infer(self._operation(call), args, kwargs)
                 values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
                 for n in (*call.inputs, *call.outputs):
                     if self._last.get(n, -1) <= index:

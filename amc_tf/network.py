@@ -10,6 +10,8 @@ the values it reads and writes.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,6 +137,20 @@ def flatten(model: keras.Model) -> Network:
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
     return Flattener().network(model)
+
+
+def infer(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Calls an operation as at inference.
+
+    Layers that augment images train unless told otherwise.
+    """
+    told = {"training": False} if _can_train(type(operation)) else {}
+    return operation(*args, **{**kwargs, **told})
+
+
+@functools.cache
+def _can_train(kind: type) -> bool:
+    return issubclass(kind, keras.Layer) and "training" in inspect.signature(kind.call).parameters
 
 
 def is_functional(operation: Any) -> bool:

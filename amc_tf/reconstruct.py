@@ -26,7 +26,7 @@ from keras import layers as kl
 from threadpoolctl import threadpool_limits
 
 from amc_tf.channels import ChannelGraph, Site
-from amc_tf.network import Call
+from amc_tf.network import Call, infer
 from amc_tf.paths import readers_of
 from amc_tf.plan import PruningPlan
 from amc_tf.surgery import mixing_weights, named_weight, numpy_of
@@ -273,7 +273,7 @@ def gather(
 
     def invoke(call, args, kwargs):
         key = sampled_at.get(id(call))
-        output = call.operation(*args, **kwargs)
+        output = infer(call.operation, args, kwargs)
         if key is not None:
             x = keras.tree.flatten((args, kwargs))[0]
             chosen = choose(math.prod(output.shape[1:-1]), len(x), wanted[key], rng)

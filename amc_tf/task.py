@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from amc_tf.compile_settings import CompileSettings
 from amc_tf.errors import AmcError
 
 # (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
@@ -64,13 +65,7 @@ class Task:
         if self.compile is not None:
             self.compile(model)
         elif dense.compiled:
-            try:
-                model.compile_from_config(dense.get_compile_config())
-            except (TypeError, ValueError) as error:
-                raise AmcError(
-                    f"the model's compile settings cannot be carried over ({error}); give "
-                    "Task(compile=...), a function that calls model.compile(...)"
-                ) from error
+            CompileSettings.of(dense).apply(model)
         if not model.compiled and self.evaluate is None:
             raise AmcError(
                 "the model is not compiled and Task(compile=...) was not given; pass a function "

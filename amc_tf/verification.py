@@ -98,5 +98,5 @@ def _outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarra
     given = dict(zip([t.name for t in model.inputs], inputs, strict=True))
     structure = model._inputs_struct
     arrays = keras.tree.map_structure(lambda t: given[t.name], structure)
-    found = keras.tree.flatten(model(arrays))
+    found = keras.tree.flatten(model(arrays, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in found]

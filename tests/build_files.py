@@ -18,12 +18,12 @@ from collections.abc import Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("amc_tf", "amc_tf/agent", "amc_tf/latency", "amc_tf/sparsity", "tflite_tools")
-SCRIPTS = ("configs", "tests")  # their modules import each other by bare names
+SCRIPTS = ("configs", "examples", "tests")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.
 OF_THE_SOURCES = ("test_build_files", "test_docs", "test_wheel")
 # Needed when a test runs, though no source imports them.
-RUN_TIME = {"configs": "//configs", "README": "//:readme"}
+RUN_TIME = {"configs": "//configs", "EXAMPLES": "//examples", "README": "//:readme"}
 
 DEVICE = """
 # Android's benchmark_model is not built here. Put a prebuilt one beside this file, under that name:
@@ -130,10 +130,10 @@ def package(folder: str) -> str:
     return text + DEVICE if folder == "tflite_tools" else text
 
 
-def configs() -> str:
-    """The BUILD file of the configurations: files that the commands read, and modules."""
-    rules = ['filegroup(\n    name = "configs",\n    srcs = glob(["*.py"]),\n)']
-    for source in sorted((ROOT / "configs").glob("*.py")):
+def sources(folder: str) -> str:
+    """The BUILD file of configurations or examples: files that are read or run, and modules."""
+    rules = [f'filegroup(\n    name = "{folder}",\n    srcs = glob(["*.py"]),\n)']
+    for source in sorted((ROOT / folder).glob("*.py")):
         deps = _deps(source)
         rules.append(
             rule("py_library", source.stem, srcs=[f'"{source.name}"'], imports=['"."'], deps=deps)
@@ -190,7 +190,7 @@ def _assembled(rules: list[str]) -> str:
 def build_files() -> dict[pathlib.Path, str]:
     """Every generated file and what it should hold."""
     texts = {folder: package(folder) for folder in PACKAGES}
-    texts |= {"configs": configs(), "tests": tests()}
+    texts |= {"configs": sources("configs"), "examples": sources("examples"), "tests": tests()}
     return {ROOT / folder / "BUILD.bazel": text for folder, text in texts.items()}
 
 

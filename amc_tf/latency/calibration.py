@@ -53,15 +53,21 @@ class Calibration:
         return sum(parts) + get(_CONSTANT, 0.0)
 
 
-def calibrate(examples: Sequence[tuple[Sums, float]]) -> Calibration:
+def calibrate(
+    examples: Sequence[tuple[Sums, float]], corrections: Sequence[tuple[Sums, float]] = ()
+) -> Calibration:
     """Fits the factors.
 
     Args:
         examples: a network's sums, and its measured milliseconds.
+        corrections: the same of networks that were measured because it matters what they take:
+            they count in full, however wrong they were foreseen.
 
     Returns:
         The `Calibration`; that of plain sums if there are no examples.
     """
+    trusted = [False] * len(examples) + [True] * len(corrections)
+    examples = [*examples, *corrections]
     if not examples:
         return Calibration()
     kinds = sorted({kind for sums, _ in examples for kind in sums} - {_WEIGHTS})
@@ -78,6 +84,7 @@ def calibrate(examples: Sequence[tuple[Sums, float]]) -> Calibration:
     for _ in range(_SOLVES):
         error = np.abs(rows @ found - 1)
         trust = np.sqrt(_UNDISTURBED / np.maximum(error, _UNDISTURBED))
+        trust = np.where(trusted, 1.0, trust)
         a = np.vstack([rows * trust[:, None], pull * np.eye(len(prior))])
         b = np.concatenate([trust, pull * prior])
         found = nnls(a, b)[0]

@@ -33,6 +33,7 @@ class LatencyCost:
         calibration: factors of the sums.
         examples: channel counts and the milliseconds measured of the whole network with them.
         call_ms: what a call takes beside the operators.
+        corrections: as `examples`, of plans that a search had to know about.
     """
 
     blueprint: Blueprint
@@ -40,6 +41,7 @@ class LatencyCost:
     calibration: Calibration
     examples: tuple[tuple[tuple[int, ...], float], ...]
     call_ms: float
+    corrections: tuple[tuple[tuple[int, ...], float], ...] = ()
     name: str = "latency"
     _parts: list[dict[tuple[int, ...], tuple[float, float]]] = dataclasses.field(
         default_factory=list
@@ -75,14 +77,28 @@ class LatencyCost:
         return "".join(self.blueprint.whole.pieces)
 
     def corrected(self, measured: Mapping[tuple[int, ...], float]) -> LatencyCost:
-        """The same, calibrated on more measurements of the whole network.
+        """The same, with more corrections.
 
         Args:
-            measured: channel counts to milliseconds.
+            measured: channel counts to milliseconds of the whole network.
         """
-        examples = (*self.examples, *measured.items())
-        calibration = calibrate([(self.sums(counts), ms) for counts, ms in examples])
-        return dataclasses.replace(self, calibration=calibration, examples=examples)
+        return self.calibrated(self.examples, (*self.corrections, *measured.items()))
+
+    def calibrated(
+        self,
+        examples: Sequence[tuple[tuple[int, ...], float]],
+        corrections: Sequence[tuple[tuple[int, ...], float]],
+    ) -> LatencyCost:
+        """The same, calibrated on these measurements of the whole network alone."""
+        calibration = calibrate(
+            *([(self.sums(counts), ms) for counts, ms in part] for part in (examples, corrections))
+        )
+        return dataclasses.replace(
+            self,
+            calibration=calibration,
+            examples=tuple(examples),
+            corrections=tuple(corrections),
+        )
 
 
 def latency_cost(
@@ -121,7 +137,8 @@ def latency_cost(
     surfaces = _surfaces(blueprint, table, choices, tolerance)
     cost = LatencyCost(blueprint, surfaces, Calibration(), (), table.call_ms)
     examples = _measured_plans(blueprint, table, choices, calibration_plans)
-    return cost.corrected({**examples, **table.corrections(cost.network)})
+    corrections = table.corrections(cost.network)
+    return cost.calibrated([*examples.items()], [*corrections.items()])
 
 
 def _surfaces(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -71,8 +70,9 @@ class SearchLatency:
         kept = Workdir(workdir).read_json(_FILE, {})
         if kept.get("conditions") == self._table.conditions:
             # Since the search began, others may have corrected the table.
-            examples = {tuple(counts): ms for counts, ms in kept["examples"]}
-            cost = dataclasses.replace(cost, examples=()).corrected(examples)
+            cost = cost.calibrated(
+                *([(tuple(c), ms) for c, ms in kept[part]] for part in ("examples", "corrections"))
+            )
         else:
             kept = {}
         self.cost: LatencyCost = cost
@@ -125,6 +125,7 @@ class SearchLatency:
         content = {
             "conditions": self._table.conditions,
             "examples": self.cost.examples,
+            "corrections": self.cost.corrections,
             "foreseen": [self.cost(counts) for counts, _ in self.cost.examples],
             "measured": [
                 {

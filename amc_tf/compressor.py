@@ -1,0 +1,198 @@
+"""Compression as a `fit` that takes what `Model.fit` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf import files
+from amc_tf.budget import Budget
+from amc_tf.compile_settings import CompileSettings
+from amc_tf.errors import AmcError
+from amc_tf.fit_arguments import FitArguments
+from amc_tf.pipeline import Compression, Settings
+from amc_tf.task import Task
+
+# Fields of a task that come from the call of fit.
+_OF_FIT = ("train", "validation", "fit", "fine_tune", "epochs")
+# Methods of a model class of one's own that the small model, a plain one, would lack.
+_TRAINING = ("compile", "fit", "evaluate", "train_step", "test_step", "compute_loss")
+
+
+class Compressor:
+    """Stands in for a compiled model; its `fit` trains it, and makes it small.
+
+        model = amc_tf.Compressor(model, amc_tf.Budget(macs=0.5), workdir="runs/mine")
+        model.fit(x, y, epochs=10, validation_split=0.2, callbacks=[...])
+        model.evaluate(x_test, y_test)  # the small model
+        model.save("small.keras")
+
+    `fit` trains the model, searches, rebuilds it smaller, fine-tunes by another
+    `fit` with the very same arguments, and exports. The validation data are the
+    search's reward. Whatever else is asked of a Compressor (evaluate, predict, save,
+    compile) is the model's, to be set on `.model`.
+
+    Interrupted at any moment, the same script resumes. Callbacks see both trainings,
+    so a file they write is in the end the small model's; the dense one stays in the
+    workdir.
+
+    Args:
+        model: a Functional or Sequential Keras model, compiled before `fit`.
+        budget: e.g. `Budget(macs=0.5)`; None with a reward that prices the cost.
+        workdir: folder of the run's files, as of `amc_tf.compress`.
+        settings: of all stages; its `train_dense` is not read.
+        trained: the model is trained already, so `fit` only fine-tunes the small one.
+        **task: other fields of `amc_tf.Task`: `test` (default: the validation data),
+            `metric` (default: `accuracy`), `compile`, `calibration` and so on.
+
+    Attributes:
+        model: the Keras model: the one given; after `fit` the small one, fine-tuned
+            and compiled alike. Nested models are inlined in it.
+        result: after `fit`, the content of `result.json`; None before.
+    """
+
+    # No others: an attribute meant for the model must not end here unseen.
+    __slots__ = ("_budget", "_settings", "_task", "_workdir", "model", "result")
+
+    def __init__(
+        self,
+        model: keras.Model,
+        budget: Budget | None,
+        workdir: str | pathlib.Path,
+        settings: Settings | None = None,
+        *,
+        trained: bool = False,
+        **task: Any,
+    ):
+        fields = {field.name for field in dataclasses.fields(Task)}.difference(_OF_FIT)
+        for name in task:
+            if name not in fields:
+                raise AmcError(
+                    f"unknown argument {name!r}; beside what fit is given, a task takes "
+                    f"{', '.join(sorted(fields))}"
+                )
+        self.model: keras.Model = model
+        self.result: dict[str, Any] | None = None
+        self._budget = budget
+        self._workdir = workdir
+        self._settings = dataclasses.replace(settings or Settings(), train_dense=not trained)
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in self.__slots__:
+            raise AttributeError(f"a Compressor has no attribute {name!r}")
+        return getattr(self.model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model."""
+        return self.model(*args, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains, compresses, fine-tunes and exports; takes the arguments of `Model.fit`.
+
+        Data are arrays, a batched `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        Class weights count in training, not in quantisation-aware training.
+
+        Returns:
+            The history of the fine-tuning, from the file `history.json` if an earlier
+            call did it.
+
+        Raises:
+            AmcError: nothing is held out (`validation_data` or `validation_split`), the
+                model is not compiled or has training code of its own, or input is
+                refused by `amc_tf.compress`; before any work. Also, the model was
+                compressed already.
+            TypeError: `Model.fit` has no such argument.
+        """
+        if self.result is not None:
+            raise AmcError(
+                "this model was compressed by an earlier fit; train it further with "
+                ".model.fit(...), or make the Compressor before the last fit alone"
+            )
+        arguments = FitArguments(args, kwargs)
+        self._check(arguments)
+        task = self._task_of(arguments)
+        run = Compression(
+            self.model,
+            task,
+            self._budget,
+            self._workdir,
+            self._settings,
+            config={"fit": arguments.record},
+        )
+        self.result = run.run()
+        small = run.workdir.load_model("finetuned.keras", "fit")
+        self.model = task.compiled(small, run.dense)
+        return self._history(run)
+
+    def _check(self, arguments: FitArguments) -> None:
+        if not isinstance(self.model, keras.Model):
+            return  # told by the analysis, with the remedy
+        own = [n for n in _TRAINING if getattr(type(self.model), n) is not getattr(keras.Model, n)]
+        if own:
+            raise AmcError(
+                f"{type(self.model).__name__} has a {own[0]} of its own, which the small model, a "
+                "plain keras.Model, would lack; give your training to amc_tf.compress as "
+                "Task(fit=..., evaluate=...)"
+            )
+        if not self.model.compiled and "compile" not in self._task:
+            raise AmcError(
+                "the model is not compiled; call model.compile(optimizer, loss, metrics=[...]) "
+                "before fit"
+            )
+        checkpoints = [
+            c for c in arguments.callbacks if isinstance(c, keras.callbacks.ModelCheckpoint)
+        ]
+        if checkpoints and self._settings.finetune.compare:
+            raise AmcError(
+                "networks compared in fine-tuning would overwrite the file of ModelCheckpoint; "
+                "leave FineTuneSettings(compare=...) empty, or the callback out"
+            )
+        if isinstance(self.model, keras.Sequential) and not self.model.built:
+            self.model.build(_shape(arguments.train))  # as fit would
+
+    def _task_of(self, arguments: FitArguments) -> Task:
+        path = pathlib.Path(self._workdir).expanduser() / "history.json"
+        histories: list[keras.callbacks.History] = []
+
+        def fine_tune(model: keras.Model) -> None:
+            histories.append(arguments.fit(model))
+            if len(histories) == 1:  # the chosen network is trained before those it is compared to
+                _write(path, histories[0])
+
+        fields: dict[str, Any] = {
+            "batch_size": arguments.given.get("batch_size") or Task.batch_size,
+            **self._task,
+        }
+        if "compile" not in fields:
+            # Taken now: callbacks may lower the learning rate while the dense model is trained.
+            fields["compile"] = CompileSettings.of(self.model).apply
+        return Task(
+            train=arguments.train,
+            validation=arguments.validation,
+            fit=arguments.fit,
+            fine_tune=fine_tune,
+            **fields,
+        )
+
+    def _history(self, run: Compression) -> keras.callbacks.History:
+        kept = run.workdir.read_json("history.json", {"epoch": [], "history": {}})
+        history = keras.callbacks.History()
+        history.set_model(self.model)
+        history.epoch, history.history = kept["epoch"], kept["history"]
+        return history
+
+
+def _write(path: pathlib.Path, history: keras.callbacks.History) -> None:
+    values = {name: np.asarray(v, float).tolist() for name, v in history.history.items()}
+    files.write_json(path, {"epoch": list(history.epoch), "history": values})
+
+
+def _shape(data: Any) -> tuple[int | None, ...]:
+    """The input shape of a Sequential model, from its data."""
+    x = data[0] if isinstance(data, tuple) else next(iter(data))[0]
+    return (None, *np.shape(x)[1:])

@@ -1,0 +1,62 @@
+"""Transfer learning: a pretrained backbone within a Functional model, tf.data and callbacks.
+
+    python examples/transfer_learning.py               # as people have it
+    python examples/transfer_learning_compressed.py    # the same, compressed to half its MACs
+
+A backbone that knows the digits 0 to 4 (`pretrained_backbone.py` trains it) is taught 5 to 9: first
+a new head alone, then all of it. Both write new_digits.keras into the current folder; the second
+keeps its run in transfer_run.
+"""
+
+import pretrained_backbone
+import tensorflow as tf
+from tensorflow import keras
+from tensorflow.keras import layers
+
+import amc_tf
+
+
+def pipeline(images, labels, training=False):
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    data = data.shuffle(len(images)) if training else data
+    return data.batch(64).prefetch(tf.data.AUTOTUNE)
+
+
+images, labels = pretrained_backbone.digits(range(5, 10))
+train = pipeline(images[:1500], labels[:1500], training=True)
+validation = pipeline(images[1500:2000], labels[1500:2000])
+test = pipeline(images[2000:], labels[2000:])
+
+backbone = pretrained_backbone.load("backbone.keras")
+backbone.trainable = False
+
+inputs = keras.Input((28, 28, 1))
+x = layers.RandomTranslation(0.1, 0.1)(inputs)
+x = layers.Rescaling(1 / 255)(x)
+x = backbone(x)
+x = layers.GlobalAveragePooling2D()(x)
+x = layers.Dropout(0.2)(x)
+model = keras.Model(inputs, layers.Dense(5)(x))
+
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+model.fit(train, validation_data=validation, epochs=2, verbose=2)
+
+backbone.trainable = True
+model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+callbacks = [
+    keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True),
+    keras.callbacks.ReduceLROnPlateau(patience=2),
+    keras.callbacks.ModelCheckpoint("best.keras", save_best_only=True),
+]
+# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
+settings = amc_tf.Settings(
+    search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
+    export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),
+)
+model = amc_tf.Compressor(model, amc_tf.Budget(macs=0.5), "transfer_run", settings, test=test)
+model.fit(train, validation_data=validation, epochs=4, callbacks=callbacks, verbose=2)
+
+loss, accuracy = model.evaluate(test, verbose=0)
+print(f"test accuracy {accuracy:.1%}, {model.count_params():,} parameters")
+model.save("new_digits.keras")
