@@ -12,6 +12,7 @@ from tqdm import tqdm
 from amc_tf.agent import Searcher
 from amc_tf.decisions import DecisionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
+from amc_tf.errors import AmcError
 from amc_tf.evaluate import Scorer
 from amc_tf.plan import PruningPlan
 
@@ -24,6 +25,7 @@ class Contest:
     Args:
         path: of the log.
         make_env: makes the environment that scores plans by the function it is given.
+        ranks: see `EpisodeLog`.
 
     Attributes:
         measure: measures the accuracy of a plan; to be set before the first episode.
@@ -39,8 +41,9 @@ class Contest:
         self,
         path: str | os.PathLike,
         make_env: Callable[[Callable[[PruningPlan], float]], DecisionEnv],
+        ranks: str = "",
     ):
-        self.log = EpisodeLog(path)
+        self.log = EpisodeLog(path, ranks)
         self.env = make_env(self._score)
         self.ranked: dict[str, list[Outcome]] = {}
         self.watch: Callable[[dict[str, Any]], None] | None = None
@@ -53,12 +56,22 @@ class Contest:
         return self.measure(plan, None if self._best is None else self._best.accuracy)
 
     def run(self, policy: str, searcher: Searcher, episodes: int) -> None:
-        """Plays the episodes of one policy."""
+        """Plays the episodes of one policy.
+
+        Raises:
+            AmcError: see `Task.score`, `DdpgSearcher` and `EpisodeLog`; the message
+                begins with the episode.
+        """
         outcomes: list[Outcome] = []
         self._best = None
         with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
-                outcome = self._play(policy, episode, searcher)
+                try:
+                    outcome = self._play(policy, episode, searcher)
+                except AmcError as error:
+                    # The same exception, as what failed is in its class.
+                    error.args = (f"episode {episode} of {policy!r}: {error}",)
+                    raise
                 outcomes.append(outcome)
                 if self._best is None or outcome.reward > self._best.reward:
                     self._best = outcome

@@ -20,6 +20,9 @@ from amc_tf.plan import PruningPlan
 NUM_FEATURES = 11
 # Where a bound is made use of in full, a staircase may go down again a little further up.
 _STEPS_BEYOND = 24
+# An agent cannot learn from errors a million times those of a network that guesses, and what it
+# learns from them would drown all else.
+_LARGEST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,7 +182,7 @@ class DecisionEnv:
 
         Raises:
             ValueError: groups are left to decide.
-            AmcError: the score or the reward is not finite.
+            AmcError: the score or the reward is not finite, or beyond all measure.
         """
         if len(self._counts) != len(self):
             raise ValueError(f"{len(self) - len(self._counts)} groups are still to be decided")
@@ -188,9 +191,10 @@ class DecisionEnv:
         accuracy = self._score(plan)
         costs = {name: cost(np.array(counts)) for name, cost in self.costs.items()}
         reward = self._reward(accuracy, costs)
-        if not math.isfinite(reward):
+        if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
             raise AmcError(
-                f"the reward of a plan is {reward} (accuracy {accuracy}); check evaluate"
+                f"the reward of a plan is {reward:g} (accuracy {accuracy:g}), expected a number "
+                f"within {_LARGEST_REWARD:g} of 0; let evaluate return something of the order of 1"
             )
         return Outcome(
             plan=plan,

@@ -5,6 +5,9 @@ scores of the plans it tries. So the log of scores is all that a resumed search
 needs: it runs again from the start, takes every score it knows from the log,
 and reaches the point of interruption in the time the agent takes, with the
 agent in the very same state.
+
+Each line is sealed with a checksum, of all but the seconds that the episode
+took: logs of the same search are then alike.
 """
 
 from __future__ import annotations
@@ -18,19 +21,25 @@ from typing import Any
 from amc_tf import files
 from amc_tf.errors import AmcError
 
+_APART = ("seconds",)
+
 
 class EpisodeLog:
     """`episodes.jsonl`: one JSON object an episode, in the order they were run.
 
     Args:
         path: the file; made if absent. A last line cut short by a crash is dropped.
+        ranks: checksum of what turns channel counts into channels: scores of other
+            channels would be wrong here. Empty where nothing else does.
 
     Raises:
-        AmcError: a line before the last is not an episode.
+        AmcError: a whole line is not an episode, or not as it was written; the
+            log's scores are of other channels.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, ranks: str = ""):
         self._path = pathlib.Path(path)
+        self._ranks = ranks
         self._records: dict[tuple[str, int], dict[str, Any]] = {}
         self._accuracy: dict[tuple[int, ...], float] = {}
         if self._path.exists():
@@ -39,14 +48,23 @@ class EpisodeLog:
     def _read(self) -> None:
         whole, rest = _parsed(self._path)
         for record in whole:
+            if record.pop("ranks", self._ranks) != self._ranks:
+                raise AmcError(
+                    f"the scores in {self._path} are of other channels than importance.json (or "
+                    "what it is computed from) now gives; restore that file, or use another workdir"
+                )
             self._records[record["policy"], record["episode"]] = record
             self._accuracy[tuple(record["counts"])] = float(record["accuracy"])
         if rest or len(self._records) != len(whole):
             self._rewrite()
 
     def _rewrite(self) -> None:
-        lines = [json.dumps(record) + "\n" for record in self._records.values()]
-        files.write_atomically(self._path, "".join(lines).encode())
+        lines = [self._line(record) for record in self._records.values()]
+        files.write_atomically(self._path, b"".join(lines))
+
+    def _line(self, record: dict[str, Any]) -> bytes:
+        ranks = {"ranks": self._ranks} if self._ranks else {}
+        return (json.dumps(files.sealed({**record, **ranks}, _APART)) + "\n").encode()
 
     def accuracy(self, counts: Sequence[int]) -> float | None:
         """The score of channel counts tried before, if they were."""
@@ -58,6 +76,9 @@ class EpisodeLog:
         Where the log tells of another episode under the same number (the
         numerics of another machine led the agent elsewhere), that record and
         all later ones of the policy are replaced.
+
+        Raises:
+            AmcError: the system refuses to write it.
         """
         key = (record["policy"], record["episode"])
         old = self._records.get(key)
@@ -74,9 +95,9 @@ class EpisodeLog:
             self._rewrite()
             return
         # Unbuffered: a buffer would write the rest of a failed line when the file is closed.
-        with open(self._path, "ab", buffering=0) as file:
+        with files.writing(self._path), open(self._path, "ab", buffering=0) as file:
             start = file.tell()
-            rest = (json.dumps(record) + "\n").encode()
+            rest = self._line(record)
             try:
                 while rest:
                     rest = rest[file.write(rest) :]
@@ -102,7 +123,7 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
         path: the file; no episodes if it is absent.
 
     Raises:
-        AmcError: a line before the last is not an episode.
+        AmcError: a whole line is not an episode, or not as it was written.
     """
     path = pathlib.Path(path)
     return _parsed(path)[0] if path.exists() else []
@@ -115,13 +136,13 @@ def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            record = json.loads(line)
+            record = files.unsealed(json.loads(line), _APART)
             _ = record["policy"], record["episode"], tuple(record["counts"])
             float(record["accuracy"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AmcError(
-                f"line {number} of {path} is not an episode ({error}); delete that line "
-                "and run again: its episode will be repeated"
+                f"line {number} of {path} is not an episode as it was written ({error}); "
+                "delete that line and run again: its episode will be repeated"
             ) from None
         records.append(record)
     return records, rest

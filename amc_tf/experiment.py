@@ -61,13 +61,16 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compression:
+def load(
+    config: ml_collections.ConfigDict, path: str, workdir: str, safe_mode: bool = True
+) -> Compression:
     """Builds the run that a configuration describes.
 
     Args:
         config: what `get_config` of the file returned, with overrides.
         path: the configuration file, for `get_model` and `get_task`.
         workdir: folder of the run's files.
+        safe_mode: see `Compression`; the configuration file itself is executed anyway.
 
     Returns:
         The `Compression`, its inputs checked.
@@ -93,7 +96,7 @@ def load(config: ml_collections.ConfigDict, path: str, workdir: str) -> Compress
     keras.utils.set_random_seed(settings.search.seed)
     model, task = module.get_model(config), module.get_task(config)
     own = {k: v for k, v in config.to_dict().items() if k not in {"budget", "train_dense"}}
-    return Compression(model, task, budget, workdir, settings, config=own)
+    return Compression(model, task, budget, workdir, settings, own, safe_mode)
 
 
 def section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:

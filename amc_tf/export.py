@@ -203,10 +203,10 @@ def check_writable(path: pathlib.Path) -> None:
     """
     if path.is_dir():
         raise AmcError(f"{path} is a folder; give the name of a file")
+    probe = path.with_name(f".{path.name}.probe")
     try:
-        with files.replacing(path.with_name(f".{path.name}.probe")) as partial:
-            partial.touch()
-        path.with_name(f".{path.name}.probe").unlink()
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise AmcError(f"{path} cannot be written: {error.strerror}") from None
 

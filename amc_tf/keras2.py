@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf import keras2_ops, network
+from amc_tf import keras2_ops, keras2_safety, network
 from amc_tf.errors import AmcError
 from amc_tf.keras2_layers import LayerCarrier
 from amc_tf.layers import TABLE
@@ -36,7 +36,11 @@ _RECURRENT = frozenset("RNN LSTM GRU SimpleRNN Bidirectional".split())
 _LAYERS_WITH_A_FUNCTION = frozenset({"TFOpLambda", "SlicingOpLambda"})
 
 
-def from_keras2(model_or_path: Any, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
+def from_keras2(
+    model_or_path: Any,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> keras.Model:
     """Makes a Keras 2 model anew in Keras 3, nested models inlined.
 
     Names, weights, `trainable` flags, regularizers and the nesting of inputs
@@ -54,19 +58,21 @@ def from_keras2(model_or_path: Any, custom_objects: Mapping[str, Any] | None = N
             class, and have the same weights in the same order. Classes that
             are registered in both Kerases under one name need no entry, and
             activations that are plain TensorFlow functions none either.
+        safe_mode: whether files that would execute code of theirs are refused, see
+            `amc_tf.keras2_safety.refuse_code`.
 
     Returns:
         A new, uncompiled functional model.
 
     Raises:
-        AmcError: the file cannot be loaded; the model is subclassed or not
+        AmcError: the file cannot be loaded or holds code; the model is subclassed or not
             built; a class has no counterpart (all are named); the copy does not
             give the same outputs (names the first layer that differs).
     """
     import tf_keras
 
     if isinstance(model_or_path, (str, pathlib.Path)):
-        model_or_path = _load(pathlib.Path(model_or_path).expanduser())
+        model_or_path = _load(pathlib.Path(model_or_path).expanduser(), safe_mode)
     model = model_or_path
     source = flatten_keras_2(model)
     layers = LayerCarrier(tf_keras, keras, custom_objects)
@@ -179,13 +185,15 @@ def is_keras2_file(path: pathlib.Path) -> bool:
     return version.startswith(("1", "2"))
 
 
-def _load(path: pathlib.Path) -> Any:
+def _load(path: pathlib.Path, safe_mode: bool) -> Any:
     import tf_keras
 
     if not path.exists():
         raise AmcError(f"there is no model file or folder {path}")
+    if safe_mode:
+        keras2_safety.refuse_code(path)
     try:
-        return tf_keras.models.load_model(path, compile=False)
+        return tf_keras.models.load_model(path, compile=False, safe_mode=safe_mode)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise AmcError(

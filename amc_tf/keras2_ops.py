@@ -20,6 +20,8 @@ from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 from tensorflow.python.util import tf_export
 
+from amc_tf.keras2_safety import only_computes
+
 
 class Unlisted(Exception):
     """This call of a listed operation cannot be said by its twin."""
@@ -34,10 +36,16 @@ class TensorFlowOp(keras.Operation):
         outputs: (shape, dtype) of every output; a single pair if the function
             gives a tensor rather than a list. Keras 3 cannot always infer them.
         name: of the operation.
+
+    Raises:
+        ValueError: the function may do more than compute: a file of a model must not
+            write other files, say.
     """
 
     def __init__(self, function: str, outputs: list, name: str | None = None):
         super().__init__(name=name)
+        if not only_computes(function):
+            raise ValueError(f"expected a function that only computes, received tf.{function}")
         self.function = function
         self.outputs_like = outputs
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -34,7 +35,7 @@ from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import rebuild
 from amc_tf.task import Task
 from amc_tf.verification import verify
-from amc_tf.workdir import Workdir
+from amc_tf.workdir import Workdir, refuse_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,17 @@ class Settings:
     sparsity: SparsitySettings = SparsitySettings()
 
 
+def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """A stage that keeps other processes out of the workdir while it runs."""
+
+    @functools.wraps(stage)
+    def locked(self: Compression) -> Any:
+        with self.workdir.locked():
+            return stage(self)
+
+    return locked
+
+
 class Compression:
     """One run in one workdir; each stage can be called alone, in order.
 
@@ -69,10 +81,12 @@ class Compression:
         workdir: folder of the run's files.
         settings: of all stages.
         config: what the caller's own configuration adds to `config.json`.
+        safe_mode: whether models that hold Python code are refused (see
+            `amc_tf.load_model`): files of the run are loaded by later stages.
 
     Raises:
         AmcError: the model, the data or the budget cannot be used, or the
-            workdir belongs to another run. Nothing is lost then.
+            workdir belongs to another run or is in use. Nothing is lost then.
     """
 
     def __init__(
@@ -83,24 +97,28 @@ class Compression:
         workdir: str | pathlib.Path,
         settings: Settings | None = None,
         config: Mapping[str, Any] | None = None,
+        safe_mode: bool = True,
     ):
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
         constraints = self.settings.search.constraints
         self.graph = constraints.analyze(model)
+        if safe_mode:
+            refuse_code(self.graph.network)
         # An impossible budget is told now, not after the dense model was trained.
         environment(self.graph, no_score, budget, self.settings.search)
         task.check(model)
-        self.workdir = Workdir(workdir)
+        self.workdir = Workdir(workdir, safe_mode)
         record = {
             **(config or {}),
             **dataclasses.asdict(self.settings),
             "budget": None if budget is None else budget.given,
         }
-        self.workdir.claim(record)
-        self.dense = self._trained(model) if self.settings.train_dense else model
-        self.workdir.claim_model(self.dense)
+        with self.workdir.locked():
+            self.workdir.claim(record)
+            self.dense = self._trained(model) if self.settings.train_dense else model
+            self.workdir.claim_model(self.dense)
         if self.dense is not model:
             self.graph = constraints.analyze(self.dense)
 
@@ -139,6 +157,7 @@ class Compression:
             p for p in self.settings.finetune.compare if policy_plan(self.workdir.path, p).exists()
         )
 
+    @_exclusive
     def search(self) -> SearchResult:
         """Searches (or resumes), rebuilds the best plan: `plan.json`, `pruned.keras`."""
         self.workdir.forget("policies", "pruned", "finetuned", "tflite")
@@ -147,7 +166,7 @@ class Compression:
                 self.dense,
                 self.task,
                 self.budget,
-                self.workdir.path,
+                self.workdir,
                 self.settings.search,
                 self.settings.latency,
             )
@@ -196,6 +215,7 @@ class Compression:
     def _rebuilt(self, found: SearchResult, plan: PruningPlan) -> keras.Model:
         return rebuild(self.dense, self.graph, plan, found.refitted(plan))
 
+    @_exclusive
     def finetune(self) -> keras.Model:
         """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
         self.workdir.forget("finetuned", "tflite")
@@ -220,6 +240,7 @@ class Compression:
             self.workdir.update_result(policies=policies, finetuned=measures)
         return model
 
+    @_exclusive
     def export(self) -> dict[str, Any]:
         """Writes and checks `model_*.tflite`; times them beside the dense and compared models.
 
@@ -267,6 +288,7 @@ class Compression:
             )
         return self.workdir.update_result(versions=versions())
 
+    @_exclusive
     def sparsify(self) -> dict[str, Any]:
         """Fine-grained pruning of `finetuned.keras` if it is there, else of the dense model.
 
@@ -285,10 +307,12 @@ class Compression:
                 self.workdir / "sparse",
                 self.settings.sparsity,
                 self.settings.search,
+                self.workdir.safe_mode,
             )
         self.workdir.update_result(sparse=found)
         return found
 
+    @_exclusive
     def run(self) -> dict[str, Any]:
         """All stages but `sparsify`; those whose files are there already are not repeated."""
         before = self.workdir.read_json("result.json", {})
@@ -319,6 +343,7 @@ def compress(
     budget: Budget | None,
     workdir: str | pathlib.Path,
     settings: Settings | None = None,
+    safe_mode: bool = True,
 ) -> dict[str, Any]:
     """Compresses a model: search, rebuild, fine-tune, export, check.
 
@@ -331,6 +356,7 @@ def compress(
         workdir: folder for the run's files: `finetuned.keras`, `model_float32.tflite`,
             `model_int8.tflite`, `result.json`, `report.html` and what the stages need.
         settings: see `Settings`.
+        safe_mode: see `Compression`.
 
     Returns:
         The content of `result.json`.
@@ -338,4 +364,4 @@ def compress(
     Raises:
         AmcError: input that cannot be used, before any work.
     """
-    return Compression(model, task, budget, workdir, settings).run()
+    return Compression(model, task, budget, workdir, settings, safe_mode=safe_mode).run()

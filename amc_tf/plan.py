@@ -42,8 +42,7 @@ class PruningPlan:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the plan as JSON; the file appears whole or not at all."""
-        text = json.dumps({"format": _FORMAT, "keep": self.keep}, indent=1)
-        files.write_atomically(path, text.encode())
+        files.write_json(path, files.sealed({"format": _FORMAT, "keep": self.keep}))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> PruningPlan:
@@ -67,7 +66,8 @@ def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str,
         kind: what it is called in errors.
 
     Raises:
-        AmcError: the file is missing, is not JSON, or is of another format.
+        AmcError: the file is missing, is not JSON, is of another format, or is not
+            what was written.
     """
     try:
         data = json.loads(pathlib.Path(path).read_text())
@@ -77,7 +77,13 @@ def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str,
         raise AmcError(f"{path} is not a {kind}: {error}") from None
     if not isinstance(data, dict) or data.get("format") != format_name:
         raise AmcError(f'{path} is not a {kind}: expected "format": "{format_name}"')
-    return data
+    try:
+        return files.unsealed(data)
+    except ValueError as error:
+        raise AmcError(
+            f"{path} is damaged ({error}); run the search again, or, if you changed it yourself, "
+            f'remove its "{files.SEAL}"'
+        ) from None
 
 
 def _indices(name: str, kept: Sequence[int]) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("representative", None, "An .npz file of samples, in place of --config.")
     flags.DEFINE_list("formats", None, "Formats, in place of those of the configuration.")
     run_stage.define_debug_flag()
+    run_stage.define_unsafe_flag()
 
 
 def _main(argv: list[str]) -> None:
@@ -64,7 +65,7 @@ def _export_run(given: flags.FlagValues) -> None:
     if given.formats:
         given.config.export.formats = tuple(given.formats)
     path = config_flags.get_config_filename(given["config"])
-    compression = experiment.load(given.config, path, given.workdir)
+    compression = experiment.load(given.config, path, given.workdir, safe_mode=not given.unsafe)
     compression.export()
     compression.report()
     run_stage.show(compression.workdir)
@@ -82,7 +83,7 @@ def _export_file(given: flags.FlagValues) -> None:
         raise AmcError("give --out, the folder for the files of --model")
     if (given.config is None) == (given.representative is None):
         raise AmcError("--model needs either --config or --representative, for data to check on")
-    model = load_model(given.model)
+    model = load_model(given.model, safe_mode=not given.unsafe)
     if given.config is None:
         settings, task = (
             ExportSettings(),

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         )
     wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
     for file in files:
-        model = workdir.load_model(file)
+        model = workdir.load_model(file, safe_mode=not flags.FLAGS.unsafe)
         graph = wishes.analyze(model)
         print(listing.describe(graph))
         if flags.FLAGS.verify:
@@ -53,6 +53,7 @@ def entry() -> None:
     flags.DEFINE_list("freeze", [], "Patterns of layers that keep all their output channels.")
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     run_stage.define_debug_flag()
+    run_stage.define_unsafe_flag()
     run_stage.run(main)
 
 

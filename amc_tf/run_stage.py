@@ -22,6 +22,13 @@ def define_debug_flag() -> None:
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
+def define_unsafe_flag() -> None:
+    """Defines `--unsafe`."""
+    flags.DEFINE_bool(
+        "unsafe", False, "Let model files execute code of theirs (Lambda layers, SavedModels)."
+    )
+
+
 def run_stage(stage: str) -> None:
     """Defines the flags, runs a stage of `amc_tf.pipeline.Compression`, prints the table.
 
@@ -36,6 +43,7 @@ def run_stage(stage: str) -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes it.")
     flags.mark_flags_as_required(["config", "workdir"])
     define_debug_flag()
+    define_unsafe_flag()
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -43,7 +51,9 @@ def run_stage(stage: str) -> None:
         from amc_tf import experiment
 
         path = config_flags.get_config_filename(flags.FLAGS["config"])
-        compression = experiment.load(flags.FLAGS.config, path, flags.FLAGS.workdir)
+        compression = experiment.load(
+            flags.FLAGS.config, path, flags.FLAGS.workdir, safe_mode=not flags.FLAGS.unsafe
+        )
         getattr(compression, stage)()
         if stage != "run":  # which writes the report by itself
             compression.report()

@@ -152,7 +152,7 @@ def search_plan(
     model: Any,
     task: Task,
     budget: Budget | None,
-    workdir: str | pathlib.Path,
+    workdir: str | pathlib.Path | Workdir,
     settings: SearchSettings | None = None,
     latency: LatencySettings | None = None,
 ) -> SearchResult:
@@ -170,7 +170,7 @@ def search_plan(
         model: the trained Keras model.
         task: its data and training code.
         budget: the bound on the pruned model's cost; None for rewards that price it.
-        workdir: existing folder for the log.
+        workdir: folder for the log; made if absent, locked while the search lasts.
         settings: see `SearchSettings`.
         latency: the device that a budget or reward of latency is for.
 
@@ -178,25 +178,41 @@ def search_plan(
         The `SearchResult`.
 
     Raises:
-        AmcError: see `Constraints.analyze`, `CompressionEnv`, `Task.score`,
-            `DdpgSearcher`, `SearchLatency` and, for its importance,
-            `amc_tf.importance.taylor`.
+        AmcError: another process works in `workdir`; see also `Constraints.analyze`,
+            `CompressionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and,
+            for its importance, `amc_tf.importance.taylor`.
     """
-    settings = settings or SearchSettings()
-    workdir = pathlib.Path(workdir)
+    folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    with folder.locked():
+        return _search(model, task, budget, folder, settings or SearchSettings(), latency)
+
+
+def _search(
+    model: Any,
+    task: Task,
+    budget: Budget | None,
+    folder: Workdir,
+    settings: SearchSettings,
+    latency: LatencySettings | None,
+) -> SearchResult:
+    workdir = folder.path
     graph = settings.constraints.analyze(model)
     choices = environment(graph, no_score, budget, settings).choices  # or refuses, at once
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
         device = SearchLatency(graph, budget, choices, workdir, latency or LatencySettings())
         environment(graph, no_score, budget, settings, latency=device.cost)
-    importance = _importance(graph, task, settings.importance, workdir)
+    importance = _importance(graph, task, settings.importance, folder)
+    # What the scores of channel counts depend on beside the settings.
+    ranks = files.checksum(
+        {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
+    )
 
     def make_env(score: Callable[[PruningPlan], float]) -> CompressionEnv:
         foreseen = None if device is None else device.cost
         return environment(graph, score, budget, settings, importance, foreseen)
 
-    contest = Contest(workdir / "episodes.jsonl", make_env)
+    contest = Contest(workdir / "episodes.jsonl", make_env, ranks)
     dense = contest.env.dense_costs
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
@@ -213,7 +229,7 @@ def search_plan(
     final, ranked = refit, contest.ranked
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
-        again = Contest(workdir / "finals.jsonl", make_env)
+        again = Contest(workdir / "finals.jsonl", make_env, ranks)
         again.measure = contest.measure.refitted_by(final)
         for name in contest.ranked:
             plans = [outcome.actions for outcome in contest.best(name, settings.rerank)]
@@ -314,7 +330,7 @@ def no_score(plan: PruningPlan) -> float:
 
 
 def _importance(
-    graph: ChannelGraph, task: Task, criterion: str, workdir: pathlib.Path
+    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
 ) -> dict[str, np.ndarray]:
     """The channels' importance, kept in a file.
 
@@ -322,14 +338,14 @@ def _importance(
     and the scores in its log are those of the old ranks.
     """
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = Workdir(workdir).read_json("importance.json", {})
+    known = workdir.read_json("importance.json", {})
     if known.get("criterion") == criterion:
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
     scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
-    files.write_json(workdir / "importance.json", {"criterion": criterion, "scores": lists})
+    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
     return scores
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from amc_tf.compile_settings import CompileSettings
 from amc_tf.errors import AmcError
+from amc_tf.time_limit import within
 
 # (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
 Data = Any
@@ -37,6 +38,10 @@ class Task:
             model's loss and optimizer on `train` (see `amc_tf.qat`).
         evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
             Default: `model.evaluate(data)[metric]`.
+        evaluate_timeout: seconds after which a scoring that has not ended is an
+            error. Off (None) by default: only its owner knows how long it may
+            take, and an interrupted search loses nothing. It is then run in a
+            thread of its own, which is left behind if it hangs.
         metric: the name under which the compiled model reports its accuracy.
         epochs: of the default fit.
         batch_size: for arrays, in the default fit and evaluate.
@@ -54,6 +59,7 @@ class Task:
     fine_tune: Callable[[keras.Model], Any] | None = None
     qat: Callable[[Any], Any] | None = None
     evaluate: Callable[[keras.Model, Data], float] | None = None
+    evaluate_timeout: float | None = None
     metric: str = "accuracy"
     epochs: int = 1
     batch_size: int = 128
@@ -90,13 +96,13 @@ class Task:
         """The accuracy of a compiled model on `data`.
 
         Raises:
-            AmcError: the metric is not reported, or its value is not a finite
-                number of at most 1.
+            AmcError: evaluate raised or did not end in time; the metric is not
+                reported, or its value is not a finite number of at most 1.
         """
-        value = (
-            self._default_evaluate(model, data)
-            if self.evaluate is None
-            else self.evaluate(model, data)
+        value = within(
+            self.evaluate_timeout,
+            lambda: self._evaluated(model, data),
+            "evaluate (Task(evaluate_timeout=...))",
         )
         try:
             value = float(value)
@@ -121,6 +127,20 @@ class Task:
         x, *rest = data
         x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
         return tf.data.Dataset.from_tensor_slices((x, *rest)).batch(self.batch_size).cache()
+
+    def _evaluated(self, model: keras.Model, data: Data) -> Any:
+        if self.evaluate is None:
+            return self._default_evaluate(model, data)
+        try:
+            return self.evaluate(model, data)
+        except AmcError:
+            raise
+        except Exception as error:
+            said = (str(error).strip() or "no message").splitlines()[0]
+            raise AmcError(
+                f"evaluate raised {type(error).__name__}: {said}; mend it, and the same call "
+                "resumes"
+            ) from error
 
     def _default_evaluate(self, model: keras.Model, data: Data) -> float:
         logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)

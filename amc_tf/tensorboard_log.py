@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -10,6 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from amc_tf.progress import Progress
+
+_LOG = logging.getLogger(__name__)
 
 
 class TensorBoardLog:
@@ -28,11 +32,22 @@ class TensorBoardLog:
         self._folder = pathlib.Path(folder)
         self._progress = Progress(dense)
         self._writers: dict[str, Any] = {}
+        self._failed = False
         for old in self._folder.glob("*/events.out.tfevents.*"):
             old.unlink()
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Writes the scalars of an episode, its number as the step (see `Progress`)."""
+        if self._failed:
+            return
+        try:
+            self._write(record)
+        except tf.errors.OpError as error:
+            # A display: what it lacks is in the log of the search, which goes on.
+            self._failed = True
+            _LOG.warning("no more scalars for TensorBoard: %s", str(error).splitlines()[0])
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         policy = record["policy"]
         if policy not in self._writers:
             self._writers[policy] = tf.summary.create_file_writer(str(self._folder / policy))
@@ -47,4 +62,5 @@ class TensorBoardLog:
 
     def __exit__(self, *_: object) -> None:
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(tf.errors.OpError):  # told before
+                writer.close()

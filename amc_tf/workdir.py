@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pathlib
+import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from amc_tf import files, keras2
+from amc_tf import files, keras2, network
 from amc_tf.errors import AmcError
+from amc_tf.lock import FolderLock
 from amc_tf.surgery import uncompiled
 
 # Sections of the configuration that only later stages read, and the results that
@@ -29,20 +34,31 @@ class Workdir:
 
     Args:
         path: the folder; made if absent.
+        safe_mode: of `load_model`.
 
     Raises:
         AmcError: it cannot be made or written.
     """
 
-    def __init__(self, path: str | pathlib.Path):
+    def __init__(self, path: str | pathlib.Path, safe_mode: bool = True):
         self.path = pathlib.Path(path).expanduser()
+        self.safe_mode = safe_mode
+        self._lock = FolderLock(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # of another process that looks at the same time
         except OSError as error:
             raise AmcError(f"the workdir {self.path} cannot be written: {error.strerror}") from None
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes out while the context lasts.
+
+        Raises:
+            AmcError: another process is in; names it.
+        """
+        return self._lock.held()
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -98,6 +114,10 @@ class Workdir:
         """The content of a JSON file (see `amc_tf.files.read_json`)."""
         return files.read_json(self / name, default)
 
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON object for `read_json`, which will tell whether it was damaged since."""
+        files.write_json(self / name, files.sealed(content))
+
     def update_result(self, **sections: Any) -> dict[str, Any]:
         """Merges sections into `result.json` (dictionaries key by key); returns it all."""
         result = self.read_json("result.json", {})
@@ -117,8 +137,17 @@ class Workdir:
             files.write_json(self / "result.json", left)
 
     def save_model(self, name: str, model: keras.Model) -> None:
-        """Saves a model, uncompiled, so that the file is whole or absent."""
+        """Saves a model, uncompiled, so that the file is whole or absent.
+
+        Raises:
+            AmcError: it cannot be written, or not by the year that the clock tells.
+        """
         path = self / name
+        if time.localtime(time.time()).tm_year < 1980:
+            raise AmcError(
+                f"{path} cannot be written: .keras files are zip archives, which know no time "
+                "before 1980; set the system's clock, and the same call resumes"
+            )
         path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
             uncompiled(model).save(partial)
@@ -127,35 +156,71 @@ class Workdir:
         """Loads a model of an earlier stage.
 
         Raises:
-            AmcError: it is not there; names the command that makes it.
+            AmcError: it is not there, or damaged; names the command that makes it.
         """
         if not (self / name).exists():
             raise AmcError(f"{self / name} does not exist yet; run {made_by} first")
-        return load_model(self / name)
+        try:
+            return load_model(self / name, self.safe_mode)
+        except AmcError as error:
+            raise AmcError(
+                f"{error}; if it is damaged, delete it and run {made_by} again"
+            ) from error
 
 
-def load_model(path: str | pathlib.Path) -> keras.Model:
+def refuse_code(flat: network.Network) -> None:
+    """Refuses a network whose saved file would hold Python code.
+
+    Raises:
+        AmcError: a Lambda layer's function is not a registered one; names it.
+    """
+    for operation in flat.operations():
+        if isinstance(operation, keras.layers.Lambda):
+            try:
+                keras.layers.Lambda.from_config(operation.get_config(), safe_mode=True)
+            except Exception:
+                raise AmcError(
+                    f"the layer {operation.name!r} (Lambda) holds Python code, which files of the "
+                    "run would hold too, and they are loaded without executing code; register the "
+                    "function (keras.saving.register_keras_serializable), or allow it by "
+                    "safe_mode=False (--unsafe)"
+                ) from None
+
+
+def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
     """Loads a .keras or .h5 file, or whatever Keras 2 (tf_keras) saved.
 
     Args:
         path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
+        safe_mode: whether files that would execute code of theirs are refused:
+            Lambda layers, and SavedModels, which are TensorFlow programs. Turn it
+            off for files only that you would run as programs.
 
     Returns:
         The model, compiled if it was when saved by Keras 3 and its loss and
         metrics are known. A Keras 2 model is carried over (`from_keras2`).
 
     Raises:
-        AmcError: the file is missing, is not a Keras model, or needs custom
-            objects that are not registered.
+        AmcError: the file is missing, is not a Keras model, holds code, or needs
+            custom objects that are not registered.
     """
     path = pathlib.Path(path).expanduser()
-    if keras2.is_keras2_file(path):
-        return keras2.from_keras2(path)
+    try:
+        old = keras2.is_keras2_file(path)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise AmcError(f"{path} cannot be loaded as a Keras model: {error}") from error
+    if old:
+        return keras2.from_keras2(path, safe_mode=safe_mode)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
     try:
-        return keras.models.load_model(path)
+        return keras.models.load_model(path, safe_mode=safe_mode)
     except Exception as error:
+        if safe_mode and "safe_mode=False" in str(error):
+            raise AmcError(
+                f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
+                "trust where it comes from, allow it by safe_mode=False (--unsafe)"
+            ) from error
         reason = str(error).strip().split("\n")[0]
         raise AmcError(
             f"{path} cannot be loaded as a Keras model ({type(error).__name__}: {reason}); if it "

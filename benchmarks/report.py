@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import record
+import report_faults
 import report_latency
 import report_loading
 import report_search
@@ -163,6 +164,7 @@ SECTIONS = {
     "random_graphs": ("Random graphs", random_graphs),
     "refit": ("Ways to refit", refit),
     **report_search.SECTIONS,
+    **report_faults.SECTIONS,
     **report_latency.SECTIONS,
     **report_loading.SECTIONS,
 }

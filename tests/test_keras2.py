@@ -503,7 +503,11 @@ def test_files_of_keras_2_load(tmp_path, file):
     old.save(tmp_path / file)
     assert keras2.is_keras2_file(tmp_path / file)
     x = _inputs(old)
-    for new in (amc_tf.load_model(tmp_path / file), amc_tf.from_keras2(str(tmp_path / file))):
+    for load in (amc_tf.load_model, amc_tf.from_keras2):
+        if file == "folder":
+            with pytest.raises(AmcError, match="a TensorFlow program"):
+                load(str(tmp_path / file))
+        new = load(str(tmp_path / file), safe_mode=file != "folder")
         _assert_same(old(x, training=False), new(x, training=False))
 
 

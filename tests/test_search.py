@@ -105,7 +105,7 @@ def test_killed_process_resumes(net, uninterrupted, tmp_path):
         [sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     log = tmp_path / "episodes.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if log.exists() and log.read_text().count("\n") >= 5:
             break

@@ -173,7 +173,8 @@ class DdpgLearner:
             updates. `actor_loss`, `critic_loss`: means over these updates, NaN if there were none.
 
         Raises:
-            ValueError: if actions are missing, too many or out of range, or reward is not finite.
+            ValueError: if actions are missing, too many or out of range, reward is not finite, or
+                training diverged.
         """
         executed = np.asarray(actions, np.float32)
         if executed.shape != (len(self._states),) or not self._states:
@@ -195,6 +196,12 @@ class DdpgLearner:
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
             updates = tf.constant(len(executed) * settings.updates_per_step)
             losses = tuple(float(loss) for loss in self._learn(updates, _scalar(baseline)))
+            if not all(map(math.isfinite, losses)):
+                raise ValueError(
+                    f"Expected finite losses, received {losses[0]} of the actor and {losses[1]} of "
+                    f"the critic in episode {self._episode}: training diverged; scale the rewards "
+                    f"(this one is {reward:g}) to the order of 1, or lower the learning rates."
+                )
         diagnostics = {
             "sigma": settings.sigma_at(self._episode),
             "baseline": baseline,

@@ -22,12 +22,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from amc_tf import files
 from amc_tf.agent.settings import DdpgSettings
 from amc_tf.errors import AmcError
 
 _LOG_TAIL_BYTES = 4000
 # Time for the agent to end by itself, far more than it needs; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
+# Which ends are those of a process that got no memory.
+_SIGNALS = {
+    "SIGKILL": "the system does this when out of memory",
+    "SIGABRT": "TensorFlow does this when out of memory, for instance",
+}
 
 
 class AgentError(AmcError):
@@ -62,10 +68,12 @@ class DdpgSearcher:
         seed: in [0, 2**32). Same seed, settings, states and rewards on the same machine: same
             actions.
         log_path: file to which what the agent prints is appended; by default a temporary one.
-        start_timeout: seconds the first `act` waits for the agent to come up.
+        start_timeout: seconds the first `act` waits for the agent to come up: some on an idle
+            machine, minutes on one that others load.
 
     Raises:
         AgentError: if TF-Agents is missing or the agent's process cannot be started.
+        AmcError: if its log cannot be written.
     """
 
     def __init__(
@@ -74,7 +82,7 @@ class DdpgSearcher:
         num_features: int,
         seed: int,
         log_path: str | os.PathLike[str] | None = None,
-        start_timeout: float = 180.0,
+        start_timeout: float = 600.0,
     ) -> None:
         check_installed()
         self._start_timeout = start_timeout
@@ -165,7 +173,8 @@ class DdpgSearcher:
         if not self._connection.poll(self._start_timeout):
             raise AgentError(
                 f"The agent did not come up within {self._start_timeout:g} s; a larger "
-                f"start_timeout may help. {self._log_tail()}"
+                f"start_timeout, or the same call on a machine less busy, may help. "
+                f"{self._log_tail()}"
             )
         self._receive()
         self._up = True
@@ -181,7 +190,8 @@ class DdpgSearcher:
         except (EOFError, OSError) as error:
             raise AgentError(self._death()) from error
         if kind == "error":
-            raise AgentError(f"The agent's process raised:\n{value}")
+            sentence, details = value
+            raise AgentError(f"The agent's process {sentence}") from RuntimeError(details)
         return value
 
     def _death(self) -> str:
@@ -190,10 +200,16 @@ class DdpgSearcher:
         except subprocess.TimeoutExpired:
             return f"The agent's process closed its connection. {self._log_tail()}"
         if status >= 0:
-            return f"The agent's process ended with exit code {status}. {self._log_tail()}"
+            return (
+                f"The agent's process ended with exit code {status}; once the cause is mended, the "
+                f"same call resumes. {self._log_tail()}"
+            )
         name = signal.Signals(-status).name
-        hint = " (the system does this when out of memory)" if name == "SIGKILL" else ""
-        return f"The agent's process was ended by {name}{hint}. {self._log_tail()}"
+        hint = f" ({_SIGNALS[name]})" if name in _SIGNALS else ""
+        return (
+            f"The agent's process was ended by {name}{hint}; the same call resumes. "
+            f"{self._log_tail()}"
+        )
 
     def _log_tail(self) -> str:
         # The child writes through the same file description: seeking would move where it writes.
@@ -206,7 +222,8 @@ class DdpgSearcher:
 def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
     if path is None:
         return tempfile.TemporaryFile()
-    return open(path, "ab+")
+    with files.writing(path):
+        return open(path, "ab+")
 
 
 def _environment() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The agent's own process: `python -m amc_tf.agent.worker FD`.
 
 Started by `amc_tf.agent.remote`, never by hand. FD is one end of a socket pair. Requests come in
-as pickled tuples, each is answered by ('done', value), or by ('error', traceback text), after
-which the process ends: an agent whose state is in doubt must not go on.
+as pickled tuples, each is answered by ('done', value), or by ('error', (sentence, traceback text)),
+after which the process ends: an agent whose state is in doubt must not go on.
 
     ('start', settings, num_features, seed) -> None, first and once
     ('act', state)                          -> float
@@ -33,10 +33,18 @@ def main(arguments: list[str]) -> int:
             _serve(connection)
         except (EOFError, ConnectionError):
             return 0  # The parent is gone, and with it all reason to go on.
-        except Exception:
-            connection.send(("error", traceback.format_exc()))
+        except Exception as error:
+            connection.send(("error", (_sentence(error), traceback.format_exc())))
             return 1
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    # TensorFlow's own, whose class cannot be named here: importing it may be what failed.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "ran out of memory; free some, and the same call resumes"
+    said = (str(error).strip() or "no message").splitlines()[0]
+    return f"raised {type(error).__name__}: {said}"
 
 
 def _serve(connection: Connection) -> None:

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from amc_tf import files
 from amc_tf.budget import Budget
 from amc_tf.channels import ChannelGraph
 from amc_tf.decisions import Outcome
@@ -137,7 +136,7 @@ class SearchLatency:
                 for counts, m in self._known.items()
             ],
         }
-        files.write_json(self._workdir / _FILE, content)
+        Workdir(self._workdir).write_json(_FILE, content)
 
     def measured(self, counts: Sequence[int]) -> Measured | None:
         """What a plan took, if it was measured whole."""

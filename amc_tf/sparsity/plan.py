@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 
@@ -46,8 +45,7 @@ class DensityPlan(PruningPlan):
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the plan as JSON; the file appears whole or not at all."""
-        text = json.dumps({"format": _FORMAT, "steps": dict(self.steps)}, indent=1)
-        files.write_atomically(path, text.encode())
+        files.write_json(path, files.sealed({"format": _FORMAT, "steps": dict(self.steps)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> DensityPlan:

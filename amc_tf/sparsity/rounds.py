@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from amc_tf import network
 from amc_tf.agent import DdpgSearcher
 from amc_tf.budget import Budget
 from amc_tf.channels import ChannelGraph, analyze
@@ -27,7 +28,7 @@ from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import numpy_of, rebuild
 from amc_tf.task import Task
 from amc_tf.tensorboard_log import TensorBoardLog
-from amc_tf.workdir import Workdir
+from amc_tf.workdir import Workdir, refuse_code
 
 
 def sparsify(
@@ -36,6 +37,7 @@ def sparsify(
     workdir: str | pathlib.Path,
     settings: SparsitySettings | None = None,
     search: SearchSettings | None = None,
+    safe_mode: bool = True,
 ) -> dict[str, Any]:
     """Makes a model's kernels sparse, in rounds of search and fine-tuning.
 
@@ -52,6 +54,7 @@ def sparsify(
         settings: see `SparsitySettings`.
         search: episodes, seed, policies and agent of each round's search; what else
             it holds is about channels.
+        safe_mode: see `amc_tf.load_model`.
 
     Returns:
         The content of `result.json`: of the dense model and of each round the
@@ -62,8 +65,21 @@ def sparsify(
             to another run.
     """
     settings, search = settings or SparsitySettings(), search or SearchSettings()
+    if safe_mode:
+        refuse_code(network.flatten(model))
     task.check(model)
-    folder = Workdir(workdir)
+    folder = Workdir(workdir, safe_mode)
+    with folder.locked():
+        return _all_rounds(model, task, folder, settings, search)
+
+
+def _all_rounds(
+    model: keras.Model,
+    task: Task,
+    folder: Workdir,
+    settings: SparsitySettings,
+    search: SearchSettings,
+) -> dict[str, Any]:
     folder.claim(
         {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
     )

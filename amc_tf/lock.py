@@ -1,0 +1,78 @@
+"""One process at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import platform
+from collections.abc import Iterator
+
+from amc_tf import files
+from amc_tf.errors import AmcError
+
+_LOG = logging.getLogger(__name__)
+_FILE = ".lock"
+
+
+class FolderLock:
+    """A lock that the kernel gives back however its holder ends, `kill -9` included.
+
+    It is flock(2) on the file `.lock`, which stays: removing it would let a third
+    process lock another file of that name. On NFS it holds between machines from
+    Linux 2.6.12 on, if the server's lock service runs. Processes that the holder
+    forks hold it too, until the last one has ended.
+
+    Args:
+        folder: the folder; must exist.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        self._handle = -1
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock; within itself it may be entered again.
+
+        Raises:
+            AmcError: another process (or object) has it; names it.
+        """
+        if not self._depth:
+            self._handle = self._acquire()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                os.close(self._handle)
+
+    def _acquire(self) -> int:
+        path = self._folder / _FILE
+        with files.writing(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise AmcError(
+                f"{self._folder} is in use by {holder or 'another process'}; wait for its end, or "
+                "use another workdir"
+            ) from None
+        except OSError as error:
+            _LOG.warning(
+                "%s cannot be locked (%s): see to it that one process at a time uses it",
+                self._folder,
+                error.strerror,
+            )
+            return handle
+        # Only for the message above; a full disk keeps nobody from working.
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        return handle

@@ -1,0 +1,116 @@
+"""Agents for the processes of `fault_runs`, forked rather than started: TF-Agents loads slowly.
+
+    python tests/fault_agents.py SOCKET
+
+Each agent runs `amc_tf.agent.worker` as ever, in a process of its own; only the interpreter's
+start is saved. `Agents` starts the program above; in a process that searches, `forked` stands in
+the place of `subprocess` for `amc_tf.agent.remote`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+
+
+class Agents:
+    """The program from which agents are forked, as a context."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def __enter__(self) -> Agents:
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self._process = subprocess.Popen([sys.executable, __file__, self.path], env=environment)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class _Forked:
+    """What `subprocess.Popen` gives, as far as `amc_tf.agent.remote` uses it."""
+
+    def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
+        assert command[1:3] == ["-m", "amc_tf.agent.worker"], command
+        while not path.exists():  # TF-Agents is still being loaded
+            time.sleep(0.05)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.connect(str(path))
+        socket.send_fds(self._socket, [b"fork"], [*pass_fds, stdout.fileno()])
+        self.pid = int(self._socket.recv(100))
+        told.write_text(str(self.pid))
+        self._status: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._status is None:
+            self._socket.settimeout(timeout)
+            try:
+                self._status = int(self._socket.recv(100) or b"0")
+            except TimeoutError:
+                raise subprocess.TimeoutExpired("agent", timeout or 0) from None
+        return self._status
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def forked(path: pathlib.Path, told: pathlib.Path) -> types.SimpleNamespace:
+    """Stands for the module `subprocess`; the agent's process id is written to `told`."""
+    return types.SimpleNamespace(
+        Popen=lambda command, **options: _Forked(path, told, command, **options),
+        DEVNULL=subprocess.DEVNULL,
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
+
+
+def _serve(path: str) -> None:
+    import tensorflow  # noqa: F401 - loaded once for all agents
+
+    from amc_tf.agent import ddpg, worker  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the middle processes leave no zombies
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.bind(f"{path}.new")
+    server.listen()
+    os.rename(f"{path}.new", path)
+    while True:
+        connection, _ = server.accept()
+        _, handles, _, _ = socket.recv_fds(connection, 100, 2)
+        if os.fork() == 0:
+            _between(connection, handles)
+        connection.close()
+        for handle in handles:
+            os.close(handle)
+
+
+def _between(connection: socket.socket, handles: list[int]) -> None:
+    """Forks the agent and tells how it ended: who forked it is who may wait for it."""
+    from amc_tf.agent import worker
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        os.dup2(handles[1], 1)
+        os.dup2(handles[1], 2)
+        os._exit(worker.main([str(handles[0])]))
+    for handle in handles:
+        os.close(handle)
+    connection.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):  # whoever searched may be gone
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
