@@ -167,6 +167,8 @@ def test_every_command(folder, phone, adb_server):
             assert f'"{words[0].removeprefix("amc-")}"' in TEST_SCRIPTS
         else:
             assert words[0].startswith("amc-"), f"{block}: no test runs {words[0]}"
+            # amc-sparsify was not run: the fine-tuned model stands in for its own.
+            words = [re.sub(r"sparse/round\d", "finetuned", word) for word in words]
             if words[-1].startswith("runs/") and not (folder / words[-1]).exists():
                 shutil.copytree(folder / "runs/mnist", folder / words[-1])  # another run
             printed[" ".join(words)] = commands.run([*words, *tiny(words, phone)], folder)
