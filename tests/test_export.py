@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_old_file(net, tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_atomically", full)
     exporter = export.Exporter(net, net, blobs.task(), export.ExportSettings())
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(amc_tf.AmcError, match="No space left"):
         exporter.write("float32", tmp_path / "model.tflite")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 

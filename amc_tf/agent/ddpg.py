@@ -195,7 +195,10 @@ class DdpgLearner:
         warm = self._episode >= settings.warmup_episodes
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
             updates = tf.constant(len(executed) * settings.updates_per_step)
-            losses = tuple(float(loss) for loss in self._learn(updates, _scalar(baseline)))
+            try:
+                losses = tuple(float(loss) for loss in self._learn(updates, _scalar(baseline)))
+            except tf.errors.InvalidArgumentError:  # TF-Agents checks the numerics itself
+                losses = math.nan, math.nan
             if not all(map(math.isfinite, losses)):
                 raise ValueError(
                     f"Expected finite losses, received {losses[0]} of the actor and {losses[1]} of "
