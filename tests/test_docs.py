@@ -172,7 +172,7 @@ def test_every_command(folder, phone, adb_server):
         elif words[0] == "pip":
             assert installs(words)
         elif words[0] in SERVERS:
-            assert shutil.which(words[0])
+            assert importlib.metadata.entry_points(group="console_scripts", name=words[0])
         elif words[0] in STAGES and any(word.startswith("--workdir=") for word in words):
             assert f'"{words[0].removeprefix("amc-")}"' in TEST_SCRIPTS
         else:
