@@ -118,6 +118,11 @@ class Budget:
             return self.latency * dense_ms
         return math.inf if self.latency_ms is None else self.latency_ms
 
+    def tightened(self, factor: float) -> Budget:
+        """The same with its bound on latency divided by a factor."""
+        fields = [name for name in self.given if name.startswith("latency")]
+        return dataclasses.replace(self, **{f: self.given[f] / factor for f in fields})
+
 
 def written(name: str, value: float) -> str:
     """A cost with its unit."""

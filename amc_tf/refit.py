@@ -43,8 +43,17 @@ def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> R
 
 
 def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
-    few = [array[:250] for array in images]
-    return gather_in_order(graph, few, rows=1250, rows_per_feature=0, rounds=2, seed=seed)
+    # Spread over all images: those of a folder are sorted by class.
+    spread = np.linspace(0, len(images[0]) - 1, min(250, len(images[0]))).astype(int)
+    return gather_in_order(
+        graph,
+        [array[spread] for array in images],
+        rows=2000,
+        rows_per_feature=8,
+        ridges=(1e-2,),
+        rounds=2,
+        seed=seed,
+    )
 
 
 def _batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:

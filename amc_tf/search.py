@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,8 @@ def search_plan(
     """Searches the best pruning plan within a budget.
 
     Where latency is bounded, the best plans are converted and measured whole
-    before one is chosen.
+    before one is chosen; where none is within the budget, they are made smaller
+    by what they were above it, and measured again.
 
     Leaves `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
     `plan.json`, `best_plans.json`, `agent.log`, the folder `tensorboard` and, with
@@ -208,7 +209,9 @@ def _search(
         {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
     )
 
-    def make_env(score: Callable[[PruningPlan], float]) -> CompressionEnv:
+    def make_env(
+        score: Callable[[PruningPlan], float], budget: Budget | None = budget
+    ) -> CompressionEnv:
         foreseen = None if device is None else device.cost
         return environment(graph, score, budget, settings, importance, foreseen)
 
@@ -226,18 +229,31 @@ def _search(
         about = {"bounds": contest.env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
         files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})
         compete(contest, agent, settings)
-    final, ranked = refit, contest.ranked
+    final, ranked, measure = refit, contest.ranked, contest.measure
+
+    def replayed(
+        log: str, budget: Budget | None, plans: Mapping[str, Sequence[Outcome]]
+    ) -> dict[str, list[Outcome]]:
+        again = Contest(workdir / log, functools.partial(make_env, budget=budget), ranks)
+        again.measure = measure
+        for name, outcomes in plans.items():
+            actions = [outcome.actions for outcome in outcomes]
+            again.run(name, FixedSearcher(actions), len(actions))
+        return again.ranked
+
+    finalists = {name: contest.best(name, settings.rerank) for name in contest.ranked}
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
-        again = Contest(workdir / "finals.jsonl", make_env, ranks)
-        again.measure = contest.measure.refitted_by(final)
-        for name in contest.ranked:
-            plans = [outcome.actions for outcome in contest.best(name, settings.rerank)]
-            again.run(name, FixedSearcher(plans), len(plans))
-        ranked = again.ranked
+        measure = measure.refitted_by(final)
+        ranked = replayed("finals.jsonl", budget, finalists)
     best = {name: outcomes[0] for name, outcomes in ranked.items()}
     if device is not None:
-        best = device.choose(ranked)
+
+        def within(number: int, budget: Budget, names: Sequence[str]) -> dict[str, list[Outcome]]:
+            plans = {name: finalists[name] for name in names}
+            return replayed(f"finals{number}.jsonl", budget, plans)
+
+        best = device.choose(ranked, within)
     chosen = max(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),

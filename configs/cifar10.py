@@ -4,6 +4,7 @@
 `x_test`, `y_test`: 50,000 and 10,000 images as uint8 (n, 32, 32, 3), labels 0 to 9.
 """
 
+import contextlib
 import os
 import pathlib
 
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import amc_tf
+import tflite_tools
 
 
 def default_config():
@@ -79,7 +81,7 @@ def augmented(x, y, batch_size, seed=0):
         return tf.where(mirror, images[:, :, ::-1], images), labels
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.batch(batch_size, drop_remainder=True).map(augment, 2).prefetch(4)
+    return data.batch(batch_size, drop_remainder=True).map(augment, 2)
 
 
 def compile(model):
@@ -99,6 +101,7 @@ def fit(
     backup=None,
     batches=None,
     jit_compile="auto",
+    precision="float32",
 ):
     """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
 
@@ -114,6 +117,8 @@ def fit(
             interrupted call goes on; None for none.
         batches: of an epoch, for short ones; None for all images.
         jit_compile: as in `keras.Model.compile`.
+        precision: a dtype policy to train in. On a CPU with bfloat16 instructions
+            (lscpu shows avx512_bf16 or amx_bf16), "mixed_bfloat16" is twice as fast.
     """
     steps = epochs * (batches or len(train[0]) // batch_size)
     warmup = min(steps // 10, 500)
@@ -121,25 +126,52 @@ def fit(
         rate / 10, steps - warmup, warmup_target=rate, warmup_steps=warmup
     )
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    trained, loss = model, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    data = augmented(*train, batch_size)
+    loss, metric = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
     if teacher is not None:
-        teacher.trainable = False
-        x = keras.Input(model.input_shape[1:])
-        teacher = keras.Model(teacher.inputs, teacher.outputs[0], name="teacher")
-        both = keras.ops.stack([model(x), teacher(x, training=False)], axis=1)
-        trained, loss = keras.Model(x, both), _distillation
-    metric = "accuracy" if teacher is None else _accuracy
-    trained.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
+        data, loss, metric = data.map(_taught(teacher, train[0])), _distillation, _accuracy
+    model.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
     callbacks = []
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
-    data = augmented(*train, batch_size)
-    data = data if batches is None else data.repeat()
-    trained.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
+    data = data.prefetch(4) if batches is None else data.repeat().prefetch(4)
+    with _computed_in(model, precision):
+        model.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
 
 
-def _distillation(labels, both, temperature=3.0):
-    student, teacher = both[:, 0], both[:, 1]
+@contextlib.contextmanager
+def _computed_in(model, policy):
+    """All layers but those of the logits compute in a policy; weights stay what they are."""
+    before = {x: x.dtype_policy for x in model.layers if x.name not in model.output_names}
+    for layer in before:
+        layer.dtype_policy = policy
+    try:
+        yield
+    finally:
+        for layer, old in before.items():
+            layer.dtype_policy = old
+        model.make_train_function(force=True)
+
+
+def _taught(teacher, images):
+    """(images, labels) to (images, labels beside the teacher's logits).
+
+    The teacher runs as an int8 file while the batches are made: several times
+    faster than as a part of the trained model.
+    """
+    samples = spread(images, 200)[:, None]
+    file = tflite_tools.LiteRtModel(tflite_tools.convert(teacher, "int8_float_io", samples))
+
+    def teach(x, labels):
+        logits = tf.numpy_function(file.predict, [x], tf.float32)
+        logits.set_shape([None, teacher.output_shape[-1]])
+        return x, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=1)
+
+    return teach
+
+
+def _distillation(labels_and_logits, student, temperature=3.0):
+    labels, teacher = labels_and_logits[:, 0], labels_and_logits[:, 1:]
     hard = keras.losses.sparse_categorical_crossentropy(labels, student, from_logits=True)
     soft = keras.losses.categorical_crossentropy(
         keras.ops.softmax(teacher / temperature), student / temperature, from_logits=True
@@ -147,5 +179,5 @@ def _distillation(labels, both, temperature=3.0):
     return 0.5 * hard + 0.5 * temperature**2 * soft
 
 
-def _accuracy(labels, both):
-    return keras.metrics.sparse_categorical_accuracy(labels, both[:, 0])
+def _accuracy(labels_and_logits, student):
+    return keras.metrics.sparse_categorical_accuracy(labels_and_logits[:, 0], student)

@@ -44,6 +44,9 @@ class MadeUpDevice:
         fail_after: models after which the device is lost; None for never.
         drift: factor on all times, the reference model's too.
         whole: further factor on networks of several operators.
+
+    Attributes:
+        pruned: factor on the files of a call that are not named `dense`.
     """
 
     def __init__(self, fail_after=None, drift=1.0, whole=1.0, name="made up"):
@@ -52,6 +55,7 @@ class MadeUpDevice:
         self.whole = whole
         self.name = name
         self.timed = []
+        self.pruned = 1.0
 
     def measure_all(self, models, progress=None):
         results = {}
@@ -61,6 +65,7 @@ class MadeUpDevice:
             described = operators.read(content)
             self.timed.append(operators.text_of(described))
             ms = network_ms(described) * self.drift
+            ms *= self.pruned if name != "dense" else 1.0
             ms *= self.whole if len(described["operators"]) > 2 else 1.0
             conditions = {"phone": self.name, "reference_ms": 0.5 * self.drift, "temperature_c": 30}
             results[name] = Latency((ms, ms, ms), 3, None, conditions)

@@ -223,6 +223,37 @@ def test_search_by_latency(tmp_path, monkeypatch):
     assert len(shown) - len(finalists) == len(kept["examples"]) > 1
 
 
+def test_plans_that_all_break_the_budget_a_little_are_made_smaller(tmp_path, monkeypatch):
+    device = MadeUpDevice()
+    table = LatencyTable(tmp_path / "t.sqlite", device)
+    monkeypatch.setattr(latency_search, "open_table", lambda settings: table)
+    foreseeing = latency_search.SearchLatency.choose
+
+    def slower(self, *arguments):
+        device.pruned = 1.04
+        return foreseeing(self, *arguments)
+
+    monkeypatch.setattr(latency_search.SearchLatency, "choose", slower)
+    net = blobs.trained(epochs=2)
+    search = blobs.search_settings(
+        episodes=2, refit="none", final_refit="none", policies=("amc", "uniform")
+    )
+    for folder in ("run", "run"):  # the second time resumed, from what was measured
+        device.pruned, timed = 1.0, len(device.timed)
+        found = amc_tf.search_plan(
+            net, blobs.task(), amc_tf.Budget(latency=0.7), tmp_path / folder, search
+        )
+        kept = json.loads((tmp_path / folder / "latency.json").read_text())
+        measured = {tuple(m["counts"]): m for m in kept["measured"]}
+        # What was foreseen to fill the budget broke it by 4 %, for both policies.
+        assert any(m["ms"] > 0.7 * m["dense_ms"] for m in measured.values())
+        assert set(found.best) == {"amc", "uniform"}
+        for outcome in found.best.values():
+            m = measured[outcome.counts]
+            assert 0.5 * m["dense_ms"] < outcome.latency_ms == m["ms"] <= 0.7 * m["dense_ms"]
+    assert len(device.timed) == timed
+
+
 def test_a_device_on_which_nothing_fits(graph, tmp_path):
     """Told with what was measured; the next search foresees it."""
     device = MadeUpDevice()

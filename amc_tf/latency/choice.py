@@ -28,7 +28,11 @@ class Measured:
 
     def within(self, budget: Budget) -> bool:
         """Whether it meets a budget of latency; a fraction is one of the dense model beside it."""
-        return self.ms <= budget.latency_bound(self.dense_ms)
+        return self.over(budget) <= 1
+
+    def over(self, budget: Budget) -> float:
+        """The share of a budget of latency that it takes; more than 1 breaks it."""
+        return self.ms / budget.latency_bound(self.dense_ms)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,6 +22,10 @@ from amc_tf.workdir import Workdir
 from tflite_tools import convert
 
 _FILE = "latency.json"
+_MOST_TIGHTENED = 3  # times that the budget is tightened
+_MOST_OVER = 1.25  # a plan that is further above it says that the table is wrong, not the plan
+
+Replay = Callable[[int, Budget, Sequence[str]], Mapping[str, Sequence[Outcome]]]
 
 
 class SearchLatency:
@@ -61,7 +65,9 @@ class SearchLatency:
         self._workdir = workdir
         self._finalists = settings.finalists
         self._converted = converted
-        self._dense = tuple(int(allowed[-1]) for allowed in choices)
+        self._least, self._dense = (
+            tuple(int(allowed[end]) for allowed in choices) for end in (0, -1)
+        )
         self._table = open_table(settings) if table is None else table
         cost = latency_cost(
             graph, self._table, choices, calibration_plans=settings.calibration_plans
@@ -80,11 +86,16 @@ class SearchLatency:
         }
         self._keep()
 
-    def choose(self, ranked: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:
+    def choose(
+        self, ranked: Mapping[str, Sequence[Outcome]], within: Replay | None = None
+    ) -> dict[str, Outcome]:
         """Each policy's best plan that is within the budget when measured whole.
 
         Args:
             ranked: a policy's outcomes, the best first.
+            within: fits the plans of policies that have none into a tighter budget. Of plans
+                that all just fill the budget as it is foreseen, a foresight that is 1 % wrong
+                breaks them all.
 
         Returns:
             Policy to outcome, its latency the measured one; without a bound on
@@ -93,10 +104,26 @@ class SearchLatency:
         Raises:
             AmcError: the device fails, or no plan is within the budget.
         """
-        if self._budget is None or not self._budget.bounds_latency:
+        budget = self._budget
+        if budget is None or not budget.bounds_latency:
             return {name: outcomes[0] for name, outcomes in ranked.items()}
-        chooser = Chooser(self._budget, self._dense, self._measure, self._finalists)
+        chooser = Chooser(budget, self._dense, self._measure, self._finalists)
         best = chooser(ranked, self.cost, self._known)
+        for number in range(1, _MOST_TIGHTENED + 1):
+            missing = [name for name in ranked if name not in best]
+            over = [
+                self._known[outcome.counts].over(self._budget)
+                for name in missing
+                for outcome in ranked[name]
+                if outcome.counts in self._known
+            ]
+            if within is None or not over or max(over) > _MOST_OVER:
+                break
+            budget = budget.tightened(max(over))
+            if self.cost(self._least) > budget.latency_bound(self.cost(self._dense)):
+                break
+            ranked = within(number, budget, missing)
+            best |= chooser(ranked, self.cost, self._known)
         self._table.correct(self.cost.network, {c: m.ms for c, m in self._known.items()})
         if not best:
             fastest = min(self._known.values(), key=lambda m: m.ms / m.dense_ms)
