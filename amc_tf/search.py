@@ -232,16 +232,18 @@ def _search(
     final, ranked, measure = refit, contest.ranked, contest.measure
 
     def replayed(
-        log: str, budget: Budget | None, plans: Mapping[str, Sequence[Outcome]]
+        log: str, budget: Budget | None, plans: Mapping[str, Sequence[Sequence[float]]]
     ) -> dict[str, list[Outcome]]:
         again = Contest(workdir / log, functools.partial(make_env, budget=budget), ranks)
         again.measure = measure
-        for name, outcomes in plans.items():
-            actions = [outcome.actions for outcome in outcomes]
+        for name, actions in plans.items():
             again.run(name, FixedSearcher(actions), len(actions))
         return again.ranked
 
-    finalists = {name: contest.best(name, settings.rerank) for name in contest.ranked}
+    finalists = {
+        name: [outcome.actions for outcome in contest.best(name, settings.rerank)]
+        for name in contest.ranked
+    }
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
         measure = measure.refitted_by(final)
@@ -250,7 +252,9 @@ def _search(
     if device is not None:
 
         def within(number: int, budget: Budget, names: Sequence[str]) -> dict[str, list[Outcome]]:
-            plans = {name: finalists[name] for name in names}
+            env = make_env(no_score, budget)
+            # In proportion: decided one after another, the last would bear it all.
+            plans = {name: [env.fitted(actions) for actions in finalists[name]] for name in names}
             return replayed(f"finals{number}.jsonl", budget, plans)
 
         best = device.choose(ranked, within)

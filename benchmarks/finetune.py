@@ -30,6 +30,7 @@ DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 PLAN = flags.DEFINE_string("plan", None, "File of a plan.", required=True)
 EPOCHS = flags.DEFINE_integer("epochs", 30, "Passes over the training images.")
 RATE = flags.DEFINE_float("rate", 0.02, "First learning rate; it falls by a cosine to 0.")
+PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the batches and the refit.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the checkpoint.", required=True)
 
@@ -59,6 +60,7 @@ def main(argv):
         RATE.value,
         teacher=case.model,
         backup=workdir / "checkpoint",
+        precision=PRECISION.value,
     )
     after = accuracy(small)
     small.save(workdir / "finetuned.keras")
@@ -70,6 +72,7 @@ def main(argv):
             "macs_ratio": amc_tf.macs(graph, plan) / amc_tf.macs(graph),
             "epochs": EPOCHS.value,
             "rate": RATE.value,
+            "precision": PRECISION.value,
             "seed": SEED.value,
             "before": before,
             "after": after,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import time
 
 import cases
@@ -28,9 +29,13 @@ from amc_tf.env import CompressionEnv
 from amc_tf.evaluate import scorer
 from amc_tf.refit import REFITS
 
+sys.path.insert(0, str(record.HERE.parent / "configs"))
+import cifar10  # noqa: E402  the recipe that users get
+
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 PLANS = flags.DEFINE_integer("plans", 20, "Random plans.")
 STEPS = flags.DEFINE_integer("steps", 150, "Of fine-tuning, 128 images each.")
+PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
 IMAGES = flags.DEFINE_integer("images", 2000, "Validation images.")
 SEED = flags.DEFINE_integer("seed", 0, "Of plans, distortions and batches.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of what is known so far.", required=True)
@@ -70,23 +75,6 @@ def distorted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(noisy, 0, 255).astype("float32")
 
 
-def fine_tuned(model: keras.Model, train: cases.Labelled, steps: int, seed: int) -> None:
-    """Steps of SGD with the usual shifts and mirror images."""
-    keras.utils.set_random_seed(seed)
-    rng = np.random.default_rng(seed)
-    schedule = keras.optimizers.schedules.CosineDecay(0.01, steps)
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    for _ in range(steps):
-        chosen = rng.choice(len(train[0]), 128, replace=False)
-        x = np.pad(train[0][chosen], [(0, 0), (4, 4), (4, 4), (0, 0)])
-        i, j = rng.integers(0, 9, 2)
-        x = x[:, i : i + 32, j : j + 32].astype("float32")
-        model.train_on_batch(x[:, :, ::-1] if rng.random() < 0.5 else x, train[1][chosen])
-
-
 def main(argv):
     del argv
     case = cases.load("resnet56", DATA.value)
@@ -123,7 +111,8 @@ def main(argv):
                 few = MEASURES["accuracy"](logits[:FEW], labels[:FEW], dense[split][:FEW])
                 row[f"{refit_name} | {split} | accuracy | {FEW}"] = few
         small = amc_tf.rebuild(case.model, graph, plan, refits["in_order"].refit(plan))
-        fine_tuned(small, train, STEPS.value, SEED.value)
+        keras.utils.set_random_seed(SEED.value)
+        cifar10.fit(small, train, 1, 0.01, batches=STEPS.value, precision=PRECISION.value)
         logits = small.predict(judge[0], batch_size=250, verbose=0)
         row["fine-tuned"] = float(np.mean(logits.argmax(1) == judge[1]))
         row["seconds"] = round(time.monotonic() - start)
@@ -140,6 +129,7 @@ def main(argv):
             "network": "resnet56",
             "plans": len(rows),
             "steps": STEPS.value,
+            "precision": PRECISION.value,
             "seed": SEED.value,
             "fine_tuned": {"least": min(judged), "most": max(judged)},
             "correlations": {

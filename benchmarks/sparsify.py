@@ -38,6 +38,7 @@ EPISODES = flags.DEFINE_integer("episodes", 100, "Of the agent in each round.")
 REWARD_IMAGES = flags.DEFINE_integer("reward_images", 2000, "Images that score a plan.")
 TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Evenly spaced, for the accuracies.")
 REFIT = flags.DEFINE_bool("refit", True, "Refit by least squares before fine-tuning.")
+PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
 SEED = flags.DEFINE_integer("seed", 0, "Of search, refit and training.")
 
 
@@ -64,6 +65,7 @@ def main(argv):
             backup=backup,
             batches=BATCHES.value,
             jit_compile=False,
+            precision=PRECISION.value,
         )
 
     task = amc_tf.Task(
@@ -91,6 +93,7 @@ def main(argv):
             "epochs": epochs,
             "batches": BATCHES.value,
             "rate": RATE.value,
+            "precision": PRECISION.value,
             "seed": SEED.value,
             "refit": REFIT.value,
             "densities": densities,

@@ -22,7 +22,9 @@ class LatencySettings:
         delegate: of the phone: `cpu`, `gpu` or `nnapi`.
         taskset: mask of the phone's cores, in hexadecimal.
         adb: the adb executable.
-        rounds: series in which each model is timed.
+        rounds: series in which each operator is timed.
+        network_rounds: the same for whole networks. More, as few of them calibrate the
+            table, and a plan is rejected for 1 % too much.
         calibration_plans: random plans whose whole networks are measured, beside
             the dense one.
         finalists: how many of a policy's best plans are measured whole at a time.
@@ -36,6 +38,7 @@ class LatencySettings:
     taskset: str | None = None
     adb: str | None = None
     rounds: int = 3
+    network_rounds: int = 9
     calibration_plans: int = 8
     finalists: int = 3
 
@@ -74,7 +77,6 @@ def open_table(settings: LatencySettings) -> LatencyTable:
     def device(**options: Any) -> Any:
         return open_device(
             settings.device,
-            rounds=settings.rounds,
             num_runs=20,
             batch=32,
             num_threads=settings.num_threads,
@@ -84,8 +86,8 @@ def open_table(settings: LatencySettings) -> LatencyTable:
         )
 
     try:
-        small = device(min_secs=0.05, warmup_min_secs=0.05, **for_small)
-        networks = device(min_secs=0.2, warmup_min_secs=0.1)
+        small = device(rounds=settings.rounds, min_secs=0.05, warmup_min_secs=0.05, **for_small)
+        networks = device(rounds=settings.network_rounds, min_secs=0.2, warmup_min_secs=0.1)
     except (DeviceError, ValueError) as error:
         raise AmcError(f"latency: {error}") from error
     return LatencyTable(settings.table, small, networks)
