@@ -27,6 +27,8 @@ _RANK_SCALE = 0.3
 _REACH, _STEPS = 0.08, 3
 # Of the posterior's standard deviations: whole ones explore more than searches this short bear.
 _TEMPERATURE = 0.3
+# Draws for one proposal, where they lead to plans tried before.
+_DRAWS = 10
 
 
 class ResponseModel:
@@ -122,7 +124,9 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
         ]
         reachable = [choices[n] for choices, n in zip(env.choices, near, strict=True)]
         tables = [table[n] for table, n in zip(worth, near, strict=True)]
-        moved = _filled(env, _priced(env, counts, reachable, tables), reachable, tables)
+        slopes = _slopes(env, counts, reachable)
+        priced = _priced(env, counts, slopes, reachable, tables)
+        moved = _filled(env, priced, slopes, reachable, tables)
         if value(moved) <= value(counts):
             break
         counts = moved
@@ -132,11 +136,11 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
 def _priced(
     env: DecisionEnv,
     counts: np.ndarray,
+    slopes: np.ndarray,
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
 ) -> np.ndarray:
     """The counts that are worth their cost, at the lowest price that meets the budget."""
-    slopes = _slopes(env, counts)
 
     def at(price: float) -> np.ndarray:
         best = [
@@ -156,11 +160,11 @@ def _priced(
 def _filled(
     env: DecisionEnv,
     counts: np.ndarray,
+    slopes: np.ndarray,
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
 ) -> np.ndarray:
     """The counts raised, a step at a time where it is worth most, while the budget allows."""
-    slopes = _slopes(env, counts)
     places = [int(np.searchsorted(c, n)) for c, n in zip(choices, counts, strict=True)]
     open_ = set(range(len(choices)))
     while open_:
@@ -181,16 +185,18 @@ def _filled(
     return counts
 
 
-def _slopes(env: DecisionEnv, counts: np.ndarray) -> np.ndarray:
-    """What a channel of each group costs, as a share of the bound that is used up most."""
+def _slopes(env: DecisionEnv, counts: np.ndarray, choices: Sequence[np.ndarray]) -> np.ndarray:
+    """What a channel of each group costs, as a share of the bound that is used up most.
+
+    It is that of the chord over all choices: the next step of a staircase
+    (latency is one) says nothing of the steps behind it.
+    """
     if not env.bounds:  # nothing is too dear where the reward prices the cost itself
         return np.full(len(env), 1e-12)
     used = {name: env.costs[name](counts) / bound for name, bound in env.bounds.items()}
     name = max(used, key=used.__getitem__)
     slopes = []
-    for t, choices in enumerate(env.choices):
-        at = int(np.searchsorted(choices, counts[t]))
-        ends = choices[max(at - 1, 0)], choices[min(at + 1, len(choices) - 1)]
+    for t, ends in enumerate((c[0], c[-1]) for c in choices):
         costs = []
         for end in ends:
             moved = counts.copy()
@@ -226,6 +232,7 @@ class ResponseSearcher:
         self._sigma = sigma
         self._rng = np.random.default_rng(seed)
         self._model = ResponseModel(len(env))
+        self._tried: set[tuple[int, ...]] = set()
         self._plan: Sequence[float] = ()
 
     def planned(self) -> Sequence[float]:
@@ -235,13 +242,22 @@ class ResponseSearcher:
         if len(self._model) < self._warmup:
             noise = self._sigma * self._rng.normal(size=len(self._start))
             return np.clip(self._start + noise, 0, 1).tolist()
-        curves = self._model.draw(self._rng)
-        return propose(self._env, curves, self._model.best(curves))
+        for _ in range(_DRAWS):
+            curves = self._model.draw(self._rng)
+            plan = propose(self._env, curves, self._model.best(curves))
+            if self._counts(plan) not in self._tried:
+                break
+        return plan
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Takes in an episode, whoever proposed its actions."""
         # What was scored: the budget that the actions leave is given out at an episode's end.
-        self._model.add(np.array(self._env.filled(actions)) / self._dense, reward)
+        counts = self._env.filled(actions)
+        self._tried.add(tuple(int(n) for n in counts))
+        self._model.add(np.array(counts) / self._dense, reward)
+
+    def _counts(self, plan: Sequence[float]) -> tuple[int, ...]:
+        return tuple(int(n) for n in np.rint(np.asarray(plan) * self._dense))
 
     def act(self, state: np.ndarray) -> float:
         """The next ratio of the episode's plan, whatever the state."""

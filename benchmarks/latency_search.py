@@ -29,9 +29,10 @@ from amc_tf.search import SearchResult, SearchSettings, search_plan
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of cases.py.")
 LATENCY = flags.DEFINE_float("latency", 0.5, "Share of the dense milliseconds.")
-MACS = flags.DEFINE_multi_float("macs", [0.4, 0.5, 0.6], "Shares of the dense MACs (repeatable).")
+MACS = flags.DEFINE_multi_float("macs", [0.45, 0.5], "Shares of the dense MACs (repeatable).")
 EPISODES = flags.DEFINE_integer("episodes", 100, "Of each search.")
 REFIT = flags.DEFINE_string("refit", "quick_in_order", "Before a plan is scored.")
+RERANK = flags.DEFINE_integer("rerank", 5, "Plans of a policy scored with the final refit.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Series in which each final file is timed.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the searches.")
 TABLE = flags.DEFINE_string("table", None, "The table's file; default: one in the workdir.")
@@ -46,6 +47,7 @@ def searched(case: cases.Case, budget: amc_tf.Budget, folder: pathlib.Path) -> S
         seed=SEED.value,
         rounding=case.rounding,
         refit=REFIT.value,
+        rerank=RERANK.value,
         policies=("amc", "uniform"),
     )
     table = TABLE.value or str(pathlib.Path(WORKDIR.value) / "latency.sqlite")
@@ -109,6 +111,7 @@ def main(argv):
             "budget": LATENCY.value,
             "episodes": EPISODES.value,
             "refit": REFIT.value,
+            "rerank": RERANK.value,
             "seed": SEED.value,
             "rounds": ROUNDS.value,
             "images": len(labels),
