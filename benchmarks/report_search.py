@@ -150,10 +150,13 @@ def agent(entry: dict) -> str:
 
 def search(entry: dict) -> str:
     del entry
-    entries = last("search", "network", "macs", "seed", "early_stop")
+    entries = last("search", "network", "macs", "refit", "seed", "early_stop")
     rows = []
-    for network, macs in dict.fromkeys((e["network"], e["macs"]) for e in entries):
-        runs = [e for e in entries if (e["network"], e["macs"]) == (network, macs)]
+    keys = {tuple(e[key] for key in ("network", "macs", "refit")): None for e in entries}
+    for network, macs, refit in keys:
+        runs = [
+            e for e in entries if (e["network"], e["macs"], e["refit"]) == (network, macs, refit)
+        ]
         for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
             found = [e["policies"][policy] for e in runs if policy in e["policies"]]
             gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
@@ -161,6 +164,7 @@ def search(entry: dict) -> str:
                 (
                     network,
                     f"{macs:.0%}",
+                    refit,
                     policy,
                     len(found),
                     _range([f["search_accuracy"] for f in found]),
@@ -173,6 +177,7 @@ def search(entry: dict) -> str:
             (
                 network,
                 "100%",
+                "",
                 "dense",
                 "",
                 "",
@@ -184,17 +189,18 @@ def search(entry: dict) -> str:
     header = (
         "network",
         "MACs",
+        "reward's refit",
         "policy",
         "seeds",
-        "reward's refit",
+        "with it",
         "final refit",
         "test images",
         "AMC better by (95 %)",
     )
     return "\n".join(
         [
-            "Accuracy before fine-tuning, mean (range) over seeds; the first two columns on the "
-            "reward's images, which for ImageNet are the test images too.",
+            "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
+            "final one on the reward's images, which for ImageNet are the test images too.",
             "",
             record.markdown(header, rows),
             "",

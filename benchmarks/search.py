@@ -70,7 +70,8 @@ def main(argv):
     policies = {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
-        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}.json"
+        of_refit = "" if REFIT.value == SearchSettings().refit else f"_{REFIT.value}"
+        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}{of_refit}.json"
         outcome.plan.save(PLANS / plan)
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())

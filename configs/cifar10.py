@@ -130,13 +130,15 @@ def fit(
     loss, metric = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
     if teacher is not None:
         data, loss, metric = data.map(_taught(teacher, train[0])), _distillation, _accuracy
-    model.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
+    # Of the same layers, so that the model stays compiled as its owner left it.
+    trained = keras.Model(model.inputs, model.outputs[0])
+    trained.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
     callbacks = []
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(str(backup)))
     data = data.prefetch(4) if batches is None else data.repeat().prefetch(4)
-    with _computed_in(model, precision):
-        model.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
+    with _computed_in(trained, precision):
+        trained.fit(data, epochs=epochs, steps_per_epoch=batches, verbose=2, callbacks=callbacks)
 
 
 @contextlib.contextmanager
@@ -150,7 +152,6 @@ def _computed_in(model, policy):
     finally:
         for layer, old in before.items():
             layer.dtype_policy = old
-        model.make_train_function(force=True)
 
 
 def _taught(teacher, images):
