@@ -29,6 +29,7 @@ _REACH, _STEPS = 0.08, 3
 _TEMPERATURE = 0.3
 # Draws for one proposal, where they lead to plans tried before.
 _DRAWS = 10
+_LEAST = 1e-3  # of a ratio, where all are scaled by one factor
 
 
 class ResponseModel:
@@ -117,10 +118,11 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
         return float(sum(table[at] for table, at in zip(worth, places, strict=True)))
 
     counts = np.rint(start * dense).astype(int)
+    offered = _undercut_left_out(env, counts)
     for _ in range(_STEPS):
         near = [
-            np.abs(choices - now) <= max(_REACH * full, np.diff(choices).max(initial=0))
-            for choices, now, full in zip(env.choices, counts, dense, strict=True)
+            _near(choices, useful, now)
+            for choices, useful, now in zip(env.choices, offered, counts, strict=True)
         ]
         reachable = [choices[n] for choices, n in zip(env.choices, near, strict=True)]
         tables = [table[n] for table, n in zip(worth, near, strict=True)]
@@ -131,6 +133,34 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
             break
         counts = moved
     return (counts / dense).tolist()
+
+
+def _undercut_left_out(env: DecisionEnv, counts: np.ndarray) -> list[np.ndarray]:
+    """Of each group's choices, which cost less than every larger one (boolean).
+
+    Latency is a staircase: within a step the largest count is as fast as the
+    others, and one behind an edge may be faster than one before it.
+    """
+    if "latency" not in env.bounds:  # all other costs grow with the counts
+        return [np.ones(len(choices), bool) for choices in env.choices]
+    cost, useful = env.costs["latency"], []
+    for t, choices in enumerate(env.choices):
+        trials = np.repeat(counts[None], len(choices), axis=0)
+        trials[:, t] = choices
+        costs = np.array([cost(trial) for trial in trials])
+        larger = np.minimum.accumulate(np.append(costs, np.inf)[::-1])[::-1][1:]
+        useful.append(costs < larger)
+    return useful
+
+
+def _near(choices: np.ndarray, useful: np.ndarray, now: int) -> np.ndarray:
+    """Which choices a step may go to (boolean): at least one useful one in each direction."""
+    distance = choices - now
+    up = distance[useful & (distance > 0)].min(initial=np.iinfo(int).max)
+    down = distance[useful & (distance < 0)].max(initial=-np.iinfo(int).max)
+    reach = _REACH * choices[-1]
+    near = (distance <= max(reach, up)) & (distance >= min(-reach, down))
+    return (useful & near) | (distance == 0)
 
 
 def _priced(
@@ -240,24 +270,29 @@ class ResponseSearcher:
         if len(self._model) == 0:
             return self._start.tolist()
         if len(self._model) < self._warmup:
-            noise = self._sigma * self._rng.normal(size=len(self._start))
-            return np.clip(self._start + noise, 0, 1).tolist()
+            return self._scattered(self._start, self._sigma).tolist()
+        best = self._start
         for _ in range(_DRAWS):
             curves = self._model.draw(self._rng)
-            plan = propose(self._env, curves, self._model.best(curves))
-            if self._counts(plan) not in self._tried:
-                break
-        return plan
+            best = self._model.best(curves)
+            plan = propose(self._env, curves, best)
+            if self._scored(plan) not in self._tried:
+                return plan
+        # The model is sure of itself; whether it is right shows beside its best plan.
+        return self._env.fitted(np.maximum(self._scattered(best, self._sigma), _LEAST).tolist())
+
+    def _scattered(self, ratios: np.ndarray, sigma: float) -> np.ndarray:
+        return np.clip(ratios + sigma * self._rng.normal(size=len(ratios)), 0, 1)
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Takes in an episode, whoever proposed its actions."""
-        # What was scored: the budget that the actions leave is given out at an episode's end.
-        counts = self._env.filled(actions)
-        self._tried.add(tuple(int(n) for n in counts))
+        counts = self._scored(actions)
+        self._tried.add(counts)
         self._model.add(np.array(counts) / self._dense, reward)
 
-    def _counts(self, plan: Sequence[float]) -> tuple[int, ...]:
-        return tuple(int(n) for n in np.rint(np.asarray(plan) * self._dense))
+    def _scored(self, actions: Sequence[float]) -> tuple[int, ...]:
+        """What an episode scores: the budget that its actions leave is given out at its end."""
+        return tuple(int(n) for n in self._env.filled(actions))
 
     def act(self, state: np.ndarray) -> float:
         """The next ratio of the episode's plan, whatever the state."""

@@ -110,3 +110,29 @@ def test_what_is_left_out_is_predicted_by_the_others():
         expected += (y[i] - x[i] @ np.linalg.solve(a, x[others].T @ y[others])) ** 2
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     assert response._left_out(u, s, u.T @ y, y, penalty) == pytest.approx(expected)
+
+
+def test_the_best_plan_within_a_staircase_is_found():
+    """No count between two edges is worth having, and the next edge is far."""
+    graph = amc_tf.analyze(zoo.three_convolutions((48, 64, 40)))
+    dense = np.array([group.channels for group in graph.groups.values()])
+
+    def latency(counts):
+        counts = np.asarray(counts)
+        return float((-(-counts // 16) * np.where(counts % 16, 1.1, 1.0)).sum())
+
+    def score(plan):
+        return additive([len(kept) for kept in plan.keep.values()] / dense)
+
+    env = CompressionEnv(graph, score, amc_tf.Budget(latency=0.6), latency=latency, rounding=2)
+    searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]))
+    outcomes = play(env, searcher, 30)
+    assert max(outcome.accuracy for outcome in outcomes) == pytest.approx(
+        best_of_all(env), abs=0.01
+    )
+
+
+def test_where_the_model_is_sure_it_still_tries_other_plans(graph):
+    env = environment(graph, rounding=1)
+    searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]))
+    assert len({outcome.counts for outcome in play(env, searcher, 30)}) >= 15

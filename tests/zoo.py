@@ -294,10 +294,10 @@ ZOO = {
 }
 
 
-def three_convolutions():
+def three_convolutions(widths=(16, 24, 40)):
     """Three groups of different sizes, for what is about decisions rather than layers."""
     x = inputs = keras.Input((16, 16, 3))
-    for i, filters in enumerate((16, 24, 40)):
+    for i, filters in enumerate(widths):
         x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
     return keras.Model(inputs, kl.Dense(7)(kl.GlobalAveragePooling2D()(x)))
 

@@ -104,15 +104,15 @@ class SearchLatency:
         Raises:
             AmcError: the device fails, or no plan is within the budget.
         """
-        budget = self._budget
-        if budget is None or not budget.bounds_latency:
+        asked = budget = self._budget
+        if asked is None or budget is None or not asked.bounds_latency:
             return {name: outcomes[0] for name, outcomes in ranked.items()}
-        chooser = Chooser(budget, self._dense, self._measure, self._finalists)
+        chooser = Chooser(asked, self._dense, self._measure, self._finalists)
         best = chooser(ranked, self.cost, self._known)
         for number in range(1, _MOST_TIGHTENED + 1):
             missing = [name for name in ranked if name not in best]
             over = [
-                self._known[outcome.counts].over(self._budget)
+                self._known[outcome.counts].over(asked)
                 for name in missing
                 for outcome in ranked[name]
                 if outcome.counts in self._known
