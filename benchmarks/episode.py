@@ -6,8 +6,10 @@ Networks: resnet56 (5,000 CIFAR-10 images split off the training set), mobilenet
 634 ImageNet images), mobilenet_v1_224 (1.0 at 224, random weights, 1,000 images of noise). The
 floor of an episode is the time of the dense network's TFLite file at a static batch over the same
 images, times the plan's share of the MACs. A fifth of the images is run through the dense network
-before each episode, so that both see the same machine. Run it when the machine is idle. `threads`
-processors are used by all parts alike.
+before each episode, so that both see the same machine. That floor is of the engine that scores
+plans, an interpreter a thread; `score_refit_over_usual_floor` is over that of one interpreter with
+all threads at the same static batch, the usual way of running a file. Run it when the machine is
+idle. `threads` processors are used by all parts alike.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import cases
 import numpy as np
 import record
 from absl import app, flags
+from ai_edge_litert.interpreter import Interpreter
 
 import amc_tf
 from amc_tf.agent import DdpgSearcher
@@ -72,6 +75,18 @@ def dense_seconds(network: LiteNetwork, images: np.ndarray) -> float:
     return 5 * (time.perf_counter() - start)
 
 
+def usual_seconds(interpreter: Interpreter, images: np.ndarray) -> float:
+    detail = interpreter.get_input_details()[0]
+    size = detail["shape"][0]
+    few = images[: len(images) // 5 // size * size]
+    start = time.perf_counter()
+    for batch in few.reshape(-1, size, *images.shape[1:]):
+        interpreter.set_tensor(detail["index"], batch)
+        interpreter.invoke()
+        interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return (time.perf_counter() - start) * len(images) / len(few)
+
+
 def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int) -> dict:
     images, task = case.validation[0], case.task()
     settings = SearchSettings(
@@ -88,16 +103,20 @@ def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int
                 score = scorer(graph, task, TimedRefit(refit, clock))
             env = environment(graph, score, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)
-            dense = LiteEngine(folding.graph, fixed=folding.fixed).network(None)
-            floors, rows = [], []
+            engine = LiteEngine(folding.graph, fixed=folding.fixed)
+            dense = engine.network(None)
+            usual = Interpreter(model_content=engine.file(None), num_threads=os.cpu_count())
+            usual.allocate_tensors()
+            floors, usual_floors, rows = [], [], []
             # The first training, which is slow, must be over: it waits for a batch of transitions.
             untimed = 2 + math.ceil(settings.ddpg.batch_size / len(env))
             for _ in range(untimed + episodes):
                 floors.append(dense_seconds(dense, images))
+                usual_floors.append(usual_seconds(usual, images))
                 if len(rows) == untimed:
                     clock.seconds.clear()
                 rows.append(run(env, agent, clock))
-    rows, floors = rows[untimed:], floors[untimed:]
+    rows, floors, usual_floors = rows[untimed:], floors[untimed:], usual_floors[untimed:]
     floor = statistics.mean(floors)
     share = statistics.mean(row["macs"] for row in rows) / amc_tf.macs(graph)
     each = {label: seconds / episodes for label, seconds in clock.seconds.items()}
@@ -121,6 +140,7 @@ def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int
         "agent_seconds": each["agent"],
         "rest_seconds": total - score_refit - each["agent"],
         "score_refit_over_floor": score_refit / (floor * share),
+        "score_refit_over_usual_floor": score_refit / (statistics.mean(usual_floors) * share),
         "agent_ms_per_decision": 1000 * each["agent"] / len(graph.groups),
         "set_up_seconds": set_up.seconds["statistics"] + set_up.seconds["scorer"],
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

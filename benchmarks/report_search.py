@@ -33,6 +33,9 @@ def episode(entry: dict) -> str:
             f"{e['agent_seconds']:.2f}",
             f"{e['rest_seconds']:.2f}",
             f"{e['score_refit_over_floor']:.2f}",
+            f"{e['score_refit_over_usual_floor']:.2f}"
+            if "score_refit_over_usual_floor" in e
+            else "",
             f"{e['agent_ms_per_decision']:.1f}",
             f"{e['set_up_seconds']:.0f}",
             f"{e['peak_rss_mib']:,.0f}",
@@ -49,6 +52,7 @@ def episode(entry: dict) -> str:
         "agent",
         "rest",
         "score + refit / floor",
+        "/ usual floor",
         "agent ms a decision",
         "set-up s",
         "peak MiB",
@@ -56,7 +60,8 @@ def episode(entry: dict) -> str:
     return "\n".join(
         [
             "The floor is the time of the dense network over the same images, run just before by "
-            "the same engine, times the plan's share of the MACs.",
+            "the same engine, times the plan's share of the MACs; the usual floor is that of one "
+            "interpreter with all threads.",
             "",
             record.markdown(header, rows),
             "",
