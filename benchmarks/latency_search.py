@@ -94,7 +94,11 @@ def main(argv):
             "accuracy": float(right[name].mean()),
             "latency_plan_better_by": difference(right[by_latency], right[name]),
         }
-        plan = record.HERE / "plans" / f"{NETWORK.value}_{name.lower().replace(' ', '_')}.json"
+        plan = (
+            record.HERE
+            / "plans"
+            / f"{NETWORK.value}_{name.lower().replace(' ', '_').replace('%', '')}.json"
+        )
         result.plan.save(plan)
         rows[name]["plan"] = f"plans/{plan.name}"
     by_macs = [row for name, row in rows.items() if name != by_latency]
