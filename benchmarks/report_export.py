@@ -69,6 +69,49 @@ def export(entry: dict) -> str:
     )
 
 
+def int8_drop(entry: dict) -> str:
+    del entry
+    entries = _last("int8_drop", "network", "plan", "bias_samples")
+
+    def points(gap: list[float]) -> str:
+        return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * v for v in gap))
+
+    rows = [
+        (
+            e["network"],
+            label,
+            f"biases corrected on {e['bias_samples']} images" if e["bias_samples"] else "",
+            f"{sum(e['images'].values()):,}",
+            f"{row['float32']:.2%}",
+            f"{row['int8']:.2%}",
+            points(row["int8_better_by"]),
+            "; ".join(f"{part} {points(gap)}" for part, gap in row["each"].items()),
+        )
+        for e in entries
+        for label, row in e["rows"].items()
+    ]
+    header = (
+        "network",
+        "",
+        "remedy",
+        "images",
+        "float32",
+        "int8",
+        "points (95 %)",
+        "by part",
+    )
+    return "\n".join(
+        [
+            "int8 against float32 on the same images. On ImageNet these are both halves: the "
+            "second gave the ranges (and the pruned network its refit), without labels.",
+            "",
+            record.markdown(header, rows),
+            "",
+            _commands(entries),
+        ]
+    )
+
+
 def _remedies(entry: dict, name: str) -> str:
     """What was done for the accuracy of an integer format, in words."""
     if not name.startswith("int8"):
@@ -161,6 +204,7 @@ def sparse_files(entry: dict) -> str:
 
 SECTIONS = {
     "export": ("File formats", export),
+    "int8_drop": ("What int8 costs", int8_drop),
     "sparsify": ("Fine-grained pruning", sparsify),
     "sparse_refit": ("Refit of sparse kernels", sparse_refit),
     "sparse_files": ("Sparse files", sparse_files),
