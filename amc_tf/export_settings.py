@@ -63,8 +63,8 @@ class ExportSettings:
         std: what they are then divided by.
         calibration_samples: inputs for the ranges of integer activations.
         bias_samples: calibration inputs on which biases of the int8 formats are corrected, layer by
-            layer (`tflite_tools.correct_biases`; minutes for a large network); 0 for none, 24 is
-            a good number. Not for int16x8 and int8_qat.
+            layer (`tflite_tools.correct_biases`; a minute for a large network); 0 for none. Not
+            for int16x8 and int8_qat.
         error_samples: held-out inputs on which outputs are compared with Keras'.
         score_samples: how many test samples score a file; 0 for all.
         qat_epochs: of quantisation-aware training, over the training data.
@@ -82,7 +82,7 @@ class ExportSettings:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     calibration_samples: int = 200
-    bias_samples: int = 0
+    bias_samples: int = 64
     error_samples: int = 256
     score_samples: int = 0
     qat_epochs: int = 2
