@@ -54,13 +54,16 @@ def latency(entry: dict) -> str:
 def latency_search(entry: dict) -> str:
     rows = [
         (
-            f"[{name}]({row['plan']})",
+            name,
             f"{row['macs_ratio']:.1%}",
             f"{row['latency_ratio']:.3f} ({row['latency_ratio_range'][0]:.3f} to "
             f"{row['latency_ratio_range'][1]:.3f})",
             f"{1 / row['latency_ratio']:.2f}x",
             f"{row['accuracy']:.2%}",
-            "{:+.2%} ({:+.2%} to {:+.2%})".format(*row["latency_plan_better_by"]),
+            ""
+            if name.startswith("latency")
+            else "{:+.2%} ({:+.2%} to {:+.2%})".format(*row["latency_plan_better_by"]),
+            f"`benchmarks/{row['plan']}`",
         )
         for name, row in entry["rows"].items()
     ]
@@ -71,6 +74,7 @@ def latency_search(entry: dict) -> str:
         "speed-up",
         "accuracy, no fine-tuning",
         "plan by latency better by (95 %)",
+        "plan",
     )
     return "\n".join(
         [
@@ -81,6 +85,8 @@ def latency_search(entry: dict) -> str:
             f"latency has {entry['accuracy_of_macs_plan_as_fast']:.2%}.",
             "",
             record.markdown(header, rows),
+            "",
+            commands([entry]),
         ]
     )
 
