@@ -270,7 +270,7 @@ class ResponseSearcher:
         if len(self._model) == 0:
             return self._start.tolist()
         if len(self._model) < self._warmup:
-            return self._scattered(self._start, self._sigma).tolist()
+            return self._scattered(self._start).tolist()
         best = self._start
         for _ in range(_DRAWS):
             curves = self._model.draw(self._rng)
@@ -279,10 +279,10 @@ class ResponseSearcher:
             if self._scored(plan) not in self._tried:
                 return plan
         # The model is sure of itself; whether it is right shows beside its best plan.
-        return self._env.fitted(np.maximum(self._scattered(best, self._sigma), _LEAST).tolist())
+        return self._env.fitted(np.maximum(self._scattered(best), _LEAST).tolist())
 
-    def _scattered(self, ratios: np.ndarray, sigma: float) -> np.ndarray:
-        return np.clip(ratios + sigma * self._rng.normal(size=len(ratios)), 0, 1)
+    def _scattered(self, ratios: np.ndarray) -> np.ndarray:
+        return np.clip(ratios + self._sigma * self._rng.normal(size=len(ratios)), 0, 1)
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Takes in an episode, whoever proposed its actions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import record
+from report_search import commands
 
 
 def _last(name: str, *keys: str) -> list[dict]:
@@ -11,10 +12,6 @@ def _last(name: str, *keys: str) -> list[dict]:
     for entry in record.entries(name):
         found[tuple(str(entry.get(key) or "") for key in keys)] = entry
     return list(found.values())
-
-
-def _commands(entries: list[dict]) -> str:
-    return "\n".join(f"- `{entry['command']}`" for entry in entries)
 
 
 def export(entry: dict) -> str:
@@ -64,7 +61,7 @@ def export(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
@@ -107,7 +104,7 @@ def int8_drop(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 
@@ -197,7 +194,7 @@ def sparse_files(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            _commands(entries),
+            commands(entries),
         ]
     )
 

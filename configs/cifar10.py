@@ -118,7 +118,7 @@ def fit(
         batches: of an epoch, for short ones; None for all images.
         jit_compile: as in `keras.Model.compile`.
         precision: a dtype policy to train in. On a CPU with bfloat16 instructions
-            (lscpu shows avx512_bf16 or amx_bf16), "mixed_bfloat16" is twice as fast.
+            (lscpu shows avx512_bf16 or amx_bf16), "mixed_bfloat16" is faster.
     """
     steps = epochs * (batches or len(train[0]) // batch_size)
     warmup = min(steps // 10, 500)

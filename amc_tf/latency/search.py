@@ -104,11 +104,11 @@ class SearchLatency:
         Raises:
             AmcError: the device fails, or no plan is within the budget.
         """
-        asked = budget = self._budget
-        if asked is None or budget is None or not asked.bounds_latency:
+        asked = self._budget
+        if asked is None or not asked.bounds_latency:
             return {name: outcomes[0] for name, outcomes in ranked.items()}
         chooser = Chooser(asked, self._dense, self._measure, self._finalists)
-        best = chooser(ranked, self.cost, self._known)
+        best, budget = chooser(ranked, self.cost, self._known), asked
         for number in range(1, _MOST_TIGHTENED + 1):
             missing = [name for name in ranked if name not in best]
             over = [
