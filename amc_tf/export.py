@@ -18,7 +18,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export_settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
 from amc_tf.lite_keras import LiteRtKeras
 from amc_tf.surgery import uncompiled
-from amc_tf.task import Data, Task
+from amc_tf.task import Data, Task, evenly_spaced
 from tflite_tools.time_model import repeat
 
 
@@ -55,7 +55,7 @@ class Exporter:
                 raise ValueError(
                     f"calibration inputs must be numbers, received an array of {array.dtype}"
                 )
-        chosen = _spread(len(arrays[0]), count)
+        chosen = evenly_spaced(len(arrays[0]), count)
         ends = zip(arrays, self.model.inputs, strict=True)
         return [array[chosen].astype(tensor.dtype) for array, tensor in ends]
 
@@ -126,7 +126,7 @@ class Exporter:
             sparse=form.sparse,
         )
         if samples and self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
-            chosen = _spread(len(samples), self._settings.bias_samples)
+            chosen = evenly_spaced(len(samples), self._settings.bias_samples)
             few = [samples[i] for i in chosen]
             content = tflite_tools.correct_biases(content, self._float32, few)
         return content, ()
@@ -234,13 +234,8 @@ def _part(data: Data, count: int) -> Data:
         return data
     if isinstance(data, tf.data.Dataset):
         return data.unbatch().take(count).batch(min(count, 128))
-    chosen = _spread(len(keras.tree.flatten(data)[0]), count)
+    chosen = evenly_spaced(len(keras.tree.flatten(data)[0]), count)
     return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)
-
-
-def _spread(available: int, count: int) -> np.ndarray:
-    """Indices of at most `count` samples: data sorted by class would begin with one class."""
-    return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
 def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:

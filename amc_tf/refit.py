@@ -12,6 +12,7 @@ from amc_tf.channels import ChannelGraph
 from amc_tf.inorder import gather_in_order
 from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import gather
+from amc_tf.task import evenly_spaced
 
 
 class Refit(Protocol):
@@ -43,11 +44,10 @@ def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> R
 
 
 def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
-    # Spread over all images: those of a folder are sorted by class.
-    spread = np.linspace(0, len(images[0]) - 1, min(250, len(images[0]))).astype(int)
+    few = evenly_spaced(len(images[0]), 250)
     return gather_in_order(
         graph,
-        [array[spread] for array in images],
+        [array[few] for array in images],
         rows=2000,
         rows_per_feature=8,
         ridges=(1e-2,),

@@ -166,9 +166,7 @@ class Task:
         """At most `count` inputs out of `data`, one array for each model input."""
         if isinstance(data, tuple):
             arrays = inputs_of(data[0], model)
-            available = len(arrays[0])
-            # Evenly spaced rather than the first: data sorted by class would give one class.
-            chosen = np.linspace(0, available - 1, min(count, available)).astype(int)
+            chosen = evenly_spaced(len(arrays[0]), count)
             return [np.asarray(a)[chosen] for a in arrays]
         parts: list[list[np.ndarray]] = []
         for element in data:
@@ -204,6 +202,11 @@ class Task:
         if not isinstance(self.validation, tuple):
             return self.validation.take(1)
         return keras.tree.map_structure(lambda a: a[: self.batch_size], self.validation)
+
+
+def evenly_spaced(available: int, count: int) -> np.ndarray:
+    """Indices of at most `count` samples: data sorted by class would begin with one class."""
+    return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
 def _pair(element: Any) -> tuple[Any, Any]:

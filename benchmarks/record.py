@@ -57,6 +57,19 @@ def latest(name: str) -> dict | None:
     return next(reversed(entries(name)), None)
 
 
+def last(name: str, *keys: str) -> list[dict]:
+    """The last result of each choice of values of `keys`, which may be absent; oldest first."""
+    found: dict[tuple, dict] = {}
+    for entry in entries(name):
+        found[tuple(str(entry.get(key) or "") for key in keys)] = entry
+    return list(found.values())
+
+
+def commands(results: list[dict]) -> str:
+    """The commands of these results, as a list."""
+    return "\n".join(f"- `{entry['command']}`" for entry in results)
+
+
 def markdown(header: tuple, rows: list[tuple]) -> str:
     """A Markdown table."""
     lines = [header, ("---",) + ("---:",) * (len(header) - 1), *rows]

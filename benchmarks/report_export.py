@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import record
-from report_search import commands
-
-
-def _last(name: str, *keys: str) -> list[dict]:
-    """The last result of each choice of values of `keys`, in the order of the first."""
-    found: dict[tuple, dict] = {}
-    for entry in record.entries(name):
-        found[tuple(str(entry.get(key) or "") for key in keys)] = entry
-    return list(found.values())
 
 
 def export(entry: dict) -> str:
     del entry
-    entries = _last("export", "network", "plan", "keep_float", "bias_samples")
+    entries = record.last("export", "network", "plan", "keep_float", "bias_samples")
     rows = []
     for e in entries:
         reference = e["networks"]["dense"]["files"]["float32"]
@@ -61,14 +52,14 @@ def export(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
 
 def int8_drop(entry: dict) -> str:
     del entry
-    entries = _last("int8_drop", "network", "plan", "bias_samples")
+    entries = record.last("int8_drop", "network", "plan", "bias_samples")
 
     def points(gap: list[float]) -> str:
         return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * v for v in gap))
@@ -104,7 +95,7 @@ def int8_drop(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
@@ -170,7 +161,7 @@ def sparse_refit(entry: dict) -> str:
 
 def sparse_files(entry: dict) -> str:
     del entry
-    entries = _last("sparse_files", "network", "density")
+    entries = record.last("sparse_files", "network", "density")
     rows = [
         (
             e["network"],
@@ -194,7 +185,7 @@ def sparse_files(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import record
-from report_search import commands, last
 
 
 def latency(entry: dict) -> str:
     del entry
-    entries = last("latency", "network")
+    entries = record.last("latency", "network")
     rows = [
         (
             e["network"],
@@ -46,7 +45,7 @@ def latency(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
@@ -86,7 +85,7 @@ def latency_search(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands([entry]),
+            record.commands([entry]),
         ]
     )
 

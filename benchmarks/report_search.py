@@ -6,22 +6,9 @@ import numpy as np
 import record
 
 
-def last(name: str, *keys: str) -> list[dict]:
-    """The last result of each choice of values of `keys`, in the order of the first."""
-    found: dict[tuple, dict] = {}
-    for entry in record.entries(name):
-        found[tuple(entry[key] for key in keys)] = entry
-    return list(found.values())
-
-
-def commands(entries: list[dict]) -> str:
-    """The commands of these results, as a list."""
-    return "\n".join(f"- `{entry['command']}`" for entry in entries)
-
-
 def episode(entry: dict) -> str:
     del entry
-    entries = last("episode", "network", "refit")
+    entries = record.last("episode", "network", "refit")
     rows = [
         (
             e["network"],
@@ -65,14 +52,14 @@ def episode(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
 
 def engines(entry: dict) -> str:
     del entry
-    entries = last("engines", "model")
+    entries = record.last("engines", "model")
     ways = list(entries[0]["images_per_second"])
 
     def cell(e: dict, way: str) -> str:
@@ -100,7 +87,7 @@ def engines(entry: dict) -> str:
             "",
             record.markdown(("way", *names), rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
@@ -126,7 +113,7 @@ def rank(entry: dict) -> str:
 
 def agent(entry: dict) -> str:
     del entry
-    entries = last("agent", "network")
+    entries = record.last("agent", "network")
     names = list(dict.fromkeys(name for e in entries for name in e["best_after"]))
 
     def cell(e: dict, name: str, count: str) -> str:
@@ -148,20 +135,20 @@ def agent(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
         ]
     )
 
 
 def search(entry: dict) -> str:
     del entry
-    entries = last("search", "network", "macs", "refit", "seed", "early_stop")
+    entries = record.last("search", "network", "macs", "refit", "episodes", "seed")
     rows = []
-    keys = {tuple(e[key] for key in ("network", "macs", "refit")): None for e in entries}
-    for network, macs, refit in keys:
-        runs = [
-            e for e in entries if (e["network"], e["macs"], e["refit"]) == (network, macs, refit)
-        ]
+    kinds: dict[tuple, list[dict]] = {}
+    for e in entries:
+        kind = tuple(e[key] for key in ("network", "macs", "refit", "episodes"))
+        kinds.setdefault(kind, []).append(e)
+    for (network, macs, refit, episodes), runs in kinds.items():
         for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
             found = [e["policies"][policy] for e in runs if policy in e["policies"]]
             gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
@@ -170,6 +157,7 @@ def search(entry: dict) -> str:
                     network,
                     f"{macs:.0%}",
                     refit,
+                    episodes,
                     policy,
                     len(found),
                     _range([f["search_accuracy"] for f in found]),
@@ -183,6 +171,7 @@ def search(entry: dict) -> str:
                 network,
                 "100%",
                 "",
+                "",
                 "dense",
                 "",
                 "",
@@ -195,6 +184,7 @@ def search(entry: dict) -> str:
         "network",
         "MACs",
         "reward's refit",
+        "episodes",
         "policy",
         "seeds",
         "with it",
@@ -209,7 +199,46 @@ def search(entry: dict) -> str:
             "",
             record.markdown(header, rows),
             "",
-            commands(entries),
+            record.commands(entries),
+        ]
+    )
+
+
+def early_stop(entry: dict) -> str:
+    del entry
+    entries = record.last("early_stop", "network", "macs", "refit")
+    rows = [
+        (
+            f"{e['network']}, {e['macs']:.0%} MACs, {e['refit']}",
+            f"{e['plans']} x {e['images']:,} in {e['batches']}",
+            z,
+            f"{found['images_run']:.0%}",
+            found["given_up"],
+            found["better_ones_given_up"],
+            f"{found['best']:.2%} / {e['best']:.2%}",
+            f"{100 * found['mean_error_of_given_up']:.1f}",
+        )
+        for e in entries
+        for z, found in e["thresholds"].items()
+    ]
+    header = (
+        "search",
+        "plans x images in batches",
+        "early_stop",
+        "images run",
+        "plans given up",
+        "of them the best so far",
+        "best found / best there is",
+        "points by which their estimates are off",
+    )
+    return "\n".join(
+        [
+            "Plans of a search in its order; one is given up when its mean is so many standard "
+            "errors below the best so far.",
+            "",
+            record.markdown(header, rows),
+            "",
+            record.commands(entries),
         ]
     )
 
@@ -221,7 +250,7 @@ def _range(values: list[float]) -> str:
 
 def finetune(entry: dict) -> str:
     del entry
-    entries = last("finetune", "plan", "epochs", "rate", "seed")
+    entries = record.last("finetune", "plan", "epochs", "rate", "seed")
     rows = [
         (
             f"[{e['plan']}]({e['plan']})",
@@ -234,14 +263,16 @@ def finetune(entry: dict) -> str:
         for e in entries
     ]
     header = ("plan", "MACs", "epochs", "before", "after", "dense")
-    return "\n".join(["Test accuracy.", "", record.markdown(header, rows), "", commands(entries)])
+    return "\n".join(
+        ["Test accuracy.", "", record.markdown(header, rows), "", record.commands(entries)]
+    )
 
 
 def rescore(entry: dict) -> str:
     del entry
     rows = [
         (f"[{e['plan']}]({e['plan']})", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
-        for e in last("rescore", "plan")
+        for e in record.last("rescore", "plan")
     ]
     return record.markdown(("plan", "MACs", "test accuracy, rebuilt and refitted in Keras"), rows)
 
@@ -252,6 +283,7 @@ SECTIONS = {
     "rank": ("Rewards against fine-tuning", rank),
     "agent": ("The agent's parts", agent),
     "search": ("What searches find", search),
+    "early_stop": ("Plans given up early", early_stop),
     "rescore": ("Kept plans scored again", rescore),
     "finetune": ("After fine-tuning", finetune),
 }

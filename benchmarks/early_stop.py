@@ -1,0 +1,103 @@
+"""What giving up hopeless plans early saves, and whether it ever gives up the best one.
+
+    python benchmarks/early_stop.py --data=DIR --network=resnet56 --log=WORKDIR/episodes.jsonl
+
+Scores the plans that the agent tried in a search (benchmarks/search.py), in its order, on all of
+the validation images, and then plays `SearchSettings(early_stop=...)` at several thresholds on what
+each batch gave: the images that would not have been run, and the plans given up although they were
+the best so far. `--refit` is the search's.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import cases
+import numpy as np
+import record
+from absl import app, flags
+
+import amc_tf
+from amc_tf.evaluate import scorer
+from amc_tf.refit import REFITS
+from amc_tf.search import SearchSettings, environment, no_score
+from amc_tf.stopping import hopeless
+
+DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+LOG = flags.DEFINE_string("log", None, "episodes.jsonl of a search.", required=True)
+MACS = flags.DEFINE_float("macs", 0.5, "The search's share of the dense MACs.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
+PLANS = flags.DEFINE_integer("plans", 100, "At most so many plans of the log.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the refit.")
+
+THRESHOLDS = (1.0, 2.0, 3.0, 4.0)
+
+
+def played(scores: np.ndarray, sizes: np.ndarray, z: float) -> dict:
+    """What a search would do; `scores` (plans, batches) are in the order in which they are run."""
+    total, best, run, given_up, lost, errors = int(sizes.sum()), -np.inf, 0, 0, [], []
+    for plan in scores:
+        count = len(sizes)
+        for n in range(1, len(sizes)):
+            if best > -np.inf and hopeless(plan[:n], sizes[:n], total, best, z):
+                count = n
+                break
+        run += int(sizes[:count].sum())
+        seen = float(np.average(plan[:count], weights=sizes[:count]))
+        accuracy = float(np.average(plan, weights=sizes))
+        if count < len(sizes):
+            given_up += 1
+            errors.append(abs(seen - accuracy))
+            if accuracy > best:
+                lost.append(accuracy - best)
+        best = max(best, seen)
+    return {
+        "images_run": run / (total * len(scores)),
+        "given_up": given_up,
+        "better_ones_given_up": len(lost),
+        "most_lost": max(lost, default=0.0),
+        "mean_error_of_given_up": float(np.mean(errors)) if errors else 0.0,
+        "best": best,
+    }
+
+
+def main(argv):
+    del argv
+    case = cases.load(NETWORK.value, DATA.value)
+    graph = amc_tf.analyze(case.model)
+    settings = SearchSettings(rounding=case.rounding, refit=REFIT.value)
+    env = environment(graph, no_score, amc_tf.Budget(macs=MACS.value), settings)
+    lines = map(json.loads, pathlib.Path(LOG.value).read_text().splitlines())
+    tried = dict.fromkeys(tuple(e["counts"]) for e in lines if e["policy"] == "amc")
+    refit = REFITS[REFIT.value](graph, [case.calibration], SEED.value)
+    score, labels = scorer(graph, case.task(), refit), case.validation[1]
+    starts = np.arange(0, len(labels), case.batch_size)
+    # The order in which the scorer runs batches that it may stop after.
+    order = np.random.default_rng(0).permutation(len(starts))
+    sizes = np.diff([*starts, len(labels)])[order]
+    scores = []
+    for counts in list(tried)[: PLANS.value]:
+        right = score.outputs(env.plan(counts))[0].argmax(-1) == labels
+        scores.append([right[i : i + case.batch_size].mean() for i in starts[order]])
+        print(len(scores), float(np.average(scores[-1], weights=sizes)), flush=True)
+    table = {f"{z:g}": played(np.array(scores), sizes, z) for z in THRESHOLDS}
+    record.append(
+        "early_stop",
+        {
+            "network": NETWORK.value,
+            "macs": MACS.value,
+            "refit": REFIT.value,
+            "seed": SEED.value,
+            "plans": len(scores),
+            "images": len(labels),
+            "batches": len(sizes),
+            "best": float(np.average(scores, axis=1, weights=sizes).max()),
+            "thresholds": table,
+        },
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
