@@ -142,13 +142,13 @@ def agent(entry: dict) -> str:
 
 def search(entry: dict) -> str:
     del entry
-    entries = record.last("search", "network", "macs", "refit", "episodes", "seed")
+    entries = record.last("search", "network", "macs", "refit", "episodes", "rerank", "seed")
     rows = []
     kinds: dict[tuple, list[dict]] = {}
     for e in entries:
-        kind = tuple(e[key] for key in ("network", "macs", "refit", "episodes"))
-        kinds.setdefault(kind, []).append(e)
-    for (network, macs, refit, episodes), runs in kinds.items():
+        tries = f"{e['episodes']} + {e['rerank']}"
+        kinds.setdefault((e["network"], e["macs"], e["refit"], tries), []).append(e)
+    for (network, macs, refit, tries), runs in kinds.items():
         for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
             found = [e["policies"][policy] for e in runs if policy in e["policies"]]
             gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
@@ -157,7 +157,7 @@ def search(entry: dict) -> str:
                     network,
                     f"{macs:.0%}",
                     refit,
-                    episodes,
+                    tries,
                     policy,
                     len(found),
                     _range([f["search_accuracy"] for f in found]),
@@ -184,7 +184,7 @@ def search(entry: dict) -> str:
         "network",
         "MACs",
         "reward's refit",
-        "episodes",
+        "plans scored + refitted last",
         "policy",
         "seeds",
         "with it",

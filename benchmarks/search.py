@@ -33,6 +33,9 @@ EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches."
 SEED = flags.DEFINE_integer("seed", 0, "Of the search.")
 REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
 EARLY_STOP = flags.DEFINE_float("early_stop", None, "Standard errors at which plans are given up.")
+RERANK = flags.DEFINE_integer(
+    "rerank", SearchSettings().rerank, "Best plans of each, refitted last."
+)
 POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Beside amc.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search's log.", required=True)
 
@@ -48,6 +51,7 @@ def main(argv):
         rounding=case.rounding,
         refit=REFIT.value,
         early_stop=EARLY_STOP.value,
+        rerank=RERANK.value,
         policies=tuple(POLICIES.value),
     )
     workdir = pathlib.Path(WORKDIR.value)
@@ -96,6 +100,7 @@ def main(argv):
             "seed": SEED.value,
             "refit": settings.refit,
             "early_stop": settings.early_stop,
+            "rerank": settings.rerank,
             "final_refit": settings.final_refit,
             "validation_images": len(case.validation[0]),
             "test_images": len(labels),
