@@ -80,10 +80,10 @@ class SearchSettings:
     fill_budget: bool = True
     warm_start: bool = True
     response_share: float = 0.75
-    refit: str = "dense"
+    refit: str = "quick_in_order"
     final_refit: str = "in_order"
     early_stop: float | None = None
-    rerank: int = 3
+    rerank: int = 5
     policies: tuple[str, ...] = ("amc", "random", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()

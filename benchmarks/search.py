@@ -52,6 +52,9 @@ def main(argv):
         refit=REFIT.value,
         early_stop=EARLY_STOP.value,
         rerank=RERANK.value,
+        ddpg=amc_tf.DdpgSettings(
+            warmup_episodes=EPISODES.value // 4, decay_episodes=EPISODES.value // 2
+        ),
         policies=tuple(POLICIES.value),
     )
     workdir = pathlib.Path(WORKDIR.value)
@@ -74,8 +77,7 @@ def main(argv):
     policies = {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
-        of_refit = "" if REFIT.value == SearchSettings().refit else f"_{REFIT.value}"
-        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}{of_refit}.json"
+        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}_{REFIT.value}.json"
         outcome.plan.save(PLANS / plan)
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())

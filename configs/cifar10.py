@@ -22,7 +22,6 @@ def default_config():
     config.data = ""  # or the environment variable AMC_TF_DATA
     config.budget.macs = 0.5
     config.search.episodes = 150
-    config.search.refit = "quick_in_order"
     config.search.rounding = 1
     config.search.min_preserve = 0.2
     config.calibration_size = 2000

@@ -29,8 +29,6 @@ def get_config():
     config.first_label = 0
     config.logits = False  # whether the network ends without softmax
     config.budget.macs = 0.5
-    # The default, from the dense network's statistics, takes milliseconds and ranks plans badly.
-    config.search.refit = "quick_in_order"
     config.calibration_size = 1000
     config.epochs = 30
     config.rate = 1e-2

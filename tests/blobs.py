@@ -57,6 +57,7 @@ def search_settings(**changes):
     values = {
         "episodes": 6,
         "rounding": 1,
+        "refit": "dense",  # milliseconds a plan
         "final_refit": "dense",  # so that what is built scores as it did in the search
         "ddpg": amc_tf.DdpgSettings(warmup_episodes=2, batch_size=8, decay_episodes=4),
     }
