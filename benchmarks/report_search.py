@@ -140,46 +140,39 @@ def agent(entry: dict) -> str:
     )
 
 
+_DENSE = ("dense_accuracy", "dense_test_accuracy")
+
+
 def search(entry: dict) -> str:
     del entry
     entries = record.last("search", "network", "macs", "refit", "episodes", "rerank", "seed")
     rows = []
-    kinds: dict[tuple, list[dict]] = {}
+    kinds: dict[str, dict[tuple, list[dict]]] = {}  # of each network
     for e in entries:
-        tries = f"{e['episodes']} + {e['rerank']}"
-        kinds.setdefault((e["network"], e["macs"], e["refit"], tries), []).append(e)
-    for (network, macs, refit, tries), runs in kinds.items():
-        for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
-            found = [e["policies"][policy] for e in runs if policy in e["policies"]]
-            gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
-            rows.append(
-                (
-                    network,
-                    f"{macs:.0%}",
-                    refit,
-                    tries,
-                    policy,
-                    len(found),
-                    _range([f["search_accuracy"] for f in found]),
-                    _range([f["final_accuracy"] for f in found]),
-                    _range([f["test_accuracy"] for f in found]),
-                    "" if policy == "amc" else "{:+.2%} ({:+.2%} to {:+.2%})".format(*gaps),
+        kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}"
+        kinds.setdefault(e["network"], {}).setdefault(kind, []).append(e)
+    for network, of_network in kinds.items():
+        for (macs, refit, tries), runs in sorted(of_network.items()):
+            for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
+                found = [e["policies"][policy] for e in runs if policy in e["policies"]]
+                gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
+                rows.append(
+                    (
+                        network,
+                        f"{macs:.0%}",
+                        refit,
+                        tries,
+                        policy,
+                        len(found),
+                        _range([f["search_accuracy"] for f in found]),
+                        _range([f["final_accuracy"] for f in found]),
+                        _range([f["test_accuracy"] for f in found]),
+                        "" if policy == "amc" else "{:+.2%} ({:+.2%} to {:+.2%})".format(*gaps),
+                    )
                 )
-            )
-        rows.append(
-            (
-                network,
-                "100%",
-                "",
-                "",
-                "dense",
-                "",
-                "",
-                _range([e["dense_accuracy"] for e in runs]),
-                _range([e["dense_test_accuracy"] for e in runs]),
-                "",
-            )
-        )
+        dense = [e for runs in of_network.values() for e in runs]
+        accuracies = (_range([e[key] for e in dense]) for key in _DENSE)
+        rows.append((network, "100%", "", "", "dense", "", "", *accuracies, ""))
     header = (
         "network",
         "MACs",
