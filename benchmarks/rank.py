@@ -101,16 +101,16 @@ def main(argv):
         if number < len(rows):
             continue
         row, start = {}, time.monotonic()
-        for refit_name, refit in refits.items():
-            weights = refit.refit(plan)
+        weights = {name: refit.refit(plan) for name, refit in refits.items()}
+        for refit_name, known in weights.items():
             for split in splits:
-                logits = score[split].refitted_by(Known(weights)).outputs(plan)[0]
+                logits = score[split].refitted_by(Known(known)).outputs(plan)[0]
                 for measure, of in MEASURES.items():
                     value = of(logits, labels, dense[split])
                     row[f"{refit_name} | {split} | {measure} | {len(images)}"] = value
                 few = MEASURES["accuracy"](logits[:FEW], labels[:FEW], dense[split][:FEW])
                 row[f"{refit_name} | {split} | accuracy | {FEW}"] = few
-        small = amc_tf.rebuild(case.model, graph, plan, refits["in_order"].refit(plan))
+        small = amc_tf.rebuild(case.model, graph, plan, weights["in_order"])
         keras.utils.set_random_seed(SEED.value)
         cifar10.fit(small, train, 1, 0.01, batches=STEPS.value, precision=PRECISION.value)
         logits = small.predict(judge[0], batch_size=250, verbose=0)

@@ -27,6 +27,7 @@ def default_config():
     config.calibration_size = 2000
     config.epochs = 40
     config.rate = 0.02
+    config.precision = "float32"  # or mixed_bfloat16, see fit
     config.backup = ""  # folder of checkpoints, so that an interrupted training goes on
     return config
 

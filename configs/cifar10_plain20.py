@@ -53,10 +53,18 @@ def get_task(config):
             config.dense_epochs,
             config.dense_rate,
             backup=cifar10.backup(config, model),
+            precision=config.precision,
         )
 
     def fine_tune(model):
-        cifar10.fit(model, train, config.epochs, config.rate, backup=cifar10.backup(config, model))
+        cifar10.fit(
+            model,
+            train,
+            config.epochs,
+            config.rate,
+            backup=cifar10.backup(config, model),
+            precision=config.precision,
+        )
 
     return amc_tf.Task(
         train=train,

@@ -5,6 +5,11 @@
 DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that takes pixels from 0 to
 255 and gives logits. The 5,000 images of the reward are split off the training set; a network that
 was trained on them scores higher there than on the test images.
+
+Of a plan that the search found (benchmarks/plans/resnet56_0.5_amc_0.json, 49.96 % of the MACs) test
+accuracy is 91.89 % refitted and 93.22 % after 16 epochs of this fine-tuning; the dense network has
+93.39 % (`python benchmarks/finetune.py`, seed 0). With `--config.precision=mixed_bfloat16` an epoch
+took five to six minutes on one core.
 """
 
 import cifar10
@@ -27,7 +32,15 @@ def get_task(config):
     def fine_tune(model):
         backup = cifar10.backup(config, model)
         teacher = get_model(config)
-        cifar10.fit(model, train, config.epochs, config.rate, teacher, backup=backup)
+        cifar10.fit(
+            model,
+            train,
+            config.epochs,
+            config.rate,
+            teacher,
+            backup=backup,
+            precision=config.precision,
+        )
 
     return amc_tf.Task(
         train=train,
