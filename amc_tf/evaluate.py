@@ -17,7 +17,7 @@ from amc_tf.lite import LiteEngine
 from amc_tf.masked import MaskedModel
 from amc_tf.plan import PruningPlan
 from amc_tf.refit import Refit
-from amc_tf.stopping import hopeless
+from amc_tf.stopping import hopeless, order
 from amc_tf.surgery import uncompiled
 from amc_tf.task import Data, Task, inputs_of
 
@@ -247,8 +247,7 @@ class _Batches:
         """The batches in another, fixed order, if they are kept."""
         if self._kept is None:
             return self
-        order = np.random.default_rng(0).permutation(len(self._kept))
-        return [self._kept[i] for i in order]
+        return [self._kept[i] for i in order(len(self._kept))]
 
     def _elements(self) -> Iterator[Any]:
         if not isinstance(self._data, tuple):

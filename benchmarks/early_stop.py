@@ -22,7 +22,7 @@ import amc_tf
 from amc_tf.evaluate import scorer
 from amc_tf.refit import REFITS
 from amc_tf.search import SearchSettings, environment, no_score
-from amc_tf.stopping import hopeless
+from amc_tf.stopping import hopeless, order
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
@@ -41,7 +41,7 @@ def played(scores: np.ndarray, sizes: np.ndarray, z: float) -> dict:
     for plan in scores:
         count = len(sizes)
         for n in range(1, len(sizes)):
-            if best > -np.inf and hopeless(plan[:n], sizes[:n], total, best, z):
+            if hopeless(plan[:n], sizes[:n], total, best, z):
                 count = n
                 break
         run += int(sizes[:count].sum())
@@ -74,13 +74,12 @@ def main(argv):
     refit = REFITS[REFIT.value](graph, [case.calibration], SEED.value)
     score, labels = scorer(graph, case.task(), refit), case.validation[1]
     starts = np.arange(0, len(labels), case.batch_size)
-    # The order in which the scorer runs batches that it may stop after.
-    order = np.random.default_rng(0).permutation(len(starts))
-    sizes = np.diff([*starts, len(labels)])[order]
+    turns = order(len(starts))
+    sizes = np.diff([*starts, len(labels)])[turns]
     scores = []
     for counts in list(tried)[: PLANS.value]:
         right = score.outputs(env.plan(counts))[0].argmax(-1) == labels
-        scores.append([right[i : i + case.batch_size].mean() for i in starts[order]])
+        scores.append([right[i : i + case.batch_size].mean() for i in starts[turns]])
         print(len(scores), float(np.average(scores[-1], weights=sizes)), flush=True)
     table = {f"{z:g}": played(np.array(scores), sizes, z) for z in THRESHOLDS}
     record.append(

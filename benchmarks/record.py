@@ -74,3 +74,8 @@ def markdown(header: tuple, rows: list[tuple]) -> str:
     """A Markdown table."""
     lines = [header, ("---",) + ("---:",) * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def section(text: str, header: tuple, rows: list[tuple], results: list[dict]) -> str:
+    """What is to be said, a table, and the commands of the results in it."""
+    return "\n".join([text, "", markdown(header, rows), "", commands(results)])

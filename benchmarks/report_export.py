@@ -43,17 +43,14 @@ def export(entry: dict) -> str:
         "faster than dense float32",
     )
     images = ", ".join(dict.fromkeys(f"{e['network']} {e['test_images']:,}" for e in entries))
-    return "\n".join(
-        [
-            "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
-            "points against float32 of the same network, run on the same images "
-            f"({images}). Latency of one thread on this host, median (range) over fresh processes, "
-            "dense and pruned files interleaved.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
+        "points against float32 of the same network, run on the same images "
+        f"({images}). Latency of one thread on this host, median (range) over fresh processes, "
+        "dense and pruned files interleaved.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -88,15 +85,12 @@ def int8_drop(entry: dict) -> str:
         "points (95 %)",
         "by part",
     )
-    return "\n".join(
-        [
-            "int8 against float32 on the same images. On ImageNet these are both halves: the "
-            "second gave the ranges (and the pruned network its refit), without labels.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "int8 against float32 on the same images. On ImageNet these are both halves: the "
+        "second gave the ranges (and the pruned network its refit), without labels.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -176,17 +170,14 @@ def sparse_files(entry: dict) -> str:
         for name, file in e["files"].items()
     ]
     header = ("network", "density", "file", "bytes", "latency ms (range)", "faster than float32")
-    return "\n".join(
-        [
-            "Each network's zeros stored as numbers (`float32`, `float16`, `int8`) and left out "
-            "(`..._sparse`): the same function, so that a difference in latency is the doing of "
-            "the runtime's sparse kernels. One thread on this host, files interleaved, median "
-            "(range) over fresh processes.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "Each network's zeros stored as numbers (`float32`, `float16`, `int8`) and left out "
+        "(`..._sparse`): the same function, so that a difference in latency is the doing of "
+        "the runtime's sparse kernels. One thread on this host, files interleaved, median "
+        "(range) over fresh processes.",
+        header,
+        rows,
+        entries,
     )
 
 

@@ -35,18 +35,15 @@ def latency(entry: dict) -> str:
         "dense ms",
         "plans ms",
     )
-    return "\n".join(
-        [
-            f"{entries[0]['plans']} random plans of each network, foreseen from the table of "
-            "operators and measured whole, in turn with the dense network, on one thread of the "
-            "host. Errors are of the ratio to the dense network. The networks share one table, in "
-            "this order: what one found there was measured for those before it. Table seconds "
-            "include the whole networks that calibrate it.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        f"{entries[0]['plans']} random plans of each network, foreseen from the table of "
+        "operators and measured whole, in turn with the dense network, on one thread of the "
+        "host. Errors are of the ratio to the dense network. The networks share one table, in "
+        "this order: what one found there was measured for those before it. Table seconds "
+        "include the whole networks that calibrate it.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -75,18 +72,15 @@ def latency_search(entry: dict) -> str:
         "plan by latency better by (95 %)",
         "plan",
     )
-    return "\n".join(
-        [
-            f"{entry['network']}: {entry['episodes']} episodes of each search, seed "
-            f"{entry['seed']}; {entry['images']} images, on which the dense network has "
-            f"{entry['dense_accuracy']:.2%}. Files timed in turn in {entry['rounds']} rounds, one "
-            "thread of the host. On the line through the plans by MACs, one as fast as the plan by "
-            f"latency has {entry['accuracy_of_macs_plan_as_fast']:.2%}.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands([entry]),
-        ]
+    return record.section(
+        f"{entry['network']}: {entry['episodes']} episodes of each search, seed "
+        f"{entry['seed']}; {entry['images']} images, on which the dense network has "
+        f"{entry['dense_accuracy']:.2%}. Files timed in turn in {entry['rounds']} rounds, one "
+        "thread of the host. On the line through the plans by MACs, one as fast as the plan by "
+        f"latency has {entry['accuracy_of_macs_plan_as_fast']:.2%}.",
+        header,
+        rows,
+        [entry],
     )
 
 

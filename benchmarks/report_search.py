@@ -44,16 +44,13 @@ def episode(entry: dict) -> str:
         "set-up s",
         "peak MiB",
     )
-    return "\n".join(
-        [
-            "The floor is the time of the dense network over the same images, run just before by "
-            "the same engine, times the plan's share of the MACs; the usual floor is that of one "
-            "interpreter with all threads.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "The floor is the time of the dense network over the same images, run just before by "
+        "the same engine, times the plan's share of the MACs; the usual floor is that of one "
+        "interpreter with all threads.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -79,16 +76,13 @@ def engines(entry: dict) -> str:
             f"{half / dense:.2f} times as fast, not {1 / found[0]['share_of_macs']:.2f}"
         )
 
-    return "\n".join(
-        [
-            "Images a second, dense / every width halved (time until a plan's first image). Narrow "
-            "layers fill the processor's vectors badly, whatever runs them: by the fastest way of "
-            f"each, {'; '.join(map(gain, entries))}.",
-            "",
-            record.markdown(("way", *names), rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "Images a second, dense / every width halved (time until a plan's first image). Narrow "
+        "layers fill the processor's vectors badly, whatever runs them: by the fastest way of "
+        f"each, {'; '.join(map(gain, entries))}.",
+        ("way", *names),
+        rows,
+        entries,
     )
 
 
@@ -128,19 +122,13 @@ def agent(entry: dict) -> str:
         f"{e['r2_left_out']:.2f}, the best of them {e['best_evaluation']:.2%}"
         for e in entries
     )
-    return "\n".join(
-        [
-            f"Best reward found, mean (least) of {entries[0]['seeds']} seeds, on Gaussian "
-            f"processes fitted to real evaluations ({facts}).",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        f"Best reward found, mean (least) of {entries[0]['seeds']} seeds, on Gaussian "
+        f"processes fitted to real evaluations ({facts}).",
+        header,
+        rows,
+        entries,
     )
-
-
-_DENSE = ("dense_accuracy", "dense_test_accuracy")
 
 
 def search(entry: dict) -> str:
@@ -170,9 +158,11 @@ def search(entry: dict) -> str:
                         "" if policy == "amc" else "{:+.2%} ({:+.2%} to {:+.2%})".format(*gaps),
                     )
                 )
-        dense = [e for runs in of_network.values() for e in runs]
-        accuracies = (_range([e[key] for e in dense]) for key in _DENSE)
-        rows.append((network, "100%", "", "", "dense", "", "", *accuracies, ""))
+        dense = [
+            _range([e[key] for runs in of_network.values() for e in runs])
+            for key in ("dense_accuracy", "dense_test_accuracy")
+        ]
+        rows.append((network, "100%", "", "", "dense", "", "", *dense, ""))
     header = (
         "network",
         "MACs",
@@ -185,15 +175,12 @@ def search(entry: dict) -> str:
         "test images",
         "AMC better by (95 %)",
     )
-    return "\n".join(
-        [
-            "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
-            "final one on the reward's images, which for ImageNet are the test images too.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
+        "final one on the reward's images, which for ImageNet are the test images too.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -224,15 +211,12 @@ def early_stop(entry: dict) -> str:
         "best found / best there is",
         "points by which their estimates are off",
     )
-    return "\n".join(
-        [
-            "Plans of a search in its order; one is given up when its mean is so many standard "
-            "errors below the best so far.",
-            "",
-            record.markdown(header, rows),
-            "",
-            record.commands(entries),
-        ]
+    return record.section(
+        "Plans of a search in its order; one is given up when its mean is so many standard "
+        "errors below the best so far.",
+        header,
+        rows,
+        entries,
     )
 
 
@@ -256,9 +240,7 @@ def finetune(entry: dict) -> str:
         for e in entries
     ]
     header = ("plan", "MACs", "epochs", "before", "after", "dense")
-    return "\n".join(
-        ["Test accuracy.", "", record.markdown(header, rows), "", record.commands(entries)]
-    )
+    return record.section("Test accuracy.", header, rows, entries)
 
 
 def rescore(entry: dict) -> str:

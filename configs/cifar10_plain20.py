@@ -46,33 +46,20 @@ def get_model(config):
 def get_task(config):
     train, validation, test = cifar10.load(config)
 
-    def fit(model):
-        cifar10.fit(
-            model,
-            train,
-            config.dense_epochs,
-            config.dense_rate,
-            backup=cifar10.backup(config, model),
-            precision=config.precision,
-        )
+    def training(epochs, rate):
+        def fit(model):
+            backup = cifar10.backup(config, model)
+            cifar10.fit(model, train, epochs, rate, backup=backup, precision=config.precision)
 
-    def fine_tune(model):
-        cifar10.fit(
-            model,
-            train,
-            config.epochs,
-            config.rate,
-            backup=cifar10.backup(config, model),
-            precision=config.precision,
-        )
+        return fit
 
     return amc_tf.Task(
         train=train,
         validation=validation,
         test=test,
         compile=cifar10.compile,
-        fit=fit,
-        fine_tune=fine_tune,
+        fit=training(config.dense_epochs, config.dense_rate),
+        fine_tune=training(config.epochs, config.rate),
         calibration=cifar10.spread(train[0], config.calibration_size),
         batch_size=250,
     )
