@@ -217,9 +217,10 @@ def _search(
 
     contest = Contest(workdir / "episodes.jsonl", make_env, ranks)
     dense = contest.env.dense_costs
+    learner = settings.ddpg.over(settings.episodes)
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(settings.ddpg, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
+        DdpgSearcher(learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
         TensorBoardLog(workdir / "tensorboard", dense) as contest.watch,
     ):
         images = task.calibration_inputs(model)
@@ -303,7 +304,7 @@ def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None
             [*handcrafted.values()] if settings.warm_start else [],
             response() if settings.response_share else None,
             settings.response_share,
-            settings.ddpg.warmup_episodes,
+            settings.ddpg.phases(settings.episodes)[0],
         )
 
     searchers: dict[str, Callable[[], Searcher]] = {

@@ -82,8 +82,7 @@ class Blinkered:
 
 
 def ddpg(env: CompressionEnv, seed: int, episodes: int, features=None, **changes):
-    settings = {"warmup_episodes": episodes // 4, "decay_episodes": episodes // 2, **changes}
-    agent = DdpgSearcher(DdpgSettings(**settings), NUM_FEATURES, seed)
+    agent = DdpgSearcher(DdpgSettings(**changes).over(episodes), NUM_FEATURES, seed)
     return agent if features is None else Blinkered(agent, features)
 
 

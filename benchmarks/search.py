@@ -52,9 +52,6 @@ def main(argv):
         refit=REFIT.value,
         early_stop=EARLY_STOP.value,
         rerank=RERANK.value,
-        ddpg=amc_tf.DdpgSettings(
-            warmup_episodes=EPISODES.value // 4, decay_episodes=EPISODES.value // 2
-        ),
         policies=tuple(POLICIES.value),
     )
     workdir = pathlib.Path(WORKDIR.value)

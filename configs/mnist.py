@@ -24,8 +24,7 @@ def get_config():
     config.search.min_preserve = 0.1
     # Milliseconds a plan; on larger networks it ranks plans worse than the default.
     config.search.refit = "dense"
-    # The paper's 100 warm-up and 300 decaying episodes, brought down to this length; with fewer
-    # episodes each has to teach more.
+    # With fewer episodes than the paper's each has to teach more.
     config.search.ddpg.warmup_episodes = 25
     config.search.ddpg.decay_episodes = 80
     config.search.ddpg.sigma_end = 0.03

@@ -65,7 +65,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_ddpg_beats_random():
     episodes = 150
-    settings = DdpgSettings(warmup_episodes=25)
+    settings = DdpgSettings().over(episodes)
 
     def rewards(seed: int, searcher: Searcher) -> np.ndarray:
         environment = Targets(steps=8, seed=seed + 10)
@@ -363,10 +363,21 @@ def test_truncated_normal(mean, sigma):
 def test_sigma_schedule():
     settings = DdpgSettings()
     assert [settings.sigma_at(episode) for episode in (0, 99, 100)] == [0.5, 0.5, 0.5]
-    # 0.5 to 0.01 is a factor of 50 over 300 episodes: half way, 0.5 / sqrt(50) = 0.0707107.
-    assert settings.sigma_at(250) == pytest.approx(0.0707107, rel=1e-5)
-    assert settings.sigma_at(400) == pytest.approx(0.01)
+    # 0.5 to 0.01 is a factor of 50 over 200 episodes: half way, 0.5 / sqrt(50) = 0.0707107.
+    assert settings.sigma_at(200) == pytest.approx(0.0707107, rel=1e-5)
+    assert settings.sigma_at(300) == pytest.approx(0.01)
     assert settings.sigma_at(100000) == pytest.approx(0.01)
+
+
+def test_phases_follow_the_searchs_length():
+    short = DdpgSettings().over(40)
+    assert [short.sigma_at(episode) for episode in (0, 10)] == [0.5, 0.5]
+    assert short.sigma_at(20) == pytest.approx(0.0707107, rel=1e-5)
+    assert short.sigma_at(30) == pytest.approx(0.01)
+    assert DdpgSettings().over(1).phases() == (0, 1)
+    # What is set stays; what is told once is not told again.
+    assert DdpgSettings(warmup_episodes=7, decay_episodes=9).over(40).phases(400) == (7, 9)
+    assert DdpgSettings(warmup_episodes=7).over(40).phases(400) == (7, 20)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ class DdpgLearner:
         tf.keras.utils.set_random_seed(seed)
         self._random = np.random.default_rng(seed)
         self._settings = settings
+        self._warmup = settings.phases()[0]
         self._num_features = num_features
         self._states: list[np.ndarray] = []
         self._episode = 0
@@ -153,7 +154,7 @@ class DdpgLearner:
                 "largest value over the network."
             )
         mean = self._settings.warmup_centre
-        if mean is None or self._episode >= self._settings.warmup_episodes:
+        if mean is None or self._episode >= self._warmup:
             mean = float(self._actor_action(tf.constant(state)))
         self._states.append(state)
         return exploration.truncated_normal(
@@ -192,7 +193,7 @@ class DdpgLearner:
         baseline = reward if self._baseline is None else self._baseline
         self._remember(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
         losses = math.nan, math.nan
-        warm = self._episode >= settings.warmup_episodes
+        warm = self._episode >= self._warmup
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
             updates = tf.constant(len(executed) * settings.updates_per_step)
             try:

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+PAPER_EPISODES = 400
+
 
 @dataclasses.dataclass(frozen=True)
 class DdpgSettings:
@@ -20,8 +22,10 @@ class DdpgSettings:
         gamma: discount of the next decision's value, 1: every decision of an episode counts alike.
         sigma: standard deviation of the exploration's normal distribution, before truncation to
             [0, 1], while warming up.
-        warmup_episodes: episodes before learning starts and sigma begins to fall.
-        decay_episodes: episodes over which sigma then falls exponentially to `sigma_end`.
+        warmup_episodes: episodes before learning starts and sigma begins to fall; None for a
+            quarter of the search's (the paper's 100 of 400, where no search says how many).
+        decay_episodes: episodes over which sigma then falls exponentially to `sigma_end`; None for
+            half of the search's, so that the last quarter uses what was learnt.
         sigma_end: where sigma stays. The authors' released code lets it fall without end (1e-16
             within a search), which stops all exploration; that fault is not repeated here.
         warmup_centre: what actions are drawn around while warming up; None for what the
@@ -44,8 +48,8 @@ class DdpgSettings:
     replay_capacity: int = 2000
     gamma: float = 1.0
     sigma: float = 0.5
-    warmup_episodes: int = 100
-    decay_episodes: int = 300
+    warmup_episodes: int | None = None
+    decay_episodes: int | None = None
     sigma_end: float = 0.01
     warmup_centre: float | None = None
     reward_every_step: bool = True
@@ -77,15 +81,15 @@ class DdpgSettings:
         # Above 1 the truncated normal is all but uniform, and sampling by rejection slow.
         _require(_is_number(self.sigma) and 0 < self.sigma <= 1, "sigma", "in (0, 1]", self.sigma)
         _require(
-            _is_count(self.warmup_episodes, 0),
+            self.warmup_episodes is None or _is_count(self.warmup_episodes, 0),
             "warmup_episodes",
-            "an integer, 0 or more",
+            "None or an integer, 0 or more",
             self.warmup_episodes,
         )
         _require(
-            _is_count(self.decay_episodes, 1),
+            self.decay_episodes is None or _is_count(self.decay_episodes, 1),
             "decay_episodes",
-            "a positive integer",
+            "None or a positive integer",
             self.decay_episodes,
         )
         _require(
@@ -110,13 +114,31 @@ class DdpgSettings:
             self.updates_per_step,
         )
 
+    def phases(self, episodes: int = PAPER_EPISODES) -> tuple[int, int]:
+        """Returns the episodes of the warm-up, and those of the decay after it.
+
+        Args:
+            episodes: how long the search is; what is not None does not depend on it.
+        """
+        warmup, decay = self.warmup_episodes, self.decay_episodes
+        return (
+            episodes // 4 if warmup is None else warmup,
+            max(episodes // 2, 1) if decay is None else decay,
+        )
+
+    def over(self, episodes: int) -> "DdpgSettings":
+        """Returns the settings with the phases of a search of so many episodes."""
+        warmup, decay = self.phases(episodes)
+        return dataclasses.replace(self, warmup_episodes=warmup, decay_episodes=decay)
+
     def sigma_at(self, episode: int) -> float:
         """Returns sigma of an episode, counted from 0 (paper, section 4).
 
         Args:
             episode: how many episodes were finished before.
         """
-        decayed = min(max(episode - self.warmup_episodes, 0) / self.decay_episodes, 1.0)
+        warmup, decay = self.phases()
+        decayed = min(max(episode - warmup, 0) / decay, 1.0)
         return self.sigma * (self.sigma_end / self.sigma) ** decayed
 
 
