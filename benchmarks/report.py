@@ -172,9 +172,15 @@ SECTIONS = {
 }
 
 
+def _filled(page: str, name: str, table: str) -> str:
+    """The page with a table in its block of that name, if it has one."""
+    block = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)"
+    return re.sub(block, lambda m: f"{m[1]}{table}\n{m[2]}", page, flags=re.DOTALL)
+
+
 def main() -> None:
     root = record.HERE.parent
-    readme = (root / "README.md").read_text()
+    readme = _filled((root / "README.md").read_text(), "found", report_search.found())
     parts = [
         "# Results",
         "",
@@ -196,8 +202,7 @@ def main() -> None:
             "",
             f"Machine: {entry['machine']}. Versions: {versions}.",
         ]
-        block = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)"
-        readme = re.sub(block, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", readme, flags=re.DOTALL)
+        readme = _filled(readme, name, table)
     (record.HERE / "RESULTS.md").write_text("\n".join(parts) + "\n")
     (root / "README.md").write_text(readme)
 

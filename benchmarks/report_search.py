@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import record
 
+from amc_tf.search import SearchSettings
+
 
 def episode(entry: dict) -> str:
     del entry
@@ -131,9 +133,37 @@ def agent(entry: dict) -> str:
     )
 
 
+def _searches() -> list[dict]:
+    return record.last("search", "network", "macs", "refit", "episodes", "rerank", "seed")
+
+
+def found() -> str:
+    """What searches with the default refit found, a row for each network and budget."""
+    policies = {"uniform": "uniform", "random": "random", "cmaes": "CMA-ES", "amc": "**AMC**"}
+    runs: dict[tuple, list[dict]] = {}
+    for e in _searches():
+        if e["refit"] == SearchSettings().refit:
+            runs.setdefault((e["network"], e["macs"], e["episodes"]), []).append(e)
+
+    def cell(of_kind: list[dict], policy: str) -> str:
+        tested = [e["policies"].get(policy, {}).get("test_accuracy") for e in of_kind]
+        return "" if None in tested else _range(tested, ".1%")
+
+    rows = [
+        (
+            *(network, f"{macs:.0%}", f"{episodes} x {len(of_kind)}"),
+            _range([e["dense_test_accuracy"] for e in of_kind], ".1%"),
+            *(cell(of_kind, policy) for policy in policies),
+        )
+        for (network, macs, episodes), of_kind in sorted(runs.items())
+    ]
+    header = ("network", "MACs", "episodes x seeds", "dense", *policies.values())
+    return record.markdown(header, rows)
+
+
 def search(entry: dict) -> str:
     del entry
-    entries = record.last("search", "network", "macs", "refit", "episodes", "rerank", "seed")
+    entries = _searches()
     rows = []
     kinds: dict[str, dict[tuple, list[dict]]] = {}  # of each network
     for e in entries:
@@ -177,7 +207,9 @@ def search(entry: dict) -> str:
     )
     return record.section(
         "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
-        "final one on the reward's images, which for ImageNet are the test images too.",
+        "final one on the reward's images, which for ImageNet are the test images too. Those with the "
+        "refit `dense` were made when `--refit=dense --rerank=3` were the defaults and the agent's "
+        "warm-up took all 100 episodes.",
         header,
         rows,
         entries,
@@ -220,9 +252,9 @@ def early_stop(entry: dict) -> str:
     )
 
 
-def _range(values: list[float]) -> str:
-    mean = f"{np.mean(values):.2%}"
-    return mean if len(set(values)) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
+def _range(values: list[float], form: str = ".2%") -> str:
+    mean, low, high = (f"{v:{form}}" for v in (np.mean(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def finetune(entry: dict) -> str:
