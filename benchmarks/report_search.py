@@ -207,9 +207,9 @@ def search(entry: dict) -> str:
     )
     return record.section(
         "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
-        "final one on the reward's images, which for ImageNet are the test images too. Those with the "
-        "refit `dense` were made when `--refit=dense --rerank=3` were the defaults and the agent's "
-        "warm-up took all 100 episodes.",
+        "final one on the reward's images, which for ImageNet are the test images too. "
+        "Those with the refit `dense` were made when `--refit=dense --rerank=3` were the defaults "
+        "and the agent's warm-up took all 100 episodes.",
         header,
         rows,
         entries,
