@@ -26,7 +26,7 @@ import numpy as np
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.least_squares import fit, matmul, wanted
-from amc_tf.network import Call, Value, infer
+from amc_tf.network import Call, Network, Value, infer
 from amc_tf.paths import UNBOUNDED, Path, follow, readers_of
 from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import intercept, one_blas_thread, refittable
@@ -170,6 +170,7 @@ def gather_in_order(
     images: Sequence[np.ndarray],
     *,
     batch_size: int = 250,
+    batch_bytes: int = 2**27,
     rows: int = 20_000,
     rows_per_feature: int = 32,
     most_rows: int = 40_000,
@@ -183,7 +184,9 @@ def gather_in_order(
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass, at most.
+        batch_bytes: of the largest activation of a forward pass, which has fewer images for it.
+            The result does not depend on it.
         rows: output positions sampled for each consumer, over all images, at
             least: with fewer, the fit follows the calibration images, and each
             layer's error adds to that of the next.
@@ -227,7 +230,9 @@ def gather_in_order(
             features = math.prod(named_weight(call.operation, consumer.kernel).shape[:-1])
             wide = min(rows_per_feature * features, most_rows)
             each = math.ceil(max(rows, wide) / total)
-            chosen = choose(math.prod(output.shape[1:-1]), len(x), each, rng)
+            if id(call) not in drawn:
+                drawn[id(call)] = choose(math.prod(output.shape[1:-1]), block, each, rng)
+            chosen = drawn[id(call)][done : done + len(x)]
             if id(call) in consumers:
                 consumer.positions.append(chosen)
             if not consumer.path.calls:
@@ -246,13 +251,29 @@ def gather_in_order(
         np.asarray(array, tensor.dtype)
         for array, tensor in zip(images, network.model.inputs, strict=True)
     ]
-    batches = [
-        {n: a[start : start + batch_size] for n, a in zip(network.inputs, arrays, strict=True)}
-        for start in range(0, len(arrays[0]), batch_size)
-    ]
-    for batch in batches:
-        network.run(list(batch.values()), invoke)
+    few = max(1, min(batch_size, batch_bytes // _largest(network, [a[:1] for a in arrays])))
+    batches = []
+    for first in range(0, total, batch_size):
+        # Positions of a whole block at once, so that they are the same however it is cut.
+        block, drawn = min(batch_size, total - first), {}
+        for done in range(0, block, few):
+            part = slice(first + done, first + min(done + few, block))
+            batches.append({n: a[part] for n, a in zip(network.inputs, arrays, strict=True)})
+            network.run(list(batches[-1].values()), invoke)
     return InOrderReconstruction(graph, batches, consumers, tuple(ridges), rounds)
+
+
+def _largest(network: Network, image: Sequence[np.ndarray]) -> int:
+    """Bytes of the largest value of a forward pass of one image."""
+    sizes = [array.nbytes for array in image]
+
+    def invoke(call, args, kwargs):
+        output = infer(call.operation, args, kwargs)
+        sizes.extend(4 * math.prod(part.shape) for part in keras.tree.flatten(output))
+        return output
+
+    network.run(list(image), invoke)
+    return max(sizes)
 
 
 class _PrunedRun:

@@ -148,6 +148,29 @@ def test_only_what_deviates_from_the_dense_network_is_refitted():
     }
 
 
+@pytest.mark.parametrize("name", ["residual", "shared_layers"])
+def test_images_a_pass_follow_the_memory_and_change_nothing(name):
+    model = zoo.build(name)
+    graph = amc_tf.analyze(model)
+    images, plan = _images(model, 30, 3), _kept(graph, 0.7)
+    one = inorder._largest(graph.network, [array[:1] for array in images])
+
+    def refitted(limit):
+        # Two blocks, of which the second is cut short.
+        options = dict(batch_size=20, batch_bytes=limit, rows=90)
+        gathered = inorder.gather_in_order(graph, images, **options)
+        sizes = [len(next(iter(batch.values()))) for batch in gathered.batches]
+        return gathered.refit(plan), sizes
+
+    whole, sizes = refitted(20 * one)
+    assert sizes == [20, 10]
+    small, sizes = refitted(8 * one - 1)
+    assert sizes == [7, 7, 6, 7, 3]
+    assert set(whole) == set(small)
+    for weight, value in whole.items():
+        np.testing.assert_allclose(small[weight], value, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", sorted(zoo.ZOO))
 def test_outputs_come_nearer_to_the_dense_network(name):
     model = zoo.build(name)
