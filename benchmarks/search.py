@@ -74,7 +74,8 @@ def main(argv):
     policies = {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
-        plan = f"{NETWORK.value}_{MACS.value:g}_{name}_{SEED.value}_{REFIT.value}.json"
+        what = (NETWORK.value, f"{MACS.value:g}", name, SEED.value, REFIT.value, EPISODES.value)
+        plan = "_".join(map(str, what)) + ".json"
         outcome.plan.save(PLANS / plan)
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())
