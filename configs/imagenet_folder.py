@@ -8,6 +8,11 @@ The classes are the sorted names of the folders in DIR/train; `first_label` is t
 first one (1 for networks whose output 0 is a background class). Images are resized to the network's
 input; pixels go in from 0 to 255, so normalisation is the network's own affair. The reward is
 measured on DIR/validation, which is kept in memory; the refit's statistics come from DIR/train.
+
+EfficientNet-Lite0, 666 ImageNet images in DIR/train and 634 in DIR/validation, of which the dense
+network has 81.1 %: 30 episodes find plans of half the MACs with 38.5 to 51.4 % before fine-tuning
+(three seeds; uniform 33.6 to 36.6 %). An episode takes 12 seconds on one core, the last refit of a
+finalist 50 (`python benchmarks/search.py --network=efficientnet_lite0 --macs=0.5 --episodes=30`).
 """
 
 import os
