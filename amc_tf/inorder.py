@@ -186,7 +186,7 @@ def gather_in_order(
         images: one array (images, ...) for each model input; unlabelled.
         batch_size: images a forward pass, at most.
         batch_bytes: of the largest activation of a forward pass, which has fewer images for it.
-            The result does not depend on it.
+            But for rounding, the result does not depend on it.
         rows: output positions sampled for each consumer, over all images, at
             least: with fewer, the fit follows the calibration images, and each
             layer's error adds to that of the next.

@@ -117,6 +117,11 @@ class SearchSettings:
                     f"{', '.join(map(repr, known))}"
                 )
 
+    @property
+    def learner(self) -> DdpgSettings:
+        """The agent's settings, its phases as long as `episodes` makes them."""
+        return self.ddpg.over(self.episodes)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchResult:
@@ -217,10 +222,9 @@ def _search(
 
     contest = Contest(workdir / "episodes.jsonl", make_env, ranks)
     dense = contest.env.dense_costs
-    learner = settings.ddpg.over(settings.episodes)
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
+        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
         TensorBoardLog(workdir / "tensorboard", dense) as contest.watch,
     ):
         images = task.calibration_inputs(model)
@@ -304,7 +308,7 @@ def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None
             [*handcrafted.values()] if settings.warm_start else [],
             response() if settings.response_share else None,
             settings.response_share,
-            settings.ddpg.phases(settings.episodes)[0],
+            settings.learner.phases()[0],
         )
 
     searchers: dict[str, Callable[[], Searcher]] = {

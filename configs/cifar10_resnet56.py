@@ -8,8 +8,10 @@ was trained on them scores higher there than on the test images.
 
 Searches of 40 episodes found plans of 90.1 to 90.9 % test accuracy before fine-tuning (three seeds;
 uniform 88.1 to 88.5 %) in eight to nine minutes of one core, one of 100 episodes 91.65 % in 23
-(`python benchmarks/search.py --network=resnet56 --macs=0.5 --early_stop=2`). The plan of an older
-search (benchmarks/plans/resnet56_0.5_amc_0.json, 49.96 % of the MACs) has 91.89 %, and 93.22 %
+(`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
+--early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`, the long one with
+`--episodes=100 --policies=amc,uniform` and without `--rerank`). The plan of an older search
+(benchmarks/plans/resnet56_0.5_amc_0.json, 49.96 % of the MACs) has 91.89 %, and 93.22 %
 after 16 epochs of this fine-tuning; the dense network has 93.39 % (`python benchmarks/finetune.py`,
 seed 0). With `--config.precision=mixed_bfloat16` an epoch took five to six minutes on one core.
 """

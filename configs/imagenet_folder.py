@@ -12,7 +12,9 @@ measured on DIR/validation, which is kept in memory; the refit's statistics come
 EfficientNet-Lite0, 666 ImageNet images in DIR/train and 634 in DIR/validation, of which the dense
 network has 81.1 %: 30 episodes find plans of half the MACs with 38.5 to 51.4 % before fine-tuning
 (three seeds; uniform 33.6 to 36.6 %). An episode takes 12 seconds on one core, the last refit of a
-finalist 50 (`python benchmarks/search.py --network=efficientnet_lite0 --macs=0.5 --episodes=30`).
+finalist 50 (`python benchmarks/search.py --data=DIR --network=efficientnet_lite0 --macs=0.5
+--episodes=30 --seed=0 --early_stop=2 --rerank=3 --policies=amc,random,cmaes,uniform
+--workdir=DIR`).
 """
 
 import os

@@ -123,9 +123,8 @@ def _round(
     contest = Contest(folder / f"episodes{number}.jsonl", make_env)
     agent_log, scalars = folder / "agent.log", folder / f"tensorboard/round{number}"
     task.compiled(model, original)
-    learner = search.ddpg.over(search.episodes)
     with (
-        DdpgSearcher(learner, NUM_FEATURES, search.seed, agent_log) as agent,
+        DdpgSearcher(search.learner, NUM_FEATURES, search.seed, agent_log) as agent,
         TensorBoardLog(scalars, contest.env.dense_costs) as contest.watch,
     ):
         contest.measure = _scorer(graph, task)
