@@ -73,7 +73,7 @@ def show(workdir: Workdir) -> None:
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs an absl main; an error becomes one line on stderr and exit code 1."""
     try:
-        _check_config_exists(sys.argv)
+        sys.path[:0] = _folder_of_config(sys.argv)
         app.run(main)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command resumes")
@@ -83,7 +83,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(f"error: {_sentence(error)}")
 
 
-def _check_config_exists(argv: list[str]) -> None:
+def _folder_of_config(argv: list[str]) -> list[str]:
+    """The folder of the configuration file, whose modules it may import as a script's."""
     # ml_collections, which loads the file while flags are parsed, would not tell its name.
     from amc_tf.errors import AmcError
 
@@ -93,6 +94,8 @@ def _check_config_exists(argv: list[str]) -> None:
             path = path if given else "".join(argv[i + 1 : i + 2])
             if not os.path.isfile(path):
                 raise AmcError(f"there is no configuration file {path!r}")
+            return [os.path.dirname(os.path.abspath(path))]
+    return []
 
 
 def _sentence(error: Exception) -> str:

@@ -185,3 +185,20 @@ def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():
     np.testing.assert_array_equal(
         np.sort(images.sum(axis=1)), np.sort(x.reshape(5000, -1).sum(axis=1))
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        ("cifar10_plain20", "there is no cifar10.npz in"),
+        ("cifar10_resnet56", "there is no cifar10.npz in"),
+        ("imagenet_mobilenet_v1", "there is no folder"),
+    ],
+)
+def test_shipped_config_asks_for_its_data(config, missing, tmp_path):
+    """They import a module beside them, which must be found while flags are parsed too."""
+    file = TESTS.parent / "configs" / f"{config}.py"
+    process = command(
+        "search", f"--config={file}", f"--workdir={tmp_path}", env={"AMC_TF_DATA": str(tmp_path)}
+    )
+    refused(process, missing)
