@@ -17,8 +17,11 @@ and Sun, "Accelerating Very Deep Convolutional Networks", PAMI 2016).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -83,8 +86,8 @@ class InOrderReconstruction:
         result: dict[str, np.ndarray] = {}
         if keep.all():
             return result
-        run = _PrunedRun(self.graph, plan, keep, self.batches)
-        with one_blas_thread():
+        with _threads() as pool, one_blas_thread():
+            run = _PrunedRun(self.graph, plan, keep, self.batches, pool)
             for call in self.graph.network.calls:
                 consumer = self.consumers.get(id(call))
                 if consumer is not None and run.deviates(call, consumer.path.others):
@@ -106,12 +109,13 @@ class InOrderReconstruction:
             `weights` and all else that is changed; what `masks` has no place for stays zero.
         """
         graph, result = self.graph, dict(weights)
-        run = _PrunedRun(graph, PruningPlan({}), graph.keep_mask(None), self.batches)
-        for name, value in weights.items():
-            owner, _, weight = name.rpartition("/")
-            run.assign(owner, weight, value)
         touched = {name.rpartition("/")[0] for name in weights}
-        with one_blas_thread():
+        with _threads() as pool, one_blas_thread():
+            keep = graph.keep_mask(None)
+            run = _PrunedRun(graph, PruningPlan({}), keep, self.batches, pool)
+            for name, value in weights.items():
+                owner, _, weight = name.rpartition("/")
+                run.assign(owner, weight, value)
             for call in graph.network.calls:
                 consumer = self.consumers.get(id(call))
                 changed = graph.network.name(call.operation) in touched
@@ -130,7 +134,7 @@ class InOrderReconstruction:
         x = run.inputs(site.call, consumer.positions)
         columns = run.keep[site.roles["out"]]
         target = np.concatenate(consumer.targets)[:, columns]
-        slope, base = run.along(path, consumer.positions, target.shape)
+        slope, base = run.along(path, consumer.positions, target.shape[1])
         if consumer.later:  # a shared layer has no path, so that its base is zero everywhere
             read = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
             features = np.tile(read, consumer.later[0][0].shape[1] // len(read))
@@ -145,6 +149,7 @@ class InOrderReconstruction:
             kernel,
             bias,
             goals,
+            run.pool,
             ridges=self.ridges,
             held=np.arange(len(x)) // consumer.positions[0].shape[1] % 5 == 0,
             centred=consumer.intercept is not None,
@@ -170,7 +175,7 @@ def gather_in_order(
     images: Sequence[np.ndarray],
     *,
     batch_size: int = 250,
-    batch_bytes: int = 2**27,
+    batch_bytes: int = 2**26,
     rows: int = 20_000,
     rows_per_feature: int = 32,
     most_rows: int = 40_000,
@@ -251,13 +256,15 @@ def gather_in_order(
         np.asarray(array, tensor.dtype)
         for array, tensor in zip(images, network.model.inputs, strict=True)
     ]
-    few = max(1, min(batch_size, batch_bytes // _largest(network, [a[:1] for a in arrays])))
+    few = max(1, batch_bytes // _largest(network, [a[:1] for a in arrays]))
     batches = []
     for first in range(0, total, batch_size):
         # Positions of a whole block at once, so that they are the same however it is cut.
         block, drawn = min(batch_size, total - first), {}
-        for done in range(0, block, few):
-            part = slice(first + done, first + min(done + few, block))
+        # Of equal size, as they are run side by side.
+        size = math.ceil(block / math.ceil(block / few))
+        for done in range(0, block, size):
+            part = slice(first + done, first + min(done + size, block))
             batches.append({n: a[part] for n, a in zip(network.inputs, arrays, strict=True)})
             network.run(list(batches[-1].values()), invoke)
     return InOrderReconstruction(graph, batches, consumers, tuple(ridges), rounds)
@@ -276,15 +283,29 @@ def _largest(network: Network, image: Sequence[np.ndarray]) -> int:
     return max(sizes)
 
 
+def _threads() -> ThreadPoolExecutor:
+    # Each holds the values of a batch; the operations have threads of their own besides.
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+
+
 class _PrunedRun:
     """The pruned network, run for all batches up to the next refit and no further.
 
     Attributes:
         keep: kept channel classes.
+        pool: threads for what can be done side by side, such as batches.
     """
 
-    def __init__(self, graph: ChannelGraph, plan: PruningPlan, keep: np.ndarray, batches):
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        plan: PruningPlan,
+        keep: np.ndarray,
+        batches: Sequence[Mapping[int, np.ndarray]],
+        pool: Executor,
+    ):
         self.keep = keep
+        self.pool = pool
         self._network = graph.network
         self._layers = {x.name: x for x in rebuild(graph.network.model, graph, plan).layers}
         self._sites = {id(site.call): site for site in graph.sites}
@@ -311,11 +332,12 @@ class _PrunedRun:
         self._waiting.append(call)
 
     def catch_up(self) -> None:
-        """Runs the calls that wait, one batch after the other."""
-        for values in self._values:
+        """Runs the calls that wait."""
+
+        def run(values: dict[int, Any]) -> None:
             for index, call in enumerate(self._waiting, start=self._done):
                 args, kwargs = keras.tree.map_structure(
-                    lambda x: values[x.number] if isinstance(x, Value) else x,  # noqa: B023
+                    lambda x: values[x.number] if isinstance(x, Value) else x,
                     (call.args, call.kwargs),
                 )
                 out = infer(self._operation(call), args, kwargs)
@@ -323,6 +345,8 @@ class _PrunedRun:
                 for n in (*call.inputs, *call.outputs):
                     if self._last.get(n, -1) <= index:
                         values.pop(n, None)
+
+        list(self.pool.map(run, self._values))
         self._done += len(self._waiting)
         self._waiting.clear()
 
@@ -338,44 +362,40 @@ class _PrunedRun:
     def inputs(self, call: Call, positions: Sequence[np.ndarray]) -> np.ndarray:
         """The rows that a call will multiply, of all batches."""
         layer = self._operation(call)
-        return np.concatenate(
-            [
-                linear_inputs(layer, values[call.inputs[0]], chosen)
-                for values, chosen in zip(self._values, positions, strict=True)
-            ]
-        )
+        return self._gathered(functools.partial(linear_inputs, layer), call.inputs[0], positions)
+
+    def _gathered(
+        self, read: Callable[..., np.ndarray], number: int, positions: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Rows of a value, of all batches; `read` takes them from one batch."""
+        batches = [values[number] for values in self._values]
+        rows = list(self.pool.map(read, batches, positions))
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def along(
-        self, path: Path, positions: Sequence[np.ndarray], shape: tuple[int, int]
+        self, path: Path, positions: Sequence[np.ndarray], outputs: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A path as `slope * output + base`: arrays (outputs,) and (rows, outputs).
+        """A path as `slope * output + base`: arrays (outputs,) and (rows or 1, outputs).
 
-        Its operations treat each position alone and are linear, so running
-        them on zeros and on ones tells all, whichever they are.
+        Its operations treat each position and each channel alone and are
+        affine, so running them on zeros and ones tells all, whichever they are.
         """
         if not path.calls:
-            return np.ones(shape[1], np.float32), np.zeros((1, shape[1]), np.float32)
+            return np.ones(outputs, np.float32), np.zeros((1, outputs), np.float32)
+        # One run of few rows: of nothing, of the output alone, of each other value alone.
+        probes = np.eye(2 + len(path.others), dtype=np.float32)
         axes = [1] * (len(self._network.tensors[path.start].shape) - 2)
-
-        def spread(rows: np.ndarray) -> np.ndarray:
-            return rows.reshape(shape[0], *axes, shape[1])
-
-        values = {
-            number: spread(
-                np.concatenate(
-                    [
-                        at_positions(batch[number], chosen)
-                        for batch, chosen in zip(self._values, positions, strict=True)
-                    ]
-                )
-            )
-            for number in path.others
-        }
-        base, one = (
-            numpy_of(path.run({**values, path.start: spread(start)}, self._operation))
-            for start in (np.zeros(shape, np.float32), np.ones(shape, np.float32))
-        )
-        return (one - base).reshape(shape)[0], base.reshape(shape)
+        spread = [
+            np.broadcast_to(probe.reshape(-1, *axes, 1), (len(probe), *axes, outputs))
+            for probe in probes[1:]
+        ]
+        ends = path.run(dict(zip((path.start, *path.others), spread, strict=True)), self._operation)
+        nothing, *alone = numpy_of(ends).reshape(len(probes), outputs)
+        slope, *factors = (end - nothing for end in alone)
+        base = nothing[None]
+        for number, factor in zip(path.others, factors, strict=True):
+            base = base + factor * self._gathered(at_positions, number, positions)
+        return slope, base
 
     def layer(self, name: str) -> Any:
         """The small layer of that name."""

@@ -1,22 +1,30 @@
-"""Least squares with a ridge towards the old weights: the solver of `amc_tf.inorder`."""
+"""Least squares with a ridge towards the old weights: the solver of `amc_tf.inorder`.
+
+Products are TensorFlow's: its threads are those of the rest of the refit, where numpy's BLAS has
+a pool of its own that fights for the processors, and its kernels are twice as fast on some. All
+else is done in blocks of rows that stay in a processor's cache, several at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
-import keras
 import numpy as np
 import scipy.linalg
+import tensorflow as tf
 
-from amc_tf.paths import Bounds
+from amc_tf.paths import UNBOUNDED, Bounds
 from amc_tf.reconstruct import factorised
-from amc_tf.surgery import numpy_of
+
+# Linear outputs (n, outputs) of some rows, and which these are, to what they should be.
+Goal = Callable[[np.ndarray, slice], np.ndarray]
+
+_BLOCK_NUMBERS = 2**18
 
 
-def wanted(
-    target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Bounds
-) -> Callable[[np.ndarray], np.ndarray]:
+def wanted(target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Bounds) -> Goal:
     """What a consumer's linear output should be, given what it is.
 
     Args:
@@ -26,18 +34,21 @@ def wanted(
         bounds: what the rectifier behind lets through.
 
     Returns:
-        A function from linear outputs to linear outputs (rows, outputs).
+        A function from linear outputs to linear outputs.
     """
     low, high = bounds
     # A path that ignores the output (a batch norm's gamma of zero) asks for nothing.
     blind = np.abs(slope) <= 1e-6 * np.abs(slope).max(initial=0)
     slope = np.where(blind, 1, slope)
 
-    def goal(output: np.ndarray) -> np.ndarray:
-        now = slope * output + base
-        aim = np.where(target <= low, np.minimum(now, low), target)
-        aim = np.where(target >= high, np.maximum(now, high), aim)
-        return np.where(blind, output, (aim - base) / slope).astype(output.dtype)
+    def goal(output: np.ndarray, rows: slice) -> np.ndarray:
+        aim, offset = target[rows], base[rows] if len(base) > 1 else base
+        if bounds != UNBOUNDED:
+            now = slope * output + offset
+            aim = np.where(aim <= low, np.minimum(now, low), aim)
+            aim = np.where(aim >= high, np.maximum(now, high), aim)
+        aim = (aim - offset) / slope
+        return np.where(blind, output, aim) if blind.any() else aim
 
     return goal
 
@@ -46,7 +57,8 @@ def fit(
     x: np.ndarray,
     kernel: np.ndarray,
     constant: np.ndarray,
-    goals: Sequence[Callable[[np.ndarray], np.ndarray]],
+    goals: Sequence[Goal],
+    pool: Executor,
     *,
     ridges: Sequence[float],
     held: np.ndarray,
@@ -56,11 +68,11 @@ def fit(
     """Least squares with a ridge towards the old weights.
 
     Args:
-        x: inputs (rows, features).
+        x: inputs (rows, features); not of use afterwards.
         kernel: old weights (features, outputs).
         constant: old intercept (outputs,).
-        goals: for each round, the outputs aimed at as a function of the
-            present ones, both (rows, outputs).
+        goals: for each round, the outputs aimed at.
+        pool: threads to work in. The result does not depend on how many.
         ridges: ridge terms, relative to the inputs' mean variance, to choose from.
         held: rows on which the ridge term is chosen, boolean (rows,).
         centred: whether the intercept is free.
@@ -69,23 +81,74 @@ def fit(
     Returns:
         New weights and intercept.
     """
-    mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype) if centred else np.zeros_like(x[0])
-    x = x - mean
-    old = matmul(x, kernel)
-    step, centre = np.zeros_like(kernel), constant + mean @ kernel
-    system = None
+    rows = _Rows(x, kernel, pool, centred)
+    centre = constant + rows.mean @ kernel
+    step = system = None
     for goal in goals:
-        aim = goal(old + matmul(x, step) + centre)
-        centre = aim.mean(axis=0) if centred else centre
-        residual = aim - centre - old
+        residual, centre = rows.residual(goal, step, centre)
         if system is None:
             system = (
-                _Ridge(x, residual, ridges, held)
+                _Ridge(rows.x, residual, pool, ridges, held)
                 if mask is None
-                else _SparseRidge(x, residual, ridges, held, mask)
+                else _SparseRidge(rows.x, residual, ridges, held, mask)
             )
         step = system.solve(residual)
-    return kernel + step, centre - mean @ (kernel + step)
+    kernel = kernel if step is None else kernel + step
+    return kernel, centre - rows.mean @ kernel
+
+
+class _Rows:
+    """The rows of a fit and what the old weights make of them.
+
+    Attributes:
+        x: the inputs, less their mean if the intercept is free (rows, features).
+        mean: what has been taken from them (features,).
+    """
+
+    def __init__(self, x: np.ndarray, kernel: np.ndarray, pool: Executor, centred: bool):
+        self._pool, self._centred = pool, centred
+        height = max(1, _BLOCK_NUMBERS // max(kernel.shape))
+        self._blocks = [slice(i, i + height) for i in range(0, len(x), height)]
+        self.mean = np.zeros_like(x[0])
+        if centred:
+            self.mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype)
+
+        def centre(block: slice) -> None:
+            x[block] -= self.mean
+
+        list(pool.map(centre, self._blocks))
+        self.x = tf.constant(x)
+        self._old = matmul(self.x, kernel)
+
+    def residual(
+        self, goal: Goal, step: np.ndarray | None, centre: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the old weights lack of a goal, and the intercept.
+
+        Args:
+            goal: the outputs aimed at.
+            step: what has been added to the old weights; None for nothing.
+            centre: present intercept of the inputs less their mean (outputs,).
+        """
+        result = np.empty_like(self._old) if step is None else matmul(self.x, step)
+
+        def aim(block: slice) -> np.ndarray:
+            output = self._old[block] + centre
+            if step is not None:
+                output += result[block]
+            result[block] = goal(output, block)
+            return result[block].sum(axis=0, dtype=np.float64)
+
+        sums = list(self._pool.map(aim, self._blocks))
+        free = (np.sum(sums, axis=0) / len(result)).astype(result.dtype)
+        intercept = free if self._centred else centre
+
+        def subtract(block: slice) -> None:
+            result[block] -= intercept
+            result[block] -= self._old[block]
+
+        list(self._pool.map(subtract, self._blocks))
+        return result, intercept
 
 
 class _Ridge:
@@ -95,11 +158,16 @@ class _Ridge:
     """
 
     def __init__(
-        self, x: np.ndarray, residual: np.ndarray, ridges: Sequence[float], held: np.ndarray
+        self,
+        x: tf.Tensor,
+        residual: np.ndarray,
+        pool: Executor,
+        ridges: Sequence[float],
+        held: np.ndarray,
     ):
-        self._x = x
+        self._x, self._pool = x, pool
         self._primal = x.shape[1] <= x.shape[0]
-        products = matmul(x.T, x) if self._primal else matmul(x, x.T)
+        products = matmul(x, x, transposed=True) if self._primal else matmul(x, tf.transpose(x))
         scores = [0.0]
         if len(ridges) > 1:
             scores = self._scores(products, residual, ridges, held)
@@ -108,8 +176,8 @@ class _Ridge:
     def solve(self, residual: np.ndarray) -> np.ndarray:
         """D for a residual (rows, outputs)."""
         if not self._primal:
-            return matmul(self._x.T, _solve(self._factor, residual))
-        return _solve(self._factor, matmul(self._x.T, residual))
+            return matmul(self._x, _solve(self._factor, residual), transposed=True)
+        return _solve(self._factor, matmul(self._x, residual, transposed=True))
 
     def _factorised(self, products: np.ndarray, ridge: float) -> Any:
         rows, features = self._x.shape
@@ -122,17 +190,19 @@ class _Ridge:
 
     def _scores(self, products, residual, ridges, held) -> list[float]:
         """Squared error on held rows for each ridge term."""
-        x, target = self._x[held], residual[held]
+        x, target = tf.boolean_mask(self._x, held), residual[held]
         if self._primal:
-            side = matmul(self._x.T, residual) - matmul(x.T, target)
-            products = products - matmul(x.T, x)
+            side = matmul(self._x, residual, transposed=True) - matmul(x, target, transposed=True)
+            products = products - matmul(x, x, transposed=True)
         else:
             side, x = residual[~held], products[np.ix_(held, ~held)]
             products = products[np.ix_(~held, ~held)]
-        return [
-            float(np.square(target - matmul(x, _solve(factor, side))).sum(dtype=np.float64))
-            for factor in (self._factorised(products, ridge) for ridge in ridges)
-        ]
+
+        def score(ridge: float) -> float:
+            step = _solve(self._factorised(products, ridge), side)
+            return float(np.square(target - matmul(x, step)).sum(dtype=np.float64))
+
+        return list(self._pool.map(score, ridges))
 
 
 class _SparseRidge:
@@ -143,7 +213,7 @@ class _SparseRidge:
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: tf.Tensor,
         residual: np.ndarray,
         ridges: Sequence[float],
         held: np.ndarray,
@@ -151,11 +221,14 @@ class _SparseRidge:
     ):
         self._x = x
         self._kept = [np.flatnonzero(column) for column in mask.T]
-        products, side = matmul(x.T, x), matmul(x.T, residual)
+        products, side = matmul(x, x, transposed=True), matmul(x, residual, transposed=True)
         best = ridges[0]
         if len(ridges) > 1:
-            few, target = x[held], residual[held]
-            rest = products - matmul(few.T, few), side - matmul(few.T, target)
+            few, target = tf.boolean_mask(x, held), residual[held]
+            rest = (
+                products - matmul(few, few, transposed=True),
+                side - matmul(few, target, transposed=True),
+            )
             errors = [
                 np.square(target - matmul(few, self._step(self._factors(rest[0], r), rest[1])))
                 for r in ridges
@@ -165,7 +238,7 @@ class _SparseRidge:
 
     def solve(self, residual: np.ndarray) -> np.ndarray:
         """D for a residual (rows, outputs)."""
-        return self._step(self._chosen, matmul(self._x.T, residual))
+        return self._step(self._chosen, matmul(self._x, residual, transposed=True))
 
     def _factors(self, products: np.ndarray, ridge: float) -> list[Any]:
         trace, features = float(products.trace(dtype=np.float64)), len(products)
@@ -190,7 +263,8 @@ def _solve(factor: Any, side: np.ndarray) -> np.ndarray:
     return scipy.linalg.cho_solve(factor, side, check_finite=False).astype(side.dtype)
 
 
-def matmul(a: Any, b: Any) -> np.ndarray:
-    """A matrix product of the backend."""
-    # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
-    return numpy_of(keras.ops.matmul(a, b))
+def matmul(
+    a: np.ndarray | tf.Tensor, b: np.ndarray | tf.Tensor, *, transposed: bool = False
+) -> np.ndarray:
+    """The product of two matrices, the first of them transposed if told so."""
+    return tf.linalg.matmul(a, b, transpose_a=transposed).numpy()

@@ -165,7 +165,7 @@ def test_images_a_pass_follow_the_memory_and_change_nothing(name):
     whole, sizes = refitted(20 * one)
     assert sizes == [20, 10]
     small, sizes = refitted(8 * one - 1)
-    assert sizes == [7, 7, 6, 7, 3]
+    assert sizes == [7, 7, 6, 5, 5]
     assert set(whole) == set(small)
     for weight, value in whole.items():
         np.testing.assert_allclose(small[weight], value, rtol=1e-3, atol=1e-4)
@@ -217,14 +217,14 @@ def test_wanted_leaves_an_output_alone_that_its_path_ignores():
     goal = least_squares.wanted(
         np.array([[3.0, 3.0]]), np.array([2.0, 0.0]), np.array([[1.0, 1.0]]), (-np.inf, np.inf)
     )
-    np.testing.assert_allclose(goal(np.array([[7.0, 8.0]])), [[1.0, 8.0]])
+    np.testing.assert_allclose(goal(np.array([[7.0, 8.0]]), slice(None)), [[1.0, 8.0]])
 
 
 def test_wanted_asks_nothing_beyond_what_is_clipped():
     goal = least_squares.wanted(
         np.array([[-2.0, -2.0, 9.0, 9.0, 4.0]]), np.ones(5), np.zeros((1, 5)), (0.0, 6.0)
     )
-    received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]))
+    received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]), slice(None))
     np.testing.assert_allclose(received, [[-5.0, 0.0, 6.0, 8.0, 4.0]])
 
 
