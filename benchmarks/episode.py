@@ -10,7 +10,7 @@ before each episode, so that both see the same machine. That floor is of the eng
 plans, an interpreter a thread; `score_refit_over_usual_floor` is over that of one interpreter with
 all threads at the same static batch, the usual way of running a file. The default refit solves
 from statistics of the dense network; `--refit=quick_in_order`, the default of searches, runs the
-pruned network over 250 images, which costs more than the score. Run it when the machine is idle.
+pruned network over 250 images. Run it when the machine is idle.
 `threads` processors are used by all parts alike.
 """
 
@@ -41,9 +41,10 @@ from amc_tf.refit import REFITS
 from amc_tf.search import SearchSettings, environment
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "resnet56, mobilenet_v1, mobilenet_v1_224.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
 REFIT = flags.DEFINE_string("refit", "dense", "How plans are refitted.")
+ROUNDING = flags.DEFINE_integer("rounding", None, "Multiples of channels; default: the network's.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the agent.")
 
 
@@ -89,10 +90,12 @@ def usual_seconds(interpreter: Interpreter, images: np.ndarray) -> float:
     return (time.perf_counter() - start) * len(images) / len(few)
 
 
-def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int) -> dict:
+def study(
+    name: str, case: cases.Case, refit_name: str, episodes: int, rounding: int | None, seed: int
+) -> dict:
     images, task = case.validation[0], case.task()
     settings = SearchSettings(
-        seed=seed, rounding=case.rounding, ddpg=amc_tf.DdpgSettings(warmup_episodes=2)
+        seed=seed, rounding=rounding or case.rounding, ddpg=amc_tf.DdpgSettings(warmup_episodes=2)
     )
     set_up, clock = Clock(), Clock()
     with tempfile.TemporaryDirectory() as log, set_up("all"):
@@ -127,6 +130,7 @@ def study(name: str, case: cases.Case, refit_name: str, episodes: int, seed: int
     return {
         "network": name,
         "refit": refit_name,
+        "rounding": rounding,
         "seed": seed,
         "episodes": episodes,
         "images": len(images),
@@ -166,7 +170,8 @@ def run(env, agent, clock: Clock) -> dict:
 def main(argv):
     del argv
     case = cases.load(NETWORK.value, DATA.value)
-    record.append("episode", study(NETWORK.value, case, REFIT.value, EPISODES.value, SEED.value))
+    what = (flag.value for flag in (REFIT, EPISODES, ROUNDING, SEED))
+    record.append("episode", study(NETWORK.value, case, *what))
 
 
 if __name__ == "__main__":

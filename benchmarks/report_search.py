@@ -10,10 +10,10 @@ from amc_tf.search import SearchSettings
 
 def episode(entry: dict) -> str:
     del entry
-    entries = record.last("episode", "network", "refit")
+    entries = record.last("episode", "network", "refit", "rounding")
     rows = [
         (
-            e["network"],
+            e["network"] + (f", multiples of {e['rounding']}" if e.get("rounding") else ""),
             e["refit"],
             e["images"],
             f"{e['seconds_per_episode']:.2f} ({min(e['seconds']):.2f} to {max(e['seconds']):.2f})",
@@ -138,11 +138,14 @@ def _searches() -> list[dict]:
 
 
 def found() -> str:
-    """What searches with the default refit found, a row for each network and budget."""
+    """What searches with the default refit found, a row for each network and budget.
+
+    Those that compare AMC with its model of the reward alone are left to `search`.
+    """
     policies = {"uniform": "uniform", "random": "random", "cmaes": "CMA-ES", "amc": "**AMC**"}
     runs: dict[tuple, list[dict]] = {}
     for e in _searches():
-        if e["refit"] == SearchSettings().refit:
+        if e["refit"] == SearchSettings().refit and "response" not in e["policies"]:
             runs.setdefault((e["network"], e["macs"], e["episodes"]), []).append(e)
 
     def cell(of_kind: list[dict], policy: str) -> str:
