@@ -70,9 +70,9 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100",
         # Drives a Chromium, in which the report is tested.
         "playwright>=1.49,<2",
-        # The formatter's style and the set of rules change between minor versions.
+        # The formatter's style and the sets of rules change between minor versions.
         "ruff>=0.17,<0.18",
-        "pyrefly>=1.4,<2",
+        "pyrefly>=1.4,<1.5",
         *DEMO_REQUIRES,
         *ADB_REQUIRES,
     ],

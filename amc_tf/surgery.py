@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.errors import AmcError
@@ -62,7 +63,7 @@ def rebuild(
                 tensor._keras_history.operation.name = graph.network.name(operation)
             return out
         if not isinstance(operation, keras.layers.Layer):
-            return operation(*args, **kwargs)
+            return _twin(operation)(*args, **kwargs)
         if id(operation) not in made:
             made[id(operation)] = _remake(
                 operation, graph.network.name(operation), site, kept.get(id(call), {})
@@ -73,6 +74,7 @@ def rebuild(
     outputs = graph.network.run(inputs, invoke)
     rebuilt = _like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
+    _forget_kernels()
     return rebuilt
 
 
@@ -142,6 +144,14 @@ def uncompiled(model: keras.Model) -> keras.Model:
     return _like(model, model.inputs, model.outputs)
 
 
+def _forget_kernels() -> None:
+    """Frees what TensorFlow keeps of every shape of variable that was ever made.
+
+    These are tens of KiB each: gigabytes for a search that rebuilds a deep network for each plan.
+    """
+    context.context().clear_kernel_cache()
+
+
 def _like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
     """A functional model whose inputs and outputs are nested as those of `model`."""
 
@@ -157,10 +167,22 @@ def _like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Mo
     )
 
 
+def _twin(operation: Any) -> Any:
+    """An operation without weights, for another model.
+
+    It shares everything but the record of its calls, through which the dense model would keep
+    every model alive that was ever built from it.
+    """
+    # Not by `copy`, for which Keras saves and loads; not by setattr, which TensorFlow tracks.
+    twin = object.__new__(type(operation))
+    vars(twin).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return twin
+
+
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
     """A new layer of the same configuration with the kept widths."""
     if not layer.variables and site is None and layer.name == name:
-        return layer  # without state there is nothing to keep apart (a Lambda, say)
+        return _twin(layer)  # not made anew: a Lambda, say, may have no configuration
     config = layer.get_config()
     config["name"] = name
     if callable(getattr(layer, "activation", None)) and "activation" in config:

@@ -1,6 +1,8 @@
 """The central property: what is rebuilt computes what the masked model computes."""
 
+import gc
 import json
+import weakref
 
 import keras
 import numpy as np
@@ -38,6 +40,17 @@ def test_rebuild_equals_mask_and_costs_equal_a_recount(name, data):
         np.testing.assert_allclose(small, full, rtol=1e-4, atol=1e-4 * np.abs(full).max())
     assert (amc_tf.macs(graph, plan), amc_tf.params(graph, plan)) == recount(rebuilt)
     assert masked.count_params() == model.count_params()
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_the_dense_model_does_not_keep_rebuilt_ones_alive(name):
+    """A search rebuilds thousands of times; layers without weights are called in every model."""
+    model, graph = _analysed(name)
+    rebuilt = amc_tf.rebuild(model, graph, None)
+    layers = [weakref.ref(layer) for layer in rebuilt.layers]
+    del rebuilt
+    gc.collect()
+    assert [ref().name for ref in layers if ref() is not None] == []
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
