@@ -55,7 +55,8 @@ class SearchSettings:
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         response_share: of the agent's episodes after its warm-up, the share proposed by
             a model of the reward, which also proposes those of the warm-up (see
-            `amc_tf.response`), in [0, 1]; 0 is the paper's agent.
+            `amc_tf.response`), in [0, 1]; 0 is the paper's agent. It grows while the
+            agent's own plans are not the best (see `amc_tf.policies.GuidedSearcher`).
         refit: how weights are restored before a plan is scored, a name of
             `amc_tf.refit.REFITS`.
         final_refit: the same, for the networks that are built in the end.

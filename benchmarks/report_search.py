@@ -134,7 +134,13 @@ def agent(entry: dict) -> str:
 
 
 def _searches() -> list[dict]:
-    return record.last("search", "network", "macs", "refit", "episodes", "rerank", "seed")
+    keys = "network", "macs", "refit", "episodes", "rerank", "seed", "response_share"
+    return record.last("search", *keys)
+
+
+def _agent(e: dict) -> str:
+    """What the agent was: until its share was recorded, it never stepped aside."""
+    return "amc" if "response_share" in e else "amc, fixed turns"
 
 
 def found() -> str:
@@ -170,10 +176,10 @@ def search(entry: dict) -> str:
     rows = []
     kinds: dict[str, dict[tuple, list[dict]]] = {}  # of each network
     for e in entries:
-        kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}"
+        kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}", _agent(e)
         kinds.setdefault(e["network"], {}).setdefault(kind, []).append(e)
     for network, of_network in kinds.items():
-        for (macs, refit, tries), runs in sorted(of_network.items()):
+        for (macs, refit, tries, agent_), runs in sorted(of_network.items()):
             for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
                 found = [e["policies"][policy] for e in runs if policy in e["policies"]]
                 gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
@@ -183,7 +189,7 @@ def search(entry: dict) -> str:
                         f"{macs:.0%}",
                         refit,
                         tries,
-                        policy,
+                        agent_ if policy == "amc" else policy,
                         len(found),
                         _range([f["search_accuracy"] for f in found]),
                         _range([f["final_accuracy"] for f in found]),
@@ -212,7 +218,8 @@ def search(entry: dict) -> str:
         "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
         "final one on the reward's images, which for ImageNet are the test images too. "
         "Those with the refit `dense` were made when `--refit=dense --rerank=3` were the defaults "
-        "and the agent's warm-up took all 100 episodes.",
+        "and the agent's warm-up took all 100 episodes; those with fixed turns when every fourth "
+        "episode after the warm-up was DDPG's, whatever came of it.",
         header,
         rows,
         entries,

@@ -74,8 +74,8 @@ def main(argv):
     policies = {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
-        what = (NETWORK.value, f"{MACS.value:g}", name, SEED.value, REFIT.value, EPISODES.value)
-        plan = "_".join(map(str, what)) + ".json"
+        what = NETWORK.value, f"{MACS.value:g}", name, SEED.value, REFIT.value, EPISODES.value
+        plan = "_".join(map(str, (*what, settings.response_share))) + ".json"
         outcome.plan.save(PLANS / plan)
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())
@@ -99,6 +99,7 @@ def main(argv):
             "episodes": EPISODES.value,
             "seed": SEED.value,
             "refit": settings.refit,
+            "response_share": settings.response_share,
             "early_stop": settings.early_stop,
             "rerank": settings.rerank,
             "final_refit": settings.final_refit,

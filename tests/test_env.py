@@ -266,22 +266,21 @@ def test_guided_searcher_gives_the_model_its_share_of_the_episodes():
 
         learn = finish
 
-    for share, warmup, expected in (
-        (0.0, 0, "dddddd"),
-        (0.5, 0, "dmdmdm"),
-        (0.5, 3, "mmdmdm"),
-        (0.75, 1, "dmmmdm"),
-        (1.0, 0, "mmmmmm"),
+    for share, warmup, reward, expected in (
+        (0.5, 0, 2.0, "mdmmmdmm"),  # its plans are no better: half as often each time
+        (0.5, 0, 3.0, "mdmdmdmd"),
+        (0.5, 3, 2.0, "mmmdmmmd"),
+        (0.75, 1, 2.0, "mmmdmmmm"),
+        (1.0, 0, 3.0, "mmmmmmmm"),
     ):
         learner, model = Constant(0.9), Constant(0.1)
         guided = GuidedSearcher(learner, [[0.2, 0.3]], model, share, warmup)
-        played = [[guided.act(None), guided.act(None)]]
-        assert played == [[0.2, 0.3]]
-        guided.finish(played[0], 1.0)
-        for letter in expected:
-            played.append([guided.act(None), guided.act(None)])
-            guided.finish(played[-1], 2.0)
-            assert played[-1] == ([0.1, 0.1] if letter == "m" else [0.9, 0.9])
-        assert (
-            learner.learned == model.learned == [(played[0], 1.0), *((p, 2.0) for p in played[1:])]
-        )
+        played = [([guided.act(None), guided.act(None)], 1.0)]
+        assert played == [([0.2, 0.3], 1.0)]
+        guided.finish(*played[0])
+        for number, letter in enumerate(expected):
+            actions = [guided.act(None), guided.act(None)]
+            assert actions == ([0.1, 0.1] if letter == "m" else [0.9, 0.9]), (share, number)
+            played.append((actions, 2.0 if letter == "m" else reward + number * (reward > 2)))
+            guided.finish(*played[-1])
+        assert learner.learned == model.learned == played
