@@ -5,6 +5,14 @@
 DIR holds `cifar10.npz`. Plain-20 is ResNet-20 without its shortcuts: nineteen 3 x 3 convolutions in
 three stages of 16, 32 and 64 channels, each with batch norm and a rectifier. The dense network is
 kept as `dense.keras` in the workdir.
+
+With half the epochs of training, `--config.dense_epochs=30 --config.epochs=15
+--config.precision=mixed_bfloat16` (seed 0, 10,000 test images), it had 86.9 %. At half its MACs,
+before fine-tuning, the search found 81.5 %, uniform pruning has 81.0 %, random search found 78.5 %;
+after fine-tuning the network had 85.4 %, and as int8 85.5 % in 171,616 bytes instead of the dense
+network's 1,088,160 as float32. That took 97 minutes of one core beside other work: 55 to train, 16
+to search (300 episodes, the random searcher's among them), 25 to fine-tune and one to export. With
+so little training the network is short of the paper's 90.5 %, and so is what is left of it.
 """
 
 import cifar10
