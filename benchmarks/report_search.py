@@ -138,9 +138,9 @@ def _searches() -> list[dict]:
     return record.last("search", *keys)
 
 
-def _agent(e: dict) -> str:
-    """What the agent was: until its share was recorded, it never stepped aside."""
-    return "amc" if "response_share" in e else "amc, fixed turns"
+def _turns(e: dict) -> str:
+    """Of DDPG within the agent: until its share was recorded, it never stepped aside."""
+    return "fewer as it fails" if "response_share" in e else "every fourth"
 
 
 def found() -> str:
@@ -176,10 +176,10 @@ def search(entry: dict) -> str:
     rows = []
     kinds: dict[str, dict[tuple, list[dict]]] = {}  # of each network
     for e in entries:
-        kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}", _agent(e)
+        kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}", _turns(e)
         kinds.setdefault(e["network"], {}).setdefault(kind, []).append(e)
     for network, of_network in kinds.items():
-        for (macs, refit, tries, agent_), runs in sorted(of_network.items()):
+        for (macs, refit, tries, turns), runs in sorted(of_network.items()):
             for policy in dict.fromkeys(name for e in runs for name in e["policies"]):
                 found = [e["policies"][policy] for e in runs if policy in e["policies"]]
                 gaps = np.mean([f["amc_better_by"] for f in found], axis=0)
@@ -189,7 +189,8 @@ def search(entry: dict) -> str:
                         f"{macs:.0%}",
                         refit,
                         tries,
-                        agent_ if policy == "amc" else policy,
+                        turns,
+                        policy,
                         len(found),
                         _range([f["search_accuracy"] for f in found]),
                         _range([f["final_accuracy"] for f in found]),
@@ -201,12 +202,13 @@ def search(entry: dict) -> str:
             _range([e[key] for runs in of_network.values() for e in runs])
             for key in ("dense_accuracy", "dense_test_accuracy")
         ]
-        rows.append((network, "100%", "", "", "dense", "", "", *dense, ""))
+        rows.append((network, "100%", "", "", "", "dense", "", "", *dense, ""))
     header = (
         "network",
         "MACs",
         "reward's refit",
         "plans scored + refitted last",
+        "DDPG's turns",
         "policy",
         "seeds",
         "with it",
@@ -218,8 +220,10 @@ def search(entry: dict) -> str:
         "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
         "final one on the reward's images, which for ImageNet are the test images too. "
         "Those with the refit `dense` were made when `--refit=dense --rerank=3` were the defaults "
-        "and the agent's warm-up took all 100 episodes; those with fixed turns when every fourth "
-        "episode after the warm-up was DDPG's, whatever came of it.",
+        "and the agent's warm-up took all 100 episodes. In those with every fourth turn DDPG "
+        "proposed every fourth plan of AMC after its warm-up, whatever came of it; now fewer, "
+        "while they are not the best so far. The policy `response` is AMC's model of the reward "
+        "without the agent.",
         header,
         rows,
         entries,
