@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.least_squares import fit, matmul, wanted
@@ -35,6 +37,9 @@ from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import intercept, one_blas_thread, refittable
 from amc_tf.surgery import named_weight, numpy_of, rebuild
 from amc_tf.windows import at_positions, choose, linear_inputs
+
+# Plans after which TensorFlow makes its kernels anew, which costs about as much as a fifth of one.
+_RUNS_REMEMBERED = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +76,7 @@ class InOrderReconstruction:
     consumers: Mapping[int, _Consumer]  # by id of the first call
     ridges: Sequence[float]
     rounds: int
+    _runs: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
         """Refitted weights for `rebuild` and `mask`; runs the pruned network once.
@@ -94,6 +100,10 @@ class InOrderReconstruction:
                     run.catch_up()
                     result.update(self._fit(consumer, run))
                 run.add(call)
+        if next(self._runs) % _RUNS_REMEMBERED == 0:
+            # TensorFlow keeps tens of KiB of every shape of variable that was ever made:
+            # gigabytes in a long search of a deep network.
+            context.context().clear_kernel_cache()
         return result
 
     def fit_sparse(

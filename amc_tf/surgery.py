@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
 
 from amc_tf.channels import ChannelGraph, Site
 from amc_tf.errors import AmcError
@@ -74,7 +73,6 @@ def rebuild(
     outputs = graph.network.run(inputs, invoke)
     rebuilt = _like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
-    _forget_kernels()
     return rebuilt
 
 
@@ -142,14 +140,6 @@ def uncompiled(model: keras.Model) -> keras.Model:
     read, and the optimizer's state doubles or triples its size.
     """
     return _like(model, model.inputs, model.outputs)
-
-
-def _forget_kernels() -> None:
-    """Frees what TensorFlow keeps of every shape of variable that was ever made.
-
-    These are tens of KiB each: gigabytes for a search that rebuilds a deep network for each plan.
-    """
-    context.context().clear_kernel_cache()
 
 
 def _like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
