@@ -6,8 +6,8 @@ DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that tak
 255 and gives logits. The 5,000 images of the reward are split off the training set; a network that
 was trained on them scores higher there than on the test images.
 
-Searches of 40 episodes found plans of 90.1 to 90.9 % test accuracy before fine-tuning (three seeds;
-uniform 88.1 to 88.5 %) in eight to nine minutes of one core, one of 100 episodes 91.65 % in 23
+Searches of 40 episodes found plans of 89.6 to 90.9 % test accuracy before fine-tuning (six seeds, two
+versions of the agent; uniform 88.1 to 88.5 %), one of 100 episodes 91.65 % in 23 minutes of one core
 (`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
 --early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`, the long one with
 `--episodes=100 --policies=amc,uniform` and without `--rerank`). The plan of an older search
