@@ -6,9 +6,9 @@ DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that tak
 255 and gives logits. The 5,000 images of the reward are split off the training set; a network that
 was trained on them scores higher there than on the test images.
 
-Searches of 40 episodes found plans of 89.6 to 90.9 % test accuracy before fine-tuning (six seeds, two
-versions of the agent; uniform 88.1 to 88.5 %), one of 100 episodes 91.65 % in 23 minutes of one core
-(`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
+Searches of 40 episodes found plans of 89.6 to 90.9 % test accuracy before fine-tuning (six seeds,
+two versions of the agent; uniform 88.1 to 88.5 %), one of 100 episodes 91.65 % in 23 minutes of one
+core (`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
 --early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`, the long one with
 `--episodes=100 --policies=amc,uniform` and without `--rerank`). The plan of an older search
 (benchmarks/plans/resnet56_0.5_amc_0.json, 49.96 % of the MACs) has 91.89 %, and 93.22 %
