@@ -192,7 +192,7 @@ def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():
     [
         ("cifar10_plain20", "there is no cifar10.npz in"),
         ("cifar10_resnet56", "there is no cifar10.npz in"),
-        ("imagenet_mobilenet_v1", "there is no folder"),
+        ("imagenet_mobilenet_v1", "there is no model file"),
     ],
 )
 def test_shipped_config_asks_for_its_data(config, missing, tmp_path):
