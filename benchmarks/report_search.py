@@ -128,7 +128,8 @@ def agent(entry: dict) -> str:
     )
     return record.section(
         f"Best reward found, mean (least) of {entries[0]['seeds']} seeds, on Gaussian "
-        f"processes fitted to real evaluations ({facts}).",
+        f"processes fitted to real evaluations ({facts}). With a response share DDPG had the other "
+        "turns whatever came of them; now it steps aside while its plans are not the best.",
         header,
         rows,
         entries,

@@ -74,8 +74,8 @@ def main(argv):
     policies = {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
-        what = NETWORK.value, f"{MACS.value:g}", name, SEED.value, REFIT.value, EPISODES.value
-        plan = "_".join(map(str, (*what, settings.response_share))) + ".json"
+        search = SEED.value, REFIT.value, EPISODES.value, settings.response_share
+        plan = "_".join(map(str, (NETWORK.value, f"{MACS.value:g}", name, *search))) + ".json"
         outcome.plan.save(PLANS / plan)
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())

@@ -7,10 +7,10 @@ DIR holds `mobilenet_v1_075_192.keras` (pixels in, 1001 classes, the background 
 training set there is nothing to fine-tune on, so this stops at the searched and refitted network.
 
 Of 634 images the dense network has 78.4 %; 50 episodes find plans of 51.4 to 54.7 % before
-fine-tuning (six seeds, two versions of the agent; uniform 43.4 to 45.3 %). An episode takes two
-seconds on two cores, and the last refit of a finalist about twenty (`python benchmarks/search.py
---data=DIR --network=mobilenet_v1 --macs=0.5 --episodes=50 --seed=0 --rerank=5
---policies=amc,random,cmaes,uniform --workdir=DIR`).
+fine-tuning (six seeds, two versions of the agent; uniform 43.4 to 45.3 %; `python
+benchmarks/search.py --data=DIR --network=mobilenet_v1 --macs=0.5 --episodes=50 --seed=0 --rerank=5
+--policies=amc,random,cmaes,uniform --workdir=DIR`). An episode takes two seconds on two cores
+(`python benchmarks/episode.py --data=DIR --network=mobilenet_v1 --refit=quick_in_order`).
 """
 
 import os
