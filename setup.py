@@ -1,6 +1,6 @@
 """Packaging of amc_tf."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # TF-Agents 0.19 pins pygame 2.1.3, which has no wheel above Python 3.11 and which nothing here
 # imports. There it is installed without its dependencies, by a command of its own
@@ -85,8 +85,8 @@ setup(
     license="Apache-2.0",
     # TensorFlow 2.21 has wheels for these.
     python_requires=">=3.10,<3.14",
-    # Listed by name: tests, configs and benchmarks are packages to no one but this repository.
-    packages=["amc_tf", "amc_tf.agent", "amc_tf.latency", "amc_tf.sparsity", "tflite_tools"],
+    # Tests, configs and benchmarks are packages to no one but this repository.
+    packages=find_packages(include=["amc_tf", "amc_tf.*", "tflite_tools"]),
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={

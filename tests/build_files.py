@@ -17,7 +17,13 @@ import sys
 from collections.abc import Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PACKAGES = ("amc_tf", "amc_tf/agent", "amc_tf/latency", "amc_tf/sparsity", "tflite_tools")
+PACKAGES = tuple(
+    sorted(
+        init.parent.relative_to(ROOT).as_posix()
+        for product in ("amc_tf", "tflite_tools")
+        for init in (ROOT / product).rglob("__init__.py")
+    )
+)
 SCRIPTS = ("configs", "examples", "tests")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.

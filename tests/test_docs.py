@@ -251,7 +251,7 @@ def test_names(text):
             or (ROOT / "amc_tf" / name).is_dir()
             or (ROOT / "amc_tf" / f"{name}.py").exists()
         ), name
-    places = (ROOT, ROOT / "amc_tf", ROOT / "amc_tf" / "agent")
+    places = (ROOT, *(init.parent for init in (ROOT / "amc_tf").rglob("__init__.py")))
     files = re.findall(r"`([\w/*]+(?:\.py|/))`", text)
     for name in [*files, *re.findall(r"\]\((?!http)([^)]+)\)", text)]:
         made = name.startswith(("runs/", "build/", "files/"))
