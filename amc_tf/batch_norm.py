@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from amc_tf.channels import ChannelGraph
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.network import flatten, infer
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.masked import MaskedModel
-from amc_tf.network import flatten, infer
-from amc_tf.plan import PruningPlan
 from amc_tf.surgery import numpy_of
 
 _STATISTICS = ("moving_mean", "moving_variance")

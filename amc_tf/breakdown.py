@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from amc_tf.channels import ChannelGraph
-from amc_tf.costs import COSTS, Cost, plan_counts
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.costs import COSTS, Cost, plan_counts
+from amc_tf.graph.plan import PruningPlan
 
 
 def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str, Any]:

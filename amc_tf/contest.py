@@ -14,7 +14,7 @@ from amc_tf.decisions import DecisionEnv, Outcome
 from amc_tf.episodes import EpisodeLog
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import Scorer
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.plan import PruningPlan
 
 
 class Contest:

@@ -15,7 +15,7 @@ import numpy as np
 
 from amc_tf.budget import REWARDS, Budget, CountCost, written
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.plan import PruningPlan
 
 NUM_FEATURES = 11
 # Where a bound is made use of in full, a staircase may go down again a little further up.

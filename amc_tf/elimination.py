@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from amc_tf.channels import Group
+from amc_tf.graph.analysis import Group
 from amc_tf.reconstruct import Consumer, Moments, Reconstruction, ridge_term
 from amc_tf.surgery import named_weight, numpy_of
 

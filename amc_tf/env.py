@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from amc_tf.budget import Budget, CountCost
-from amc_tf.channels import ChannelGraph, Site
-from amc_tf.costs import COSTS, Cost
 from amc_tf.decisions import NUM_FEATURES, DecisionEnv
 from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.costs import COSTS, Cost
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.importance import Importance, consumer_magnitude, strongest
-from amc_tf.plan import PruningPlan
 
 
 class CompressionEnv(DecisionEnv):

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from amc_tf.batch_norm import Reestimated
-from amc_tf.channels import ChannelGraph
 from amc_tf.folding import NotCarriedError, fold
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.lite import LiteEngine
 from amc_tf.masked import MaskedModel
-from amc_tf.plan import PruningPlan
 from amc_tf.refit import Refit
 from amc_tf.stopping import hopeless, order
 from amc_tf.surgery import uncompiled

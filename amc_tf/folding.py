@@ -24,9 +24,9 @@ import numpy as np
 from keras import layers as kl
 from keras.src.ops import numpy as numpy_ops
 
-from amc_tf.channels import ChannelGraph, analyze
 from amc_tf.errors import AmcError
-from amc_tf.network import Network, flatten
+from amc_tf.graph.analysis import ChannelGraph, analyze
+from amc_tf.graph.network import Network, flatten
 from amc_tf.surgery import Weights, numpy_of, rebuild
 
 # Layer class to the weight that makes its outputs, and the axes that together count them.

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.channels import ChannelGraph
 from amc_tf.elimination import elimination_order
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.reconstruct import gather
 from amc_tf.surgery import mixing_weights, numpy_of, rebuild
 from amc_tf.task import Task

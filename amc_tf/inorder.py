@@ -29,11 +29,11 @@ import keras
 import numpy as np
 from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
 
-from amc_tf.channels import ChannelGraph, Site
+from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.network import Call, Network, Value, infer
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.least_squares import fit, matmul, wanted
-from amc_tf.network import Call, Network, Value, infer
 from amc_tf.paths import UNBOUNDED, Path, follow, readers_of
-from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import intercept, one_blas_thread, refittable
 from amc_tf.surgery import named_weight, numpy_of, rebuild
 from amc_tf.windows import at_positions, choose, linear_inputs

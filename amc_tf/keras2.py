@@ -19,11 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf import keras2_ops, keras2_safety, network
+from amc_tf import keras2_ops, keras2_safety
 from amc_tf.errors import AmcError
+from amc_tf.graph import network
+from amc_tf.graph.layer_table import TABLE
+from amc_tf.graph.network import Call, Network, Value
 from amc_tf.keras2_layers import LayerCarrier
-from amc_tf.layers import TABLE
-from amc_tf.network import Call, Network, Value
 
 # Largest difference of an output, as a fraction of its largest value: float rounding adds up
 # over a hundred layers in another order of operations, and faster in 16 bits.

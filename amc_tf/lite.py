@@ -11,13 +11,13 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from amc_tf.channels import ChannelGraph
 from amc_tf.errors import AmcError
 from amc_tf.folding import NotCarriedError
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.widths import random_plan
 from amc_tf.surgery import Weights, rebuild
 from amc_tf.template import learn, run
-from amc_tf.widths import random_plan
 
 
 class LiteEngine:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from amc_tf.channels import ChannelGraph
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.surgery import mask, masked_weights, numpy_of
 
 

@@ -18,7 +18,7 @@ from keras import layers as kl
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 
-from amc_tf.network import Call, Network, Value
+from amc_tf.graph.network import Call, Network, Value
 
 _ADDITIONS = frozenset({kl.Add, kl.Subtract, kl.Average, numpy_ops.Add, numpy_ops.Subtract})
 # Operations that are y -> a y + b in each channel when they read one tensor and do not train.

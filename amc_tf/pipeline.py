@@ -14,12 +14,12 @@ import keras
 
 from amc_tf.agent.remote import check_installed
 from amc_tf.budget import Budget
-from amc_tf.channels import analyze
-from amc_tf.costs import macs, params
 from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.finetune import FineTuneSettings, fine_tune
+from amc_tf.graph.analysis import analyze
+from amc_tf.graph.costs import macs, params
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.plan import PruningPlan
 from amc_tf.provenance import command, versions
 from amc_tf.report_html import REPORT, write_report
 from amc_tf.search import (

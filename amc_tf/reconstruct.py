@@ -25,10 +25,10 @@ import scipy.linalg
 from keras import layers as kl
 from threadpoolctl import threadpool_limits
 
-from amc_tf.channels import ChannelGraph, Site
-from amc_tf.network import Call, infer
+from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.network import Call, infer
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.paths import readers_of
-from amc_tf.plan import PruningPlan
 from amc_tf.surgery import mixing_weights, named_weight, numpy_of
 from amc_tf.windows import LINEAR, SEPARABLE, choose, linear_inputs
 

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from amc_tf.batch_norm import Reestimated
-from amc_tf.channels import ChannelGraph
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.inorder import gather_in_order
-from amc_tf.plan import PruningPlan
 from amc_tf.reconstruct import gather
 from amc_tf.task import evenly_spaced
 

@@ -14,18 +14,12 @@ from amc_tf import run_stage
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each file named."""
-    from amc_tf import (
-        constraints,
-        listing,
-        picture,
-        picture_dot,
-        picture_html,
-        verification,
-        workdir,
-    )
+    from amc_tf import verification, workdir
+    from amc_tf.graph import constraints
+    from amc_tf.graph.inspection import dot, drawing, html, listing
 
     files = argv[1:]
-    writers = [(flags.FLAGS.dot, picture_dot.to_dot), (flags.FLAGS.html, picture_html.to_html)]
+    writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]
     wanted = [(path, write) for path, write in writers if path]
     if not files:
         raise app.UsageError("name at least one .keras file: amc-inspect model.keras")
@@ -43,7 +37,7 @@ def main(argv: list[str]) -> None:
             difference = verification.verify(model, graph)
             print(f"halved, rebuilt and masked: outputs differ by {difference:.1e} at most")
         for path, write in wanted:
-            pathlib.Path(path).write_text(write(picture.picture(graph)), encoding="utf-8")
+            pathlib.Path(path).write_text(write(drawing.picture(graph)), encoding="utf-8")
 
 
 def entry() -> None:

@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
 
     from amc_tf import experiment
     from amc_tf.agent import DdpgSettings
-    from amc_tf.constraints import Constraints
     from amc_tf.env import allowed_counts
+    from amc_tf.graph.constraints import Constraints
     from amc_tf.latency.cost import describe, latency_cost
     from amc_tf.latency.settings import LatencySettings, open_table
     from amc_tf.search import SearchSettings

@@ -14,18 +14,18 @@ from amc_tf import files
 from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
 from amc_tf.breakdown import breakdown
 from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
-from amc_tf.channels import ChannelGraph
-from amc_tf.constraints import Constraints
 from amc_tf.contest import Contest
 from amc_tf.decisions import NUM_FEATURES, Outcome
 from amc_tf.env import CompressionEnv
 from amc_tf.errors import AmcError
 from amc_tf.evaluate import scorer
 from amc_tf.evolution import EvolutionSearcher
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.constraints import Constraints
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.latency.search import SearchLatency
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.plan import PruningPlan
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.refit import REFITS, Refit
 from amc_tf.response import ResponseSearcher
@@ -48,7 +48,7 @@ class SearchSettings:
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
         constraints: layers to freeze, and other values of `rounding` and
-            `min_preserve` for single layers (see `amc_tf.constraints.Constraints`).
+            `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
         importance: which channels of a group are kept, a name of
             `amc_tf.importance.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.channels import ChannelGraph, Site
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.plan import PruningPlan
 
 # "layer/weight" -> an array of the dense weight's shape that takes its place.
 Weights = Mapping[str, np.ndarray]

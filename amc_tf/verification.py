@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from amc_tf.channels import ChannelGraph
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.surgery import mask, rebuild
 
 _HALF = ("float16", "bfloat16")

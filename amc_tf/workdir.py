@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf import files, keras2, network
+from amc_tf import files, keras2
 from amc_tf.errors import AmcError
+from amc_tf.graph import network
 from amc_tf.lock import FolderLock
 from amc_tf.surgery import uncompiled
 

@@ -32,9 +32,9 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.channels import ChannelGraph
 from amc_tf.export import Exporter, measure
 from amc_tf.finetune import fine_tune
+from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.inorder import gather_in_order
 

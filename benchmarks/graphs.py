@@ -20,7 +20,7 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.costs import macs_cost
+from amc_tf.graph.costs import macs_cost
 from amc_tf.verification import halved, noise
 
 APPLICATIONS = [

@@ -7,7 +7,8 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import inorder, least_squares, network
+from amc_tf import inorder, least_squares
+from amc_tf.graph import network
 from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.windows import at_positions, linear_inputs
 

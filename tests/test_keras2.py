@@ -14,7 +14,7 @@ from tf_keras import layers as l2
 import amc_tf
 from amc_tf import keras2, keras2_layers, keras2_ops
 from amc_tf.errors import AmcError
-from amc_tf.layers import TABLE
+from amc_tf.graph.layer_table import TABLE
 
 
 def _conv_bn(x, filters, activation="relu", **options):

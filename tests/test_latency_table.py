@@ -13,8 +13,9 @@ from made_up_device import CALL_MS, SLOWER, MadeUpDevice, network_ms
 
 import amc_tf
 import tflite_tools
-from amc_tf.costs import plan_counts
 from amc_tf.env import allowed_counts
+from amc_tf.graph.costs import plan_counts
+from amc_tf.graph.widths import random_plan
 from amc_tf.latency import operators
 from amc_tf.latency.blueprint import draw
 from amc_tf.latency.calibration import calibrate
@@ -22,7 +23,6 @@ from amc_tf.latency.cost import describe, latency_cost, random_counts
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.surface import Tolerance, Unmeasured, fit
 from amc_tf.latency.table import NOTHING, LatencyTable
-from amc_tf.widths import random_plan
 
 
 def _network(name="net", stem=32):

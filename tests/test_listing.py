@@ -9,7 +9,7 @@ import pytest
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.listing import few, table
+from amc_tf.graph.inspection.listing import few, table
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

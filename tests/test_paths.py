@@ -8,7 +8,8 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from amc_tf import network, paths
+from amc_tf import paths
+from amc_tf.graph import network
 
 
 def _follow(build, name="conv"):

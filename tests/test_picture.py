@@ -11,11 +11,11 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import network as network_lib
-from amc_tf import picture as lib
-from amc_tf.layout import _nondecreasing, layout
-from amc_tf.picture_dot import to_dot
-from amc_tf.picture_html import to_html
+from amc_tf.graph import network as network_lib
+from amc_tf.graph.inspection import drawing as lib
+from amc_tf.graph.inspection.dot import to_dot
+from amc_tf.graph.inspection.html import to_html
+from amc_tf.graph.inspection.layout import _nondecreasing, layout
 
 MODELS = (
     "plain residual residual_operators zero_padded_shortcut depthwise_multiplier concatenated "

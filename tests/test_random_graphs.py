@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import amc_tf
-from amc_tf import channels, connections, layers
+from amc_tf.graph import analysis, layer_table, propagation
 
 _HURRIED = settings(
     deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
@@ -53,7 +53,7 @@ def test_random_graphs_in_files(data):
 
 
 def _tiled_depthwise(c, call, inputs, out_shape):
-    roles = connections.depthwise(c, call, inputs, out_shape)
+    roles = propagation.depthwise(c, call, inputs, out_shape)
     return {**roles, "out": np.tile(inputs[0].ids, call.operation.depth_multiplier)}
 
 
@@ -84,7 +84,7 @@ FAULTS = {
     "flatten repeats": ("Flatten", _flatten_repeated, "sequential_flatten"),
     "concatenation is backwards": ("Concatenate", _concatenated_backwards, "concatenated"),
     "groups are not tied": ("Conv2D", _groups_left_alone, "grouped"),
-    "softmax is like any other": ("Softmax", connections.same, None),
+    "softmax is like any other": ("Softmax", propagation.same, None),
 }
 
 
@@ -116,14 +116,14 @@ def test_a_fault_in_a_rule_is_caught(fault, monkeypatch):
     model = _softmax_inside() if model_name is None else zoo.build(model_name)
     _find_fault(model)
     kind = getattr(zoo.kl, class_name)
-    variant = layers.TABLE[kind].variant
-    row = dataclasses.replace(layers.TABLE[kind], connect=connect)
+    variant = layer_table.TABLE[kind].variant
+    row = dataclasses.replace(layer_table.TABLE[kind], connect=connect)
     if fault == "groups are not tied":
-        within = dataclasses.replace(layers._WITHIN_GROUPS, connect=connect)
+        within = dataclasses.replace(layer_table._WITHIN_GROUPS, connect=connect)
         row = dataclasses.replace(
             row, variant=lambda layer: within if layer.groups == 2 else variant(layer)
         )
-    monkeypatch.setitem(layers.TABLE, kind, row)
+    monkeypatch.setitem(layer_table.TABLE, kind, row)
     with pytest.raises(Exception):  # noqa: B017 - a wrong output or a shape that does not fit
         _find_fault(model)
 
@@ -144,13 +144,13 @@ def test_a_batch_norm_whose_statistics_are_sliced_wrongly_is_caught(monkeypatch)
 
 def test_a_shared_layer_that_is_not_united_is_caught(monkeypatch):
     model = zoo.build("shared_layers")
-    unite = channels._Analysis.unite
+    unite = analysis._Analysis.unite
 
     def only_inside_rules(self, a, b):
         if self._inside_rule:
             unite(self, a, b)
 
-    connect = channels._Analysis._connect
+    connect = analysis._Analysis._connect
 
     def remember(self, call, rule):
         self._inside_rule = True
@@ -159,7 +159,7 @@ def test_a_shared_layer_that_is_not_united_is_caught(monkeypatch):
         finally:
             self._inside_rule = False
 
-    monkeypatch.setattr(channels._Analysis, "_connect", remember)
-    monkeypatch.setattr(channels._Analysis, "unite", only_inside_rules)
+    monkeypatch.setattr(analysis._Analysis, "_connect", remember)
+    monkeypatch.setattr(analysis._Analysis, "unite", only_inside_rules)
     with pytest.raises(Exception):  # noqa: B017
         _find_fault(model)

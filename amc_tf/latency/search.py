@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from amc_tf.budget import Budget
-from amc_tf.channels import ChannelGraph
 from amc_tf.decisions import Outcome
 from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.latency.choice import Chooser, Counts, Measured
 from amc_tf.latency.cost import LatencyCost, latency_cost
 from amc_tf.latency.settings import LatencySettings, open_table

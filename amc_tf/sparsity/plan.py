@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.plan import PruningPlan, read_plan
+from amc_tf.graph.plan import PruningPlan, read_plan
 from amc_tf.sparsity.kernels import STEPS
 
 _FORMAT = "amc_tf.DensityPlan/1"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_tf.channels import ChannelGraph
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.inorder import gather_in_order
-from amc_tf.plan import PruningPlan
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from amc_tf.network import Call
+from amc_tf.graph.network import Call
 
 Ids = np.ndarray
 Roles = dict[str, Ids]

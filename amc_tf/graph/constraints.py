@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from amc_tf.channels import ChannelGraph, Group, analyze
 from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import ChannelGraph, Group, analyze
 
 # Patterns with a value each, in an order that counts.
 Wishes = Mapping[str, Any] | Sequence[tuple[str, Any]]

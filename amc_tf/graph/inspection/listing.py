@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.channels import ChannelGraph
-from amc_tf.costs import Cost, macs_cost, params_cost
 from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.costs import Cost, macs_cost, params_cost
 
 
 @dataclasses.dataclass(frozen=True)

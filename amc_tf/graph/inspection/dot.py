@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from amc_tf.listing import Row
-from amc_tf.picture import REFUSED, Box, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.drawing import REFUSED, Box, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.listing import Row
 
 
 def to_dot(drawn: Picture) -> str:

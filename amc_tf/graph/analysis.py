@@ -20,12 +20,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from amc_tf import network as network_lib
-from amc_tf.connections import output_role
 from amc_tf.errors import AmcError
-from amc_tf.layers import rule_of
-from amc_tf.plan import PruningPlan
-from amc_tf.rule import Ids, LayerRule, Refusal, Roles, Signal
+from amc_tf.graph import network as network_lib
+from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal
+from amc_tf.graph.layer_table import rule_of
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.propagation import output_role
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
 
 
 class _Analysis:
-    """The state of one pass (`amc_tf.rule.Connector`)."""
+    """The state of one pass (`amc_tf.graph.layer_rule.Connector`)."""
 
     def __init__(self, network: network_lib.Network, freeze: Sequence[str] = ()):
         self.network = network

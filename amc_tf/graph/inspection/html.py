@@ -6,9 +6,9 @@ import html
 from collections import defaultdict
 from collections.abc import Sequence
 
-from amc_tf.layout import HEIGHT, layout
-from amc_tf.listing import Row, few
-from amc_tf.picture import Box, Channels, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.drawing import Box, Channels, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.layout import HEIGHT, layout
+from amc_tf.graph.inspection.listing import Row, few
 
 _LETTER = 6.7  # width of a letter of the boxes' font, pixels
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from amc_tf.channels import ChannelGraph, Site
 from amc_tf.errors import AmcError
-from amc_tf.layers import rule_of
-from amc_tf.plan import PruningPlan
-from amc_tf.rule import positions
+from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.layer_rule import positions
+from amc_tf.graph.layer_table import rule_of
+from amc_tf.graph.plan import PruningPlan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

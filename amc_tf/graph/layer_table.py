@@ -2,7 +2,7 @@
 
 For each class the table says how channel ids pass through a call, which axes
 of its weights they index, which configuration keys hold its widths, and where
-its multiply-accumulates are spent (`amc_tf.rule.LayerRule`). Graph analysis,
+its multiply-accumulates are spent (`amc_tf.graph.layer_rule.LayerRule`). Graph analysis,
 surgery, costs and refit read the same row, so that a new layer is one more row
 and nothing else. Classes are matched exactly, never by inheritance: a subclass
 may compute anything.
@@ -21,16 +21,16 @@ from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 
-from amc_tf import connections
 from amc_tf.errors import AmcError
-from amc_tf.network import Call
-from amc_tf.rule import LayerRule, positions, volume
+from amc_tf.graph import propagation
+from amc_tf.graph.layer_rule import LayerRule, positions, volume
+from amc_tf.graph.network import Call
 
 Shape = tuple[int | None, ...]
 
 _OUT = {"bias": ("out",)}
 _DENSE = LayerRule(
-    connections.mixer,
+    propagation.mixer,
     weights={"kernel": ("in", "out"), **_OUT},
     widths={"units": "out"},
     mixes={"kernel": "in"},
@@ -39,14 +39,14 @@ _DENSE = LayerRule(
 # A grouped kernel's input axis holds the channels of one group. Dropping the same positions of
 # every group leaves the groups as they are; dropping whole groups ties inputs to outputs.
 _WITHIN_GROUPS = LayerRule(
-    connections.within_groups,
+    propagation.within_groups,
     weights={"kernel": ("part", "out"), **_OUT},
     widths={"filters": "out"},
     mixes={"kernel": "part"},
     macs={"kernel": "out"},
 )
 _WHOLE_GROUPS = LayerRule(
-    connections.whole_groups,
+    propagation.whole_groups,
     weights={"kernel": (None, "out"), **_OUT},
     widths={"filters": "out", "groups": "block"},
     macs={"kernel": "out"},
@@ -67,10 +67,10 @@ _CONV_TRANSPOSE = dataclasses.replace(
     _PLAIN_CONV, weights={"kernel": ("out", "in"), **_OUT}, macs={"kernel": "in"}
 )
 _DEPTHWISE = LayerRule(
-    connections.depthwise, weights={"kernel": ("in", None), **_OUT}, macs={"kernel": "out"}
+    propagation.depthwise, weights={"kernel": ("in", None), **_OUT}, macs={"kernel": "out"}
 )
 _SEPARABLE = LayerRule(
-    connections.separable,
+    propagation.separable,
     weights={"depthwise_kernel": ("in", None), "pointwise_kernel": ("mid", "out"), **_OUT},
     widths={"filters": "out"},
     mixes={"pointwise_kernel": "mid"},
@@ -78,7 +78,7 @@ _SEPARABLE = LayerRule(
 )
 _SCALE = {"gamma": ("in",), "beta": ("in",)}
 _BATCH_NORM = LayerRule(
-    connections.batch_norm,
+    propagation.batch_norm,
     weights={
         **_SCALE,
         "moving_mean": ("in",),
@@ -88,9 +88,9 @@ _BATCH_NORM = LayerRule(
         "renorm_stddev": ("in",),
     },
 )
-_SAME = LayerRule(connections.same)
-_MERGE = LayerRule(connections.merge)
-_STATISTICS = LayerRule(connections.channel_statistics)
+_SAME = LayerRule(propagation.same)
+_MERGE = LayerRule(propagation.merge)
+_STATISTICS = LayerRule(propagation.channel_statistics)
 
 
 # --- layers that are known and never pruned: what they cost -----------------------------------
@@ -131,23 +131,23 @@ def _recurrent_macs(call: Call, inputs: Sequence[Shape], output: Shape) -> int |
 # Its output's size is often left open, its input's not.
 _EINSUM_DENSE = dataclasses.replace(_DENSE, widths={"output_shape": "out"}, macs={"kernel": "in"})
 _EINSUM_OTHER = LayerRule(
-    connections.refused("its equation is not that of a Dense layer"), fixed_macs=_einsum_macs
+    propagation.refused("its equation is not that of a Dense layer"), fixed_macs=_einsum_macs
 )
 _EINSUM = dataclasses.replace(
     _EINSUM_DENSE,
-    variant=lambda layer: _EINSUM_DENSE if connections.is_dense(layer) else _EINSUM_OTHER,
+    variant=lambda layer: _EINSUM_DENSE if propagation.is_dense(layer) else _EINSUM_OTHER,
 )
 _ATTENTION = LayerRule(
-    connections.refused("attention mixes its channels with its positions"),
+    propagation.refused("attention mixes its channels with its positions"),
     fixed_macs=_attention_macs,
 )
 _RECURRENT = LayerRule(
-    connections.refused("a recurrent layer feeds its channels back to itself"),
+    propagation.refused("a recurrent layer feeds its channels back to itself"),
     fixed_macs=_recurrent_macs,
 )
-_MIXES_COLOURS = LayerRule(connections.refused("it mixes colours"))
+_MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 _LAMBDA = LayerRule(
-    connections.refused(
+    propagation.refused(
         "a Lambda may compute anything; write it with keras.ops, or as a layer that is taught to "
         "amc_tf.register_layer"
     )
@@ -164,17 +164,17 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (_SEPARABLE, kl, "SeparableConv1D SeparableConv2D"),
     (_BATCH_NORM, kl, "BatchNormalization"),
     (
-        LayerRule(connections.group_norm, weights=_SCALE, widths={"groups": "block"}),
+        LayerRule(propagation.group_norm, weights=_SCALE, widths={"groups": "block"}),
         kl,
         "GroupNormalization",
     ),
     (_STATISTICS, kl, "LayerNormalization RMSNormalization UnitNormalization"),
-    (LayerRule(connections.prelu, weights={"alpha": ("in",)}), kl, "PReLU"),
-    (LayerRule(connections.activation), kl, "Activation"),
-    (LayerRule(connections.softmax), kl, "Softmax"),
-    (LayerRule(connections.rescaling), kl, "Rescaling"),
+    (LayerRule(propagation.prelu, weights={"alpha": ("in",)}), kl, "PReLU"),
+    (LayerRule(propagation.activation), kl, "Activation"),
+    (LayerRule(propagation.softmax), kl, "Softmax"),
+    (LayerRule(propagation.rescaling), kl, "Rescaling"),
     (
-        LayerRule(connections.normalization, weights={"mean": ("in",), "variance": ("in",)}),
+        LayerRule(propagation.normalization, weights={"mean": ("in",), "variance": ("in",)}),
         kl,
         "Normalization",
     ),
@@ -207,15 +207,15 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     # Layers of keras.applications' own.
     (_MERGE, inception_resnet_v2, "CustomScaleLayer"),
     (
-        LayerRule(connections.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}),
+        LayerRule(propagation.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}),
         convnext,
         "LayerScale",
     ),
     (_SAME, convnext, "StochasticDepth"),
-    (LayerRule(connections.concatenate), kl, "Concatenate"),
-    (LayerRule(connections.flatten), kl, "Flatten"),
-    (LayerRule(connections.reshape, rewrite=connections.rewrite_reshape), kl, "Reshape"),
-    (LayerRule(connections.permute), kl, "Permute"),
+    (LayerRule(propagation.concatenate), kl, "Concatenate"),
+    (LayerRule(propagation.flatten), kl, "Flatten"),
+    (LayerRule(propagation.reshape, rewrite=propagation.rewrite_reshape), kl, "Reshape"),
+    (LayerRule(propagation.permute), kl, "Permute"),
     (_ATTENTION, kl, "MultiHeadAttention"),
     (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
     (_LAMBDA, kl, "Lambda"),
@@ -231,7 +231,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh "
         "HardShrink Threshold MaxPool AveragePool AdaptiveAveragePool AdaptiveMaxPool",
     ),
-    (LayerRule(connections.softmax), nn_ops, "Softmax LogSoftmax"),
+    (LayerRule(propagation.softmax), nn_ops, "Softmax LogSoftmax"),
     (
         _SAME,
         numpy_ops,
@@ -239,20 +239,20 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "Ceil Round Clip Copy",
     ),
     (_SAME, image_ops, "Resize"),
-    (LayerRule(connections.concatenate), numpy_ops, "Concatenate"),
-    (LayerRule(connections.stack), numpy_ops, "Stack"),
-    (LayerRule(connections.split, rewrite=connections.rewrite_split), numpy_ops, "Split"),
-    (LayerRule(connections.reduce), numpy_ops, "Mean Max Min Sum"),
-    (LayerRule(connections.get_item, rewrite=connections.rewrite_get_item), numpy_ops, "GetItem"),
-    (LayerRule(connections.pad, rewrite=connections.rewrite_pad), numpy_ops, "Pad"),
+    (LayerRule(propagation.concatenate), numpy_ops, "Concatenate"),
+    (LayerRule(propagation.stack), numpy_ops, "Stack"),
+    (LayerRule(propagation.split, rewrite=propagation.rewrite_split), numpy_ops, "Split"),
+    (LayerRule(propagation.reduce), numpy_ops, "Mean Max Min Sum"),
+    (LayerRule(propagation.get_item, rewrite=propagation.rewrite_get_item), numpy_ops, "GetItem"),
+    (LayerRule(propagation.pad, rewrite=propagation.rewrite_pad), numpy_ops, "Pad"),
     (
-        LayerRule(connections.reshape, rewrite=connections.rewrite_reshape_op),
+        LayerRule(propagation.reshape, rewrite=propagation.rewrite_reshape_op),
         numpy_ops,
         "Reshape",
     ),
-    (LayerRule(connections.squeeze), numpy_ops, "Squeeze"),
-    (LayerRule(connections.expand_dims), numpy_ops, "ExpandDims"),
-    (LayerRule(connections.transpose), numpy_ops, "Transpose"),
+    (LayerRule(propagation.squeeze), numpy_ops, "Squeeze"),
+    (LayerRule(propagation.expand_dims), numpy_ops, "ExpandDims"),
+    (LayerRule(propagation.transpose), numpy_ops, "Transpose"),
 )
 
 TABLE: Mapping[type, LayerRule] = {

@@ -1,0 +1,1 @@
+"""The model as groups of channels that live or die together."""

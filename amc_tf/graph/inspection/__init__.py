@@ -1,0 +1,1 @@
+"""The groups of a model as text, DOT and HTML."""
