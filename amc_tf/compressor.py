@@ -11,11 +11,11 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.budget import Budget
-from amc_tf.compile_settings import CompileSettings
 from amc_tf.errors import AmcError
-from amc_tf.fit_arguments import FitArguments
 from amc_tf.pipeline import Compression, Settings
-from amc_tf.task import Task
+from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.fit_arguments import FitArguments
+from amc_tf.training.task import Task
 
 # Fields of a task that come from the call of fit.
 _OF_FIT = ("train", "validation", "fit", "fine_tune", "epochs")

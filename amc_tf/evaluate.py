@@ -19,7 +19,7 @@ from amc_tf.masked import MaskedModel
 from amc_tf.refit import Refit
 from amc_tf.stopping import hopeless, order
 from amc_tf.surgery import uncompiled
-from amc_tf.task import Data, Task, inputs_of
+from amc_tf.training.task import Data, Task, inputs_of
 
 _LOG = logging.getLogger(__name__)
 _MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches

@@ -15,7 +15,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export import Exporter, ExportSettings, measure
 from amc_tf.report import aligned, percent
-from amc_tf.task import Task
+from amc_tf.training.task import Task
 from amc_tf.workdir import Workdir
 
 

@@ -20,7 +20,7 @@ from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.reconstruct import gather
 from amc_tf.surgery import mixing_weights, numpy_of, rebuild
-from amc_tf.task import Task
+from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]
 # (graph, task) -> group name to float64 array (channels,), finite and not negative.

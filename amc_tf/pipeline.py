@@ -15,7 +15,6 @@ import keras
 from amc_tf.agent.remote import check_installed
 from amc_tf.budget import Budget
 from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency, measure
-from amc_tf.finetune import FineTuneSettings, fine_tune
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
@@ -33,7 +32,8 @@ from amc_tf.search import (
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import rebuild
-from amc_tf.task import Task
+from amc_tf.training.finetune import FineTuneSettings, fine_tune
+from amc_tf.training.task import Task
 from amc_tf.verification import verify
 from amc_tf.workdir import Workdir, refuse_code
 

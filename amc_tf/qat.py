@@ -23,7 +23,7 @@ import tensorflow as tf
 from amc_tf import keras2, qat_layers
 from amc_tf.errors import AmcError
 from amc_tf.graph.network import Call, Network
-from amc_tf.task import Task
+from amc_tf.training.task import Task
 from tflite_tools.tracing import in_float32, signature_of
 
 

@@ -12,7 +12,7 @@ from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.inorder import gather_in_order
 from amc_tf.reconstruct import gather
-from amc_tf.task import evenly_spaced
+from amc_tf.training.task import evenly_spaced
 
 
 class Refit(Protocol):

@@ -29,8 +29,8 @@ from amc_tf.latency.settings import LatencySettings
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.refit import REFITS, Refit
 from amc_tf.response import ResponseSearcher
-from amc_tf.task import Task
 from amc_tf.tensorboard_log import TensorBoardLog
+from amc_tf.training.task import Task
 from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.

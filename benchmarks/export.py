@@ -33,10 +33,10 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.export import Exporter, measure
-from amc_tf.finetune import fine_tune
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.inorder import gather_in_order
+from amc_tf.training.finetune import fine_tune
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images; none for the demo.")
 NETWORK = flags.DEFINE_string("network", None, "A name of NETWORKS.", required=True)

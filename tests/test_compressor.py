@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import amc_tf
-from amc_tf.compile_settings import CompileSettings
-from amc_tf.fit_arguments import FitArguments
+from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.fit_arguments import FitArguments
 
 X, Y = blobs.data(40, 0)
 BUDGET = amc_tf.Budget(macs=0.5)

@@ -27,7 +27,7 @@ from amc_tf.agent import worker
 from amc_tf.env import CompressionEnv
 from amc_tf.episodes import EpisodeLog
 from amc_tf.lock import FolderLock
-from amc_tf.time_limit import TimeLimitError
+from amc_tf.training.time_limit import TimeLimitError
 from amc_tf.workdir import Workdir
 
 TESTS = pathlib.Path(__file__).parent

@@ -14,7 +14,6 @@ from amc_tf.budget import Budget
 from amc_tf.contest import Contest
 from amc_tf.decisions import NUM_FEATURES, Outcome
 from amc_tf.evaluate import LiteScorer, MaskedScorer, Scorer, scorer
-from amc_tf.finetune import fine_tune
 from amc_tf.graph import network
 from amc_tf.graph.analysis import ChannelGraph, analyze
 from amc_tf.graph.costs import params
@@ -27,8 +26,9 @@ from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.surgery import numpy_of, rebuild
-from amc_tf.task import Task
 from amc_tf.tensorboard_log import TensorBoardLog
+from amc_tf.training.finetune import fine_tune
+from amc_tf.training.task import Task
 from amc_tf.workdir import Workdir, refuse_code
 
 

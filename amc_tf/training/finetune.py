@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.task import Task
+from amc_tf.training.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

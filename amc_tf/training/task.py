@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.compile_settings import CompileSettings
 from amc_tf.errors import AmcError
-from amc_tf.time_limit import within
+from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.time_limit import within
 
 # (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
 Data = Any
