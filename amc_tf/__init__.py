@@ -32,13 +32,13 @@ _HOME = {
     "from_keras2": "amc_tf.keras2",
     "load_model": "amc_tf.workdir",
     "macs": "amc_tf.graph.costs",
-    "mask": "amc_tf.surgery",
+    "mask": "amc_tf.pruning.surgery",
     "params": "amc_tf.graph.costs",
-    "rebuild": "amc_tf.surgery",
+    "rebuild": "amc_tf.pruning.surgery",
     "register_layer": "amc_tf.graph.layer_table",
     "search_plan": "amc_tf.search",
     "to_keras2": "amc_tf.keras2",
-    "verify": "amc_tf.verification",
+    "verify": "amc_tf.pruning.verification",
 }
 __all__ = sorted(_HOME)
 

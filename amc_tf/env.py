@@ -13,7 +13,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph, Site
 from amc_tf.graph.costs import COSTS, Cost
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.importance import Importance, consumer_magnitude, strongest
+from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest
 
 
 class CompressionEnv(DecisionEnv):
@@ -39,7 +39,7 @@ class CompressionEnv(DecisionEnv):
             number, or one for each group in the order of `graph.groups`.
         min_preserve: least preserve ratio of a group, in (0, 1]; likewise.
         fill_budget: see `DecisionEnv`.
-        importance: which channels go first (see `amc_tf.importance`); default
+        importance: which channels go first (see `amc_tf.pruning.importance.criteria`); default
             the consumers' magnitude.
 
     Raises:

@@ -16,7 +16,7 @@ from amc_tf.folding import NotCarriedError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.widths import random_plan
-from amc_tf.surgery import Weights, rebuild
+from amc_tf.pruning.surgery import Weights, rebuild
 from amc_tf.template import learn, run
 
 

@@ -20,6 +20,8 @@ from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.provenance import command, versions
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.verification import verify
 from amc_tf.report_html import REPORT, write_report
 from amc_tf.search import (
     SearchResult,
@@ -31,10 +33,8 @@ from amc_tf.search import (
 )
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.surgery import rebuild
 from amc_tf.training.finetune import FineTuneSettings, fine_tune
 from amc_tf.training.task import Task
-from amc_tf.verification import verify
 from amc_tf.workdir import Workdir, refuse_code
 
 

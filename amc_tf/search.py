@@ -23,11 +23,11 @@ from amc_tf.evolution import EvolutionSearcher
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.constraints import Constraints
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.importance import IMPORTANCES, Importance
 from amc_tf.latency.search import SearchLatency
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
-from amc_tf.refit import REFITS, Refit
+from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
+from amc_tf.pruning.refit.methods import REFITS, Refit
 from amc_tf.response import ResponseSearcher
 from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.task import Task
@@ -50,7 +50,7 @@ class SearchSettings:
         constraints: layers to freeze, and other values of `rounding` and
             `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
         importance: which channels of a group are kept, a name of
-            `amc_tf.importance.IMPORTANCES`.
+            `amc_tf.pruning.importance.criteria.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `CompressionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         response_share: of the agent's episodes after its warm-up, the share proposed by
@@ -58,7 +58,7 @@ class SearchSettings:
             `amc_tf.response`), in [0, 1]; 0 is the paper's agent. It grows while the
             agent's own plans are not the best (see `amc_tf.policies.GuidedSearcher`).
         refit: how weights are restored before a plan is scored, a name of
-            `amc_tf.refit.REFITS`.
+            `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same, for the networks that are built in the end.
         early_stop: standard errors by which a plan must be below its policy's best
             one for its scoring to end before all images were run; None for never.
@@ -187,7 +187,7 @@ def search_plan(
     Raises:
         AmcError: another process works in `workdir`; see also `Constraints.analyze`,
             `CompressionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and,
-            for its importance, `amc_tf.importance.taylor`.
+            for its importance, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with folder.locked():

@@ -44,7 +44,7 @@ from amc_tf.graph.widths import (
     random_plan,
     telling_plans,
 )
-from amc_tf.surgery import Weights, numpy_of, rebuild
+from amc_tf.pruning.surgery import Weights, numpy_of, rebuild
 
 # Weight number i is the float32 i steps above 2**40: exact, and far from what models hold.
 _FIRST_CODE = int(np.float32(2.0**40).view(np.int32))

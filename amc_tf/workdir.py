@@ -19,7 +19,7 @@ from amc_tf import files, keras2
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.lock import FolderLock
-from amc_tf.surgery import uncompiled
+from amc_tf.pruning.surgery import uncompiled
 
 # Sections of the configuration that only later stages read, and the results that
 # a change makes stale. A change of anything else would make the search another one.

@@ -20,7 +20,7 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.evaluate import scorer
-from amc_tf.refit import REFITS
+from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.search import SearchSettings, environment, no_score
 from amc_tf.stopping import hopeless, order
 

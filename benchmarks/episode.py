@@ -37,7 +37,7 @@ from amc_tf.decisions import NUM_FEATURES
 from amc_tf.evaluate import scorer
 from amc_tf.folding import fold
 from amc_tf.lite import LiteEngine, LiteNetwork
-from amc_tf.refit import REFITS
+from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.search import SearchSettings, environment
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")

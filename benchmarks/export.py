@@ -34,8 +34,8 @@ from absl import app, flags
 import amc_tf
 from amc_tf.export import Exporter, measure
 from amc_tf.graph.analysis import ChannelGraph
-from amc_tf.importance import consumer_magnitude, strongest
-from amc_tf.inorder import gather_in_order
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.training.finetune import fine_tune
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images; none for the demo.")

@@ -20,7 +20,7 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.refit import REFITS
+from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.search import SearchSettings
 
 sys.path.insert(0, str(record.HERE.parent / "configs"))

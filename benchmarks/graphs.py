@@ -21,7 +21,7 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.graph.costs import macs_cost
-from amc_tf.verification import halved, noise
+from amc_tf.pruning.verification import halved, noise
 
 APPLICATIONS = [
     "VGG16",

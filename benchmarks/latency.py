@@ -29,9 +29,9 @@ from scipy.stats import spearmanr
 import amc_tf
 import tflite_tools
 from amc_tf.env import allowed_counts
-from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.latency.cost import latency_cost, random_counts
 from amc_tf.latency.settings import LatencySettings, open_table
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 
 # Name to file, rounding and least preserve ratio.
 NETWORKS = {

@@ -23,10 +23,10 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.elimination import elimination_order
-from amc_tf.importance import Importance, consumer_magnitude, strongest
-from amc_tf.inorder import gather_in_order
-from amc_tf.reconstruct import gather
+from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest
+from amc_tf.pruning.importance.elimination import elimination_order
+from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.refit.in_order import gather_in_order
 
 DATA = flags.DEFINE_string("data", None, "Folder of the network and the images.", required=True)
 TEST_IMAGES = flags.DEFINE_integer("test_images", 10000, "Test images to measure on.")

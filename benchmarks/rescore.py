@@ -15,7 +15,7 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.refit import REFITS
+from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.search import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")

@@ -24,11 +24,11 @@ from keras import layers as kl
 import amc_tf
 import tflite_tools
 from amc_tf.export_settings import FORMATS
-from amc_tf.importance import consumer_magnitude, strongest
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.pruning.surgery import numpy_of
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
-from amc_tf.surgery import numpy_of
 
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1_padded", "A name of NETWORKS.")
 DATA = flags.DEFINE_string("data", None, "Folder of resnet56_cifar10.keras.")

@@ -8,7 +8,7 @@ from keras import layers as kl
 from test_lite import random_plan
 
 import amc_tf
-from amc_tf.refit import REFITS
+from amc_tf.pruning.refit.methods import REFITS
 
 
 @pytest.fixture(scope="module")

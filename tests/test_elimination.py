@@ -7,10 +7,10 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import reconstruct
-from amc_tf.elimination import elimination_order
-from amc_tf.importance import consumer_magnitude, strongest
-from amc_tf.windows import linear_inputs
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.pruning.importance.elimination import elimination_order
+from amc_tf.pruning.refit import dense
+from amc_tf.pruning.refit.sampling import linear_inputs
 
 _RNG = np.random.default_rng(0)
 
@@ -36,7 +36,7 @@ def test_order_is_that_of_brute_force():
     model = _model(*readers)
     graph = amc_tf.analyze(model)
     images = _RNG.normal(size=(80, 6, 6, 3)).astype("float32")
-    gathered = reconstruct.gather(graph, [images], rows=10**6, ridge=1e-7)
+    gathered = dense.gather(graph, [images], rows=10**6, ridge=1e-7)
     received = elimination_order(gathered, {})["hidden"]
 
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)(images)
@@ -73,7 +73,7 @@ def test_of_twins_one_is_the_first_to_go_however_loud():
     model.get_layer("reader").kernel.assign(loud)
     graph = amc_tf.analyze(model)
     images = _RNG.normal(size=(500, 4)).astype("float32")
-    order = elimination_order(reconstruct.gather(graph, [images]), {})["hidden"]
+    order = elimination_order(dense.gather(graph, [images]), {})["hidden"]
     assert np.argmin(order) in (1, 3)
     assert np.argmin(consumer_magnitude(graph)["hidden"]) not in (1, 3)
 
@@ -88,7 +88,7 @@ def test_wide_inputs_are_weighed_one_by_one():
     model.get_layer("reader").kernel.assign(kernel)
     graph = amc_tf.analyze(model)
     images = _RNG.normal(size=(200, 2, 2, 3)).astype("float32")
-    gathered = reconstruct.gather(graph, [images], max_features=0)
+    gathered = dense.gather(graph, [images], max_features=0)
     # Power of the three channels: 1 * 1, 25 * 1, 1 * 9.
     np.testing.assert_array_equal(elimination_order(gathered, {})["hidden"], [0, 2, 1])
 
@@ -99,9 +99,7 @@ def test_every_group_of_every_model_gets_an_order(name):
     graph = amc_tf.analyze(model)
     arrays = zoo.sample(model, batch=64, seed=3)
     images = arrays if isinstance(arrays, list) else [arrays]
-    orders = elimination_order(
-        reconstruct.gather(graph, images, rows=500), consumer_magnitude(graph)
-    )
+    orders = elimination_order(dense.gather(graph, images, rows=500), consumer_magnitude(graph))
     assert orders.keys() == graph.groups.keys()
     for group_name, group in graph.groups.items():
         np.testing.assert_array_equal(np.sort(orders[group_name]), np.arange(group.channels))

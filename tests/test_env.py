@@ -11,8 +11,8 @@ from keras import layers as kl
 import amc_tf
 from amc_tf.decisions import NUM_FEATURES
 from amc_tf.env import CompressionEnv
-from amc_tf.importance import consumer_magnitude, strongest
 from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 
 
 @pytest.fixture(scope="module")

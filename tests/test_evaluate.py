@@ -11,7 +11,7 @@ from test_lite import random_plan
 import amc_tf
 from amc_tf import evaluate, lite
 from amc_tf.evaluate import LiteScorer, MaskedScorer, scorer
-from amc_tf.reconstruct import gather
+from amc_tf.pruning.refit.dense import gather
 from amc_tf.stopping import hopeless
 
 

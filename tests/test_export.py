@@ -13,7 +13,8 @@ from keras import layers as kl
 
 import amc_tf
 import tflite_tools
-from amc_tf import export, export_model, export_settings, files, surgery
+from amc_tf import export, export_model, export_settings, files
+from amc_tf.pruning import surgery
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
 POST_TRAINING = tuple(

@@ -11,8 +11,8 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.importance import IMPORTANCES, taylor
-from amc_tf.surgery import mixing_weights, numpy_of
+from amc_tf.pruning.importance.criteria import IMPORTANCES, taylor
+from amc_tf.pruning.surgery import mixing_weights, numpy_of
 
 
 def _scores(criterion, model, task=None):

@@ -7,10 +7,10 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import inorder, least_squares
 from amc_tf.graph import network
-from amc_tf.importance import consumer_magnitude, strongest
-from amc_tf.windows import at_positions, linear_inputs
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.pruning.refit import in_order, solver
+from amc_tf.pruning.refit.sampling import at_positions, linear_inputs
 
 _RNG = np.random.default_rng(0)
 _ALL = 10**6  # rows: every position there is
@@ -66,7 +66,7 @@ def test_equals_lstsq_on_the_same_samples(kind, count):
     graph = amc_tf.analyze(model)
     plan = amc_tf.PruningPlan({"producer": [0, 2, 5]})
     images = _RNG.normal(size=(count, 6, 6, 3)).astype("float32")
-    weights = inorder.gather_in_order(graph, [images], rows=_ALL, ridges=[1e-7]).refit(plan)
+    weights = in_order.gather_in_order(graph, [images], rows=_ALL, ridges=[1e-7]).refit(plan)
 
     consumer = model.get_layer("consumer")
     hidden = keras.Model(inputs, model.get_layer("producer").output)(images)
@@ -116,7 +116,7 @@ def test_a_branch_restores_the_dense_sum_as_well_as_it_can(norm, activation):
 
     def excess(**options):
         """Squared error of the second sum over the least that its branch could reach."""
-        gathered = inorder.gather_in_order(graph, [images], rows=_ALL, **_EXACT, **options)
+        gathered = in_order.gather_in_order(graph, [images], rows=_ALL, **_EXACT, **options)
         rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
         seen, _ = _captured(rebuilt, images, "second1")
         dense, total = (_captured(m, images, "sum1")[1] for m in (model, rebuilt))
@@ -133,14 +133,14 @@ def test_a_branch_restores_the_dense_sum_as_well_as_it_can(norm, activation):
 def test_without_a_plan_nothing_is_touched():
     model = zoo.build("residual")
     graph = amc_tf.analyze(model)
-    gathered = inorder.gather_in_order(graph, _images(model, 8, 0))
+    gathered = in_order.gather_in_order(graph, _images(model, 8, 0))
     assert gathered.refit(amc_tf.PruningPlan({})) == {}
 
 
 def test_only_what_deviates_from_the_dense_network_is_refitted():
     model = _block(True, True)
     graph = amc_tf.analyze(model)
-    gathered = inorder.gather_in_order(graph, _images(model, 16, 0))
+    gathered = in_order.gather_in_order(graph, _images(model, 16, 0))
     assert set(gathered.refit(amc_tf.PruningPlan({"first1": [0, 1, 2]}))) == {
         "second1/kernel",
         "norm1/moving_mean",
@@ -154,12 +154,12 @@ def test_images_a_pass_follow_the_memory_and_change_nothing(name):
     model = zoo.build(name)
     graph = amc_tf.analyze(model)
     images, plan = _images(model, 30, 3), _kept(graph, 0.7)
-    one = inorder._largest(graph.network, [array[:1] for array in images])
+    one = in_order._largest(graph.network, [array[:1] for array in images])
 
     def refitted(limit):
         # Two blocks, of which the second is cut short.
         options = dict(batch_size=20, batch_bytes=limit, rows=90)
-        gathered = inorder.gather_in_order(graph, images, **options)
+        gathered = in_order.gather_in_order(graph, images, **options)
         sizes = [len(next(iter(batch.values()))) for batch in gathered.batches]
         return gathered.refit(plan), sizes
 
@@ -178,7 +178,7 @@ def test_outputs_come_nearer_to_the_dense_network(name):
     graph = amc_tf.analyze(model)
     plan = _kept(graph, 0.7)
     images, held_out = _images(model, 300, 3), _images(model, 100, 4)
-    weights = inorder.gather_in_order(graph, images, batch_size=128).refit(plan)
+    weights = in_order.gather_in_order(graph, images, batch_size=128).refit(plan)
     assert any(key.endswith("kernel") for key in weights)
 
     def outputs(m):
@@ -205,7 +205,7 @@ def test_what_a_rectifier_clips_away_does_not_count():
     images = _RNG.normal(size=(60, 5, 5, 3)).astype("float32")
 
     def error(rounds):
-        gathered = inorder.gather_in_order(graph, [images], rows=_ALL, rounds=rounds)
+        gathered = in_order.gather_in_order(graph, [images], rows=_ALL, rounds=rounds)
         rebuilt = amc_tf.rebuild(model, graph, plan, gathered.refit(plan))
         sums = [np.maximum(_captured(m, images, "sum1")[1], 0) for m in (rebuilt, model)]
         return np.square(sums[0] - sums[1]).mean()
@@ -215,14 +215,14 @@ def test_what_a_rectifier_clips_away_does_not_count():
 
 
 def test_wanted_leaves_an_output_alone_that_its_path_ignores():
-    goal = least_squares.wanted(
+    goal = solver.wanted(
         np.array([[3.0, 3.0]]), np.array([2.0, 0.0]), np.array([[1.0, 1.0]]), (-np.inf, np.inf)
     )
     np.testing.assert_allclose(goal(np.array([[7.0, 8.0]]), slice(None)), [[1.0, 8.0]])
 
 
 def test_wanted_asks_nothing_beyond_what_is_clipped():
-    goal = least_squares.wanted(
+    goal = solver.wanted(
         np.array([[-2.0, -2.0, 9.0, 9.0, 4.0]]), np.ones(5), np.zeros((1, 5)), (0.0, 6.0)
     )
     received = goal(np.array([[-5.0, 1.0, 5.0, 8.0, -1.0]]), slice(None))
@@ -237,7 +237,7 @@ def test_wide_layers_are_fitted_on_more_rows():
     images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
 
     def rows(**options):
-        gathered = inorder.gather_in_order(graph, [images], rows=16, **options)
+        gathered = in_order.gather_in_order(graph, [images], rows=16, **options)
         found = {c.site.name: len(np.concatenate(c.targets)) for c in gathered.consumers.values()}
         return found["a"], found["b"]
 

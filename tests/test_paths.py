@@ -8,8 +8,8 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from amc_tf import paths
 from amc_tf.graph import network
+from amc_tf.pruning.refit import linear_path
 
 
 def _follow(build, name="conv"):
@@ -18,7 +18,7 @@ def _follow(build, name="conv"):
     model = keras.Model(inputs, kl.Flatten(name="end")(build(inputs)))
     flat = network.flatten(model)
     (call,) = [c for c in flat.calls if c.operation.name == name]
-    path = paths.follow(flat, call, paths.readers_of(flat))
+    path = linear_path.follow(flat, call, linear_path.readers_of(flat))
     return path, [c.operation.name for c in path.calls]
 
 
@@ -45,7 +45,7 @@ def test_on_through_a_second_sum():
     path, names = _follow(build)
     assert names == ["first", "second"]
     assert len(path.others) == 2
-    assert path.bounds == paths.UNBOUNDED
+    assert path.bounds == linear_path.UNBOUNDED
 
 
 def test_the_branch_computed_first_does_not_wait_for_the_other():
@@ -78,7 +78,7 @@ def test_ends_where_the_way_is_not_linear_or_not_the_only_one(build):
 def test_a_fused_activation_leaves_only_its_bounds():
     assert _follow(lambda x: _conv(x, activation="relu"))[0].bounds == (0, math.inf)
     assert _follow(lambda x: _conv(x, activation="relu6"))[0].bounds == (0, 6)
-    assert _follow(lambda x: _conv(x, activation="tanh"))[0].bounds == paths.UNBOUNDED
+    assert _follow(lambda x: _conv(x, activation="tanh"))[0].bounds == linear_path.UNBOUNDED
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,16 @@ def test_a_fused_activation_leaves_only_its_bounds():
         (lambda x: ops.relu(_conv(x)), (0, math.inf)),
         (lambda x: ops.relu6(_conv(x)), (0, 6)),
         (lambda x: kl.Activation("relu")(_conv(x)), (0, math.inf)),
-        (lambda x: kl.ReLU(negative_slope=0.1)(_conv(x)), paths.UNBOUNDED),
-        (lambda x: kl.ReLU(threshold=1.0)(_conv(x)), paths.UNBOUNDED),
+        (lambda x: kl.ReLU(negative_slope=0.1)(_conv(x)), linear_path.UNBOUNDED),
+        (lambda x: kl.ReLU(threshold=1.0)(_conv(x)), linear_path.UNBOUNDED),
         (
             lambda x: (lambda y: kl.Add()([ops.relu(y), kl.Activation("relu")(y)]))(_conv(x)),
             (0, math.inf),
         ),
-        (lambda x: (lambda y: kl.Add()([ops.relu(y), ops.tanh(y)]))(_conv(x)), paths.UNBOUNDED),
+        (
+            lambda x: (lambda y: kl.Add()([ops.relu(y), ops.tanh(y)]))(_conv(x)),
+            linear_path.UNBOUNDED,
+        ),
     ],
 )
 def test_bounds_of_what_reads_the_end(build, bounds):

@@ -137,7 +137,7 @@ def test_a_batch_norm_whose_statistics_are_sliced_wrongly_is_caught(monkeypatch)
         count = int(np.count_nonzero(condition))
         return compress(np.arange(len(condition)) < count, value, axis)
 
-    monkeypatch.setattr("amc_tf.surgery.np.compress", first_ones)
+    monkeypatch.setattr("amc_tf.pruning.surgery.np.compress", first_ones)
     with pytest.raises(AssertionError):
         _find_fault(model)
 

@@ -7,9 +7,9 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf import reconstruct
-from amc_tf.importance import consumer_magnitude, strongest
-from amc_tf.windows import linear_inputs
+from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.pruning.refit import dense
+from amc_tf.pruning.refit.sampling import linear_inputs
 
 _RNG = np.random.default_rng(0)
 
@@ -45,7 +45,7 @@ def test_refit_equals_lstsq_on_the_same_samples(kind, max_features):
     plan = amc_tf.PruningPlan({group: kept})
     images = _RNG.normal(size=(600, 6, 6, 3)).astype("float32")
     options = {"rows": 10**6, "ridge": 1e-9} if max_features else {"rows": 1200, "ridge": 1e-6}
-    gathered = reconstruct.gather(graph, [images], max_features=max_features, **options)
+    gathered = dense.gather(graph, [images], max_features=max_features, **options)
     weights = gathered.refit(plan)
 
     hidden = keras.Model(model.input, model.get_layer("producer").output)(images)
@@ -77,7 +77,7 @@ def test_primal_and_dual_agree():
     rows = (rows + 3).astype("float32")
     kept = np.arange(20) % 3 > 0
     pruned = _RNG.normal(size=(np.count_nonzero(~kept), 6))
-    primal, dual = reconstruct.Moments(20), reconstruct.Samples()
+    primal, dual = dense.Moments(20), dense.Samples()
     for part in np.split(rows, 3):
         primal.add(part)
         dual.add(part)
@@ -91,7 +91,7 @@ def test_primal_and_dual_agree():
 def test_keeping_everything_changes_nothing():
     model = zoo.build("residual")
     graph = amc_tf.analyze(model)
-    gathered = reconstruct.gather(graph, _images(model))
+    gathered = dense.gather(graph, _images(model))
     assert gathered.refit(amc_tf.PruningPlan({})) == {}
 
 
@@ -102,7 +102,7 @@ def test_refit_serves_rebuild_and_mask_alike(name):
     images = _images(model, 256)
     counts = {n: max(1, g.channels - 1) for n, g in graph.groups.items()}
     plan = strongest(consumer_magnitude(graph), counts)
-    weights = reconstruct.gather(graph, images).refit(plan)
+    weights = dense.gather(graph, images).refit(plan)
     given = images if len(images) > 1 else images[0]
     fitted = zoo.outputs(amc_tf.rebuild(model, graph, plan, weights), given)
     masked = zoo.outputs(amc_tf.mask(model, graph, plan, weights), given)
@@ -112,7 +112,7 @@ def test_refit_serves_rebuild_and_mask_alike(name):
     read = {consumer for group in graph.groups.values() for consumer in group.consumers}
     assert weights.keys() >= {
         f"{site.name}/{kernel.name}"
-        for site, kernel in reconstruct.refittable(graph)
+        for site, kernel in dense.refittable(graph)
         if site.name in read
     }
 
@@ -128,7 +128,7 @@ def test_refit_recovers_a_redundant_channel_exactly():
     graph = amc_tf.analyze(model)
     plan = amc_tf.PruningPlan({"twins": [0, 1, 2]})
     images = _RNG.normal(size=(512, 5)).astype("float32")
-    weights = reconstruct.gather(graph, [images], ridge=1e-6).refit(plan)
+    weights = dense.gather(graph, [images], ridge=1e-6).refit(plan)
     held_out = _RNG.normal(size=(64, 5)).astype("float32")
     rebuilt = amc_tf.rebuild(model, graph, plan, weights)
     np.testing.assert_allclose(rebuilt(held_out), model(held_out), atol=1e-3)
@@ -148,7 +148,7 @@ def test_mean_shift_goes_into_the_batch_norm_where_there_is_no_bias():
     graph = amc_tf.analyze(model)
     plan = amc_tf.PruningPlan({"producer": [0, 1]})
     images = _RNG.normal(size=(128, 8, 8, 2)).astype("float32")
-    weights = reconstruct.gather(graph, [images]).refit(plan)
+    weights = dense.gather(graph, [images]).refit(plan)
     assert "norm/moving_mean" in weights
     rebuilt = amc_tf.rebuild(model, graph, plan, weights)
     np.testing.assert_allclose(rebuilt(images), model(images), atol=1e-3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from amc_tf.windows import at_positions, choose, linear_inputs, windows
+from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs, windows
 
 _RNG = np.random.default_rng(0)
 

@@ -23,7 +23,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.widths import channel_vectors, counts, random_plan, telling_plans
 from amc_tf.latency import operators as ops
-from amc_tf.surgery import rebuild
+from amc_tf.pruning.surgery import rebuild
 from tflite_tools import convert
 
 # A whole number of the JSON text: no digit of a name, and no part of a fraction.

@@ -10,13 +10,13 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.surgery import named_weight, numpy_of
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
-from amc_tf.surgery import named_weight, numpy_of
 
 
 class MagnitudeMasks:
-    """The kernels of a plan, their smallest weights set to zero (`amc_tf.refit.Refit`).
+    """The kernels of a plan, their smallest weights set to zero (a `Refit`).
 
     Attributes:
         kernels: by name.

@@ -8,16 +8,16 @@ import numpy as np
 
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.inorder import gather_in_order
+from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
 
 
 class SparseReconstruction:
-    """Magnitude masks, and what they keep refitted layer by layer (`amc_tf.refit.Refit`).
+    """Magnitude masks, and what they keep refitted layer by layer (a `Refit`).
 
     Each kernel is fitted on the inputs that it really gets, towards what the
-    dense network computed there (see `amc_tf.inorder`); zeros stay zeros.
+    dense network computed there (see `amc_tf.pruning.refit.in_order`); zeros stay zeros.
 
     Args:
         graph: the analysed model.

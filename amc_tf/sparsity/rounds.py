@@ -18,6 +18,7 @@ from amc_tf.graph import network
 from amc_tf.graph.analysis import ChannelGraph, analyze
 from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.surgery import numpy_of, rebuild
 from amc_tf.search import SearchSettings, compete
 from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
@@ -25,7 +26,6 @@ from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.surgery import numpy_of, rebuild
 from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task

@@ -7,7 +7,7 @@ dense network computed; so it also repairs what the layers before it broke, and
 layers that lost no channel are refitted too.
 
 What is restored is not a consumer's own output but the value at the end of the
-linear path behind it (`amc_tf.paths`). On a residual branch that means *dense
+linear path behind it (`amc_tf.pruning.refit.linear_path`). On a residual branch that means *dense
 sum minus pruned shortcut*, so that each branch repairs the stream it is added
 to (He, Zhang and Sun, "Channel pruning", ICCV 2017, section 3.3). Where a
 rectifier ends the path, errors that it clips away do not count (Zhang, Zou, He
@@ -32,11 +32,11 @@ from tensorflow.python.eager import context  # keras.backend.clear_session uses 
 from amc_tf.graph.analysis import ChannelGraph, Site
 from amc_tf.graph.network import Call, Network, Value, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.least_squares import fit, matmul, wanted
-from amc_tf.paths import UNBOUNDED, Path, follow, readers_of
-from amc_tf.reconstruct import intercept, one_blas_thread, refittable
-from amc_tf.surgery import named_weight, numpy_of, rebuild
-from amc_tf.windows import at_positions, choose, linear_inputs
+from amc_tf.pruning.refit.dense import intercept, one_blas_thread, refittable
+from amc_tf.pruning.refit.linear_path import UNBOUNDED, Path, follow, readers_of
+from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
+from amc_tf.pruning.refit.solver import fit, matmul, wanted
+from amc_tf.pruning.surgery import named_weight, numpy_of, rebuild
 
 # Plans after which TensorFlow makes its kernels anew, which costs about as much as a fifth of one.
 _RUNS_REMEMBERED = 16

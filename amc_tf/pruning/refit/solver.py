@@ -1,4 +1,4 @@
-"""Least squares with a ridge towards the old weights: the solver of `amc_tf.inorder`.
+"""Least squares with a ridge towards the old weights: the solver of `in_order`.
 
 Products are TensorFlow's: its threads are those of the rest of the refit, where numpy's BLAS has
 a pool of its own that fights for the processors, and its kernels are twice as fast on some. All
@@ -15,8 +15,8 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from amc_tf.paths import UNBOUNDED, Bounds
-from amc_tf.reconstruct import factorised
+from amc_tf.pruning.refit.dense import factorised
+from amc_tf.pruning.refit.linear_path import UNBOUNDED, Bounds
 
 # Linear outputs (n, outputs) of some rows, and which these are, to what they should be.
 Goal = Callable[[np.ndarray, slice], np.ndarray]

@@ -28,9 +28,9 @@ from threadpoolctl import threadpool_limits
 from amc_tf.graph.analysis import ChannelGraph, Site
 from amc_tf.graph.network import Call, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.paths import readers_of
-from amc_tf.surgery import mixing_weights, named_weight, numpy_of
-from amc_tf.windows import LINEAR, SEPARABLE, choose, linear_inputs
+from amc_tf.pruning.refit.linear_path import readers_of
+from amc_tf.pruning.refit.sampling import LINEAR, SEPARABLE, choose, linear_inputs
+from amc_tf.pruning.surgery import mixing_weights, named_weight, numpy_of
 
 
 class Statistics(Protocol):

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from amc_tf.batch_norm import Reestimated
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.inorder import gather_in_order
-from amc_tf.reconstruct import gather
+from amc_tf.pruning.refit.batch_norm import Reestimated
+from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.training.task import evenly_spaced
 
 

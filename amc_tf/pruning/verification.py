@@ -10,7 +10,7 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.surgery import mask, rebuild
+from amc_tf.pruning.surgery import mask, rebuild
 
 _HALF = ("float16", "bfloat16")
 

@@ -15,14 +15,14 @@ from keras import layers as kl
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.network import flatten, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.masked import MaskedModel
-from amc_tf.surgery import numpy_of
+from amc_tf.pruning.masked_model import MaskedModel
+from amc_tf.pruning.surgery import numpy_of
 
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class Reestimated:
-    """Another refit, and batch norm statistics re-estimated after it (`amc_tf.refit.Refit`).
+    """Another refit, and batch norm statistics re-estimated after it (a `Refit`).
 
     Args:
         graph: the analysed model.

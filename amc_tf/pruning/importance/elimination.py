@@ -21,8 +21,8 @@ from typing import Protocol
 import numpy as np
 
 from amc_tf.graph.analysis import Group
-from amc_tf.reconstruct import Consumer, Moments, Reconstruction, ridge_term
-from amc_tf.surgery import named_weight, numpy_of
+from amc_tf.pruning.refit.dense import Consumer, Moments, Reconstruction, ridge_term
+from amc_tf.pruning.surgery import named_weight, numpy_of
 
 
 def elimination_order(

@@ -14,12 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.elimination import elimination_order
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.reconstruct import gather
-from amc_tf.surgery import mixing_weights, numpy_of, rebuild
+from amc_tf.pruning.importance.elimination import elimination_order
+from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.surgery import mixing_weights, numpy_of, rebuild
 from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]
@@ -179,7 +179,7 @@ def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
     """The order in which channels are taken away with the least error of their readers' outputs.
 
     Statistics of the dense network tell the error that least squares leaves
-    (`amc_tf.elimination`).
+    (`amc_tf.pruning.importance.elimination`).
 
     Args, Returns: as `consumer_magnitude`.
 

@@ -1,0 +1,1 @@
+"""A plan carried out: the smaller network, or the same one with its channels masked."""

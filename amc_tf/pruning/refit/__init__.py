@@ -1,0 +1,1 @@
+"""Weights of a pruned network restored by least squares."""
