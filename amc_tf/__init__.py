@@ -29,7 +29,7 @@ _HOME = {
     "export_tflite": "amc_tf.export",
     "default_config": "amc_tf.experiment",
     "fine_tune": "amc_tf.training.finetune",
-    "from_keras2": "amc_tf.keras2",
+    "from_keras2": "amc_tf.keras2.convert",
     "load_model": "amc_tf.workdir",
     "macs": "amc_tf.graph.costs",
     "mask": "amc_tf.pruning.surgery",
@@ -37,7 +37,7 @@ _HOME = {
     "rebuild": "amc_tf.pruning.surgery",
     "register_layer": "amc_tf.graph.layer_table",
     "search_plan": "amc_tf.search",
-    "to_keras2": "amc_tf.keras2",
+    "to_keras2": "amc_tf.keras2.convert",
     "verify": "amc_tf.pruning.verification",
 }
 __all__ = sorted(_HOME)

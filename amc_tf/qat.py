@@ -20,9 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf import keras2, qat_layers
+from amc_tf import qat_layers
 from amc_tf.errors import AmcError
 from amc_tf.graph.network import Call, Network
+from amc_tf.keras2 import convert
 from amc_tf.training.task import Task
 from tflite_tools.tracing import in_float32, signature_of
 
@@ -106,8 +107,8 @@ def quantised(model: keras.Model) -> QuantisedModel:
     """
     import tf_keras
 
-    carried = keras2.to_keras2(in_float32(model))
-    source = keras2.flatten_keras_2(carried)
+    carried = convert.to_keras2(in_float32(model))
+    source = convert.flatten_keras_2(carried)
     placement = _Placement(source)
     ranges = qat_layers.Ranges()
     made: dict[int, Any] = {}

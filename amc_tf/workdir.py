@@ -15,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf import files, keras2
+from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
+from amc_tf.keras2 import convert
 from amc_tf.lock import FolderLock
 from amc_tf.pruning.surgery import uncompiled
 
@@ -207,11 +208,11 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
     """
     path = pathlib.Path(path).expanduser()
     try:
-        old = keras2.is_keras2_file(path)
+        old = convert.is_keras2_file(path)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise AmcError(f"{path} cannot be loaded as a Keras model: {error}") from error
     if old:
-        return keras2.from_keras2(path, safe_mode=safe_mode)
+        return convert.from_keras2(path, safe_mode=safe_mode)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
     try:

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers as kl
 
 import tflite_tools
-from amc_tf import keras2
+from amc_tf.keras2 import convert as keras2
 from tflite_tools import LiteRtModel, Metadata, Normalization, convert, flatbuffer
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -15,7 +15,7 @@ from keras import layers as kl
 
 from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal
 from amc_tf.graph.network import Call, Value
-from amc_tf.keras2_layers import keras2_hard_sigmoid
+from amc_tf.keras2.layers import keras2_hard_sigmoid
 
 ELEMENTWISE_ACTIVATIONS = frozenset(
     getattr(activations, name)

@@ -20,7 +20,7 @@ from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 from tensorflow.python.util import tf_export
 
-from amc_tf.keras2_safety import only_computes
+from amc_tf.keras2.safety import only_computes
 
 
 class Unlisted(Exception):

@@ -19,12 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf import keras2_ops, keras2_safety
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.graph.layer_table import TABLE
 from amc_tf.graph.network import Call, Network, Value
-from amc_tf.keras2_layers import LayerCarrier
+from amc_tf.keras2 import ops_from_keras2, safety
+from amc_tf.keras2.layers import LayerCarrier
 
 # Largest difference of an output, as a fraction of its largest value: float rounding adds up
 # over a hundred layers in another order of operations, and faster in 16 bits.
@@ -60,7 +60,7 @@ def from_keras2(
             are registered in both Kerases under one name need no entry, and
             activations that are plain TensorFlow functions none either.
         safe_mode: whether files that would execute code of theirs are refused, see
-            `amc_tf.keras2_safety.refuse_code`.
+            `amc_tf.keras2.safety.refuse_code`.
 
     Returns:
         A new, uncompiled functional model.
@@ -86,7 +86,7 @@ def from_keras2(
             outputs = tf.nest.flatten([source.tensors[n] for n in call.outputs])
             structure = layer._inbound_nodes[0].outputs
             like = outputs if isinstance(structure, (list, tuple)) else outputs[0]
-            return keras2_ops.from_keras_2(layer, like, name)(*args, **kwargs)
+            return ops_from_keras2.from_keras_2(layer, like, name)(*args, **kwargs)
         if id(layer) not in made:
             made[id(layer)] = layers.carry(layer, name)
         return made[id(layer)](*args, **kwargs)
@@ -137,18 +137,18 @@ def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
         make = _maker(tf_keras, name, source.tensors[call.outputs[0]].dtype)
         if not isinstance(operation, keras.Layer):
-            return keras2_ops.to_keras_2(make, operation, args, kwargs)
+            return ops_from_keras2.to_keras_2(make, operation, args, kwargs)
         activation = getattr(operation, "activation", None)
-        split = type(operation) in TABLE and activation in keras2_ops.ACTIVATIONS_AS_LAYERS
+        split = type(operation) in TABLE and activation in ops_from_keras2.ACTIVATIONS_AS_LAYERS
         if split and type(operation) is keras.layers.Activation:
-            return keras2_ops.ACTIVATIONS_AS_LAYERS[activation](make, operation, *args)
+            return ops_from_keras2.ACTIVATIONS_AS_LAYERS[activation](make, operation, *args)
         if id(operation) not in made:
             changes = {"activation": "linear"} if split else {}
             made[id(operation)] = layers.carry(operation, name, **changes)
         out = made[id(operation)](*args, **kwargs)
         if split:
             make = _maker(tf_keras, f"{name}_activation", operation.compute_dtype)
-            out = keras2_ops.ACTIVATIONS_AS_LAYERS[activation](make, operation, out)
+            out = ops_from_keras2.ACTIVATIONS_AS_LAYERS[activation](make, operation, out)
         return out
 
     inputs = [
@@ -192,7 +192,7 @@ def _load(path: pathlib.Path, safe_mode: bool) -> Any:
     if not path.exists():
         raise AmcError(f"there is no model file or folder {path}")
     if safe_mode:
-        keras2_safety.refuse_code(path)
+        safety.refuse_code(path)
     try:
         return tf_keras.models.load_model(path, compile=False, safe_mode=safe_mode)
     except Exception as error:

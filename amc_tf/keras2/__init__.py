@@ -1,0 +1,1 @@
+"""Keras 2 models in and out."""
