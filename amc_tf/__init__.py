@@ -30,7 +30,7 @@ _HOME = {
     "default_config": "amc_tf.experiment",
     "fine_tune": "amc_tf.training.finetune",
     "from_keras2": "amc_tf.keras2.convert",
-    "load_model": "amc_tf.workdir",
+    "load_model": "amc_tf.runs.workdir",
     "macs": "amc_tf.graph.costs",
     "mask": "amc_tf.pruning.surgery",
     "params": "amc_tf.graph.costs",

@@ -15,8 +15,8 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export import Exporter, ExportSettings, measure
 from amc_tf.report import aligned, percent
+from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
-from amc_tf.workdir import Workdir
 
 
 def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:

@@ -19,10 +19,11 @@ from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.provenance import command, versions
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
 from amc_tf.report_html import REPORT, write_report
+from amc_tf.runs.provenance import command, versions
+from amc_tf.runs.workdir import Workdir, refuse_code
 from amc_tf.search import (
     SearchResult,
     SearchSettings,
@@ -35,7 +36,6 @@ from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import FineTuneSettings, fine_tune
 from amc_tf.training.task import Task
-from amc_tf.workdir import Workdir, refuse_code
 
 
 @dataclasses.dataclass(frozen=True)

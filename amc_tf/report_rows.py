@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.progress import COST_KEYS
 from amc_tf.report import policy_label
 from amc_tf.report_run import Run, front
+from amc_tf.runs.progress import COST_KEYS
 
 Rows = list[dict[str, Any]]
 

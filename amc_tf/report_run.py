@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from amc_tf import files
-from amc_tf.episodes import read_log
 from amc_tf.errors import AmcError
-from amc_tf.progress import COST_KEYS, Progress
+from amc_tf.runs.episode_log import read_log
+from amc_tf.runs.progress import COST_KEYS, Progress
 
 
 @dataclasses.dataclass(frozen=True)

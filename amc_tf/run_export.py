@@ -77,7 +77,7 @@ def _export_file(given: flags.FlagValues) -> None:
     from amc_tf import experiment, export_model
     from amc_tf.errors import AmcError
     from amc_tf.export import ExportSettings
-    from amc_tf.workdir import load_model
+    from amc_tf.runs.workdir import load_model
 
     if given.out is None:
         raise AmcError("give --out, the folder for the files of --model")

@@ -14,10 +14,10 @@ from amc_tf import run_stage
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each file named."""
-    from amc_tf import workdir
     from amc_tf.graph import constraints
     from amc_tf.graph.inspection import dot, drawing, html, listing
     from amc_tf.pruning import verification
+    from amc_tf.runs import workdir
 
     files = argv[1:]
     writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]

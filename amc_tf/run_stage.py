@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 if TYPE_CHECKING:  # importing it takes seconds, which --help should not
-    from amc_tf.workdir import Workdir
+    from amc_tf.runs.workdir import Workdir
 
 # Read by C++ at import: TensorFlow's greetings would drown the progress bar.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

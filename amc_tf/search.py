@@ -29,9 +29,9 @@ from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.pruning.refit.methods import REFITS, Refit
 from amc_tf.response import ResponseSearcher
+from amc_tf.runs.workdir import Workdir
 from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.task import Task
-from amc_tf.workdir import Workdir
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
 POLICIES = ("amc", "response", "cmaes", "random", *PROFILES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from amc_tf.progress import Progress
+from amc_tf.runs.progress import Progress
 
 _LOG = logging.getLogger(__name__)
 

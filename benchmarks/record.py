@@ -30,7 +30,7 @@ def _without_folder(match: re.Match) -> str:
 
 def append(name: str, data: dict) -> dict:
     """Adds command, versions and machine, appends to results/NAME.jsonl, prints the object."""
-    from amc_tf.provenance import versions
+    from amc_tf.runs.provenance import versions
 
     # Where things lay is nobody else's folder.
     arguments = [

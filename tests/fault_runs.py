@@ -26,8 +26,8 @@ import blobs
 import fault_agents
 
 import amc_tf
-from amc_tf import evaluate, lite, pipeline, search, workdir  # noqa: F401 - before the fork
 from amc_tf.agent import remote
+from amc_tf.runs import workdir  # noqa: F401 - before the fork
 
 SETTINGS = {"episodes": 12, "response_share": 0.5}
 BUDGET = {"macs": 0.5}

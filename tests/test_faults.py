@@ -25,10 +25,10 @@ import amc_tf
 from amc_tf import files
 from amc_tf.agent import worker
 from amc_tf.env import CompressionEnv
-from amc_tf.episodes import EpisodeLog
-from amc_tf.lock import FolderLock
+from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.runs.lock import FolderLock
+from amc_tf.runs.workdir import Workdir
 from amc_tf.training.time_limit import TimeLimitError
-from amc_tf.workdir import Workdir
 
 TESTS = pathlib.Path(__file__).parent
 SOME = ("kill -9 of both", "disk full")
@@ -63,7 +63,7 @@ def test_a_search_goes_on_after(verdicts, fault):
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
     code = (
-        "import pathlib, time; from amc_tf.lock import FolderLock\n"
+        "import pathlib, time; from amc_tf.runs.lock import FolderLock\n"
         f"with FolderLock(pathlib.Path({str(tmp_path)!r})).held(): print('held', flush=True); "
         "time.sleep(99)"
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import amc_tf
-from amc_tf.episodes import EpisodeLog
+from amc_tf.runs.episode_log import EpisodeLog
 
 BUDGET = amc_tf.Budget(macs=0.5)
 

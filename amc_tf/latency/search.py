@@ -18,7 +18,7 @@ from amc_tf.latency.cost import LatencyCost, latency_cost
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.table import LatencyTable
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.workdir import Workdir
+from amc_tf.runs.workdir import Workdir
 from tflite_tools import convert
 
 _FILE = "latency.json"

@@ -19,6 +19,7 @@ from amc_tf.graph.analysis import ChannelGraph, analyze
 from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import numpy_of, rebuild
+from amc_tf.runs.workdir import Workdir, refuse_code
 from amc_tf.search import SearchSettings, compete
 from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
@@ -29,7 +30,6 @@ from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
-from amc_tf.workdir import Workdir, refuse_code
 
 
 def sparsify(

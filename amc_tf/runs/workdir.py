@@ -19,8 +19,8 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.keras2 import convert
-from amc_tf.lock import FolderLock
 from amc_tf.pruning.surgery import uncompiled
+from amc_tf.runs.lock import FolderLock
 
 # Sections of the configuration that only later stages read, and the results that
 # a change makes stale. A change of anything else would make the search another one.
