@@ -18,7 +18,6 @@ from amc_tf.contest import Contest
 from amc_tf.decisions import NUM_FEATURES, Outcome
 from amc_tf.env import CompressionEnv
 from amc_tf.errors import AmcError
-from amc_tf.evaluate import scorer
 from amc_tf.evolution import EvolutionSearcher
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.constraints import Constraints
@@ -30,6 +29,7 @@ from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.pruning.refit.methods import REFITS, Refit
 from amc_tf.response import ResponseSearcher
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.scorer import scorer
 from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.task import Task
 

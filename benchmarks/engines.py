@@ -73,8 +73,8 @@ def _timed(graph, half, prepare, images) -> dict:
 
 def interpreter(batch_size: int, num_threads: int, copies: int = 1) -> dict:
     """LiteRT's interpreter; several copies share the images, a Python thread each."""
-    from amc_tf.folding import fold
-    from amc_tf.lite import LiteEngine
+    from amc_tf.scoring.batch_norm_folding import fold
+    from amc_tf.scoring.tflite_engine import LiteEngine
 
     _, graph, half, images = _load()
     folding = fold(graph)
@@ -100,8 +100,8 @@ def compiled_model(batch_size: int, **options) -> dict:
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.options import CpuOptions, Options
 
-    from amc_tf.folding import fold
-    from amc_tf.lite import LiteEngine
+    from amc_tf.scoring.batch_norm_folding import fold
+    from amc_tf.scoring.tflite_engine import LiteEngine
 
     _, graph, half, images = _load()
     folding = fold(graph)
@@ -129,7 +129,7 @@ def traced_graph(batch_size: int) -> dict:
     import tensorflow as tf
 
     import amc_tf
-    from amc_tf.folding import fold
+    from amc_tf.scoring.batch_norm_folding import fold
 
     _, graph, half, images = _load()
     folded = fold(graph).graph

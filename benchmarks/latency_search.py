@@ -22,8 +22,8 @@ from intervals import difference
 
 import amc_tf
 import tflite_tools
-from amc_tf.evaluate import scorer
 from amc_tf.latency.settings import LatencySettings
+from amc_tf.scoring.scorer import scorer
 from amc_tf.search import SearchResult, SearchSettings, search_plan
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")

@@ -26,8 +26,8 @@ from scipy import stats
 
 import amc_tf
 from amc_tf.env import CompressionEnv
-from amc_tf.evaluate import scorer
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.scoring.scorer import scorer
 
 sys.path.insert(0, str(record.HERE.parent / "configs"))
 import cifar10  # noqa: E402  the recipe that users get

@@ -22,8 +22,8 @@ from absl import app, flags
 from intervals import difference, interval
 
 import amc_tf
-from amc_tf.evaluate import scorer
 from amc_tf.policies import PROFILES
+from amc_tf.scoring.scorer import scorer
 from amc_tf.search import SearchSettings, search_plan
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")

@@ -16,7 +16,7 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.evaluate import scorer
+from amc_tf.scoring.scorer import scorer
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan

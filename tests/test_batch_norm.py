@@ -8,10 +8,10 @@ from keras import layers as kl
 from test_lite import random_plan
 
 import amc_tf
-from amc_tf.evaluate import LiteScorer, MaskedScorer, scorer
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.methods import NoRefit
+from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, scorer
 
 
 @pytest.fixture(scope="module")

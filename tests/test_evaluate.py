@@ -9,10 +9,11 @@ import zoo
 from test_lite import random_plan
 
 import amc_tf
-from amc_tf import evaluate, lite
-from amc_tf.evaluate import LiteScorer, MaskedScorer, scorer
 from amc_tf.pruning.refit.dense import gather
-from amc_tf.stopping import hopeless
+from amc_tf.scoring import scorer as evaluate
+from amc_tf.scoring import tflite_engine
+from amc_tf.scoring.early_stopping import hopeless
+from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, scorer
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_named_outputs_reach_their_metrics():
 )
 def test_what_needs_a_keras_model_gets_one(trained, changes, caplog):
     _, graph = trained
-    caplog.set_level("INFO", logger="amc_tf.evaluate")
+    caplog.set_level("INFO", logger="amc_tf.scoring.scorer")
     assert isinstance(scorer(graph, blobs.task(**changes), None), MaskedScorer)
     assert "masked model" in caplog.text
 
@@ -171,13 +172,13 @@ def test_a_hopeless_plan_is_not_run_to_the_end(trained, monkeypatch):
     full = scorer(graph, task, None)
     score = scorer(graph, task, None, stop_at=3.0)
     runs = []
-    original = lite.LiteNetwork.__call__
+    original = tflite_engine.LiteNetwork.__call__
 
     def counted(self, inputs):
         runs.append(len(inputs[0]))
         return original(self, inputs)
 
-    monkeypatch.setattr(lite.LiteNetwork, "__call__", counted)
+    monkeypatch.setattr(tflite_engine.LiteNetwork, "__call__", counted)
     assert score(None, beat=2.0) == full(None)  # the number of images is not known before
     good, poor = full(plan), full(bad)
     runs.clear()

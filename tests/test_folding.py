@@ -8,7 +8,7 @@ from keras import layers as kl
 from test_lite import changed_weights, random_plan
 
 import amc_tf
-from amc_tf.folding import fold
+from amc_tf.scoring.batch_norm_folding import fold
 
 
 def _kinds(graph):

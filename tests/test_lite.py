@@ -8,8 +8,8 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.folding import NotCarriedError, fold
-from amc_tf.lite import LiteEngine
+from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
+from amc_tf.scoring.tflite_engine import LiteEngine
 
 
 def random_plan(graph, seed):

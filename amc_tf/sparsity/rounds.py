@@ -13,13 +13,13 @@ from amc_tf.agent import DdpgSearcher
 from amc_tf.budget import Budget
 from amc_tf.contest import Contest
 from amc_tf.decisions import NUM_FEATURES, Outcome
-from amc_tf.evaluate import LiteScorer, MaskedScorer, Scorer, scorer
 from amc_tf.graph import network
 from amc_tf.graph.analysis import ChannelGraph, analyze
 from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import numpy_of, rebuild
 from amc_tf.runs.workdir import Workdir, refuse_code
+from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, Scorer, scorer
 from amc_tf.search import SearchSettings, compete
 from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv

@@ -1,0 +1,1 @@
+"""The accuracy of a plan, without a network being rebuilt."""
