@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from amc_tf import files
-from amc_tf.budget import Budget
 from amc_tf.errors import AmcError
 from amc_tf.pipeline import Compression, Settings
+from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.fit_arguments import FitArguments
 from amc_tf.training.task import Task

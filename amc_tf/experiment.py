@@ -21,14 +21,14 @@ from typing import Any
 import keras
 import ml_collections
 
-from amc_tf.agent import DdpgSettings
-from amc_tf.budget import Budget
 from amc_tf.errors import AmcError
 from amc_tf.export import ExportSettings
 from amc_tf.graph.constraints import Constraints
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pipeline import Compression, Settings
-from amc_tf.search import SearchSettings
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.plan_search import SearchSettings
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import FineTuneSettings
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import keras
 
-from amc_tf.agent.remote import check_installed
-from amc_tf.budget import Budget
 from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
@@ -24,7 +22,9 @@ from amc_tf.pruning.verification import verify
 from amc_tf.report_html import REPORT, write_report
 from amc_tf.runs.provenance import command, versions
 from amc_tf.runs.workdir import Workdir, refuse_code
-from amc_tf.search import (
+from amc_tf.search.agents.ddpg.process import check_installed
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.plan_search import (
     SearchResult,
     SearchSettings,
     environment,

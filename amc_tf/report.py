@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.budget import written
+from amc_tf.search.env.budget import written
 
 _LABELS = {"amc": "AMC"}
 

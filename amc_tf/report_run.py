@@ -23,7 +23,7 @@ class Run:
         name: what it is called on the page.
         config: of `config.json`; empty for a search without the stages around it.
         result: of `result.json`, of the stages that are done; empty before.
-        search: of `search.json` (see `amc_tf.breakdown` and `search_plan`); empty before
+        search: of `search.json` (see `amc_tf.search.breakdown` and `search_plan`); empty before
             the first episode, and in folders of versions that did not write it.
         episodes: of all policies, in the order they were run: the scalars of `Progress`,
             with `policy`, `episode`, `counts` and the costs.

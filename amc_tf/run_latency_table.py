@@ -38,12 +38,12 @@ def main(argv: list[str]) -> None:
     from ml_collections import config_flags
 
     from amc_tf import experiment
-    from amc_tf.agent import DdpgSettings
-    from amc_tf.env import allowed_counts
     from amc_tf.graph.constraints import Constraints
     from amc_tf.latency.cost import describe, latency_cost
     from amc_tf.latency.settings import LatencySettings, open_table
-    from amc_tf.search import SearchSettings
+    from amc_tf.search.agents.ddpg.settings import DdpgSettings
+    from amc_tf.search.env.channel_env import allowed_counts
+    from amc_tf.search.plan_search import SearchSettings
 
     config = flags.FLAGS.config
     path = config_flags.get_config_filename(flags.FLAGS["config"])

@@ -22,12 +22,14 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher
-from amc_tf.decisions import NUM_FEATURES
-from amc_tf.env import CompressionEnv
-from amc_tf.evolution import EvolutionSearcher
-from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
-from amc_tf.response import ResponseSearcher
+from amc_tf.search.agents.base import RandomSearcher
+from amc_tf.search.agents.cma_es import EvolutionSearcher
+from amc_tf.search.agents.ddpg.process import DdpgSearcher
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from amc_tf.search.agents.guided import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.search.agents.response_surface import ResponseSearcher
+from amc_tf.search.env.base import NUM_FEATURES
+from amc_tf.search.env.channel_env import CompressionEnv
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

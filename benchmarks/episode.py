@@ -32,13 +32,13 @@ from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 
 import amc_tf
-from amc_tf.agent import DdpgSearcher
-from amc_tf.decisions import NUM_FEATURES
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.batch_norm_folding import fold
 from amc_tf.scoring.scorer import scorer
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
-from amc_tf.search import SearchSettings, environment
+from amc_tf.search.agents.ddpg.process import DdpgSearcher
+from amc_tf.search.env.base import NUM_FEATURES
+from amc_tf.search.plan_search import SearchSettings, environment
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

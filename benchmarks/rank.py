@@ -25,9 +25,9 @@ from absl import app, flags
 from scipy import stats
 
 import amc_tf
-from amc_tf.env import CompressionEnv
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.scorer import scorer
+from amc_tf.search.env.channel_env import CompressionEnv
 
 sys.path.insert(0, str(record.HERE.parent / "configs"))
 import cifar10  # noqa: E402  the recipe that users get

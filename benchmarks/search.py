@@ -22,9 +22,9 @@ from absl import app, flags
 from intervals import difference, interval
 
 import amc_tf
-from amc_tf.policies import PROFILES
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search import SearchSettings, search_plan
+from amc_tf.search.agents.guided import PROFILES
+from amc_tf.search.plan_search import SearchSettings, search_plan
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

@@ -2,9 +2,9 @@
 
     python tests/fault_agents.py SOCKET
 
-Each agent runs `amc_tf.agent.worker` as ever, in a process of its own; only the interpreter's
-start is saved. `Agents` starts the program above; in a process that searches, `forked` stands in
-the place of `subprocess` for `amc_tf.agent.remote`.
+Each agent runs `amc_tf.search.agents.ddpg.worker` as ever, in a process of its own; only the
+interpreter's start is saved. `Agents` starts the program above; in a process that searches,
+`forked` stands in the place of `subprocess` for `amc_tf.search.agents.ddpg.process`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Agents:
 
 
 class _Forked:
-    """What `subprocess.Popen` gives, as far as `amc_tf.agent.remote` uses it."""
+    """What `subprocess.Popen` gives, as far as `amc_tf.search.agents.ddpg.process` uses it."""
 
     def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
-        assert command[1:3] == ["-m", "amc_tf.agent.worker"], command
+        assert command[1:3] == ["-m", "amc_tf.search.agents.ddpg.worker"], command
         while not path.exists():  # TF-Agents is still being loaded
             time.sleep(0.05)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -75,7 +75,7 @@ def forked(path: pathlib.Path, told: pathlib.Path) -> types.SimpleNamespace:
 def _serve(path: str) -> None:
     import tensorflow  # noqa: F401 - loaded once for all agents
 
-    from amc_tf.agent import ddpg, worker  # noqa: F401
+    from amc_tf.search.agents.ddpg import learner, worker  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the middle processes leave no zombies
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -94,7 +94,7 @@ def _serve(path: str) -> None:
 
 def _between(connection: socket.socket, handles: list[int]) -> None:
     """Forks the agent and tells how it ended: who forked it is who may wait for it."""
-    from amc_tf.agent import worker
+    from amc_tf.search.agents.ddpg import worker
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()

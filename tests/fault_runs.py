@@ -26,8 +26,8 @@ import blobs
 import fault_agents
 
 import amc_tf
-from amc_tf.agent import remote
 from amc_tf.runs import workdir  # noqa: F401 - before the fork
+from amc_tf.search.agents.ddpg import process
 
 SETTINGS = {"episodes": 12, "response_share": 0.5}
 BUDGET = {"macs": 0.5}
@@ -122,7 +122,7 @@ def _child(run: Run, outcome: pathlib.Path, inside: Any) -> None:
         log = os.open(run.root / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        remote.subprocess = fault_agents.forked(run.agents, run.root / "agent.pid")
+        process.subprocess = fault_agents.forked(run.agents, run.root / "agent.pid")
         changes = inside() if inside else {}
         settings = blobs.search_settings(**SETTINGS)
         found = amc_tf.search_plan(

@@ -17,9 +17,11 @@ import pytest
 import scipy.stats
 
 import amc_tf
-from amc_tf.agent import AgentError, DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
-from amc_tf.agent.exploration import truncated_normal
 from amc_tf.errors import AmcError
+from amc_tf.search.agents.base import RandomSearcher, Searcher
+from amc_tf.search.agents.ddpg.exploration import truncated_normal
+from amc_tf.search.agents.ddpg.process import AgentError, DdpgSearcher
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
 SMALL = DdpgSettings(hidden_units=(16, 16), batch_size=8, warmup_episodes=2)
 
@@ -174,10 +176,11 @@ def test_parent_keeps_keras_3_and_child_ends_with_its_parent():
     result = python(
         """
         import os, sys
-        import amc_tf.agent
+        import amc_tf.search.agents.ddpg.process, amc_tf.search.agents.base
         assert not {"tensorflow", "keras", "tf_agents"} & set(sys.modules), "heavy import"
         import numpy as np
-        from amc_tf.agent import DdpgSearcher, DdpgSettings
+        from amc_tf.search.agents.ddpg.process import DdpgSearcher
+        from amc_tf.search.agents.ddpg.settings import DdpgSettings
         searcher = DdpgSearcher(DdpgSettings(hidden_units=(4, 4)), 2, seed=0)
         searcher.act(np.zeros(2))
         searcher.finish([0.5], 1.0)
@@ -202,8 +205,8 @@ def learner_facts() -> dict:
     result = python(
         """
         import json, numpy as np, tensorflow as tf
-        from amc_tf.agent.ddpg import DdpgLearner
-        from amc_tf.agent.settings import DdpgSettings
+        from amc_tf.search.agents.ddpg.learner import DdpgLearner
+        from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
         def play(learner, decisions, rewards):
             random = np.random.default_rng(0)

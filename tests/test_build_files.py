@@ -73,9 +73,9 @@ def test_requirements_are_pinned():
 LAYERS = [
     ("//tflite_tools", r"//amc_tf\b"),  # useful without the product
     ("//amc_tf:", r"//(tests|configs)\b"),
-    ("//amc_tf/agent:", r"@pypi//keras$"),  # the agent's process has Keras 2 alone
-    ("//amc_tf/graph:", r"//amc_tf/(agent|latency|sparsity)\b|:search|tflite"),
-    ("//amc_tf:env", r"//amc_tf:(search|pipeline|export|finetune)"),
+    ("//amc_tf/search/agents/ddpg:", r"@pypi//keras$"),  # the agent's process has Keras 2 alone
+    ("//amc_tf/graph:", r"//amc_tf/(search|latency|sparsity)\b|tflite"),
+    ("//amc_tf/search/env:", r"//amc_tf/search:|//amc_tf:(pipeline|export)|:finetune"),
     ("//amc_tf:pipeline", r":run_"),
 ]
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.decisions import NUM_FEATURES
-from amc_tf.env import CompressionEnv
-from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
+from amc_tf.search.agents.guided import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.search.env.base import NUM_FEATURES
+from amc_tf.search.env.channel_env import CompressionEnv
 
 
 @pytest.fixture(scope="module")

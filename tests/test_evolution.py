@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amc_tf.evolution import EvolutionSearcher
+from amc_tf.search.agents.cma_es import EvolutionSearcher
 
 STATE = np.zeros(11, np.float32)
 TARGET = np.array([0.2, 0.7, 0.9, 0.4])

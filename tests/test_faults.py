@@ -23,11 +23,11 @@ import tensorflow as tf
 
 import amc_tf
 from amc_tf import files
-from amc_tf.agent import worker
-from amc_tf.env import CompressionEnv
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.workdir import Workdir
+from amc_tf.search.agents.ddpg import worker
+from amc_tf.search.env.channel_env import CompressionEnv
 from amc_tf.training.time_limit import TimeLimitError
 
 TESTS = pathlib.Path(__file__).parent

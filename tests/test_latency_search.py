@@ -13,16 +13,16 @@ from keras import layers as kl
 from made_up_device import MadeUpDevice
 
 import amc_tf
-from amc_tf.budget import REWARDS
-from amc_tf.decisions import Outcome
-from amc_tf.env import CompressionEnv
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.latency import search as latency_search
-from amc_tf.latency.choice import Chooser, Measured
 from amc_tf.latency.table import LatencyTable
-from amc_tf.policies import profile
 from amc_tf.report_rows import datasets
 from amc_tf.report_run import read_run
+from amc_tf.search import latency_budget as latency_search
+from amc_tf.search.agents.guided import profile
+from amc_tf.search.env.base import Outcome
+from amc_tf.search.env.budget import REWARDS
+from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.latency_choice import Chooser, Measured
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from made_up_device import CALL_MS, SLOWER, MadeUpDevice, network_ms
 
 import amc_tf
 import tflite_tools
-from amc_tf.env import allowed_counts
 from amc_tf.graph.costs import plan_counts
 from amc_tf.graph.widths import random_plan
 from amc_tf.latency import operators
@@ -23,6 +22,7 @@ from amc_tf.latency.cost import describe, latency_cost, random_counts
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.surface import Tolerance, Unmeasured, fit
 from amc_tf.latency.table import NOTHING, LatencyTable
+from amc_tf.search.env.channel_env import allowed_counts
 
 
 def _network(name="net", stem=32):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import amc_tf
 from amc_tf import report_charts, report_comparison, report_html, report_rows
-from amc_tf.breakdown import breakdown
 from amc_tf.report_run import front, read_run, read_runs, settings
 from amc_tf.runs.progress import Progress
+from amc_tf.search.breakdown import breakdown
 
 
 @hypothesis.settings(deadline=None)

@@ -7,10 +7,10 @@ import pytest
 import zoo
 
 import amc_tf
-from amc_tf import response
-from amc_tf.agent import RandomSearcher
-from amc_tf.env import CompressionEnv
-from amc_tf.response import ResponseModel, ResponseSearcher, propose
+from amc_tf.search.agents import response_surface
+from amc_tf.search.agents.base import RandomSearcher
+from amc_tf.search.agents.response_surface import ResponseModel, ResponseSearcher, propose
+from amc_tf.search.env.channel_env import CompressionEnv
 
 # Loss of accuracy of each group where all of it is pruned: by the share, and by its square.
 CURVES = -np.array([[0.05, 0.2, 0.1], [0.6, 0.3, 0.5]])
@@ -109,7 +109,7 @@ def test_what_is_left_out_is_predicted_by_the_others():
         a = x[others].T @ x[others] + penalty * np.eye(4)
         expected += (y[i] - x[i] @ np.linalg.solve(a, x[others].T @ y[others])) ** 2
     u, s, _ = np.linalg.svd(x, full_matrices=False)
-    assert response._left_out(u, s, u.T @ y, y, penalty) == pytest.approx(expected)
+    assert response_surface._left_out(u, s, u.T @ y, y, penalty) == pytest.approx(expected)
 
 
 def test_the_best_plan_within_a_staircase_is_found():

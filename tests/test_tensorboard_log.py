@@ -2,7 +2,7 @@
 
 import events
 
-from amc_tf.tensorboard_log import TensorBoardLog
+from amc_tf.search.tensorboard import TensorBoardLog
 
 
 def record(episode, reward=-0.5, policy="amc"):

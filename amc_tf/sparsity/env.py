@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.budget import Budget, CountCost
-from amc_tf.decisions import NUM_FEATURES, DecisionEnv
-from amc_tf.env import layer_features, scaled
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.search.env.base import NUM_FEATURES, DecisionEnv
+from amc_tf.search.env.budget import Budget, CountCost
+from amc_tf.search.env.channel_env import layer_features, scaled
 from amc_tf.sparsity.kernels import STEPS, Kernel, kernels
 from amc_tf.sparsity.plan import DensityPlan
 

@@ -9,10 +9,6 @@ from typing import Any
 
 import keras
 
-from amc_tf.agent import DdpgSearcher
-from amc_tf.budget import Budget
-from amc_tf.contest import Contest
-from amc_tf.decisions import NUM_FEATURES, Outcome
 from amc_tf.graph import network
 from amc_tf.graph.analysis import ChannelGraph, analyze
 from amc_tf.graph.costs import params
@@ -20,14 +16,18 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import numpy_of, rebuild
 from amc_tf.runs.workdir import Workdir, refuse_code
 from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, Scorer, scorer
-from amc_tf.search import SearchSettings, compete
+from amc_tf.search.agents.ddpg.process import DdpgSearcher
+from amc_tf.search.driver import Contest
+from amc_tf.search.env.base import NUM_FEATURES, Outcome
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.plan_search import SearchSettings, compete
+from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.tensorboard_log import TensorBoardLog
 from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from amc_tf.agent import Searcher
-from amc_tf.decisions import DecisionEnv, Outcome
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.scoring.scorer import Scorer
+from amc_tf.search.agents.base import Searcher
+from amc_tf.search.env.base import DecisionEnv, Outcome
 
 
 class Contest:

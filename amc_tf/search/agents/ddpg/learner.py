@@ -1,7 +1,7 @@
 """DDPG with AMC's exploration and baseline, built of TF-Agents' parts.
 
-Imported only by the agent's own process (`amc_tf.agent.worker`): TF-Agents needs Keras 2 in the
-place of `tf.keras`, and the user's process keeps Keras 3.
+Imported only by the agent's own process (`worker`): TF-Agents needs Keras 2 in the place of
+`tf.keras`, and the user's process keeps Keras 3.
 """
 
 import math
@@ -17,8 +17,8 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from amc_tf.agent import exploration
-from amc_tf.agent.settings import DdpgSettings
+from amc_tf.search.agents.ddpg import exploration
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
 # Features are quotients of counts: rounding may carry one a little over its range.
 _FEATURE_SLACK = 1e-3

@@ -9,16 +9,16 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from amc_tf.budget import Budget
-from amc_tf.decisions import Outcome
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph
-from amc_tf.latency.choice import Chooser, Counts, Measured
 from amc_tf.latency.cost import LatencyCost, latency_cost
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.table import LatencyTable
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.runs.workdir import Workdir
+from amc_tf.search.env.base import Outcome
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.latency_choice import Chooser, Counts, Measured
 from tflite_tools import convert
 
 _FILE = "latency.json"

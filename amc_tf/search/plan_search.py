@@ -11,26 +11,28 @@ from typing import Any
 import numpy as np
 
 from amc_tf import files
-from amc_tf.agent import DdpgSearcher, DdpgSettings, RandomSearcher, Searcher
-from amc_tf.breakdown import breakdown
-from amc_tf.budget import UNKNOWN_LATENCY, Budget, CountCost
-from amc_tf.contest import Contest
-from amc_tf.decisions import NUM_FEATURES, Outcome
-from amc_tf.env import CompressionEnv
 from amc_tf.errors import AmcError
-from amc_tf.evolution import EvolutionSearcher
 from amc_tf.graph.analysis import ChannelGraph
 from amc_tf.graph.constraints import Constraints
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.latency.search import SearchLatency
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.policies import PROFILES, FixedSearcher, GuidedSearcher, profile
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.pruning.refit.methods import REFITS, Refit
-from amc_tf.response import ResponseSearcher
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.scorer import scorer
-from amc_tf.tensorboard_log import TensorBoardLog
+from amc_tf.search.agents.base import RandomSearcher, Searcher
+from amc_tf.search.agents.cma_es import EvolutionSearcher
+from amc_tf.search.agents.ddpg.process import DdpgSearcher
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from amc_tf.search.agents.guided import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.search.agents.response_surface import ResponseSearcher
+from amc_tf.search.breakdown import breakdown
+from amc_tf.search.driver import Contest
+from amc_tf.search.env.base import NUM_FEATURES, Outcome
+from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget, CountCost
+from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.latency_budget import SearchLatency
+from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.task import Task
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
@@ -44,7 +46,7 @@ class SearchSettings:
     Attributes:
         episodes: of the agent, and of each searcher it is compared with.
         seed: of agent, random searcher and sampled activations.
-        reward: a name of `amc_tf.budget.REWARDS`.
+        reward: a name of `amc_tf.search.env.budget.REWARDS`.
         rounding: channel counts are multiples of this.
         min_preserve: least share of a group's channels that is kept.
         constraints: layers to freeze, and other values of `rounding` and
@@ -55,8 +57,8 @@ class SearchSettings:
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         response_share: of the agent's episodes after its warm-up, the share proposed by
             a model of the reward, which also proposes those of the warm-up (see
-            `amc_tf.response`), in [0, 1]; 0 is the paper's agent. It grows while the
-            agent's own plans are not the best (see `amc_tf.policies.GuidedSearcher`).
+            `amc_tf.search.agents.response_surface`), in [0, 1]; 0 is the paper's agent. It
+            grows while the agent's own plans are not the best (see `GuidedSearcher`).
         refit: how weights are restored before a plan is scored, a name of
             `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same, for the networks that are built in the end.

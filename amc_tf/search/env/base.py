@@ -1,7 +1,7 @@
 """Units kept, one decision after another, under a budget: what is alike in all searches.
 
 It knows nothing of agents, nor of what is kept: an episode is `reset`, one
-`step(action)` for each decision, `finish`. `amc_tf.env` decides the channels of
+`step(action)` for each decision, `finish`. `amc_tf.search.env.channel_env` decides the channels of
 groups, `amc_tf.sparsity.env` the weights of kernels.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.budget import REWARDS, Budget, CountCost, written
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.search.env.budget import REWARDS, Budget, CountCost, written
 
 NUM_FEATURES = 11
 # Where a bound is made use of in full, a staircase may go down again a little further up.

@@ -9,7 +9,7 @@ from cmaes import CMA
 
 
 class EvolutionSearcher:
-    """Evolves the vector of all preserve ratios (`amc_tf.agent.Searcher`).
+    """Evolves the vector of all preserve ratios (a `Searcher`).
 
     The covariance matrix adaptation evolution strategy (Hansen, "The CMA
     evolution strategy: a tutorial", 2016), of the package cmaes. It knows

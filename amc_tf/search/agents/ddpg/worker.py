@@ -1,7 +1,7 @@
-"""The agent's own process: `python -m amc_tf.agent.worker FD`.
+"""The agent's own process: `python -m amc_tf.search.agents.ddpg.worker FD`.
 
-Started by `amc_tf.agent.remote`, never by hand. FD is one end of a socket pair. Requests come in
-as pickled tuples, each is answered by ('done', value), or by ('error', (sentence, traceback text)),
+Started by `process`, never by hand. FD is one end of a socket pair. Requests come in as pickled
+tuples, each is answered by ('done', value), or by ('error', (sentence, traceback text)),
 after which the process ends: an agent whose state is in doubt must not go on.
 
     ('start', settings, num_features, seed) -> None, first and once
@@ -61,9 +61,10 @@ def _serve(connection: Connection) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
-    from amc_tf.agent import ddpg  # Here, so that a failing import is answered as an error.
+    # Here, so that a failing import is answered as an error.
+    from amc_tf.search.agents.ddpg.learner import DdpgLearner
 
-    learner = ddpg.DdpgLearner(*content)
+    learner = DdpgLearner(*content)
     connection.send(("done", None))
     while True:
         kind, *content = connection.recv()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from amc_tf.budget import Budget
-from amc_tf.decisions import Outcome
 from amc_tf.latency.cost import LatencyCost
+from amc_tf.search.env.base import Outcome
+from amc_tf.search.env.budget import Budget
 
 _MOST_ROUNDS = 6
 

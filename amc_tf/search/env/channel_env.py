@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from amc_tf.budget import Budget, CountCost
-from amc_tf.decisions import NUM_FEATURES, DecisionEnv
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import ChannelGraph, Site
 from amc_tf.graph.costs import COSTS, Cost
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest
+from amc_tf.search.env.base import NUM_FEATURES, DecisionEnv
+from amc_tf.search.env.budget import Budget, CountCost
 
 
 class CompressionEnv(DecisionEnv):
@@ -34,7 +34,7 @@ class CompressionEnv(DecisionEnv):
         budget: the bound; None for rewards that price the cost themselves.
         latency: milliseconds of one inference (`amc_tf.latency.LatencyCost`), for
             budgets and rewards that need it.
-        reward: a name of `amc_tf.budget.REWARDS`.
+        reward: a name of `amc_tf.search.env.budget.REWARDS`.
         rounding: channel counts are multiples of this (or the full count); one
             number, or one for each group in the order of `graph.groups`.
         min_preserve: least preserve ratio of a group, in (0, 1]; likewise.

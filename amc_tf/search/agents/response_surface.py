@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_tf.decisions import DecisionEnv
+from amc_tf.search.env.base import DecisionEnv
 
 # Of the share of channels pruned: each group's curve is a sum of these powers.
 _POWERS = (1, 2)
@@ -237,7 +237,7 @@ def _slopes(env: DecisionEnv, counts: np.ndarray, choices: Sequence[np.ndarray])
 
 
 class ResponseSearcher:
-    """Proposes what the model of the reward thinks best (`amc_tf.agent.Searcher`).
+    """Proposes what the model of the reward thinks best (a `Searcher`).
 
     Args:
         env: the environment the episodes are run in.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.agent import Searcher
-from amc_tf.response import ResponseSearcher
+from amc_tf.search.agents.base import Searcher
+from amc_tf.search.agents.response_surface import ResponseSearcher
 
 # Relative preserve ratios at the first and the last group, linear in between
 # (AMC, table 2: "shallow" prunes the first layers most, "deep" the last).
@@ -25,7 +25,7 @@ def profile(name: str, groups: int) -> np.ndarray:
 
 
 class FixedSearcher:
-    """Proposes given plans, one after another (`amc_tf.agent.Searcher`).
+    """Proposes given plans, one after another (a `Searcher`).
 
     Args:
         plans: the actions of each episode; after the last comes the first again.

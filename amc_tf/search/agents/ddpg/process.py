@@ -23,10 +23,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from amc_tf import files
-from amc_tf.agent.settings import DdpgSettings
 from amc_tf.errors import AmcError
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
 _LOG_TAIL_BYTES = 4000
+_WORKER = "amc_tf.search.agents.ddpg.worker"
 # Time for the agent to end by itself, far more than it needs; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
 # Which ends are those of a process that got no memory.
@@ -93,7 +94,7 @@ class DdpgSearcher:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "amc_tf.agent.worker", str(theirs.fileno())],
+                    [sys.executable, "-m", _WORKER, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
@@ -231,7 +232,7 @@ def _environment() -> dict[str, str]:
     # The parent's whole path, in its order: the child finds the same packages, also those a
     # script has added to sys.path by itself.
     path = [os.path.abspath(entry) for entry in sys.path]
-    root = str(pathlib.Path(__file__).resolve().parents[2])
+    root = str(pathlib.Path(__file__).resolve().parents[4])
     if root not in path:
         path.append(root)
     return {

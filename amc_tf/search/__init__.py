@@ -1,0 +1,1 @@
+"""Which plan: policies that play in one environment under a budget."""

@@ -1,0 +1,1 @@
+"""Decisions under a budget: state in, counts out, reward at the end."""
