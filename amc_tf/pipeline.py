@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from amc_tf.export import Exporter, ExportSettings, export_tflite, keras_latency, measure
+from amc_tf.export.exporter import Exporter, ExportSettings, export_tflite, keras_latency, measure
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan

@@ -74,9 +74,10 @@ def _export_run(given: flags.FlagValues) -> None:
 def _export_file(given: flags.FlagValues) -> None:
     from ml_collections import config_flags
 
-    from amc_tf import experiment, export_model
+    from amc_tf import experiment
     from amc_tf.errors import AmcError
-    from amc_tf.export import ExportSettings
+    from amc_tf.export import standalone
+    from amc_tf.export.exporter import ExportSettings
     from amc_tf.runs.workdir import load_model
 
     if given.out is None:
@@ -87,7 +88,7 @@ def _export_file(given: flags.FlagValues) -> None:
     if given.config is None:
         settings, task = (
             ExportSettings(),
-            export_model.representative_task(model, given.representative),
+            standalone.representative_task(model, given.representative),
         )
     else:
         path = config_flags.get_config_filename(given["config"])
@@ -96,8 +97,8 @@ def _export_file(given: flags.FlagValues) -> None:
         task.check(model)
     if given.formats:
         settings = dataclasses.replace(settings, formats=tuple(given.formats))
-    result = export_model.export_model(model, task, given.out, settings)
-    print(export_model.table(result, settings.tolerance))
+    result = standalone.export_model(model, task, given.out, settings)
+    print(standalone.table(result, settings.tolerance))
 
 
 def entry() -> None:

@@ -7,7 +7,7 @@ import zoo
 from keras import layers as kl
 
 import tflite_tools
-from amc_tf import export
+from amc_tf.export import exporter
 from tflite_tools import LiteRtModel, convert, correct_biases, flatbuffer
 
 
@@ -61,9 +61,9 @@ def test_means_of_a_right_file_hardly_move():
 
 def test_an_export_may_correct_them(tmp_path):
     net = blobs.trained()
-    settings = export.ExportSettings(bias_samples=16)
-    told = export.Exporter(net, net, blobs.task(), settings).write("int8", tmp_path / "a.tflite")
-    plain = export.Exporter(net, net, blobs.task(), export.ExportSettings()).write(
+    settings = exporter.ExportSettings(bias_samples=16)
+    told = exporter.Exporter(net, net, blobs.task(), settings).write("int8", tmp_path / "a.tflite")
+    plain = exporter.Exporter(net, net, blobs.task(), exporter.ExportSettings()).write(
         "int8", tmp_path / "b.tflite"
     )
     assert (tmp_path / "a.tflite").read_bytes() != (tmp_path / "b.tflite").read_bytes()

@@ -13,7 +13,10 @@ from keras import layers as kl
 
 import amc_tf
 import tflite_tools
-from amc_tf import export, export_model, export_settings, files
+from amc_tf import files
+from amc_tf.export import exporter as export
+from amc_tf.export import settings as export_settings
+from amc_tf.export import standalone
 from amc_tf.pruning import surgery
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
@@ -175,7 +178,7 @@ def test_places_that_cannot_be_written(net, tmp_path):
     with pytest.raises(amc_tf.AmcError, match="file/model.tflite cannot be written: Not a dir"):
         exporter.write("float32", tmp_path / "file" / "model.tflite")
     with pytest.raises(amc_tf.AmcError, match="file"):
-        export_model.export_model(net, blobs.task(), tmp_path / "file", export.ExportSettings())
+        standalone.export_model(net, blobs.task(), tmp_path / "file", export.ExportSettings())
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -251,17 +254,17 @@ def test_any_keras_file_by_command(net, tmp_path):
 
 def test_samples_without_labels_measure_agreement(net, tmp_path):
     data = _saved(tmp_path / "samples.npz", x=blobs.data(40, 4)[0])
-    task = export_model.representative_task(net, data)
+    task = standalone.representative_task(net, data)
     settings = export.ExportSettings(formats=("int8",), **(FAST | {"latency_rounds": 0}))
-    result = export_model.export_model(net, task, tmp_path / "out", settings)
+    result = standalone.export_model(net, task, tmp_path / "out", settings)
     (told,) = result["tflite"].values()
     assert result["keras"]["accuracy"] == 1.0
     assert told["accuracy"] == told["agreement"]
     assert "latency_ms" not in told
-    assert "WORSE" not in export_model.table(result, settings.tolerance)
+    assert "WORSE" not in standalone.table(result, settings.tolerance)
     told.update(within_tolerance=False, worst_tensors={"dense/BiasAdd": 0.25})
     told.update(float_operators=[f"ELU ({i})" for i in range(7)])
-    text = export_model.table(result, settings.tolerance)
+    text = standalone.table(result, settings.tolerance)
     assert "WORSE" in text and "dense/BiasAdd (25.0%)" in text and "ELU (4) and 2 more" in text
 
 
@@ -270,9 +273,9 @@ def test_several_inputs_by_name_and_outputs_without_classes(tmp_path):
     model = keras.Model({"a": a, "b": b}, kl.Dense(1)(kl.Add()([a, b])))
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=(50, 3)) for name in "ab"}
-    task = export_model.representative_task(model, _saved(tmp_path / "s.npz", **arrays))
+    task = standalone.representative_task(model, _saved(tmp_path / "s.npz", **arrays))
     settings = export.ExportSettings(formats=("float32", "int8"), latency_rounds=0)
-    result = export_model.export_model(model, task, tmp_path, settings)
+    result = standalone.export_model(model, task, tmp_path, settings)
     for told in result["tflite"].values():
         # The part of the variance that is explained; rounding to 8 bits leaves 99.9 %.
         assert 0.999 < told["accuracy"] <= 1.0 and told["agreement"] is None
@@ -297,13 +300,13 @@ def test_samples_that_cannot_be_used(net, tmp_path):
         (_saved(tmp_path / "5.npz", x=x, y=y[:2]), "4 inputs but 2 labels"),
     ):
         with pytest.raises(amc_tf.AmcError, match=message):
-            export_model.representative_task(net, path)
+            standalone.representative_task(net, path)
 
 
 def test_training_needs_a_loss(net, tmp_path):
-    task = export_model.representative_task(net, _saved(tmp_path / "s.npz", x=blobs.data(4, 0)[0]))
+    task = standalone.representative_task(net, _saved(tmp_path / "s.npz", x=blobs.data(4, 0)[0]))
     bare = surgery.uncompiled(net)
     settings = export.ExportSettings(formats=("int8_qat",))
     with pytest.raises(amc_tf.AmcError, match="needs its loss and optimizer"):
-        export_model.export_model(bare, task, tmp_path / "out", settings)
+        standalone.export_model(bare, task, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()

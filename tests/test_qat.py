@@ -15,13 +15,14 @@ from keras import layers as kl
 
 import amc_tf
 import tflite_tools
-from amc_tf import export, qat
+from amc_tf.export import exporter as export
+from amc_tf.export.qat import training
 
 FULLY_INTEGER = ("residual", "squeeze_excite", "zero_padded_shortcut", "two_outputs", "grouped")
 
 
 def calibrated(model, x):
-    found = qat.quantised(model)
+    found = training.quantised(model)
     found.calibrate(x if isinstance(x, list) else [x])
     return found
 
@@ -49,7 +50,7 @@ def test_layers_without_a_rule_stay_float_and_are_named():
     found = calibrated(model, zoo.sample(model, 4))
     (named,) = found.float_layers
     assert "SeparableConv2D" in named
-    shared = qat.quantised(zoo.build("shared_layers")).float_layers
+    shared = training.quantised(zoo.build("shared_layers")).float_layers
     assert {text.split("(")[1].split(",")[0] for text in shared} == {"Conv2D", "BatchNormalization"}
 
 
@@ -59,7 +60,7 @@ def test_rounding_is_left_out_where_the_converter_fuses():
     x = kl.ReLU(name="relu")(kl.BatchNormalization(name="bn")(kl.Conv2D(4, 3, name="conv")(inputs)))
     y = kl.Conv2D(4, 1, name="other")(x)
     model = keras.Model(inputs, kl.Add(name="sum")([x, y]))
-    names = [w.name for w in qat.quantised(model).model.weights if "min" in w.name]
+    names = [w.name for w in training.quantised(model).model.weights if "min" in w.name]
     of_layers = sorted(n.split("/")[0] for n in names if "kernel" not in n)
     # `other` and `relu` are read by the addition and by two layers: both have ranges.
     assert of_layers == ["other", "pixels_rounding", "relu", "sum"]
@@ -140,9 +141,9 @@ def test_training_that_diverges_is_told(lopsided, tmp_path):
 
 def test_settings_are_checked():
     with pytest.raises(amc_tf.AmcError, match="at least 0"):
-        qat.QatSettings(epochs=-1)
+        training.QatSettings(epochs=-1)
     with pytest.raises(amc_tf.AmcError, match="at least 0"):
-        qat.QatSettings(learning_rate=-1.0)
+        training.QatSettings(learning_rate=-1.0)
 
 
 def test_quantisation_aware_training_leaves_the_process_its_keras():

@@ -35,7 +35,7 @@ class Task:
         fine_tune: `fine_tune(model)` for pruned models. Default: `fit`.
         qat: `qat(model)` trains a Keras 2 model (tf_keras) with emulated int8
             rounding in place, for the format int8_qat. Default: the compiled
-            model's loss and optimizer on `train` (see `amc_tf.qat`).
+            model's loss and optimizer on `train` (see `amc_tf.export.qat.training`).
         evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
             Default: `model.evaluate(data)[metric]`.
         evaluate_timeout: seconds after which a scoring that has not ended is an

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from amc_tf.tfmot import (
+from amc_tf.export.qat.tfmot import (
     quantize_aware_activation,
     quantize_config,
     quantize_layer,

@@ -15,8 +15,8 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.export_settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
-from amc_tf.lite_keras import LiteRtKeras
+from amc_tf.export.litert_model import LiteRtKeras
+from amc_tf.export.settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
 from amc_tf.pruning.surgery import uncompiled
 from amc_tf.training.task import Data, Task, evenly_spaced
 from tflite_tools.time_model import repeat
@@ -132,13 +132,15 @@ class Exporter:
         return content, ()
 
     def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
-        from amc_tf import qat  # imports Keras 2 and TFMOT, which other formats do without
+        from amc_tf.export.qat import (
+            training,  # imports Keras 2 and TFMOT, which other formats do without
+        )
 
-        settings = qat.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
+        settings = training.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
         trained = self._task.compiled(uncompiled(self.model), self._dense)
-        quantised = qat.quantised(self.model)
+        quantised = training.quantised(self.model)
         quantised.calibrate(self._calibration)
-        qat.train_quantised(trained, quantised, self._task, settings)
+        training.train_quantised(trained, quantised, self._task, settings)
         quantised.settle(self._calibration)
         return tflite_tools.convert(quantised.model, form.quantize), quantised.float_layers
 

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf import qat_layers
 from amc_tf.errors import AmcError
+from amc_tf.export.qat import layers
 from amc_tf.graph.network import Call, Network
 from amc_tf.keras2 import convert
 from amc_tf.training.task import Task
@@ -63,7 +63,7 @@ class QuantisedModel:
 
     model: Any
     float_layers: tuple[str, ...]
-    ranges: qat_layers.Ranges
+    ranges: layers.Ranges
 
     def calibrate(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
         """Sets the range of every activation to what it takes on `inputs`, without rounding.
@@ -110,7 +110,7 @@ def quantised(model: keras.Model) -> QuantisedModel:
     carried = convert.to_keras2(in_float32(model))
     source = convert.flatten_keras_2(carried)
     placement = _Placement(source)
-    ranges = qat_layers.Ranges()
+    ranges = layers.Ranges()
     made: dict[int, Any] = {}
     float_layers: list[str] = []
 
@@ -121,7 +121,7 @@ def quantised(model: keras.Model) -> QuantisedModel:
             return operation(*args, **kwargs)
         wrapped = made.get(id(call))
         if wrapped is None:
-            wrapped = made[id(call)] = qat_layers.quantised_call(
+            wrapped = made[id(call)] = layers.quantised_call(
                 operation, name, args, kwargs, placement.is_followed(call), ranges
             )
         if wrapped is None:
@@ -134,7 +134,7 @@ def quantised(model: keras.Model) -> QuantisedModel:
         for t, name in zip(carried.inputs, carried.input_names, strict=True)
     ]
     entered = [
-        qat_layers.input_quantizer(f"{t.name.split(':')[0]}_rounding", ranges)(t)
+        layers.input_quantizer(f"{t.name.split(':')[0]}_rounding", ranges)(t)
         if t.dtype.is_floating
         else t
         for t in inputs
@@ -169,7 +169,7 @@ class _Placement:
         readers = self._readers.get(call.outputs[0], [])
         if len(readers) != 1 or self.calls[id(readers[0].operation)] > 1:
             return False
-        return qat_layers.is_fused(self._kinds(call), readers[0].operation)
+        return layers.is_fused(self._kinds(call), readers[0].operation)
 
     def _kinds(self, call: Call) -> list[Any]:
         """A call's operation, and what is before it if that is a call of one input."""

@@ -1,0 +1,1 @@
+"""TFLite files of a Keras model, checked and timed."""
