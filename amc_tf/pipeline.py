@@ -19,7 +19,7 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
-from amc_tf.report_html import REPORT, write_report
+from amc_tf.report.html import REPORT, write_report
 from amc_tf.runs.provenance import command, versions
 from amc_tf.runs.workdir import Workdir, refuse_code
 from amc_tf.search.agents.ddpg.process import check_installed

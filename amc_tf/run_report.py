@@ -11,11 +11,11 @@ from amc_tf import run_stage
 
 def main(argv: list[str]) -> None:
     """Writes the page of the workdirs named."""
-    from amc_tf import report_html
+    from amc_tf.report import html
 
     if len(argv) < 2:
         raise app.UsageError("name at least one workdir: amc-report runs/mnist")
-    print(report_html.write_report(argv[1:], flags.FLAGS.out))
+    print(html.write_report(argv[1:], flags.FLAGS.out))
 
 
 def entry() -> None:

@@ -64,9 +64,9 @@ def run_stage(stage: str) -> None:
 
 def show(workdir: Workdir) -> None:
     """Prints the tables of a run, and where its report is."""
-    from amc_tf import report
+    from amc_tf.report import tables
 
-    print(report.table(workdir.read_json("result.json", {})))
+    print(tables.table(workdir.read_json("result.json", {})))
     print(f"report: {workdir / 'report.html'}")
 
 

@@ -54,11 +54,11 @@ def opened(browser, path: pathlib.Path, slowed: int) -> list[float]:
 
 
 def measured(browser, name: str) -> dict:
-    from amc_tf import report_html
-    from amc_tf.report_run import read_run
+    from amc_tf.report import html
+    from amc_tf.report.run import read_run
 
     folder = searched(name)
-    path = report_html.write_report([folder])
+    path = html.write_report([folder])
     found = {
         "run": name,
         "episodes": len(read_run(folder).episodes),

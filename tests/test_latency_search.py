@@ -15,8 +15,8 @@ from made_up_device import MadeUpDevice
 import amc_tf
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.table import LatencyTable
-from amc_tf.report_rows import datasets
-from amc_tf.report_run import read_run
+from amc_tf.report.rows import datasets
+from amc_tf.report.run import read_run
 from amc_tf.search import latency_budget as latency_search
 from amc_tf.search.agents.guided import profile
 from amc_tf.search.env.base import Outcome

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amc_tf
-from amc_tf import report_charts, report_comparison, report_html, report_rows
-from amc_tf.report_run import front, read_run, read_runs, settings
+from amc_tf.report import charts, comparison
+from amc_tf.report import html as report_html
+from amc_tf.report import rows as report_rows
+from amc_tf.report.run import front, read_run, read_runs, settings
 from amc_tf.runs.progress import Progress
 from amc_tf.search.breakdown import breakdown
 
@@ -142,7 +144,7 @@ def test_every_chart_draws_data_that_the_page_has(run):
     for path in (run, made_up_run.write(run / "cut", stage="episodes", latency=False)):
         found = read_run(path)
         data = report_rows.datasets(found)
-        for chart in report_charts.charts(found, data):
+        for chart in charts.charts(found, data):
             named = set(_names(chart.spec))
             assert named == set(chart.data) and all(data[name] for name in named), chart.name
 
@@ -173,7 +175,7 @@ def test_a_running_search_is_read_and_left_alone(tmp_path):
 def test_a_run_of_an_older_version_has_fewer_charts(run):
     (run / "search.json").unlink()
     found = read_run(run)
-    names = [chart.name for chart in report_charts.charts(found, report_rows.datasets(found))]
+    names = [chart.name for chart in charts.charts(found, report_rows.datasets(found))]
     assert {"accuracy", "reward"} <= set(names) and "layers" not in names
     assert (
         found.bounds["macs"]
@@ -222,10 +224,10 @@ def test_a_comparison_names_what_differs(tmp_path):
             made_up_run.write(tmp_path / "b", seed=3, latency=False, stage="search"),
         ]
     )
-    reached, differing = report_comparison.tables(runs)
+    reached, differing = comparison.tables(runs)
     assert reached.rows[0][:2] == ("a", "made_up_net") and reached.rows[0][-3] == "36,672 bytes"
     assert differing.rows == [("budget.latency", "0.5", ""), ("search.seed", "0", "3")]
-    best = report_comparison.datasets(runs)["best"]
+    best = comparison.datasets(runs)["best"]
     for run in runs:
         rewards = [e["reward"] for e in run.episodes]
         mine = [row for row in best if row["run"] == run.name]

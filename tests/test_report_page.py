@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright import sync_api
 
-from amc_tf import report_html
+from amc_tf.report import html
 
 SCREENSHOTS = chromium.ROOT / "build/screenshots"
 WIDE, PHONE = {"width": 1100, "height": 800}, {"width": 360, "height": 740}
@@ -98,7 +98,7 @@ def contrast(page: sync_api.Page) -> float:
 
 
 def test_every_chart_of_a_run_is_drawn(opened, runs):
-    page = opened(report_html.write_report([runs[0]]), WIDE)
+    page = opened(html.write_report([runs[0]]), WIDE)
     shot(page, "report")
     charts = page.locator(".chart")
     names = charts.evaluate_all("all => all.map(x => x.id)")
@@ -118,7 +118,7 @@ def test_every_chart_of_a_run_is_drawn(opened, runs):
 
 
 def test_values_under_the_pointer_and_another_cost(opened, runs):
-    page = opened(report_html.write_report([runs[0]]), WIDE)
+    page = opened(html.write_report([runs[0]]), WIDE)
     # Bars are wide: their middle is theirs alone. Those of what is kept lie on top.
     bar = page.locator("#layers .mark-rect.role-mark path").nth(6)
     bar.scroll_into_view_if_needed()
@@ -150,7 +150,7 @@ def test_values_under_the_pointer_and_another_cost(opened, runs):
 
 
 def test_the_better_half_and_one_policy_alone(opened, runs):
-    page = opened(report_html.write_report([runs[0]]), WIDE)
+    page = opened(html.write_report([runs[0]]), WIDE)
     log = [json.loads(x) for x in (runs[0] / "episodes.jsonl").read_text().splitlines()]
     middle = np.median([record["reward"] for record in log])
     better = [r for r in log if r["reward"] >= middle and r["policy"] in ("amc", "random")]
@@ -171,9 +171,9 @@ def test_the_better_half_and_one_policy_alone(opened, runs):
 @pytest.mark.parametrize("kind", ["run", "comparison"])
 def test_a_phone_needs_no_sideways_scrolling(opened, runs, kind):
     path = (
-        report_html.write_report([runs[0]])
+        html.write_report([runs[0]])
         if kind == "run"
-        else report_html.write_report(runs, runs[0] / "comparison.html")
+        else html.write_report(runs, runs[0] / "comparison.html")
     )
     page = opened(path, PHONE)
     shot(page, f"{kind}_phone")
@@ -184,7 +184,7 @@ def test_a_phone_needs_no_sideways_scrolling(opened, runs, kind):
 
 
 def test_light_and_dark(opened, runs):
-    path = report_html.write_report([runs[0]])
+    path = html.write_report([runs[0]])
     light, dark = opened(path, WIDE), opened(path, WIDE, "dark")
     shot(dark, "report_dark")
     background = "getComputedStyle(document.body).backgroundColor"
@@ -198,14 +198,14 @@ def test_light_and_dark(opened, runs):
 
 
 def test_an_unfinished_search(opened, runs):
-    page = opened(report_html.write_report([runs[2]]), WIDE)
+    page = opened(html.write_report([runs[2]]), WIDE)
     assert "27 episodes so far" in page.locator("header").text_content()
     assert symbols(page, "accuracy") == 27 + 1
     assert page.locator("#ratios").count() == 1 and page.locator("#layers").count() == 0
 
 
 def test_a_comparison(opened, runs, tmp_path):
-    page = opened(report_html.write_report(runs, tmp_path / "comparison.html"), WIDE)
+    page = opened(html.write_report(runs, tmp_path / "comparison.html"), WIDE)
     shot(page, "comparison")
     rows = page.locator("table").first.locator("tbody tr")
     assert rows.locator("td:first-child").all_text_contents() == ["whole", "search", "cut"]
@@ -217,6 +217,6 @@ def test_a_comparison(opened, runs, tmp_path):
 
 
 def test_the_page_is_small(runs):
-    path: pathlib.Path = report_html.write_report([runs[0]])
+    path: pathlib.Path = html.write_report([runs[0]])
     assert path == runs[0] / "report.html"
     assert path.stat().st_size < 2_000_000

@@ -14,7 +14,7 @@ import numpy as np
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, ExportSettings, measure
-from amc_tf.report import aligned, percent
+from amc_tf.report.tables import aligned, percent
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 

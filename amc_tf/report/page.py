@@ -14,9 +14,9 @@ from typing import Any
 
 import vl_convert
 
-from amc_tf.chart import Chart
-from amc_tf.page_style import STYLE
-from amc_tf.report import Table
+from amc_tf.report.style import STYLE
+from amc_tf.report.tables import Table
+from amc_tf.report.vega import Chart
 
 Part = Table | Chart | str
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from amc_tf.chart import (
+from amc_tf.report.rows import Rows, labels, shown_policy, single
+from amc_tf.report.run import Run
+from amc_tf.report.tables import policy_label
+from amc_tf.report.vega import (
     DENSE,
     KEPT,
     Chart,
@@ -19,9 +22,6 @@ from amc_tf.chart import (
     spec,
     tooltip,
 )
-from amc_tf.report import policy_label
-from amc_tf.report_rows import Rows, labels, shown_policy, single
-from amc_tf.report_run import Run
 
 _EPISODE = tooltip(
     policy=("policy", ""),

@@ -8,12 +8,13 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from amc_tf import files, page, report_charts, report_comparison
-from amc_tf.chart import COST_TITLES
+from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.report import budget_lines, percent, policy_label, tables
-from amc_tf.report_rows import datasets
-from amc_tf.report_run import Run, read_run, read_runs
+from amc_tf.report import charts, comparison, page
+from amc_tf.report.rows import datasets
+from amc_tf.report.run import Run, read_run, read_runs
+from amc_tf.report.tables import budget_lines, percent, policy_label, tables
+from amc_tf.report.vega import COST_TITLES
 
 REPORT = "report.html"
 
@@ -57,7 +58,7 @@ def run_page(run: Run) -> str:
         page.tiles(_figures(run)),
         page.facts("Asked and reached", _asked(run)),
     ]
-    parts += [*tables(run.result), *report_charts.charts(run, data)]
+    parts += [*tables(run.result), *charts.charts(run, data)]
     parts.append(page.facts("How it was made", _made(run)))
     if run.config:
         parts.append(page.folded("Configuration", json.dumps(run.config, indent=1)))
@@ -68,8 +69,8 @@ def comparison_page(runs: Sequence[Run]) -> str:
     """The page that compares runs."""
     names = ", ".join(run.name for run in runs)
     head = f"<header><h1>{len(runs)} runs compared</h1><p>{html.escape(names)}</p></header>"
-    data = report_comparison.datasets(runs)
-    parts = [head, *report_comparison.tables(runs), *report_comparison.charts(runs, data)]
+    data = comparison.datasets(runs)
+    parts = [head, *comparison.tables(runs), *comparison.charts(runs, data)]
     return page.page(f"{len(runs)} runs compared", parts, data)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.report import policy_label
-from amc_tf.report_run import Run, front
+from amc_tf.report.run import Run, front
+from amc_tf.report.tables import policy_label
 from amc_tf.runs.progress import COST_KEYS
 
 Rows = list[dict[str, Any]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.chart import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
-from amc_tf.report import Table, percent, policy_label
-from amc_tf.report_rows import Rows, episode_row
-from amc_tf.report_run import Run, front, settings
+from amc_tf.report.rows import Rows, episode_row
+from amc_tf.report.run import Run, front, settings
+from amc_tf.report.tables import Table, percent, policy_label
+from amc_tf.report.vega import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:

@@ -1,4 +1,4 @@
-"""The closing tables of a run, as text; `amc_tf.report_html` shows the same on a page."""
+"""The closing tables of a run, as text; `amc_tf.report.html` shows the same on a page."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A run's files as tables, charts and one page."""
