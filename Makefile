@@ -71,7 +71,7 @@ docs: $(VENV)/.installed-docs
 	    ! -name ddpg.py ! -name worker.py | sed 's/\.py$$//; s,/,.,g' | sort)
 
 demo: $(VENV)/.installed-demo
-	$(PY) -m amc_tf.run_compress --config=configs/mnist.py --workdir='$(WORKDIR)'
+	$(PY) -m amc_tf.cli.compress --config=configs/mnist.py --workdir='$(WORKDIR)'
 
 demo-clean:
 	rm -rf -- '$(WORKDIR)'

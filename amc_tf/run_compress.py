@@ -1,15 +1,6 @@
-"""Searches, fine-tunes and exports: all stages that are not done yet.
+"""`python -m amc_tf.run_compress`, kept for older scripts: `amc_tf.cli.compress`."""
 
-amc-compress --config=configs/mnist.py --workdir=runs/mnist
-"""
-
-from amc_tf import run_stage
-
-
-def entry() -> None:
-    """The command `amc-compress`."""
-    run_stage.run_stage("run")
-
+from amc_tf.cli.compress import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,15 +1,6 @@
-"""Fine-tunes the pruned model of a search: `finetuned.keras`.
+"""`python -m amc_tf.run_finetune`, kept for older scripts: `amc_tf.cli.finetune`."""
 
-amc-finetune --config=configs/mnist.py --workdir=runs/mnist
-"""
-
-from amc_tf import run_stage
-
-
-def entry() -> None:
-    """The command `amc-finetune`."""
-    run_stage.run_stage("finetune")
-
+from amc_tf.cli.finetune import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,31 +1,6 @@
-"""Writes the report of a run, or a comparison of several, as one HTML page.
+"""`python -m amc_tf.run_report`, kept for older scripts: `amc_tf.cli.report`."""
 
-amc-report runs/mnist
-amc-report --out=half_or_third.html runs/half runs/third
-"""
-
-from absl import app, flags
-
-from amc_tf import run_stage
-
-
-def main(argv: list[str]) -> None:
-    """Writes the page of the workdirs named."""
-    from amc_tf.report import html
-
-    if len(argv) < 2:
-        raise app.UsageError("name at least one workdir: amc-report runs/mnist")
-    print(html.write_report(argv[1:], flags.FLAGS.out))
-
-
-def entry() -> None:
-    """The command `amc-report`."""
-    flags.DEFINE_string(
-        "out", None, "The file; report.html in the workdir, comparison.html for several, if unset."
-    )
-    run_stage.define_debug_flag()
-    run_stage.run(main)
-
+from amc_tf.cli.report import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,15 +1,6 @@
-"""Searches the pruning plan of an experiment: `plan.json`, `pruned.keras`.
+"""`python -m amc_tf.run_search`, kept for older scripts: `amc_tf.cli.search`."""
 
-amc-search --config=configs/mnist.py --workdir=runs/mnist
-"""
-
-from amc_tf import run_stage
-
-
-def entry() -> None:
-    """The command `amc-search`."""
-    run_stage.run_stage("search")
-
+from amc_tf.cli.search import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,17 +1,6 @@
-"""Makes single weights zero, in rounds of search and fine-tuning: `sparse/round1.keras`, ...
+"""`python -m amc_tf.run_sparsify`, kept for older scripts: `amc_tf.cli.sparsify`."""
 
-amc-sparsify --config=configs/mnist.py --workdir=runs/mnist
-
-It goes on from the fine-tuned model of the workdir, or from the dense one if there is none.
-"""
-
-from amc_tf import run_stage
-
-
-def entry() -> None:
-    """The command `amc-sparsify`."""
-    run_stage.run_stage("sparsify")
-
+from amc_tf.cli.sparsify import entry
 
 if __name__ == "__main__":
     entry()

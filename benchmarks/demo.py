@@ -32,7 +32,7 @@ def main(argv):
                 [
                     sys.executable,
                     "-m",
-                    "amc_tf.run_compress",
+                    "amc_tf.cli.compress",
                     "--config=configs/mnist.py",
                     f"--config.search.seed={seed}",
                     f"--config.finetune.seed={seed}",

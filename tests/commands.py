@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 TIMEOUT_SECS = 300
 STREAMS = (".stdout", ".stderr")
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tensorflow", "amc_tf.pipeline", "amc_tf.export.standalone"])
+_PRELOADED = ["tensorflow", "amc_tf.pipeline.compression", "amc_tf.export.standalone"]
+_FORKS.set_forkserver_preload(_PRELOADED)
 
 
 def run(argv: Sequence[str], folder: pathlib.Path) -> str:

@@ -75,8 +75,8 @@ LAYERS = [
     ("//amc_tf:", r"//(tests|configs)\b"),
     ("//amc_tf/search/agents/ddpg:", r"@pypi//keras$"),  # the agent's process has Keras 2 alone
     ("//amc_tf/graph:", r"//amc_tf/(search|latency|sparsity)\b|tflite"),
-    ("//amc_tf/search/env:", r"//amc_tf/search:|//amc_tf:(pipeline|export)|:finetune"),
-    ("//amc_tf:pipeline", r":run_"),
+    ("//amc_tf/search/env:", r"//amc_tf/search:|//amc_tf/(pipeline|export)|:finetune"),
+    ("//amc_tf/pipeline:", r"//amc_tf/cli|:run_"),
 ]
 
 

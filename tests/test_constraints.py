@@ -14,8 +14,8 @@ from keras import layers as kl
 from ml_collections import config_flags
 
 import amc_tf
-from amc_tf import experiment
 from amc_tf.graph.constraints import Constraints
+from amc_tf.pipeline import config as experiment
 from amc_tf.search.plan_search import environment
 
 

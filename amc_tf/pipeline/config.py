@@ -25,7 +25,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export.exporter import ExportSettings
 from amc_tf.graph.constraints import Constraints
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.pipeline import Compression, Settings
+from amc_tf.pipeline.compression import Compression, Settings
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.plan_search import SearchSettings

@@ -1,4 +1,4 @@
-"""What the run_*.py scripts share: flags, and errors told in one sentence."""
+"""What the commands share: flags, and errors told in one sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def define_unsafe_flag() -> None:
 
 
 def run_stage(stage: str) -> None:
-    """Defines the flags, runs a stage of `amc_tf.pipeline.Compression`, prints the table.
+    """Defines the flags, runs a stage of `Compression`, prints the table.
 
     Args:
         stage: name of the method: `search`, `finetune`, `export`, `sparsify` or `run`.
@@ -48,10 +48,10 @@ def run_stage(stage: str) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
-        from amc_tf import experiment
+        from amc_tf.pipeline import config
 
         path = config_flags.get_config_filename(flags.FLAGS["config"])
-        compression = experiment.load(
+        compression = config.load(
             flags.FLAGS.config, path, flags.FLAGS.workdir, safe_mode=not flags.FLAGS.unsafe
         )
         getattr(compression, stage)()

@@ -1,0 +1,15 @@
+"""Searches, fine-tunes and exports: all stages that are not done yet.
+
+amc-compress --config=configs/mnist.py --workdir=runs/mnist
+"""
+
+from amc_tf.cli import common
+
+
+def entry() -> None:
+    """The command `amc-compress`."""
+    common.run_stage("run")
+
+
+if __name__ == "__main__":
+    entry()

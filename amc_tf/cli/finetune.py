@@ -1,0 +1,15 @@
+"""Fine-tunes the pruned model of a search: `finetuned.keras`.
+
+amc-finetune --config=configs/mnist.py --workdir=runs/mnist
+"""
+
+from amc_tf.cli import common
+
+
+def entry() -> None:
+    """The command `amc-finetune`."""
+    common.run_stage("finetune")
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,56 @@
+"""Prints the groups, refusals, MACs and parameters of any .keras file, and draws them.
+
+amc-inspect model.keras
+amc-inspect --html=model.html --dot=model.dot model.keras
+amc-inspect --freeze=stem,block_1* --verify model.keras
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from amc_tf.cli import common
+
+
+def main(argv: list[str]) -> None:
+    """Prints the channel graph of each file named."""
+    from amc_tf.graph import constraints
+    from amc_tf.graph.inspection import dot, drawing, html, listing
+    from amc_tf.pruning import verification
+    from amc_tf.runs import workdir
+
+    files = argv[1:]
+    writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]
+    wanted = [(path, write) for path, write in writers if path]
+    if not files:
+        raise app.UsageError("name at least one .keras file: amc-inspect model.keras")
+    if wanted and len(files) > 1:
+        raise app.UsageError(
+            f"--dot and --html draw one model, received {len(files)} ({', '.join(files)}); "
+            "call amc-inspect once for each"
+        )
+    wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
+    for file in files:
+        model = workdir.load_model(file, safe_mode=not flags.FLAGS.unsafe)
+        graph = wishes.analyze(model)
+        print(listing.describe(graph))
+        if flags.FLAGS.verify:
+            difference = verification.verify(model, graph)
+            print(f"halved, rebuilt and masked: outputs differ by {difference:.1e} at most")
+        for path, write in wanted:
+            pathlib.Path(path).write_text(write(drawing.picture(graph)), encoding="utf-8")
+
+
+def entry() -> None:
+    """The command `amc-inspect`."""
+    flags.DEFINE_string("dot", None, "File to write a Graphviz picture of the groups to.")
+    flags.DEFINE_string("html", None, "File to write a page to that shows the groups.")
+    flags.DEFINE_list("freeze", [], "Patterns of layers that keep all their output channels.")
+    flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
+    common.define_debug_flag()
+    common.define_unsafe_flag()
+    common.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,31 @@
+"""Writes the report of a run, or a comparison of several, as one HTML page.
+
+amc-report runs/mnist
+amc-report --out=half_or_third.html runs/half runs/third
+"""
+
+from absl import app, flags
+
+from amc_tf.cli import common
+
+
+def main(argv: list[str]) -> None:
+    """Writes the page of the workdirs named."""
+    from amc_tf.report import html
+
+    if len(argv) < 2:
+        raise app.UsageError("name at least one workdir: amc-report runs/mnist")
+    print(html.write_report(argv[1:], flags.FLAGS.out))
+
+
+def entry() -> None:
+    """The command `amc-report`."""
+    flags.DEFINE_string(
+        "out", None, "The file; report.html in the workdir, comparison.html for several, if unset."
+    )
+    common.define_debug_flag()
+    common.run(main)
+
+
+if __name__ == "__main__":
+    entry()

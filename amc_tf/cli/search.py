@@ -1,0 +1,15 @@
+"""Searches the pruning plan of an experiment: `plan.json`, `pruned.keras`.
+
+amc-search --config=configs/mnist.py --workdir=runs/mnist
+"""
+
+from amc_tf.cli import common
+
+
+def entry() -> None:
+    """The command `amc-search`."""
+    common.run_stage("search")
+
+
+if __name__ == "__main__":
+    entry()
