@@ -32,7 +32,7 @@ _HOME = {
     "from_keras2": "amc_tf.keras2.convert",
     "load_model": "amc_tf.runs.workdir",
     "macs": "amc_tf.graph.costs",
-    "mask": "amc_tf.pruning.surgery",
+    "mask": "amc_tf.pruning.masking",
     "params": "amc_tf.graph.costs",
     "rebuild": "amc_tf.pruning.surgery",
     "register_layer": "amc_tf.graph.layer_table",

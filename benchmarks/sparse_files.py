@@ -25,7 +25,7 @@ import amc_tf
 import tflite_tools
 from amc_tf.export.settings import FORMATS
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
-from amc_tf.pruning.surgery import numpy_of
+from amc_tf.pruning.weights import numpy_of
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan

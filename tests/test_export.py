@@ -17,7 +17,7 @@ from amc_tf import files
 from amc_tf.export import exporter as export
 from amc_tf.export import settings as export_settings
 from amc_tf.export import standalone
-from amc_tf.pruning import surgery
+from amc_tf.graph import keras_structure
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
 POST_TRAINING = tuple(
@@ -305,7 +305,7 @@ def test_samples_that_cannot_be_used(net, tmp_path):
 
 def test_training_needs_a_loss(net, tmp_path):
     task = standalone.representative_task(net, _saved(tmp_path / "s.npz", x=blobs.data(4, 0)[0]))
-    bare = surgery.uncompiled(net)
+    bare = keras_structure.uncompiled(net)
     settings = export.ExportSettings(formats=("int8_qat",))
     with pytest.raises(amc_tf.AmcError, match="needs its loss and optimizer"):
         standalone.export_model(bare, task, tmp_path / "out", settings)

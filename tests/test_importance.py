@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import amc_tf
 from amc_tf.pruning.importance.criteria import IMPORTANCES, taylor
-from amc_tf.pruning.surgery import mixing_weights, numpy_of
+from amc_tf.pruning.weights import mixing_weights, numpy_of
 
 
 def _scores(criterion, model, task=None):

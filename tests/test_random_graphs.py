@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import amc_tf
-from amc_tf.graph import analysis, layer_table, propagation
+from amc_tf.graph import analysis, kernel_propagation, layer_table, propagation
 
 _HURRIED = settings(
     deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
@@ -53,7 +53,7 @@ def test_random_graphs_in_files(data):
 
 
 def _tiled_depthwise(c, call, inputs, out_shape):
-    roles = propagation.depthwise(c, call, inputs, out_shape)
+    roles = kernel_propagation.depthwise(c, call, inputs, out_shape)
     return {**roles, "out": np.tile(inputs[0].ids, call.operation.depth_multiplier)}
 
 

@@ -8,7 +8,7 @@ from keras import layers as kl
 
 import amc_tf
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
-from amc_tf.pruning.refit import dense
+from amc_tf.pruning.refit import dense, refittable, statistics
 from amc_tf.pruning.refit.sampling import linear_inputs
 
 _RNG = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_primal_and_dual_agree():
     rows = (rows + 3).astype("float32")
     kept = np.arange(20) % 3 > 0
     pruned = _RNG.normal(size=(np.count_nonzero(~kept), 6))
-    primal, dual = dense.Moments(20), dense.Samples()
+    primal, dual = statistics.Moments(20), statistics.Samples()
     for part in np.split(rows, 3):
         primal.add(part)
         dual.add(part)
@@ -112,7 +112,7 @@ def test_refit_serves_rebuild_and_mask_alike(name):
     read = {consumer for group in graph.groups.values() for consumer in group.consumers}
     assert weights.keys() >= {
         f"{site.name}/{kernel.name}"
-        for site, kernel in dense.refittable(graph)
+        for site, kernel in refittable.refittable(graph)
         if site.name in read
     }
 

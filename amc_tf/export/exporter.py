@@ -17,7 +17,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.litert_model import LiteRtKeras
 from amc_tf.export.settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
-from amc_tf.pruning.surgery import uncompiled
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training.task import Data, Task, evenly_spaced
 from tflite_tools.time_model import repeat
 

@@ -9,11 +9,8 @@ for is frozen, and the reason is kept.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -22,110 +19,9 @@ from scipy.sparse.csgraph import connected_components
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
-from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal
+from amc_tf.graph.channel_graph import ChannelGraph, Group, Refused, Site
+from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, output_role
 from amc_tf.graph.layer_table import rule_of
-from amc_tf.graph.plan import PruningPlan
-from amc_tf.graph.propagation import output_role
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Site:
-    """A call whose weights or arguments are indexed by channels.
-
-    Attributes:
-        name: the operation's unique name in the network.
-        call: the call.
-        rule: its row of the layer table.
-        roles: role to the channel class of each of its positions.
-    """
-
-    name: str
-    call: network_lib.Call
-    rule: LayerRule
-    roles: Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Group:
-    """Channels that every layer treats alike: one decision of the agent.
-
-    Attributes:
-        name: the first producing layer's name (with `:2`, ... if it has several groups).
-        channels: number of channels, each of which may cover several positions.
-        producers: names of the layers that compute these channels.
-        consumers: names of the layers whose kernels read them.
-        classes: the channel class of each channel, ascending.
-    """
-
-    name: str
-    channels: int
-    producers: tuple[str, ...]
-    consumers: tuple[str, ...]
-    classes: np.ndarray
-
-
-class Refused(NamedTuple):
-    """An operation that cannot be pruned through: its name, its class and the reason."""
-
-    operation: str
-    class_name: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ChannelGraph:
-    """The result of `analyze`.
-
-    Attributes:
-        network: the model as a flat list of calls.
-        sites: every call of the layer table that has weights or names positions.
-        groups: name to group, in the order in which their channels are first read.
-        refused: operations that could not be pruned through, with reasons.
-        frozen: (layers, channels, reason) of every set of channels that must stay.
-        classes: number of channel classes, frozen ones included.
-    """
-
-    network: network_lib.Network
-    sites: tuple[Site, ...]
-    groups: Mapping[str, Group]
-    refused: list[Refused]
-    frozen: tuple[tuple[tuple[str, ...], int, str], ...]
-    classes: int
-
-    def keep_mask(self, plan: PruningPlan | None) -> np.ndarray:
-        """The plan as one boolean for each channel class: index it with a site's roles.
-
-        Raises:
-            AmcError: the plan names an unknown group or a channel that does not exist.
-        """
-        keep = np.ones(self.classes, bool)
-        for name, kept in ({} if plan is None else plan.keep).items():
-            group = self.group(name)
-            if kept[-1] >= group.channels:
-                raise AmcError(
-                    f"the plan keeps channel {kept[-1]} of group {name!r}, which has only "
-                    f"{group.channels} channels; was it made for another model?"
-                )
-            keep[group.classes] = False
-            keep[group.classes[list(kept)]] = True
-        return keep
-
-    def group(self, name: str) -> Group:
-        """The group of that name.
-
-        Raises:
-            AmcError: there is none; the nearest name is suggested.
-        """
-        if name in self.groups:
-            return self.groups[name]
-        near = difflib.get_close_matches(name, self.groups, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise AmcError(f"the model has no prunable group {name!r}{hint}")
-
-    def __str__(self) -> str:
-        channels = sum(group.channels for group in self.groups.values())
-        name = self.network.model.name
-        return f"{name}: {len(self.groups)} groups, {channels} prunable channels"
 
 
 def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, Group, analyze
+from amc_tf.graph.analysis import analyze
+from amc_tf.graph.channel_graph import ChannelGraph, Group
 
 # Patterns with a value each, in an order that counts.
 Wishes = Mapping[str, Any] | Sequence[tuple[str, Any]]

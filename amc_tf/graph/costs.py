@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.layer_rule import positions
 from amc_tf.graph.layer_table import rule_of
 from amc_tf.graph.plan import PruningPlan

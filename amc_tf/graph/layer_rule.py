@@ -103,3 +103,21 @@ def positions(shape: Sequence[int | None]) -> int | None:
 def volume(sizes: Sequence[int | None]) -> int | None:
     """The product of the sizes; None if one is not fixed."""
     return None if any(d is None for d in sizes) else math.prod(d for d in sizes if d is not None)
+
+
+def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:
+    """Ties the ids of each of `count` neighbouring blocks together; one id for each block."""
+    block = ids.reshape(count, -1)
+    c.unite(np.repeat(block[:, 0], block.shape[1]), ids)
+    return block[:, 0]
+
+
+def covers_channels(axis: Any, rank: int) -> bool:
+    """Whether one axis, or one of several (None: all), is the last of `rank`."""
+    axes = axis if isinstance(axis, (list, tuple)) else [axis]
+    return any(a is None or a % rank == rank - 1 for a in axes)
+
+
+def output_role(number: int) -> str:
+    """The role of a call's `number`-th output."""
+    return f"out{number}" if number else "out"

@@ -22,7 +22,7 @@ from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 
 from amc_tf.errors import AmcError
-from amc_tf.graph import propagation
+from amc_tf.graph import kernel_propagation, propagation, rewrites
 from amc_tf.graph.layer_rule import LayerRule, positions, volume
 from amc_tf.graph.network import Call
 
@@ -30,7 +30,7 @@ Shape = tuple[int | None, ...]
 
 _OUT = {"bias": ("out",)}
 _DENSE = LayerRule(
-    propagation.mixer,
+    kernel_propagation.mixer,
     weights={"kernel": ("in", "out"), **_OUT},
     widths={"units": "out"},
     mixes={"kernel": "in"},
@@ -39,14 +39,14 @@ _DENSE = LayerRule(
 # A grouped kernel's input axis holds the channels of one group. Dropping the same positions of
 # every group leaves the groups as they are; dropping whole groups ties inputs to outputs.
 _WITHIN_GROUPS = LayerRule(
-    propagation.within_groups,
+    kernel_propagation.within_groups,
     weights={"kernel": ("part", "out"), **_OUT},
     widths={"filters": "out"},
     mixes={"kernel": "part"},
     macs={"kernel": "out"},
 )
 _WHOLE_GROUPS = LayerRule(
-    propagation.whole_groups,
+    kernel_propagation.whole_groups,
     weights={"kernel": (None, "out"), **_OUT},
     widths={"filters": "out", "groups": "block"},
     macs={"kernel": "out"},
@@ -67,10 +67,10 @@ _CONV_TRANSPOSE = dataclasses.replace(
     _PLAIN_CONV, weights={"kernel": ("out", "in"), **_OUT}, macs={"kernel": "in"}
 )
 _DEPTHWISE = LayerRule(
-    propagation.depthwise, weights={"kernel": ("in", None), **_OUT}, macs={"kernel": "out"}
+    kernel_propagation.depthwise, weights={"kernel": ("in", None), **_OUT}, macs={"kernel": "out"}
 )
 _SEPARABLE = LayerRule(
-    propagation.separable,
+    kernel_propagation.separable,
     weights={"depthwise_kernel": ("in", None), "pointwise_kernel": ("mid", "out"), **_OUT},
     widths={"filters": "out"},
     mixes={"pointwise_kernel": "mid"},
@@ -135,7 +135,7 @@ _EINSUM_OTHER = LayerRule(
 )
 _EINSUM = dataclasses.replace(
     _EINSUM_DENSE,
-    variant=lambda layer: _EINSUM_DENSE if propagation.is_dense(layer) else _EINSUM_OTHER,
+    variant=lambda layer: _EINSUM_DENSE if kernel_propagation.is_dense(layer) else _EINSUM_OTHER,
 )
 _ATTENTION = LayerRule(
     propagation.refused("attention mixes its channels with its positions"),
@@ -214,7 +214,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (_SAME, convnext, "StochasticDepth"),
     (LayerRule(propagation.concatenate), kl, "Concatenate"),
     (LayerRule(propagation.flatten), kl, "Flatten"),
-    (LayerRule(propagation.reshape, rewrite=propagation.rewrite_reshape), kl, "Reshape"),
+    (LayerRule(propagation.reshape, rewrite=rewrites.rewrite_reshape), kl, "Reshape"),
     (LayerRule(propagation.permute), kl, "Permute"),
     (_ATTENTION, kl, "MultiHeadAttention"),
     (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
@@ -241,12 +241,12 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (_SAME, image_ops, "Resize"),
     (LayerRule(propagation.concatenate), numpy_ops, "Concatenate"),
     (LayerRule(propagation.stack), numpy_ops, "Stack"),
-    (LayerRule(propagation.split, rewrite=propagation.rewrite_split), numpy_ops, "Split"),
+    (LayerRule(propagation.split, rewrite=rewrites.rewrite_split), numpy_ops, "Split"),
     (LayerRule(propagation.reduce), numpy_ops, "Mean Max Min Sum"),
-    (LayerRule(propagation.get_item, rewrite=propagation.rewrite_get_item), numpy_ops, "GetItem"),
-    (LayerRule(propagation.pad, rewrite=propagation.rewrite_pad), numpy_ops, "Pad"),
+    (LayerRule(propagation.get_item, rewrite=rewrites.rewrite_get_item), numpy_ops, "GetItem"),
+    (LayerRule(propagation.pad, rewrite=rewrites.rewrite_pad), numpy_ops, "Pad"),
     (
-        LayerRule(propagation.reshape, rewrite=propagation.rewrite_reshape_op),
+        LayerRule(propagation.reshape, rewrite=rewrites.rewrite_reshape_op),
         numpy_ops,
         "Reshape",
     ),

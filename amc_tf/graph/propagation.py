@@ -5,130 +5,23 @@ Each function is the `connect` or `rewrite` of rows of the layer table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 from keras import activations
-from keras import layers as kl
 
-from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal
+from amc_tf.graph.activations import activation_name, is_elementwise
+from amc_tf.graph.layer_rule import (
+    Connector,
+    Refusal,
+    Roles,
+    Signal,
+    covers_channels,
+    output_role,
+    tie_blocks,
+)
 from amc_tf.graph.network import Call, Value
-from amc_tf.keras2.layers import keras2_hard_sigmoid
-
-ELEMENTWISE_ACTIVATIONS = frozenset(
-    getattr(activations, name)
-    for name in [
-        "relu",
-        "leaky_relu",
-        "relu6",
-        "celu",
-        "elu",
-        "selu",
-        "softplus",
-        "softsign",
-        "squareplus",
-        "soft_shrink",
-        "sparse_plus",
-        "silu",
-        "gelu",
-        "tanh",
-        "tanh_shrink",
-        "threshold",
-        "sigmoid",
-        "exponential",
-        "hard_sigmoid",
-        "hard_silu",
-        "hard_tanh",
-        "hard_shrink",
-        "linear",
-        "mish",
-        "log_sigmoid",
-        "sparse_sigmoid",
-    ]
-    if hasattr(activations, name)
-) | {keras2_hard_sigmoid}
-ELEMENTWISE_LAYERS = frozenset({kl.ReLU, kl.LeakyReLU, kl.ELU})
-
-
-def is_elementwise(activation: Any) -> bool:
-    """Whether an activation treats every channel alone (softmax, for one, does not)."""
-    if activation is None or type(activation) in ELEMENTWISE_LAYERS:
-        return True
-    try:
-        return activation in ELEMENTWISE_ACTIVATIONS
-    except TypeError:  # unhashable callables
-        return False
-
-
-def _activation_name(activation: Any) -> str:
-    return getattr(activation, "__name__", type(activation).__name__)
-
-
-def _check_activation(c: Connector, operation: Any, out: Ids) -> None:
-    activation = getattr(operation, "activation", None)
-    if not is_elementwise(activation):
-        c.freeze(
-            out,
-            f"activation {_activation_name(activation)!r} of {operation.name!r} mixes channels",
-        )
-
-
-def _check_kernel(layer: Any) -> None:
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        raise Refusal("its kernel is quantised or carries LoRA weights")
-
-
-def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Convolutions and Dense: every output channel reads every input channel."""
-    layer, (x,) = call.operation, inputs
-    _check_kernel(layer)
-    out = c.fresh(out_shape[-1])
-    _check_activation(c, layer, out)
-    return {"in": x.ids, "out": out}
-
-
-def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Grouped convolution that keeps its groups: each loses the same positions."""
-    layer, (x,) = call.operation, inputs
-    _check_kernel(layer)
-    parts = x.ids.reshape(layer.groups, -1)
-    for other in parts[1:]:
-        c.unite(parts[0], other)
-    out = np.tile(c.fresh(out_shape[-1] // layer.groups), layer.groups)
-    _check_activation(c, layer, out)
-    return {"in": x.ids, "part": parts[0], "out": out}
-
-
-def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Grouped convolution that loses whole groups: their inputs with their outputs."""
-    layer, (x,) = call.operation, inputs
-    _check_kernel(layer)
-    block = _blocks(c, x.ids, layer.groups)
-    out = np.repeat(block, out_shape[-1] // layer.groups)
-    _check_activation(c, layer, out)
-    return {"in": x.ids, "block": block, "out": out}
-
-
-def _blocks(c: Connector, ids: Ids, count: int) -> Ids:
-    """Ties the ids of each of `count` neighbouring blocks together; one id for each block."""
-    block = ids.reshape(count, -1)
-    c.unite(np.repeat(block[:, 0], block.shape[1]), ids)
-    return block[:, 0]
-
-
-def is_dense(layer: Any) -> bool:
-    """Whether an EinsumDense is a Dense in other words: `ab,bc->ac`, `...x,xy->...y`."""
-    operands, result = layer.equation.replace(" ", "").split("->")
-    x, kernel = operands.split(",")
-    return (
-        len(kernel) == 2
-        and x == result[:-1] + kernel[0]
-        and result[-1] == kernel[1]
-        and kernel[1] not in x
-        and layer.bias_axes in (None, kernel[1])
-    )
+from amc_tf.graph.rewrites import pad_width, split_key
 
 
 def refused(reason: str) -> Callable[..., Roles]:
@@ -138,22 +31,6 @@ def refused(reason: str) -> Callable[..., Roles]:
         raise Refusal(reason)
 
     return connect
-
-
-def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Keras lays the multiplier innermost: output channel i*multiplier+j reads channel i."""
-    (x,) = inputs
-    out = np.repeat(x.ids, call.operation.depth_multiplier)
-    _check_activation(c, call.operation, out)
-    return {"in": x.ids, "out": out}
-
-
-def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """A depthwise kernel, then a pointwise one."""
-    (x,) = inputs
-    out = c.fresh(out_shape[-1])
-    _check_activation(c, call.operation, out)
-    return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}
 
 
 def same(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -170,21 +47,21 @@ def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
     if activation in (activations.softmax, activations.log_softmax):
         return softmax(c, call, inputs, out_shape)
     if not is_elementwise(activation):
-        name = _activation_name(activation)
+        name = activation_name(activation)
         raise Refusal(f"activation {name!r} is not known to treat each channel alone")
     return same(c, call, inputs, out_shape)
 
 
 def softmax(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Each output depends on all channels: they stay, and stay what they are."""
-    if _covers_channels(getattr(call.operation, "axis", -1), len(out_shape)):
+    if covers_channels(getattr(call.operation, "axis", -1), len(out_shape)):
         c.freeze(inputs[0].ids, f"softmax {call.operation.name!r} mixes channels")
     return same(c, call, inputs, out_shape)
 
 
 def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Layer, RMS and unit normalisation: over other axes exact, over channels frozen."""
-    if _covers_channels(call.operation.axis, len(out_shape)):
+    if covers_channels(call.operation.axis, len(out_shape)):
         c.freeze(
             inputs[0].ids,
             f"{call.operation.name!r} normalises by statistics over the channels, which change "
@@ -200,12 +77,7 @@ def group_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
     layer, (x,) = call.operation, inputs
     if layer.axis not in (-1, len(out_shape) - 1):
         raise Refusal(f"it normalises axis {layer.axis}, not the last one")
-    return {"in": x.ids, "block": _blocks(c, x.ids, layer.groups), "out": x.ids}
-
-
-def _covers_channels(axis: Any, rank: int) -> bool:
-    axes = axis if isinstance(axis, (list, tuple)) else [axis]
-    return any(a is None or a % rank == rank - 1 for a in axes)
+    return {"in": x.ids, "block": tie_blocks(c, x.ids, layer.groups), "out": x.ids}
 
 
 def normalization(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -311,14 +183,14 @@ def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Drops axes of size 1."""
     axis, rank = call.operation.axis, len(inputs[0].shape)
-    if axis is None or _covers_channels(axis, rank):
+    if axis is None or covers_channels(axis, rank):
         raise Refusal(f"it may drop the channel axis (axis={axis})")
     return same(c, call, inputs, out_shape)
 
 
 def expand_dims(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Adds axes of size 1 before the channels."""
-    if _covers_channels(call.operation.axis, len(out_shape)):
+    if covers_channels(call.operation.axis, len(out_shape)):
         raise Refusal("it adds an axis behind the channels")
     return same(c, call, inputs, out_shape)
 
@@ -333,7 +205,7 @@ def transpose(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """A new axis before the channels: every operand has the same channels."""
-    if _covers_channels(call.operation.axis, len(out_shape)):
+    if covers_channels(call.operation.axis, len(out_shape)):
         raise Refusal("it stacks behind the channels")
     for x in inputs[1:]:
         c.unite(inputs[0].ids, x.ids)
@@ -345,26 +217,11 @@ def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     (x,) = inputs
     sections = call.operation.indices_or_sections
     outputs = len(call.outputs)
-    if _covers_channels(call.operation.axis, len(x.shape)):
+    if covers_channels(call.operation.axis, len(x.shape)):
         parts = np.split(x.ids, sections)
     else:
         parts = [x.ids] * outputs
     return {"in": x.ids, **{output_role(i): part for i, part in enumerate(parts)}}
-
-
-def output_role(number: int) -> str:
-    """The role of a call's `number`-th output."""
-    return f"out{number}" if number else "out"
-
-
-def rewrite_split(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """Splits where the kept channels of each part end."""
-    operation = call.operation
-    ends: Any = operation.indices_or_sections
-    if _covers_channels(operation.axis, rank):
-        parts = [kept[output_role(i)] for i in range(len(call.outputs))]
-        ends = np.cumsum([np.count_nonzero(part) for part in parts])[:-1].tolist()
-    return lambda x, *_, **__: keras.ops.split(x, ends, axis=operation.axis)
 
 
 def permute(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -377,70 +234,17 @@ def permute(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """A contiguous slice of the channels."""
     (x,) = inputs
-    channel_key = _split_key(call, len(x.shape))[1]
+    channel_key = split_key(call, len(x.shape))[1]
     if not isinstance(channel_key, slice) or channel_key.step not in (None, 1):
         raise Refusal(f"it takes channels by {channel_key!r}, not by a contiguous slice")
     return {"in": x.ids, "out": x.ids[channel_key]}
-
-
-def _split_key(call: Call, rank: int) -> tuple[list, Any]:
-    """The key of a slice, spelled out for `rank` axes: (all axes but channels, channels)."""
-    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
-    key = list(key) if isinstance(key, (tuple, list)) else [key]
-    if any(isinstance(k, Value) or np.ndim(k) for k in key if k is not Ellipsis):
-        raise Refusal("its index is a tensor or an array")
-    used = sum(k is not None and k is not Ellipsis for k in key)
-    missing = [slice(None)] * (rank - used)
-    at = next((i for i, k in enumerate(key) if k is Ellipsis), None)
-    key = key + missing if at is None else key[:at] + missing + key[at + 1 :]
-    if key[-1] is None:
-        raise Refusal("it adds an axis behind the channels")
-    return key[:-1], key[-1]
-
-
-def rewrite_get_item(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The slice of what is left."""
-    before, channels = _split_key(call, rank)
-    start, stop, _ = channels.indices(len(kept["in"]))
-    low, high = (int(np.count_nonzero(kept["in"][:end])) for end in (start, stop))
-    return lambda x, *_, **__: x[(*before, slice(low, high))]
 
 
 def pad(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Channels added by zero padding (ResNet's parameter-free shortcut) are channels too."""
     (x,) = inputs
     operation = call.operation
-    before, after = _pad_width(operation, len(x.shape))[-1]
+    before, after = pad_width(operation, len(x.shape))[-1]
     if operation.mode != "constant" and (before or after):
         raise Refusal(f"it pads the channel axis with mode {operation.mode!r}")
     return {"in": x.ids, "out": np.concatenate([c.fresh(before), x.ids, c.fresh(after)])}
-
-
-def _pad_width(operation: Any, rank: int) -> list[tuple[int, int]]:
-    return [(int(a), int(b)) for a, b in np.broadcast_to(operation.pad_width, (rank, 2))]
-
-
-def rewrite_pad(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """As much padding as is kept."""
-    operation = call.operation
-    width = _pad_width(operation, rank)
-    before, after = width[-1]
-    out = kept["out"]
-    width[-1] = (
-        int(np.count_nonzero(out[:before])),
-        int(np.count_nonzero(out[len(out) - after :])),
-    )
-    return lambda x, *_, **kwargs: keras.ops.pad(x, width, mode=operation.mode, **kwargs)
-
-
-def rewrite_reshape(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The same layer with another last axis."""
-    layer = call.operation
-    target = (*layer.target_shape[:-1], int(np.count_nonzero(kept["out"])))
-    return kl.Reshape(target, name=layer.name, dtype=layer.dtype_policy)
-
-
-def rewrite_reshape_op(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The same operation with another last axis."""
-    target = (*call.operation.newshape[:-1], int(np.count_nonzero(kept["out"])))
-    return lambda x, *_, **__: keras.ops.reshape(x, target)

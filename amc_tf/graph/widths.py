@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from scipy.sparse import csr_array
 
-from amc_tf.graph.analysis import ChannelGraph
-from amc_tf.graph.layer_rule import Refusal, Signal
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.layer_rule import Refusal, Signal, output_role
 from amc_tf.graph.layer_table import rule_of
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.graph.propagation import output_role
 
 _MAX_DRAWS = 50
 

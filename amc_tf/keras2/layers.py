@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.activations import keras2_hard_sigmoid
 
 # (class, Keras 2 key, Keras 3 key)
 _RENAMED = (("LeakyReLU", "alpha", "negative_slope"),)
@@ -74,12 +75,6 @@ _ACTIVATION_NAMES = {"swish": "silu"}
 _TF_ACTIVATIONS = (
     "relu relu6 elu selu silu sigmoid tanh softplus softsign softmax log_softmax gelu leaky_relu"
 ).split()
-
-
-@keras.saving.register_keras_serializable(package="amc_tf")
-def keras2_hard_sigmoid(x: Any) -> Any:
-    """Keras 2's `hard_sigmoid`, 0.2 x + 0.5 clipped; Keras 3's has the slope 1/6."""
-    return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 class LayerCarrier:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.widths import channel_vectors, counts, random_plan, telling_plans
 from amc_tf.latency import operators as ops
 from amc_tf.pruning.surgery import rebuild

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.latency.blueprint import Block, Blueprint, draw
 from amc_tf.latency.calibration import Calibration, calibrate
 from amc_tf.latency.surface import Point, Surface, Tolerance, Unmeasured, fit

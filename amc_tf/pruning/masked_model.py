@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.surgery import mask, masked_weights, numpy_of
+from amc_tf.pruning.masking import mask, masked_weights
+from amc_tf.pruning.weights import numpy_of
 
 
 class MaskedModel:
-    """An ordinary Keras model whose pruned rows are zero (see `amc_tf.pruning.surgery.mask`).
+    """An ordinary Keras model whose pruned rows are zero (see `amc_tf.pruning.masking.mask`).
 
     It computes exactly what the pruned one would, is made once, and each plan
     only assigns weights.

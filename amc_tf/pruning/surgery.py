@@ -9,11 +9,10 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.keras_structure import like
 from amc_tf.graph.plan import PruningPlan
-
-# "layer/weight" -> an array of the dense weight's shape that takes its place.
-Weights = Mapping[str, np.ndarray]
+from amc_tf.pruning.weights import Weights, numpy_of
 
 
 def rebuild(
@@ -71,90 +70,9 @@ def rebuild(
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     outputs = graph.network.run(inputs, invoke)
-    rebuilt = _like(model, inputs, outputs)
+    rebuilt = like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
     return rebuilt
-
-
-def mask(
-    model: keras.Model,
-    graph: ChannelGraph,
-    plan: PruningPlan | None,
-    weights: Weights | None = None,
-) -> keras.Model:
-    """A full-size copy of the model that computes what the pruned one would.
-
-    Rows of *consuming* kernels are zeroed, because zeroing producers would
-    still let a batch norm's beta through.
-
-    Args, Raises: as `rebuild`.
-
-    Returns:
-        A new, uncompiled model of the dense widths.
-    """
-    return rebuild(model, graph, None, masked_weights(graph, plan, weights))
-
-
-def masked_weights(
-    graph: ChannelGraph, plan: PruningPlan | None, weights: Weights | None = None
-) -> dict[str, np.ndarray]:
-    """The weights that `mask` changes, by `layer/weight`, refitted ones included."""
-    keep = graph.keep_mask(plan)
-    result = dict(weights or {})
-    for site, weight, axis in mixing_weights(graph):
-        key = f"{site.name}/{weight.name}"
-        value = result.get(key)
-        rows = keep[site.roles[site.rule.mixes[weight.name]]]
-        result[key] = _zeroed(numpy_of(weight) if value is None else value, axis, rows)
-    return result
-
-
-def mixing_weights(graph: ChannelGraph):
-    """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
-    for site in {site.name: site for site in graph.sites}.values():
-        for weight, axes in site.rule.weight_axes(site.call.operation):
-            if weight.name in site.rule.mixes:
-                yield site, weight, axes.index(site.rule.mixes[weight.name])
-
-
-def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:
-    shape = [1] * value.ndim
-    shape[axis] = len(keep)
-    return np.where(keep.reshape(shape), value, np.zeros((), value.dtype))
-
-
-def numpy_of(weight: Any) -> np.ndarray:
-    """A variable's value."""
-    return keras.ops.convert_to_numpy(weight)
-
-
-def named_weight(layer: Any, name: str) -> Any:
-    """A layer's variable of that name."""
-    return next(w for w in layer.weights if w.name == name)
-
-
-def uncompiled(model: keras.Model) -> keras.Model:
-    """The same layers without compile settings: what a file should hold.
-
-    A loss of the owner's own would have to be registered wherever the file is
-    read, and the optimizer's state doubles or triples its size.
-    """
-    return _like(model, model.inputs, model.outputs)
-
-
-def _like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
-    """A functional model whose inputs and outputs are nested as those of `model`."""
-
-    def nested(structure: Any, tensors: list[Any]) -> Any:
-        if structure is None:
-            return tensors if len(tensors) > 1 else tensors[0]
-        return keras.tree.pack_sequence_as(structure, tensors)
-
-    return keras.Model(
-        nested(getattr(model, "_inputs_struct", None), inputs),
-        nested(getattr(model, "_outputs_struct", None), outputs),
-        name=model.name,
-    )
 
 
 def _twin(operation: Any) -> Any:

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.surgery import mask, rebuild
+from amc_tf.pruning.masking import mask
+from amc_tf.pruning.surgery import rebuild
 
 _HALF = ("float16", "bfloat16")
 

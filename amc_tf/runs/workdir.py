@@ -18,8 +18,8 @@ import numpy as np
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.keras2 import convert
-from amc_tf.pruning.surgery import uncompiled
 from amc_tf.runs.lock import FolderLock
 
 # Sections of the configuration that only later stages read, and the results that

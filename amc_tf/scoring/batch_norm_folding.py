@@ -25,9 +25,11 @@ from keras import layers as kl
 from keras.src.ops import numpy as numpy_ops
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, analyze
+from amc_tf.graph.analysis import analyze
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.network import Network, flatten
-from amc_tf.pruning.surgery import Weights, numpy_of, rebuild
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import Weights, numpy_of
 
 # Layer class to the weight that makes its outputs, and the axes that together count them.
 _KERNELS: Mapping[type, tuple[str, tuple[int, ...]]] = {

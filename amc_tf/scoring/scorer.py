@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.methods import Refit
-from amc_tf.pruning.surgery import uncompiled
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.early_stopping import hopeless, order
 from amc_tf.scoring.tflite_engine import LiteEngine

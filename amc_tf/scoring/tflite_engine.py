@@ -12,10 +12,11 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.widths import random_plan
-from amc_tf.pruning.surgery import Weights, rebuild
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import Weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
 from amc_tf.scoring.tflite_template import learn, run
 

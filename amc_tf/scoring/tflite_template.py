@@ -33,7 +33,7 @@ from ai_edge_litert import schema_py_generated as schema
 from scipy.sparse import csr_array
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.widths import (
     channel_vectors,
@@ -43,7 +43,8 @@ from amc_tf.graph.widths import (
     random_plan,
     telling_plans,
 )
-from amc_tf.pruning.surgery import Weights, numpy_of, rebuild
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import Weights, numpy_of
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
 
 # Weight number i is the float32 i steps above 2**40: exact, and far from what models hold.

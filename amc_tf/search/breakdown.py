@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import COSTS, Cost, plan_counts
 from amc_tf.graph.plan import PruningPlan
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.latency.cost import LatencyCost, latency_cost
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.table import LatencyTable

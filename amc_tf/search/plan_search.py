@@ -12,7 +12,7 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.constraints import Constraints
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings

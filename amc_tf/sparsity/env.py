@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.search.env.base import NUM_FEATURES, DecisionEnv

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.costs import multiplications
-from amc_tf.pruning.surgery import mixing_weights, numpy_of
+from amc_tf.pruning.weights import mixing_weights, numpy_of
 
 # Densities are multiples of 1 / STEPS.
 STEPS = 20

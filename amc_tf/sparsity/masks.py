@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.surgery import named_weight, numpy_of
+from amc_tf.pruning.weights import named_weight, numpy_of
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
 

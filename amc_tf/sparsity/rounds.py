@@ -10,10 +10,12 @@ from typing import Any
 import keras
 
 from amc_tf.graph import network
-from amc_tf.graph.analysis import ChannelGraph, analyze
+from amc_tf.graph.analysis import analyze
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.surgery import numpy_of, rebuild
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import numpy_of
 from amc_tf.runs.workdir import Workdir, refuse_code
 from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, Scorer, scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.inspection.listing import Row, Table, table
+from amc_tf.graph.layer_rule import output_role
 from amc_tf.graph.network import Call
-from amc_tf.graph.propagation import output_role
 
 GREY = "#d4d4d4"  # channels that stay
 MIXED = "#707070"  # an edge that carries several groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import Cost, macs_cost, params_cost
 
 

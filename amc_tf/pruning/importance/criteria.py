@@ -15,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.refit.dense import gather
-from amc_tf.pruning.surgery import mixing_weights, numpy_of, rebuild
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import mixing_weights, numpy_of
 from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]

@@ -20,9 +20,10 @@ from typing import Protocol
 
 import numpy as np
 
-from amc_tf.graph.analysis import Group
-from amc_tf.pruning.refit.dense import Consumer, Moments, Reconstruction, ridge_term
-from amc_tf.pruning.surgery import named_weight, numpy_of
+from amc_tf.graph.channel_graph import Group
+from amc_tf.pruning.refit.dense import Consumer, Reconstruction
+from amc_tf.pruning.refit.statistics import Moments, ridge_term
+from amc_tf.pruning.weights import named_weight, numpy_of
 
 
 def elimination_order(

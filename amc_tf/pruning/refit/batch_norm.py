@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.network import flatten, infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masked_model import MaskedModel
-from amc_tf.pruning.surgery import numpy_of
+from amc_tf.pruning.weights import numpy_of
 
 _STATISTICS = ("moving_mean", "moving_variance")
 

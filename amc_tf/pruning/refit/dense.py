@@ -16,157 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-import scipy.linalg
 from keras import layers as kl
-from threadpoolctl import threadpool_limits
 
-from amc_tf.graph.analysis import ChannelGraph, Site
-from amc_tf.graph.network import Call, infer
+from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.network import infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.linear_path import readers_of
-from amc_tf.pruning.refit.sampling import LINEAR, SEPARABLE, choose, linear_inputs
-from amc_tf.pruning.surgery import mixing_weights, named_weight, numpy_of
-
-
-class Statistics(Protocol):
-    """Second moments of a consumer's inputs, as needed for a solve."""
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean input, float64 (features,)."""
-        ...
-
-    @property
-    def variances(self) -> np.ndarray:
-        """Variance of each input, float64 (features,)."""
-        ...
-
-    def add(self, rows: np.ndarray) -> None:
-        """Takes in sampled inputs, float32 (samples, features)."""
-        ...
-
-    def correction(
-        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
-    ) -> np.ndarray:
-        """D: what to add to the kept rows, given the pruned rows (features_p, outputs)."""
-        ...
-
-
-class Moments:
-    """The covariance itself: for features up to a few thousand."""
-
-    def __init__(self, features: int):
-        self._count = 0
-        self._shift = np.zeros(features, np.float32)
-        self._sum = np.zeros(features)
-        self._products = np.zeros((features, features), np.float32)
-
-    def add(self, rows: np.ndarray) -> None:
-        """See `Statistics.add`."""
-        if not self._count:
-            # Products are taken about a point near the mean, or float32 would cancel.
-            self._shift = rows.mean(axis=0)
-        rows = rows - self._shift
-        self._count += len(rows)
-        self._sum += rows.sum(axis=0, dtype=np.float64)
-        # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
-        self._products += numpy_of(keras.ops.matmul(rows.T, rows))
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean input, float64 (features,)."""
-        return self._shift + self._sum / self._count
-
-    def correction(
-        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
-    ) -> np.ndarray:
-        """See `Statistics.correction`: the primal solve."""
-        kk = self._covariance(kept, kept, centred)
-        kp = self._covariance(kept, ~kept, centred)
-        kk[np.diag_indices_from(kk)] += ridge_term(np.diag(kk), ridge)
-        return scipy.linalg.cho_solve(factorised(kk), kp @ pruned_weights, check_finite=False)
-
-    @property
-    def variances(self) -> np.ndarray:
-        """Variance of each input, float64 (features,)."""
-        return np.diag(self.covariance(centred=True))
-
-    def covariance(self, centred: bool) -> np.ndarray:
-        """Second moments (features, features), about the mean or about zero."""
-        everything = np.ones(len(self._sum), bool)
-        return self._covariance(everything, everything, centred)
-
-    def _covariance(self, rows: np.ndarray, columns: np.ndarray, centred: bool) -> np.ndarray:
-        block = self._products[np.ix_(rows, columns)] / self._count
-        offset = self._sum / self._count
-        block = block - np.outer(offset[rows], offset[columns])
-        if not centred:
-            block += np.outer(self.mean[rows], self.mean[columns])
-        return block
-
-
-class Samples:
-    """The sampled rows themselves, for inputs too wide for a covariance (Dense after Flatten)."""
-
-    def __init__(self) -> None:
-        self._batches: list[np.ndarray] = []
-
-    def add(self, rows: np.ndarray) -> None:
-        """See `Statistics.add`."""
-        self._batches.append(rows)
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean input, float64 (features,)."""
-        return self._rows().mean(axis=0, dtype=np.float64)
-
-    @property
-    def variances(self) -> np.ndarray:
-        """Variance of each input, float64 (features,)."""
-        return self._rows().var(axis=0, dtype=np.float64)
-
-    def _rows(self) -> np.ndarray:
-        if len(self._batches) > 1:
-            self._batches = [np.concatenate(self._batches)]
-        return self._batches[0]
-
-    def correction(
-        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
-    ) -> np.ndarray:
-        """See `Statistics.correction`: the same solution through its dual, samples squared."""
-        rows = self._rows()
-        if centred:
-            rows = rows - rows.mean(axis=0)
-        x_kept, target = rows[:, kept], rows[:, ~kept] @ pruned_weights
-        products = (x_kept @ x_kept.T).astype(np.float64)
-        variances = np.square(x_kept).mean(axis=0, dtype=np.float64)
-        products[np.diag_indices_from(products)] += len(rows) * ridge_term(variances, ridge)
-        dual = scipy.linalg.cho_solve(factorised(products), target, check_finite=False)
-        return x_kept.T @ dual
-
-
-def one_blas_thread() -> threadpool_limits:
-    """A context for many small solves.
-
-    BLAS's threads wait actively for more work and fight the backend's for the
-    processors; ResNet-56's solves take a third of the time on one.
-    """
-    return threadpool_limits(1, user_api="blas")
-
-
-def factorised(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Cholesky factor of a symmetric positive definite matrix, for `scipy.linalg.cho_solve`."""
-    return scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
-
-
-def ridge_term(variances: np.ndarray, ridge: float) -> float:
-    """What is added to a covariance: relative to its scale, and enough for dead inputs."""
-    return ridge * float(np.mean(variances)) + 1e-12
+from amc_tf.pruning.refit.refittable import intercept, refittable
+from amc_tf.pruning.refit.sampling import SEPARABLE, choose, linear_inputs
+from amc_tf.pruning.refit.statistics import Moments, Samples, Statistics, one_blas_thread
+from amc_tf.pruning.weights import named_weight, numpy_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -294,19 +157,6 @@ def gather(
     return Reconstruction(graph, ridge, consumers)
 
 
-def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
-    """The layers that least squares can refit (their first call), and their kernels.
-
-    Grouped convolutions are left out, and so is what could not be analysed.
-    """
-    refused = {refusal.operation for refusal in graph.refused}
-    for site, weight, _ in mixing_weights(graph):
-        layer = site.call.operation
-        whole = getattr(layer, "groups", 1) == 1 and site.name not in refused
-        if isinstance(layer, LINEAR) and whole:
-            yield site, weight
-
-
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     """Layers that read one tensor through the same window share their statistics."""
     layer = site.call.operation
@@ -317,29 +167,3 @@ def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
         return (site.call.inputs[0],)
     window = (layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
     return (site.call.inputs[0], *window)
-
-
-def intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list[Call]]):
-    """Where a change of the mean output can be absorbed.
-
-    The layer's own bias, or the moving mean of a batch norm that alone reads
-    it; the linear output is what counts, so an activation in between rules
-    the latter out.
-
-    Returns:
-        (layer's name, weight's name, value, sign of its effect); None if there is no such place.
-    """
-    layer = site.call.operation
-    if layer.use_bias:
-        return site.name, "bias", numpy_of(named_weight(layer, "bias")), 1.0
-    after = readers.get(site.call.outputs[0], [])
-    linear = layer.activation is keras.activations.linear
-    is_output = site.call.outputs[0] in graph.network.outputs
-    if len(after) == 1 and linear and not is_output:
-        norm = after[0].operation
-        calls = [c for c in graph.network.calls if c.operation is norm]
-        producers = [s for s in graph.sites if s.call.operation is layer]
-        if type(norm) is kl.BatchNormalization and len(calls) == len(producers) == 1:
-            mean = numpy_of(norm.moving_mean)
-            return graph.network.name(norm), "moving_mean", mean, -1.0
-    return None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from amc_tf.graph.analysis import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather

@@ -15,8 +15,8 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from amc_tf.pruning.refit.dense import factorised
 from amc_tf.pruning.refit.linear_path import UNBOUNDED, Bounds
+from amc_tf.pruning.refit.statistics import factorised
 
 # Linear outputs (n, outputs) of some rows, and which these are, to what they should be.
 Goal = Callable[[np.ndarray, slice], np.ndarray]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import ChannelGraph, Site
+from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.costs import COSTS, Cost
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest

@@ -1,0 +1,66 @@
+"""Which activations treat every channel alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import activations
+from keras import layers as kl
+
+
+@keras.saving.register_keras_serializable(package="amc_tf")
+def keras2_hard_sigmoid(x: Any) -> Any:
+    """Keras 2's `hard_sigmoid`, 0.2 x + 0.5 clipped; Keras 3's has the slope 1/6."""
+    return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
+ELEMENTWISE_ACTIVATIONS = frozenset(
+    getattr(activations, name)
+    for name in [
+        "relu",
+        "leaky_relu",
+        "relu6",
+        "celu",
+        "elu",
+        "selu",
+        "softplus",
+        "softsign",
+        "squareplus",
+        "soft_shrink",
+        "sparse_plus",
+        "silu",
+        "gelu",
+        "tanh",
+        "tanh_shrink",
+        "threshold",
+        "sigmoid",
+        "exponential",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "hard_shrink",
+        "linear",
+        "mish",
+        "log_sigmoid",
+        "sparse_sigmoid",
+    ]
+    if hasattr(activations, name)
+) | {keras2_hard_sigmoid}
+
+ELEMENTWISE_LAYERS = frozenset({kl.ReLU, kl.LeakyReLU, kl.ELU})
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether an activation treats every channel alone (softmax, for one, does not)."""
+    if activation is None or type(activation) in ELEMENTWISE_LAYERS:
+        return True
+    try:
+        return activation in ELEMENTWISE_ACTIVATIONS
+    except TypeError:  # unhashable callables
+        return False
+
+
+def activation_name(activation: Any) -> str:
+    """What messages call an activation."""
+    return getattr(activation, "__name__", type(activation).__name__)

@@ -1,0 +1,89 @@
+"""How channel ids pass through layers with kernels.
+
+Each function is the `connect` of rows of the layer table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from amc_tf.graph.activations import activation_name, is_elementwise
+from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal, tie_blocks
+from amc_tf.graph.network import Call
+
+
+def _check_activation(c: Connector, operation: Any, out: Ids) -> None:
+    activation = getattr(operation, "activation", None)
+    if not is_elementwise(activation):
+        c.freeze(
+            out,
+            f"activation {activation_name(activation)!r} of {operation.name!r} mixes channels",
+        )
+
+
+def _check_kernel(layer: Any) -> None:
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        raise Refusal("its kernel is quantised or carries LoRA weights")
+
+
+def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Convolutions and Dense: every output channel reads every input channel."""
+    layer, (x,) = call.operation, inputs
+    _check_kernel(layer)
+    out = c.fresh(out_shape[-1])
+    _check_activation(c, layer, out)
+    return {"in": x.ids, "out": out}
+
+
+def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Grouped convolution that keeps its groups: each loses the same positions."""
+    layer, (x,) = call.operation, inputs
+    _check_kernel(layer)
+    parts = x.ids.reshape(layer.groups, -1)
+    for other in parts[1:]:
+        c.unite(parts[0], other)
+    out = np.tile(c.fresh(out_shape[-1] // layer.groups), layer.groups)
+    _check_activation(c, layer, out)
+    return {"in": x.ids, "part": parts[0], "out": out}
+
+
+def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Grouped convolution that loses whole groups: their inputs with their outputs."""
+    layer, (x,) = call.operation, inputs
+    _check_kernel(layer)
+    block = tie_blocks(c, x.ids, layer.groups)
+    out = np.repeat(block, out_shape[-1] // layer.groups)
+    _check_activation(c, layer, out)
+    return {"in": x.ids, "block": block, "out": out}
+
+
+def is_dense(layer: Any) -> bool:
+    """Whether an EinsumDense is a Dense in other words: `ab,bc->ac`, `...x,xy->...y`."""
+    operands, result = layer.equation.replace(" ", "").split("->")
+    x, kernel = operands.split(",")
+    return (
+        len(kernel) == 2
+        and x == result[:-1] + kernel[0]
+        and result[-1] == kernel[1]
+        and kernel[1] not in x
+        and layer.bias_axes in (None, kernel[1])
+    )
+
+
+def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Keras lays the multiplier innermost: output channel i*multiplier+j reads channel i."""
+    (x,) = inputs
+    out = np.repeat(x.ids, call.operation.depth_multiplier)
+    _check_activation(c, call.operation, out)
+    return {"in": x.ids, "out": out}
+
+
+def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """A depthwise kernel, then a pointwise one."""
+    (x,) = inputs
+    out = c.fresh(out_shape[-1])
+    _check_activation(c, call.operation, out)
+    return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}

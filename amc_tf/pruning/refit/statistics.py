@@ -1,0 +1,148 @@
+"""Sums over sampled rows, and the systems made of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import keras
+import numpy as np
+import scipy.linalg
+from threadpoolctl import threadpool_limits
+
+from amc_tf.pruning.weights import numpy_of
+
+
+class Statistics(Protocol):
+    """Second moments of a consumer's inputs, as needed for a solve."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean input, float64 (features,)."""
+        ...
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
+        ...
+
+    def add(self, rows: np.ndarray) -> None:
+        """Takes in sampled inputs, float32 (samples, features)."""
+        ...
+
+    def correction(
+        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
+    ) -> np.ndarray:
+        """D: what to add to the kept rows, given the pruned rows (features_p, outputs)."""
+        ...
+
+
+class Moments:
+    """The covariance itself: for features up to a few thousand."""
+
+    def __init__(self, features: int):
+        self._count = 0
+        self._shift = np.zeros(features, np.float32)
+        self._sum = np.zeros(features)
+        self._products = np.zeros((features, features), np.float32)
+
+    def add(self, rows: np.ndarray) -> None:
+        """See `Statistics.add`."""
+        if not self._count:
+            # Products are taken about a point near the mean, or float32 would cancel.
+            self._shift = rows.mean(axis=0)
+        rows = rows - self._shift
+        self._count += len(rows)
+        self._sum += rows.sum(axis=0, dtype=np.float64)
+        # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
+        self._products += numpy_of(keras.ops.matmul(rows.T, rows))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean input, float64 (features,)."""
+        return self._shift + self._sum / self._count
+
+    def correction(
+        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
+    ) -> np.ndarray:
+        """See `Statistics.correction`: the primal solve."""
+        kk = self._covariance(kept, kept, centred)
+        kp = self._covariance(kept, ~kept, centred)
+        kk[np.diag_indices_from(kk)] += ridge_term(np.diag(kk), ridge)
+        return scipy.linalg.cho_solve(factorised(kk), kp @ pruned_weights, check_finite=False)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
+        return np.diag(self.covariance(centred=True))
+
+    def covariance(self, centred: bool) -> np.ndarray:
+        """Second moments (features, features), about the mean or about zero."""
+        everything = np.ones(len(self._sum), bool)
+        return self._covariance(everything, everything, centred)
+
+    def _covariance(self, rows: np.ndarray, columns: np.ndarray, centred: bool) -> np.ndarray:
+        block = self._products[np.ix_(rows, columns)] / self._count
+        offset = self._sum / self._count
+        block = block - np.outer(offset[rows], offset[columns])
+        if not centred:
+            block += np.outer(self.mean[rows], self.mean[columns])
+        return block
+
+
+class Samples:
+    """The sampled rows themselves, for inputs too wide for a covariance (Dense after Flatten)."""
+
+    def __init__(self) -> None:
+        self._batches: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        """See `Statistics.add`."""
+        self._batches.append(rows)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean input, float64 (features,)."""
+        return self._rows().mean(axis=0, dtype=np.float64)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each input, float64 (features,)."""
+        return self._rows().var(axis=0, dtype=np.float64)
+
+    def _rows(self) -> np.ndarray:
+        if len(self._batches) > 1:
+            self._batches = [np.concatenate(self._batches)]
+        return self._batches[0]
+
+    def correction(
+        self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
+    ) -> np.ndarray:
+        """See `Statistics.correction`: the same solution through its dual, samples squared."""
+        rows = self._rows()
+        if centred:
+            rows = rows - rows.mean(axis=0)
+        x_kept, target = rows[:, kept], rows[:, ~kept] @ pruned_weights
+        products = (x_kept @ x_kept.T).astype(np.float64)
+        variances = np.square(x_kept).mean(axis=0, dtype=np.float64)
+        products[np.diag_indices_from(products)] += len(rows) * ridge_term(variances, ridge)
+        dual = scipy.linalg.cho_solve(factorised(products), target, check_finite=False)
+        return x_kept.T @ dual
+
+
+def one_blas_thread() -> threadpool_limits:
+    """A context for many small solves.
+
+    BLAS's threads wait actively for more work and fight the backend's for the
+    processors; ResNet-56's solves take a third of the time on one.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
+def factorised(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Cholesky factor of a symmetric positive definite matrix, for `scipy.linalg.cho_solve`."""
+    return scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
+
+
+def ridge_term(variances: np.ndarray, ridge: float) -> float:
+    """What is added to a covariance: relative to its scale, and enough for dead inputs."""
+    return ridge * float(np.mean(variances)) + 1e-12

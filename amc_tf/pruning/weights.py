@@ -1,0 +1,32 @@
+"""Weights of layers by name, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf.graph.channel_graph import ChannelGraph
+
+# "layer/weight" -> an array of the dense weight's shape that takes its place.
+Weights = Mapping[str, np.ndarray]
+
+
+def mixing_weights(graph: ChannelGraph):
+    """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
+    for site in {site.name: site for site in graph.sites}.values():
+        for weight, axes in site.rule.weight_axes(site.call.operation):
+            if weight.name in site.rule.mixes:
+                yield site, weight, axes.index(site.rule.mixes[weight.name])
+
+
+def numpy_of(weight: Any) -> np.ndarray:
+    """A variable's value."""
+    return keras.ops.convert_to_numpy(weight)
+
+
+def named_weight(layer: Any, name: str) -> Any:
+    """A layer's variable of that name."""
+    return next(w for w in layer.weights if w.name == name)
