@@ -22,11 +22,12 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.search.agents.base import RandomSearcher
 from amc_tf.search.agents.cma_es import EvolutionSearcher
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
-from amc_tf.search.agents.guided import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.search.agents.guided import GuidedSearcher
+from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
+from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.env.base import NUM_FEATURES
 from amc_tf.search.env.channel_env import CompressionEnv

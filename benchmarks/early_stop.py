@@ -22,7 +22,8 @@ import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.early_stopping import hopeless, order
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search.plan_search import SearchSettings, environment, no_score
+from amc_tf.search.problem import environment, no_score
+from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

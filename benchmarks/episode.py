@@ -38,7 +38,8 @@ from amc_tf.scoring.scorer import scorer
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.env.base import NUM_FEATURES
-from amc_tf.search.plan_search import SearchSettings, environment
+from amc_tf.search.problem import environment
+from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

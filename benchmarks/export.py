@@ -32,7 +32,8 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.export.exporter import Exporter, measure
+from amc_tf.export.exporter import Exporter
+from amc_tf.export.timing import measure
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.pruning.refit.in_order import gather_in_order

@@ -21,7 +21,7 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
-from amc_tf.search.plan_search import SearchSettings
+from amc_tf.search.settings import SearchSettings
 
 sys.path.insert(0, str(record.HERE.parent / "configs"))
 import cifar10  # noqa: E402  the recipe that users get

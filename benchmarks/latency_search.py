@@ -24,7 +24,9 @@ import amc_tf
 import tflite_tools
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search.plan_search import SearchResult, SearchSettings, search_plan
+from amc_tf.search.plan_search import search_plan
+from amc_tf.search.result import SearchResult
+from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of cases.py.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import record
 
-from amc_tf.search.plan_search import SearchSettings
+from amc_tf.search.settings import SearchSettings
 
 
 def episode(entry: dict) -> str:

@@ -16,7 +16,7 @@ from absl import app, flags
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
-from amc_tf.search.plan_search import SearchSettings
+from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 PLAN = flags.DEFINE_string("plan", None, "File of a plan.", required=True)

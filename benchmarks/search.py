@@ -23,8 +23,9 @@ from intervals import difference, interval
 
 import amc_tf
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search.agents.guided import PROFILES
-from amc_tf.search.plan_search import SearchSettings, search_plan
+from amc_tf.search.agents.handcrafted import PROFILES
+from amc_tf.search.plan_search import search_plan
+from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")

@@ -23,7 +23,7 @@ from keras import layers as kl
 
 import amc_tf
 import tflite_tools
-from amc_tf.export.settings import FORMATS
+from amc_tf.export.formats import FORMATS
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.sparsity.kernels import STEPS, kernels

@@ -21,7 +21,7 @@ import record
 from absl import app, flags
 
 import amc_tf
-from amc_tf.search.plan_search import SearchSettings
+from amc_tf.search.settings import SearchSettings
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
 

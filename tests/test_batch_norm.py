@@ -11,7 +11,9 @@ import amc_tf
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.methods import NoRefit
-from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, scorer
+from amc_tf.scoring.masked_scorer import MaskedScorer
+from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.tflite_scorer import LiteScorer
 
 
 @pytest.fixture(scope="module")

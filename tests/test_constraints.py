@@ -16,7 +16,7 @@ from ml_collections import config_flags
 import amc_tf
 from amc_tf.graph.constraints import Constraints
 from amc_tf.pipeline import config as experiment
-from amc_tf.search.plan_search import environment
+from amc_tf.search.problem import environment
 
 
 def _model():

@@ -10,7 +10,8 @@ from keras import layers as kl
 
 import amc_tf
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
-from amc_tf.search.agents.guided import PROFILES, FixedSearcher, GuidedSearcher, profile
+from amc_tf.search.agents.guided import GuidedSearcher
+from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.env.base import NUM_FEATURES
 from amc_tf.search.env.channel_env import CompressionEnv
 

@@ -11,9 +11,11 @@ from test_lite import random_plan
 import amc_tf
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.scoring import scorer as evaluate
-from amc_tf.scoring import tflite_engine
+from amc_tf.scoring import tflite_engine, tflite_scorer
 from amc_tf.scoring.early_stopping import hopeless
-from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, scorer
+from amc_tf.scoring.masked_scorer import MaskedScorer
+from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.tflite_scorer import LiteScorer
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_a_network_that_is_not_carried_is_scored_masked():
     "count, expected", [(128, 4), (100, 4), (50, 5), (10, 5), (7, 7), (1, 1), (9, 3), (97, 2)]
 )
 def test_the_engines_batch_divides_the_owners_nearly(count, expected):
-    assert evaluate._divisor(count) == expected
+    assert tflite_scorer._divisor(count) == expected
 
 
 def test_hopeless_tells_by_the_standard_error_of_the_batches():

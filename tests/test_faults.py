@@ -368,7 +368,7 @@ def test_keras_2_files_call_nothing_but_layers(tmp_path, change, told):
 
 
 def test_carried_functions_of_tensorflow_only_compute():
-    from amc_tf.keras2.ops_from_keras2 import TensorFlowOp
+    from amc_tf.keras2.tensorflow_op import TensorFlowOp
 
     TensorFlowOp("math.erf", [[None, 3], "float32"])
     for acts in ("io.write_file", "py_function", "compat.v1.py_func", "raw_ops.WriteFile"):

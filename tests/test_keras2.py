@@ -14,7 +14,7 @@ from tf_keras import layers as l2
 import amc_tf
 from amc_tf.errors import AmcError
 from amc_tf.graph.layer_table import TABLE
-from amc_tf.keras2 import convert, ops_from_keras2
+from amc_tf.keras2 import model_files, tensorflow_op
 
 
 def _conv_bn(x, filters, activation="relu", **options):
@@ -501,7 +501,7 @@ def test_files_of_keras_2_load(tmp_path, file):
     old = _randomised({"model.h5": operators, "folder": smallest}.get(file, depthwise_and_gates)())
     old.compile("adam", "mse")
     old.save(tmp_path / file)
-    assert convert.is_keras2_file(tmp_path / file)
+    assert model_files.is_keras2_file(tmp_path / file)
     x = _inputs(old)
     for load in (amc_tf.load_model, amc_tf.from_keras2):
         if file == "folder":
@@ -514,7 +514,7 @@ def test_files_of_keras_2_load(tmp_path, file):
 @pytest.mark.parametrize("file", ["model.h5", "model.keras"])
 def test_files_of_keras_3_are_told_apart(tmp_path, file):
     zoo.plain().save(tmp_path / file)
-    assert not convert.is_keras2_file(tmp_path / file)
+    assert not model_files.is_keras2_file(tmp_path / file)
     assert isinstance(amc_tf.load_model(tmp_path / file), keras.Model)
 
 
@@ -523,13 +523,13 @@ def test_other_files_are_not_taken_for_keras_2(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("metadata.json", json.dumps({"version": 2}))
     for name in ("text", "zip", "absent", "."):
-        assert not convert.is_keras2_file(tmp_path / name)
+        assert not model_files.is_keras2_file(tmp_path / name)
 
 
 def test_carried_functions_survive_a_keras_3_file(tmp_path):
     old = _randomised(shapes_at_run_time())
     new = amc_tf.from_keras2(old)
-    assert any(isinstance(o, ops_from_keras2.TensorFlowOp) for o in new.operations)
+    assert any(isinstance(o, tensorflow_op.TensorFlowOp) for o in new.operations)
     new.save(tmp_path / "new.keras")
     x = _inputs(old)
     _assert_same(old(x), amc_tf.load_model(tmp_path / "new.keras")(x))

@@ -18,10 +18,10 @@ from amc_tf.latency.table import LatencyTable
 from amc_tf.report.rows import datasets
 from amc_tf.report.run import read_run
 from amc_tf.search import latency_budget as latency_search
-from amc_tf.search.agents.guided import profile
+from amc_tf.search.agents.handcrafted import profile
 from amc_tf.search.env.base import Outcome
-from amc_tf.search.env.budget import REWARDS
 from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.rewards import REWARDS
 from amc_tf.search.latency_choice import Chooser, Measured
 
 

@@ -8,7 +8,7 @@ import zoo
 
 import amc_tf
 from amc_tf.search.agents import response_surface
-from amc_tf.search.agents.base import RandomSearcher
+from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseModel, ResponseSearcher, propose
 from amc_tf.search.env.channel_env import CompressionEnv
 

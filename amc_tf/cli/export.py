@@ -20,6 +20,7 @@ import dataclasses
 from absl import app, flags
 
 from amc_tf.cli import common
+from amc_tf.report import export_table
 
 
 def _define_flags() -> None:
@@ -78,7 +79,7 @@ def _export_file(given: flags.FlagValues) -> None:
     from amc_tf.export import standalone
     from amc_tf.export.exporter import ExportSettings
     from amc_tf.pipeline import config
-    from amc_tf.runs.workdir import load_model
+    from amc_tf.runs.model_files import load_model
 
     if given.out is None:
         raise AmcError("give --out, the folder for the files of --model")
@@ -98,7 +99,7 @@ def _export_file(given: flags.FlagValues) -> None:
     if given.formats:
         settings = dataclasses.replace(settings, formats=tuple(given.formats))
     result = standalone.export_model(model, task, given.out, settings)
-    print(standalone.table(result, settings.tolerance))
+    print(export_table.table(result, settings.tolerance))
 
 
 def entry() -> None:

@@ -10,6 +10,7 @@ import pathlib
 from absl import app, flags
 
 from amc_tf.cli import common
+from amc_tf.runs import model_files
 
 
 def main(argv: list[str]) -> None:
@@ -17,7 +18,6 @@ def main(argv: list[str]) -> None:
     from amc_tf.graph import constraints
     from amc_tf.graph.inspection import dot, drawing, html, listing
     from amc_tf.pruning import verification
-    from amc_tf.runs import workdir
 
     files = argv[1:]
     writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         )
     wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
     for file in files:
-        model = workdir.load_model(file, safe_mode=not flags.FLAGS.unsafe)
+        model = model_files.load_model(file, safe_mode=not flags.FLAGS.unsafe)
         graph = wishes.analyze(model)
         print(listing.describe(graph))
         if flags.FLAGS.verify:

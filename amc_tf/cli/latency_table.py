@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     from amc_tf.pipeline import config as experiment
     from amc_tf.search.agents.ddpg.settings import DdpgSettings
     from amc_tf.search.env.channel_env import allowed_counts
-    from amc_tf.search.plan_search import SearchSettings
+    from amc_tf.search.settings import SearchSettings
 
     config = flags.FLAGS.config
     path = config_flags.get_config_filename(flags.FLAGS["config"])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import statistics
-from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,11 +12,12 @@ import tensorflow as tf
 import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.export.formats import BIAS_CORRECTED, FORMATS, Format
 from amc_tf.export.litert_model import LiteRtKeras
-from amc_tf.export.settings import BIAS_CORRECTED, FORMATS, Exported, ExportSettings, Format
+from amc_tf.export.settings import Exported, ExportSettings
 from amc_tf.graph.keras_structure import uncompiled
-from amc_tf.training.task import Data, Task, evenly_spaced
-from tflite_tools.time_model import repeat
+from amc_tf.training.data import Data, evenly_spaced
+from amc_tf.training.task import Task
 
 
 class Exporter:
@@ -238,50 +236,3 @@ def _part(data: Data, count: int) -> Data:
         return data.unbatch().take(count).batch(min(count, 128))
     chosen = evenly_spaced(len(keras.tree.flatten(data)[0]), count)
     return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)
-
-
-def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:
-    """Milliseconds of a Keras model's own forward pass, one sample, as a compiled graph.
-
-    TensorFlow runs it with all its threads, so it stands beside the files' for
-    orientation only.
-
-    Args:
-        model: the model.
-        settings: how often it is run.
-
-    Returns:
-        `latency_ms` (median) with `latency_ms_min` and `latency_ms_max`, the range over rounds.
-    """
-    inputs = [tf.zeros((1, *t.shape[1:]), t.dtype) for t in model.inputs]
-    forward = tf.function(lambda: model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    forward()
-    medians = [
-        1e3
-        * statistics.median(
-            repeat(
-                lambda: keras.tree.map_structure(np.asarray, forward()),
-                num_runs=settings.latency_runs,
-                min_secs=settings.latency_min_secs,
-                max_secs=150,
-            )
-        )
-        for _ in range(settings.latency_rounds)
-    ]
-    return {
-        "latency_ms": statistics.median(medians),
-        "latency_ms_min": min(medians),
-        "latency_ms_max": max(medians),
-    }
-
-
-def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict[str, Any]:
-    """Times files against each other on this host; name to `tflite_tools.Latency`."""
-    return tflite_tools.measure_host(
-        {name: path.read_bytes() for name, path in paths.items()},
-        num_threads=settings.num_threads,
-        rounds=settings.latency_rounds,
-        num_runs=settings.latency_runs,
-        min_secs=settings.latency_min_secs,
-        warmup_min_secs=min(0.5, settings.latency_min_secs),
-    )

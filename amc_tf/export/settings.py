@@ -7,42 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amc_tf.errors import AmcError
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """How a file's numbers are stored.
-
-    Attributes:
-        quantize: for `tflite_tools.convert`.
-        calibrated: whether it needs calibration inputs.
-        integer: whether activations are integers.
-        trained: whether the network is trained with emulated rounding first.
-        sparse: whether weights of many zeros are stored by what is not zero.
-    """
-
-    quantize: str | None = None
-    calibrated: bool = False
-    integer: bool = False
-    trained: bool = False
-    sparse: bool = False
-
-
-_INT8 = Format("int8", calibrated=True, integer=True)
-FORMATS: Mapping[str, Format] = {
-    "float32": Format(),
-    "float16": Format("float16"),
-    "dynamic": Format("dynamic"),
-    "int8": _INT8,
-    "int8_float_io": dataclasses.replace(_INT8, quantize="int8_float_io"),
-    "int16x8": dataclasses.replace(_INT8, quantize="int16x8"),
-    "int8_qat": Format("int8_trained", integer=True, trained=True),
-    "float32_sparse": Format(sparse=True),
-    "float16_sparse": Format("float16", sparse=True),
-    "int8_sparse": dataclasses.replace(_INT8, sparse=True),
-}
-# Quantisations whose biases are integers of 32 bits.
-BIAS_CORRECTED = ("int8", "int8_float_io")
+from amc_tf.export.formats import FORMATS
 
 
 @dataclasses.dataclass(frozen=True)

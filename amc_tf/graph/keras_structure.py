@@ -29,3 +29,9 @@ def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Mod
         nested(getattr(model, "_outputs_struct", None), outputs),
         name=model.name,
     )
+
+
+def nesting(model: keras.Model, side: str) -> Any:
+    """How the model's inputs or outputs are nested."""
+    tensors = getattr(model, side)
+    return getattr(model, f"_{side}_struct", tensors if len(tensors) > 1 else tensors[0])

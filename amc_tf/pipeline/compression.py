@@ -12,52 +12,26 @@ from typing import Any
 
 import keras
 
-from amc_tf.export.exporter import Exporter, ExportSettings, export_tflite, keras_latency, measure
+from amc_tf.export.exporter import Exporter, export_tflite
+from amc_tf.export.timing import keras_latency, measure
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.latency.settings import LatencySettings
+from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
 from amc_tf.report.html import REPORT, write_report
+from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.provenance import command, versions
-from amc_tf.runs.workdir import Workdir, refuse_code
+from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.plan_search import (
-    SearchResult,
-    SearchSettings,
-    environment,
-    no_score,
-    policy_plan,
-    search_plan,
-)
+from amc_tf.search.plan_search import search_plan
+from amc_tf.search.problem import environment, no_score
+from amc_tf.search.result import SearchResult, policy_plan
 from amc_tf.sparsity.rounds import sparsify
-from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.training.finetune import FineTuneSettings, fine_tune
+from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """All stages' settings.
-
-    Attributes:
-        train_dense: train the given model with the task's own fit first, and
-            keep it as `dense.keras` (for models that come untrained).
-        search: of the search.
-        finetune: of the fine-tuning.
-        export: of the TFLite files.
-        latency: of the device, if the budget or the reward is of latency.
-        sparsity: of fine-grained pruning, a stage of its own.
-    """
-
-    train_dense: bool = False
-    search: SearchSettings = SearchSettings()
-    finetune: FineTuneSettings = FineTuneSettings()
-    export: ExportSettings = ExportSettings()
-    latency: LatencySettings = LatencySettings()
-    sparsity: SparsitySettings = SparsitySettings()
 
 
 def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:

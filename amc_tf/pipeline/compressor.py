@@ -11,7 +11,8 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.pipeline.compression import Compression, Settings
+from amc_tf.pipeline.compression import Compression
+from amc_tf.pipeline.settings import Settings
 from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.fit_arguments import FitArguments

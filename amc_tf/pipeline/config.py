@@ -25,10 +25,11 @@ from amc_tf.errors import AmcError
 from amc_tf.export.exporter import ExportSettings
 from amc_tf.graph.constraints import Constraints
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.pipeline.compression import Compression, Settings
+from amc_tf.pipeline.compression import Compression
+from amc_tf.pipeline.settings import Settings
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.plan_search import SearchSettings
+from amc_tf.search.settings import SearchSettings
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import FineTuneSettings
 

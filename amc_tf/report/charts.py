@@ -7,7 +7,6 @@ from typing import Any
 
 from amc_tf.report.rows import Rows, labels, shown_policy, single
 from amc_tf.report.run import Run
-from amc_tf.report.tables import policy_label
 from amc_tf.report.vega import (
     DENSE,
     KEPT,
@@ -22,6 +21,7 @@ from amc_tf.report.vega import (
     spec,
     tooltip,
 )
+from amc_tf.runs.vocabulary import policy_label
 
 _EPISODE = tooltip(
     policy=("policy", ""),

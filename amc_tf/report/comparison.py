@@ -7,8 +7,9 @@ from typing import Any
 
 from amc_tf.report.rows import Rows, episode_row
 from amc_tf.report.run import Run, front, settings
-from amc_tf.report.tables import Table, percent, policy_label
+from amc_tf.report.table import Table, percent
 from amc_tf.report.vega import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
+from amc_tf.runs.vocabulary import policy_label
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:

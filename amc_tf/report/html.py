@@ -13,8 +13,9 @@ from amc_tf.errors import AmcError
 from amc_tf.report import charts, comparison, page
 from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
-from amc_tf.report.tables import budget_lines, percent, policy_label, tables
-from amc_tf.report.vega import COST_TITLES
+from amc_tf.report.table import percent
+from amc_tf.report.tables import budget_lines, tables
+from amc_tf.runs.vocabulary import COST_TITLES, policy_label
 
 REPORT = "report.html"
 

@@ -15,7 +15,7 @@ from typing import Any
 import vl_convert
 
 from amc_tf.report.style import STYLE
-from amc_tf.report.tables import Table
+from amc_tf.report.table import Table
 from amc_tf.report.vega import Chart
 
 Part = Table | Chart | str

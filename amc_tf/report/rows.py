@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_tf.report.run import Run, front
-from amc_tf.report.tables import policy_label
-from amc_tf.runs.progress import COST_KEYS
+from amc_tf.runs.vocabulary import COST_KEYS, policy_label
 
 Rows = list[dict[str, Any]]
 

@@ -11,7 +11,8 @@ from typing import Any
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs.episode_log import read_log
-from amc_tf.runs.progress import COST_KEYS, Progress
+from amc_tf.runs.progress import Progress
+from amc_tf.runs.vocabulary import COST_KEYS
 
 
 @dataclasses.dataclass(frozen=True)

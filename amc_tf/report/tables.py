@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from amc_tf.search.env.budget import written
-
-_LABELS = {"amc": "AMC"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of text under a header; of the first column each is a name, the others are values.
-
-    Attributes:
-        title: what it shows.
-        header: names of the columns.
-        rows: as many cells each; empty where there is nothing.
-        note: how to read it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
+from amc_tf.report.table import Table, aligned, percent
+from amc_tf.runs.vocabulary import policy_label, written
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -120,11 +101,6 @@ def _files(result: Mapping[str, Any]) -> Table:
     )
 
 
-def policy_label(name: str) -> str:
-    """What a policy is called in tables and charts."""
-    return _LABELS.get(name, name)
-
-
 def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None) -> tuple:
     tuned = measures.get("finetuned_accuracy")
     return (
@@ -149,20 +125,3 @@ def _file_row(name: str, file: Mapping[str, Any]) -> tuple:
         percent(file.get("agreement")),
         "" if file.get("within_tolerance", True) else "WORSE than the tolerance",
     )
-
-
-def percent(value: float | None) -> str:
-    """A share with two decimals; empty where there is none."""
-    return "" if value is None else f"{value:.2%}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of a table as lines; the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

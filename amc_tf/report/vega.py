@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amc_tf.runs.vocabulary import COST_TITLES
+
 Spec = dict[str, Any]
 
 # The same policy has the same colour and shape in every chart.
@@ -22,7 +24,6 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     "cmaes": ("var(--red)", "diamond"),
     "response": ("var(--sky)", "triangle-right"),
 }
-COST_TITLES: Mapping[str, str] = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 DENSE, KEPT = "var(--pale)", "var(--blue)"
 
 _CONFIG: Spec = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Name of a cost to its key in an episode's record.
-COST_KEYS: Mapping[str, str] = {"macs": "macs", "params": "params", "latency": "latency_ms"}
+from amc_tf.runs.vocabulary import COST_KEYS
+
 # Taken from the record as they are, under the name on the right; those of the agent begin with
 # its exploration noise, the standard deviation of its actions.
 _KEYS: Mapping[str, str] = {

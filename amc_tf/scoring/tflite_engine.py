@@ -18,7 +18,8 @@ from amc_tf.graph.widths import random_plan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import Weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
-from amc_tf.scoring.tflite_template import learn, run
+from amc_tf.scoring.tflite_specimen import run
+from amc_tf.scoring.tflite_template import learn
 
 
 class LiteEngine:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs.episode_log import EpisodeLog
-from amc_tf.scoring.scorer import Scorer
+from amc_tf.scoring.base import Scorer
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.env.base import DecisionEnv, Outcome
 

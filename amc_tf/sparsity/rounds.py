@@ -16,13 +16,18 @@ from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
-from amc_tf.runs.workdir import Workdir, refuse_code
-from amc_tf.scoring.scorer import LiteScorer, MaskedScorer, Scorer, scorer
+from amc_tf.runs.model_files import refuse_code
+from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.base import Scorer
+from amc_tf.scoring.masked_scorer import MaskedScorer
+from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.tflite_scorer import LiteScorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.driver import Contest
 from amc_tf.search.env.base import NUM_FEATURES, Outcome
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.plan_search import SearchSettings, compete
+from amc_tf.search.policies import compete
+from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.sparsity import masks
 from amc_tf.sparsity.env import DensityEnv

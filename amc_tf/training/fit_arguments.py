@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
-from amc_tf.training.task import Data
+from amc_tf.training.data import Data
 
 # A change of one of these makes another training; others are data, callbacks or output.
 _RECORDED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,10 +13,16 @@ import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.data import (
+    Data,
+    check_batch,
+    check_shape,
+    evenly_spaced,
+    in_batches,
+    inputs_of,
+    x_and_y,
+)
 from amc_tf.training.time_limit import within
-
-# (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
-Data = Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,7 +176,7 @@ class Task:
             return [np.asarray(a)[chosen] for a in arrays]
         parts: list[list[np.ndarray]] = []
         for element in data:
-            parts.append([np.asarray(a) for a in inputs_of(_pair(element)[0], model)])
+            parts.append([np.asarray(a) for a in inputs_of(x_and_y(element)[0], model)])
             if sum(len(p[0]) for p in parts) >= count:
                 break
         return [np.concatenate(a)[:count] for a in zip(*parts, strict=True)]
@@ -186,12 +192,12 @@ class Task:
             data = getattr(self, split)
             if data is None and split == "test":
                 continue
-            for i, (x, y) in enumerate(_batches(split, data)):
-                _check_batch(split, x, y, model)
+            for i, (x, y) in enumerate(in_batches(split, data)):
+                check_batch(split, x, y, model)
                 if i == 8:  # enough to find a wrong pipeline without reading all of it
                     break
         for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
-            _check_shape("calibration", array, tensor)
+            check_shape("calibration", array, tensor)
         if self.evaluate is None:
             # One batch through the real thing: the metric must be reported. The probe shares the
             # layers, so that the owner's model keeps its own compile settings.
@@ -202,84 +208,3 @@ class Task:
         if not isinstance(self.validation, tuple):
             return self.validation.take(1)
         return keras.tree.map_structure(lambda a: a[: self.batch_size], self.validation)
-
-
-def evenly_spaced(available: int, count: int) -> np.ndarray:
-    """Indices of at most `count` samples: data sorted by class would begin with one class."""
-    return np.linspace(0, available - 1, min(count, available)).astype(int)
-
-
-def _pair(element: Any) -> tuple[Any, Any]:
-    if not isinstance(element, (tuple, list)) or len(element) < 2:
-        raise AmcError(
-            f"expected data of pairs (inputs, labels), received {type(element).__name__}"
-        )
-    return element[0], element[1]
-
-
-def _batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
-    if isinstance(data, tuple):
-        yield _pair(data)
-        return
-    if not hasattr(data, "__iter__"):
-        raise AmcError(
-            f"{split} data: expected (x, y) arrays or a batched tf.data.Dataset, received "
-            f"{type(data).__name__}"
-        )
-    empty = True
-    for element in data:
-        empty = False
-        yield _pair(element)
-    if empty:
-        raise AmcError(f"{split} data is empty")
-
-
-def inputs_of(x: Any, model: keras.Model) -> list[Any]:
-    """The arrays of a batch in the order of the model's inputs."""
-    if isinstance(x, dict):
-        names = [t.name for t in model.inputs]
-        missing = [n for n in names if n not in x]
-        if missing:
-            raise AmcError(f"data lacks the model's input {missing[0]!r}; it has {sorted(x)}")
-        return [x[n] for n in names]
-    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
-    if len(arrays) != len(model.inputs):
-        raise AmcError(f"the model has {len(model.inputs)} inputs, the data {len(arrays)}")
-    return arrays
-
-
-def _check_shape(split: str, array: Any, tensor: Any) -> None:
-    shape, expected = tuple(np.shape(array)), tuple(tensor.shape)
-    fits = len(shape) == len(expected) and all(
-        e is None or s == e for s, e in zip(shape[1:], expected[1:], strict=True)
-    )
-    if not fits:
-        raise AmcError(
-            f"{split} data has the shape {shape}, but the model's input {tensor.name!r} expects "
-            f"{expected}"
-        )
-
-
-def _check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
-    arrays = inputs_of(x, model)
-    for array, tensor in zip(arrays, model.inputs, strict=True):
-        if len(array) == 0:
-            raise AmcError(f"{split} data is empty")
-        _check_shape(split, array, tensor)
-        values = np.asarray(array)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise AmcError(f"{split} data holds values that are not finite; clean it first")
-    if len(model.outputs) != 1 or isinstance(y, (dict, list, tuple)):
-        return  # several outputs: only the owner's loss knows what fits
-    labels = np.asarray(y)
-    if len(labels) != len(arrays[0]):
-        raise AmcError(f"{split} data has {len(arrays[0])} inputs but {len(labels)} labels")
-    units = model.outputs[0].shape[-1]
-    is_class_index = labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1:] == (1,))
-    if is_class_index and len(model.outputs[0].shape) == 2 and units is not None and units > 1:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= units:
-            raise AmcError(
-                f"{split} labels range from {low} to {high}, but the model's {units} outputs "
-                f"stand for labels 0 to {units - 1}"
-            )

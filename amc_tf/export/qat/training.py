@@ -23,7 +23,7 @@ import tensorflow as tf
 from amc_tf.errors import AmcError
 from amc_tf.export.qat import layers
 from amc_tf.graph.network import Call, Network
-from amc_tf.keras2 import convert
+from amc_tf.keras2 import convert, network
 from amc_tf.training.task import Task
 from tflite_tools.tracing import in_float32, signature_of
 
@@ -108,7 +108,7 @@ def quantised(model: keras.Model) -> QuantisedModel:
     import tf_keras
 
     carried = convert.to_keras2(in_float32(model))
-    source = convert.flatten_keras_2(carried)
+    source = network.flatten_keras_2(carried)
     placement = _Placement(source)
     ranges = layers.Ranges()
     made: dict[int, Any] = {}

@@ -12,7 +12,7 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.in_order import gather_in_order
-from amc_tf.training.task import evenly_spaced
+from amc_tf.training.data import evenly_spaced
 
 
 class Refit(Protocol):

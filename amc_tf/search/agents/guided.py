@@ -3,47 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
-
-# Relative preserve ratios at the first and the last group, linear in between
-# (AMC, table 2: "shallow" prunes the first layers most, "deep" the last).
-PROFILES: Mapping[str, tuple[float, float]] = {
-    "uniform": (1.0, 1.0),
-    "shallow": (0.5, 1.0),
-    "deep": (1.0, 0.5),
-}
-
-
-def profile(name: str, groups: int) -> np.ndarray:
-    """Relative preserve ratios of a hand-crafted policy, float64 (groups,)."""
-    return np.linspace(*PROFILES[name], groups)
-
-
-class FixedSearcher:
-    """Proposes given plans, one after another (a `Searcher`).
-
-    Args:
-        plans: the actions of each episode; after the last comes the first again.
-    """
-
-    def __init__(self, plans: Sequence[Sequence[float]]):
-        self._plans = plans
-        self._episode = self._step = 0
-
-    def act(self, state: np.ndarray) -> float:
-        """The next of the given actions, whatever the state."""
-        self._step += 1
-        return self._plans[self._episode % len(self._plans)][self._step - 1]
-
-    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Learns nothing; goes on to the next plan."""
-        self._episode, self._step = self._episode + 1, 0
-        return {}
 
 
 class GuidedSearcher:

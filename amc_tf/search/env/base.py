@@ -15,7 +15,9 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.search.env.budget import REWARDS, Budget, CountCost, written
+from amc_tf.runs.vocabulary import written
+from amc_tf.search.env.budget import Budget, CountCost
+from amc_tf.search.env.rewards import REWARDS
 
 NUM_FEATURES = 11
 # Where a bound is made use of in full, a staircase may go down again a little further up.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -122,32 +122,3 @@ class Budget:
         """The same with its bound on latency divided by a factor."""
         fields = [name for name in self.given if name.startswith("latency")]
         return dataclasses.replace(self, **{f: self.given[f] / factor for f in fields})
-
-
-def written(name: str, value: float) -> str:
-    """A cost with its unit."""
-    return f"{value:.4g} ms" if name == "latency" else f"{value:,} {name}"
-
-
-def _err(accuracy: float, costs: Mapping[str, float]) -> float:
-    return -(1 - accuracy)
-
-
-def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float]], float]:
-    """The error times the logarithm of a cost, counted in units so small that there are many."""
-
-    def reward(accuracy: float, costs: Mapping[str, float]) -> float:
-        return -(1 - accuracy) * math.log(costs[name] / unit)
-
-    return reward
-
-
-# AMC, section 3.3. `err` needs a budget to prune at all; the others trade the
-# cost against the error themselves. Latency is priced in nanoseconds, as many
-# as there are MACs, about.
-REWARDS: Mapping[str, Callable[[float, Mapping[str, float]], float]] = {
-    "err": _err,
-    "flops": _priced("macs"),
-    "params": _priced("params"),
-    "latency": _priced("latency", 1e-6),
-}

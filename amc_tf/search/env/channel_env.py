@@ -34,7 +34,7 @@ class CompressionEnv(DecisionEnv):
         budget: the bound; None for rewards that price the cost themselves.
         latency: milliseconds of one inference (`amc_tf.latency.LatencyCost`), for
             budgets and rewards that need it.
-        reward: a name of `amc_tf.search.env.budget.REWARDS`.
+        reward: a name of `amc_tf.search.env.rewards.REWARDS`.
         rounding: channel counts are multiples of this (or the full count); one
             number, or one for each group in the order of `graph.groups`.
         min_preserve: least preserve ratio of a group, in (0, 1]; likewise.

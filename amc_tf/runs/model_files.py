@@ -1,0 +1,85 @@
+"""Model files of a run: loaded safely, told apart by content."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+
+from amc_tf.errors import AmcError
+from amc_tf.graph import network
+from amc_tf.keras2 import convert, model_files
+
+
+def refuse_code(flat: network.Network) -> None:
+    """Refuses a network whose saved file would hold Python code.
+
+    Raises:
+        AmcError: a Lambda layer's function is not a registered one; names it.
+    """
+    for operation in flat.operations():
+        if isinstance(operation, keras.layers.Lambda):
+            try:
+                keras.layers.Lambda.from_config(operation.get_config(), safe_mode=True)
+            except Exception:
+                raise AmcError(
+                    f"the layer {operation.name!r} (Lambda) holds Python code, which files of the "
+                    "run would hold too, and they are loaded without executing code; register the "
+                    "function (keras.saving.register_keras_serializable), or allow it by "
+                    "safe_mode=False (--unsafe)"
+                ) from None
+
+
+def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
+    """Loads a .keras or .h5 file, or whatever Keras 2 (tf_keras) saved.
+
+    Args:
+        path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
+        safe_mode: whether files that would execute code of theirs are refused:
+            Lambda layers, and SavedModels, which are TensorFlow programs. Turn it
+            off for files only that you would run as programs.
+
+    Returns:
+        The model, compiled if it was when saved by Keras 3 and its loss and
+        metrics are known. A Keras 2 model is carried over (`from_keras2`).
+
+    Raises:
+        AmcError: the file is missing, is not a Keras model, holds code, or needs
+            custom objects that are not registered.
+    """
+    path = pathlib.Path(path).expanduser()
+    try:
+        old = model_files.is_keras2_file(path)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise AmcError(f"{path} cannot be loaded as a Keras model: {error}") from error
+    if old:
+        return convert.from_keras2(path, safe_mode=safe_mode)
+    if not path.is_file():
+        raise AmcError(f"there is no model file {path}")
+    try:
+        return keras.models.load_model(path, safe_mode=safe_mode)
+    except Exception as error:
+        if safe_mode and "safe_mode=False" in str(error):
+            raise AmcError(
+                f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
+                "trust where it comes from, allow it by safe_mode=False (--unsafe)"
+            ) from error
+        reason = str(error).strip().split("\n")[0]
+        raise AmcError(
+            f"{path} cannot be loaded as a Keras model ({type(error).__name__}: {reason}); if it "
+            "uses custom objects, import the module that registers them first"
+        ) from error
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A hash of a model's weights, by which a workdir knows its model again."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{weight.name}{value.shape}{value.dtype}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]

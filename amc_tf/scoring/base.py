@@ -1,0 +1,56 @@
+"""What every scorer can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.refit.methods import Refit
+
+
+class Scorer(Protocol):
+    """Scores plans on the task's validation data."""
+
+    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+        """The accuracy of the network under a plan (None: dense), before fine-tuning.
+
+        Args:
+            plan: the plan.
+            beat: an accuracy of which it is enough to know that the plan's is
+                well below; its estimate from part of the images then does.
+
+        Raises:
+            AmcError: the owner's metric or evaluate does not give a usable number.
+        """
+        ...
+
+    def refitted_by(self, reconstruction: Refit) -> Scorer:
+        """This scorer with another refit; both may be used."""
+        ...
+
+    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+        """Runs the network under a plan, a batch of the validation data at a time.
+
+        Yields:
+            One array (images, ...) for each model output.
+        """
+        ...
+
+    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+        """What `run` yields, for all of the validation data at once."""
+        ...
+
+
+def refitted_weights(
+    reconstruction: Refit | None, plan: PruningPlan | None
+) -> dict[str, np.ndarray]:
+    """The weights that a plan is scored with beside the model's own, by `layer/weight`."""
+    return {} if reconstruction is None or plan is None else reconstruction.refit(plan)
+
+
+def concatenated(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
+    """The outputs of all batches, each output as one array."""
+    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]

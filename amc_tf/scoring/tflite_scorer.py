@@ -1,0 +1,156 @@
+"""Plans scored by the TFLite files of their networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import nesting, uncompiled
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.refit.batch_norm import Reestimated
+from amc_tf.pruning.refit.methods import Refit
+from amc_tf.scoring.base import concatenated, refitted_weights
+from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
+from amc_tf.scoring.batches import Batch, Batches
+from amc_tf.scoring.early_stopping import hopeless
+from amc_tf.scoring.tflite_engine import LiteEngine
+from amc_tf.training.task import Task
+
+
+class LiteScorer:
+    """Scores plans by running their TFLite files, which are as small as the plan is.
+
+    The files give the outputs; the owner's compiled Keras metrics turn them
+    into the score.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        task: Task,
+        reconstruction: Refit | None,
+        stop_at: float | None = None,
+    ):
+        """Prepares the engine (see `LiteEngine`; the arguments are `scorer`'s).
+
+        Raises:
+            NotCarriedError: the network or the owner's score does not allow it.
+            AmcError: the model cannot be compiled.
+        """
+        if task.evaluate is not None:
+            raise NotCarriedError("Task(evaluate=...) wants a Keras model")
+        if "loss" in task.metric:
+            raise NotCarriedError(f"{task.metric!r} is no metric but a loss")
+        model = graph.network.model
+        self._task = task
+        self._reconstruction = reconstruction
+        self._stop_at = stop_at
+        self._metrics = task.compiled(uncompiled(model), model)
+        self._batches = Batches(task.validation, task.batch_size, model)
+        first = next(iter(self._batches)).inputs
+        self._folding = fold(graph)
+        if self._folding.fixed and isinstance(reconstruction, Reestimated):
+            raise NotCarriedError("statistics of batch norms that cannot be folded change")
+        self._engine = LiteEngine(
+            self._folding.graph,
+            batch_size=_divisor(len(first[0])),
+            fixed=self._folding.fixed,
+            inputs=first,
+        )
+
+    def carries(self, weights: Mapping[str, np.ndarray]) -> bool:
+        """Whether plans may change these weights of the model, by `layer/weight`."""
+        return self._engine.carries(self._folding.weights(weights))
+
+    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+        """See `Scorer`."""
+        images = self._batches.images
+        if beat is None or self._stop_at is None or images is None:
+            return self._task.score(_Played(self._metrics), self._played(plan))
+
+        def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
+            return hopeless(scores, sizes, images, beat, self._stop_at)
+
+        # Data may be sorted by class, so that its first batches tell nothing of the others.
+        batches = self._batches.shuffled()
+        return self._task.score(
+            _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
+        )
+
+    def refitted_by(self, reconstruction: Refit) -> LiteScorer:
+        """See `Scorer`."""
+        other = copy.copy(self)
+        other._reconstruction = reconstruction
+        return other
+
+    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+        """See `Scorer`."""
+        return (outputs for _, outputs in self._played(plan))
+
+    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+        """See `Scorer`."""
+        return concatenated(self.run(plan))
+
+    def _played(
+        self, plan: PruningPlan | None, batches: Iterable[Batch] | None = None
+    ) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+        weights = self._folding.weights(refitted_weights(self._reconstruction, plan))
+        network = self._engine.network(plan, weights)
+        batches = self._batches if batches is None else batches
+        return ((batch, network(batch.inputs)) for batch in batches)
+
+
+class _Played:
+    """The face of a compiled model for outputs that exist already: `Task.score` evaluates it.
+
+    Args:
+        model: its metrics are used.
+        metric: the one that `enough` judges.
+        enough: tells from the mean score and the size of each batch so far
+            whether the rest is not wanted; default: it always is.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        metric: str = "",
+        enough: Callable[[Sequence[float], Sequence[int]], bool] | None = None,
+    ):
+        self._model = model
+        self._metric = metric
+        self._enough = enough
+
+    def evaluate(
+        self, played: Iterator[tuple[Batch, list[np.ndarray]]], **_: Any
+    ) -> dict[str, float]:
+        """The metrics of the model's compile settings (but no loss)."""
+        model, structure = self._model, nesting(self._model, "outputs")
+        model.reset_metrics()
+        scores: list[float] = []
+        sizes: list[int] = []
+        before = 0.0
+        for batch, outputs in played:
+            predicted = keras.tree.pack_sequence_as(structure, outputs)
+            model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
+            if self._enough is None:
+                continue
+            # A metric is taken for a mean over the images, as most are.
+            sizes.append(len(batch.inputs[0]))
+            summed = sum(sizes) * float(model.get_metrics_result().get(self._metric, 0.0))
+            scores.append((summed - before) / sizes[-1])
+            before = summed
+            if self._enough(scores, sizes):
+                break
+        return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+
+def _divisor(count: int, preferred: int = 4) -> int:
+    """A batch near the preferred one that leaves little of `count` over."""
+    sizes = range(1, min(count, 2 * preferred) + 1)
+    small = range(max(1, min(count, preferred // 2)), sizes.stop)
+    return min(small, key=lambda size: (-count % size, abs(size - preferred)))

@@ -1,0 +1,30 @@
+"""What the agent is told of a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+
+def _err(accuracy: float, costs: Mapping[str, float]) -> float:
+    return -(1 - accuracy)
+
+
+def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float]], float]:
+    """The error times the logarithm of a cost, counted in units so small that there are many."""
+
+    def reward(accuracy: float, costs: Mapping[str, float]) -> float:
+        return -(1 - accuracy) * math.log(costs[name] / unit)
+
+    return reward
+
+
+# AMC, section 3.3. `err` needs a budget to prune at all; the others trade the
+# cost against the error themselves. Latency is priced in nanoseconds, as many
+# as there are MACs, about.
+REWARDS: Mapping[str, Callable[[float, Mapping[str, float]], float]] = {
+    "err": _err,
+    "flops": _priced("macs"),
+    "params": _priced("params"),
+    "latency": _priced("latency", 1e-6),
+}

@@ -1,0 +1,55 @@
+"""The policies of a search, and how they compete."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from amc_tf.search.agents.base import Searcher
+from amc_tf.search.agents.cma_es import EvolutionSearcher
+from amc_tf.search.agents.guided import GuidedSearcher
+from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
+from amc_tf.search.agents.random import RandomSearcher
+from amc_tf.search.agents.response_surface import ResponseSearcher
+from amc_tf.search.driver import Contest
+from amc_tf.search.settings import SearchSettings
+
+
+def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None:
+    """Plays the episodes of every policy that the settings name, and of AMC's.
+
+    Args:
+        contest: its `measure` set.
+        agent: the one that learns.
+        settings: policies, episodes and guidance.
+    """
+    env = contest.env
+    # Hand-crafted ratios are scaled to a budget, so they need one.
+    handcrafted = {
+        name: env.fitted(profile(name, len(env)).tolist())
+        for name in (PROFILES if env.budget is not None else ())
+    }
+    start = handcrafted.get("uniform", [0.5] * len(env))
+
+    def response() -> ResponseSearcher:
+        return ResponseSearcher(env, start, seed=settings.seed)
+
+    def guided() -> GuidedSearcher:
+        return GuidedSearcher(
+            agent,
+            [*handcrafted.values()] if settings.warm_start else [],
+            response() if settings.response_share else None,
+            settings.response_share,
+            settings.learner.phases()[0],
+        )
+
+    searchers: dict[str, Callable[[], Searcher]] = {
+        **{name: functools.partial(FixedSearcher, [a]) for name, a in handcrafted.items()},
+        "amc": guided,
+        "response": response,
+        "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
+        "random": lambda: RandomSearcher(settings.seed),
+    }
+    for name, make in searchers.items():
+        if name in ("amc", *settings.policies):
+            contest.run(name, make(), 1 if name in handcrafted else settings.episodes)

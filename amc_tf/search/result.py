@@ -1,0 +1,49 @@
+"""What a search found."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.refit.methods import Refit
+from amc_tf.search.env.base import Outcome
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        graph: the analysed model.
+        chosen: name of the policy whose plan scored best.
+        best: policy name to its best outcome.
+        bounds: the budget in absolute terms, by name of the cost.
+        dense_accuracy: of the unpruned model on the validation data.
+        final: restores the weights of the networks that are built.
+    """
+
+    graph: ChannelGraph
+    chosen: str
+    best: dict[str, Outcome]
+    bounds: dict[str, float]
+    dense_accuracy: float
+    final: Refit
+
+    @property
+    def plan(self) -> PruningPlan:
+        """The best plan."""
+        return self.best[self.chosen].plan
+
+    def refitted(self, plan: PruningPlan) -> dict[str, Any]:
+        """Weights for `amc_tf.rebuild(model, graph, plan, weights)`."""
+        return self.final.refit(plan)
+
+
+def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:
+    """Where the best plan of a policy lies."""
+    folder = workdir / "plans"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{policy}.json"

@@ -1,0 +1,102 @@
+"""The settings of a search."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from amc_tf.errors import AmcError
+from amc_tf.graph.constraints import Constraints
+from amc_tf.pruning.importance.criteria import IMPORTANCES
+from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from amc_tf.search.agents.handcrafted import PROFILES
+
+# AMC's agent first: where two plans score alike, the earlier policy's is chosen.
+POLICIES = ("amc", "response", "cmaes", "random", *PROFILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """How a search is done.
+
+    Attributes:
+        episodes: of the agent, and of each searcher it is compared with.
+        seed: of agent, random searcher and sampled activations.
+        reward: a name of `amc_tf.search.env.rewards.REWARDS`.
+        rounding: channel counts are multiples of this.
+        min_preserve: least share of a group's channels that is kept.
+        constraints: layers to freeze, and other values of `rounding` and
+            `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
+        importance: which channels of a group are kept, a name of
+            `amc_tf.pruning.importance.criteria.IMPORTANCES`.
+        fill_budget: whether plans use up the budget (see `CompressionEnv`).
+        warm_start: whether the agent's first episodes follow the hand-crafted policies.
+        response_share: of the agent's episodes after its warm-up, the share proposed by
+            a model of the reward, which also proposes those of the warm-up (see
+            `amc_tf.search.agents.response_surface`), in [0, 1]; 0 is the paper's agent. It
+            grows while the agent's own plans are not the best (see `GuidedSearcher`).
+        refit: how weights are restored before a plan is scored, a name of
+            `amc_tf.pruning.refit.methods.REFITS`.
+        final_refit: the same, for the networks that are built in the end.
+        early_stop: standard errors by which a plan must be below its policy's best
+            one for its scoring to end before all images were run; None for never.
+        rerank: of each policy the best so many plans are scored once more with
+            the final refit, and that decides.
+        policies: which of `POLICIES` run; `amc` always does. `random`, `cmaes` (an
+            evolution strategy) and `response` (the model of the reward without
+            the agent) get as many episodes as the agent.
+        keep_best: how many of the best plans are written to `best_plans.json`.
+        ddpg: the agent's settings.
+    """
+
+    episodes: int = 400
+    seed: int = 0
+    reward: str = "err"
+    rounding: int = 8
+    min_preserve: float = 0.2
+    constraints: Constraints = Constraints()
+    importance: str = "consumer_magnitude"
+    fill_budget: bool = True
+    warm_start: bool = True
+    response_share: float = 0.75
+    refit: str = "quick_in_order"
+    final_refit: str = "in_order"
+    early_stop: float | None = None
+    rerank: int = 5
+    policies: tuple[str, ...] = ("amc", "random", *PROFILES)
+    keep_best: int = 5
+    ddpg: DdpgSettings = DdpgSettings()
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise AmcError(f"expected at least one episode, received {self.episodes}")
+        if not 0 <= self.response_share <= 1:
+            raise AmcError(f"expected response_share in [0, 1], received {self.response_share}")
+        if self.rerank < 1:
+            raise AmcError(f"expected rerank of at least 1, received {self.rerank}")
+        if self.early_stop is not None and (self.early_stop <= 0 or self.reward != "err"):
+            raise AmcError(
+                "expected early_stop as a positive number, with the reward 'err' (with others a "
+                f"plan of low accuracy may be the best), received {self.early_stop} with the "
+                f"reward {self.reward!r}"
+            )
+        unknown = [p for p in self.policies if p not in POLICIES]
+        if unknown:
+            raise AmcError(
+                f"unknown policy {unknown[0]!r}; choose from {', '.join(map(repr, POLICIES))}"
+            )
+        for field, known in (
+            ("importance", IMPORTANCES),
+            ("refit", REFITS),
+            ("final_refit", REFITS),
+        ):
+            if getattr(self, field) not in known:
+                raise AmcError(
+                    f"unknown {field} {getattr(self, field)!r}; choose one of "
+                    f"{', '.join(map(repr, known))}"
+                )
+
+    @property
+    def learner(self) -> DdpgSettings:
+        """The agent's settings, its phases as long as `episodes` makes them."""
+        return self.ddpg.over(self.episodes)
