@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tflite_tools import BenchmarkResult, DeviceError, parse_benchmark, read_result_proto
-from tflite_tools.benchmark_results import read_outputs
+from tflite_tools.benchmark_output import read_outputs
 
 OUTPUTS = pathlib.Path(__file__).parent / "benchmark_outputs"
 # The one of 2024 has an exponent in its warm-up, and XNNPACK takes part of the network only.

@@ -23,9 +23,10 @@ from tflite_tools import (
     time_gpu,
     time_model,
 )
+from tflite_tools.device import Device
 from tflite_tools.devices import measure_side_by_side
 from tflite_tools.interpreter import LiteRtModel
-from tflite_tools.latency import Device, Timing
+from tflite_tools.latency import Timing
 from tflite_tools.reference import reference_model
 
 QUICK = {"rounds": 2, "num_runs": 5, "min_secs": 0.02, "warmup_min_secs": 0.01}

@@ -10,8 +10,7 @@ from test_lite import random_plan
 
 import amc_tf
 from amc_tf.pruning.refit.dense import gather
-from amc_tf.scoring import scorer as evaluate
-from amc_tf.scoring import tflite_engine, tflite_scorer
+from amc_tf.scoring import batches, tflite_engine, tflite_scorer
 from amc_tf.scoring.early_stopping import hopeless
 from amc_tf.scoring.masked_scorer import MaskedScorer
 from amc_tf.scoring.scorer import scorer
@@ -57,7 +56,7 @@ def test_run_gives_the_outputs_a_batch_at_a_time(trained):
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_dataset_gives_the_same_score_and_is_read_once_if_it_fits(trained, kept, monkeypatch):
     if not kept:
-        monkeypatch.setattr(evaluate, "_MOST_IN_MEMORY", 1000)
+        monkeypatch.setattr(batches, "_MOST_IN_MEMORY", 1000)
     model, graph = trained
     arrays = blobs.task()
     reads = []

@@ -13,6 +13,7 @@ from tf_keras import layers as l2
 
 import amc_tf
 from amc_tf.errors import AmcError
+from amc_tf.graph.activations import keras2_hard_sigmoid
 from amc_tf.graph.layer_table import TABLE
 from amc_tf.keras2 import model_files, tensorflow_op
 
@@ -537,7 +538,7 @@ def test_carried_functions_survive_a_keras_3_file(tmp_path):
     gates.save(tmp_path / "gates.keras")
     loaded = amc_tf.load_model(tmp_path / "gates.keras")
     activations = [getattr(layer, "activation", None) for layer in loaded.layers]
-    assert activations.keras2_hard_sigmoid in activations
+    assert keras2_hard_sigmoid in activations
 
 
 def test_analysing_a_keras_2_model_tells_how_to_carry_it_over():

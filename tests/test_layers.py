@@ -27,7 +27,7 @@ ALLOWED = {
     "search.agents.ddpg": "",
     "search.env": "runs pruning pruning.importance graph",
     "export": "export.qat runs pruning keras2 graph training tflite_tools",
-    "export.qat": "keras2 graph training",
+    "export.qat": "keras2 graph training tflite_tools",
     "report": "runs",
     "scoring": "pruning pruning.refit graph training",
     "latency": "pruning graph tflite_tools",

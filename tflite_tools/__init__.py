@@ -25,7 +25,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "BenchmarkResult": "tflite_tools.benchmark_results",
+    "BenchmarkResult": "tflite_tools.benchmark_result",
     "DeviceError": "tflite_tools.errors",
     "Latency": "tflite_tools.latency",
     "Inspection": "tflite_tools.inspection",
@@ -41,10 +41,10 @@ _HOME = {
     "measure_host": "tflite_tools.host",
     "measure_side_by_side": "tflite_tools.devices",
     "open_device": "tflite_tools.devices",
-    "parse_benchmark": "tflite_tools.benchmark_results",
+    "parse_benchmark": "tflite_tools.benchmark_output",
     "ratio": "tflite_tools.latency",
     "read_metadata": "tflite_tools.metadata",
-    "read_result_proto": "tflite_tools.benchmark_results",
+    "read_result_proto": "tflite_tools.benchmark_proto",
     "sparse_weights": "tflite_tools.sparse",
     "worst_tensors": "tflite_tools.verification",
 }

@@ -14,9 +14,10 @@ from typing import Any
 
 from tflite_tools import benchmark_tool
 from tflite_tools.adb import Adb
+from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
 from tflite_tools.host import governor
-from tflite_tools.latency import Device, Settings, Timing
+from tflite_tools.latency import Settings, Timing
 
 _POLL_SECS = 10.0
 _LEAVE_SECS = 15.0

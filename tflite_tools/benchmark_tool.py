@@ -14,7 +14,8 @@ import re
 import struct
 from collections.abc import Collection, Sequence
 
-from tflite_tools.benchmark_results import BenchmarkResult, read_outputs, refuse_invalid
+from tflite_tools.benchmark_output import read_outputs, refuse_invalid
+from tflite_tools.benchmark_result import BenchmarkResult
 from tflite_tools.errors import DeviceError
 from tflite_tools.latency import Settings, Timing
 

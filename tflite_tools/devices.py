@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
+from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
-from tflite_tools.latency import Device, Latency, Settings
+from tflite_tools.latency import Latency, Settings
 
 # Kind, that is the part of a name before its first colon, to the class. They are imported when
 # first asked for: a GPU's runtime is not everywhere.

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
 from tflite_tools.host import run_worker, stopping_rule
-from tflite_tools.latency import Device, Settings, Timing
+from tflite_tools.latency import Settings, Timing
 
 
 class GpuDevice(Device):

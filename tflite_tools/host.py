@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tflite_tools import benchmark_tool
+from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
-from tflite_tools.latency import Device, Latency, Settings, Timing
+from tflite_tools.latency import Latency, Settings, Timing
 
 
 class HostDevice(Device):

@@ -15,57 +15,12 @@ that exclude each other, a missing part or a second output in the same text are 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-import struct
-from collections.abc import Iterator
-from typing import Any
 
+from tflite_tools.benchmark_proto import read_result_proto
+from tflite_tools.benchmark_result import BenchmarkResult, require_sound
 from tflite_tools.errors import DeviceError
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchmarkResult:
-    """One run of benchmark_model; times are in milliseconds per inference.
-
-    What an output does not tell is None.
-
-    Attributes:
-        average_ms: Mean over the timed runs.
-        runs: Number of timed runs.
-        median_ms: Median over them; printed since November 2024.
-        min_ms: Fastest run.
-        max_ms: Slowest run.
-        std_ms: Standard deviation.
-        p5_ms: 5th percentile.
-        p95_ms: 95th percentile.
-        init_ms: Loading the model and preparing the delegate.
-        first_ms: First run of the warm-up.
-        warmup_ms: Mean over the warm-up; NaN if there was none.
-        warmup_runs: Number of runs of the warm-up.
-        peak_memory_mb: Peak memory footprint in MB, if it was asked for.
-    """
-
-    average_ms: float
-    runs: int
-    median_ms: float | None = None
-    min_ms: float | None = None
-    max_ms: float | None = None
-    std_ms: float | None = None
-    p5_ms: float | None = None
-    p95_ms: float | None = None
-    init_ms: float | None = None
-    first_ms: float | None = None
-    warmup_ms: float | None = None
-    warmup_runs: int | None = None
-    peak_memory_mb: float | None = None
-
-    @property
-    def typical_ms(self) -> float:
-        """The median, or the average where the tool tells no median."""
-        return self.average_ms if self.median_ms is None else self.median_ms
-
 
 # Numbers as C++ streams print doubles: six significant digits, exponents, nan.
 _NUMBER = r"(-?nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
@@ -217,44 +172,6 @@ def refuse_invalid(text: str) -> None:
             )
 
 
-def read_result_proto(data: bytes) -> BenchmarkResult:
-    """Reads the file of ``--result_file_path``.
-
-    The message is ``tflite.tools.benchmark.BenchmarkResult`` (proto2, ``benchmark_result.proto``).
-    Its fields are written in the order of their numbers, and the number of runs stands in the last
-    part, so a file that was cut off is noticed.
-
-    Args:
-        data: The file's contents.
-
-    Returns:
-        The result.
-
-    Raises:
-        DeviceError: If the file is incomplete or damaged.
-    """
-    try:
-        parts = {number: dict(_fields(part)) for number, part in _fields(data)}
-        latency, memory, misc = parts[2], parts.get(3, {}), parts[4]
-        numbers = {name: float(latency[n]) for n, name in _LATENCY_FIELDS.items() if n in latency}
-        result = BenchmarkResult(
-            runs=int(misc[2]),
-            warmup_runs=int(misc[3]) if 3 in misc else None,
-            peak_memory_mb=float(memory[3]) if 3 in memory else None,
-            **numbers,
-        )
-        ordered = [result.min_ms, result.p5_ms, result.median_ms, result.p95_ms, result.max_ms]
-        _require_sound(result.runs, result.average_ms, [v for v in ordered if v is not None])
-    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
-        raise DeviceError(
-            f"the result file of benchmark_model ({len(data)} bytes) is incomplete or damaged "
-            f"({type(error).__name__}: {error})",
-            "Repeat the measurement; if it fails again, look for a full disk on the device.",
-            transient=True,
-        ) from None
-    return result
-
-
 def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
     """Reads a run by its result file, or by its text where there is none.
 
@@ -287,58 +204,6 @@ def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
     return result
 
 
-_LATENCY_FIELDS = {
-    1: "average_ms",
-    2: "min_ms",
-    3: "max_ms",
-    4: "std_ms",
-    5: "median_ms",
-    6: "p5_ms",
-    7: "p95_ms",
-    8: "init_ms",
-    9: "first_ms",
-    10: "warmup_ms",
-}
-
-
-def _fields(data: Any) -> Iterator[tuple[int, Any]]:
-    """The fields of a protobuf message by their wire types.
-
-    https://protobuf.dev/programming-guides/encoding/
-    """
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == 0:
-            value, position = _varint(data, position)
-            yield number, value
-        elif wire_type in (1, 5):
-            code = "<d" if wire_type == 1 else "<f"
-            yield number, struct.unpack_from(code, data, position)[0]
-            position += struct.calcsize(code)
-        elif wire_type == 2:
-            length, position = _varint(data, position)
-            if position + length > len(data):
-                raise ValueError("a part is cut off")
-            yield number, data[position : position + length]
-            position += length
-        else:
-            raise ValueError(f"wire type {wire_type}")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
-        if shift > 63:
-            raise ValueError("a number is too long")
-
-
 def _complete_lines(text: str) -> list[str]:
     return [line.rstrip("\r\n") for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -369,7 +234,7 @@ def _read_statistics(line: str) -> dict[str, float]:
     try:
         names = ("min", *_PERCENTILES, "max")
         ordered = [values[name] for name in names if name in values]
-        _require_sound(values["count"], values["avg"], ordered)
+        require_sound(values["count"], values["avg"], ordered)
         if not all(ordered[0] <= values[name] <= ordered[-1] for name in ("first", "curr")):
             raise ValueError("a run lies outside the range")
     except (KeyError, ValueError) as error:
@@ -377,18 +242,6 @@ def _read_statistics(line: str) -> dict[str, float]:
             None
         )
     return values
-
-
-def _require_sound(count: float, average: float, ordered: list[float]) -> None:
-    """Raises ValueError unless numbers of runs and times are possible ones."""
-    if count < 1 or not math.isfinite(average) or average < 0:
-        raise ValueError(f"{count} runs of {average}")
-    if any(not math.isfinite(value) for value in ordered) or ordered != sorted(ordered):
-        raise ValueError("the percentiles are not in order")
-    # The average alone is printed with six digits and may be rounded beyond an extreme.
-    slack = 1e-5 * average
-    if ordered and not ordered[0] - slack <= average <= ordered[-1] + slack:
-        raise ValueError("the average lies outside the range")
 
 
 def _summary(lines: list[str]) -> tuple[dict[str, float], float]:
