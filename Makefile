@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # Formats BUILD files. npm alone packages it; where there is no npm, they go unchecked.
 BUILDIFIER := @bazel/buildifier@8.2.1
-BUILD_FILES = WORKSPACE $(wildcard BUILD.bazel */BUILD.bazel */*/BUILD.bazel)
+BUILD_FILES = WORKSPACE $(shell find . -name BUILD.bazel -not -path "./$(VENV)/*" -not -path "./build/*")
 
 # Keeps TensorFlow's start-up messages out of the output of the tests and the demo.
 TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -40,7 +40,7 @@ test: lint browser
 
 # A Chromium for the tests of the report: found, or fetched if it can be. Without one they are skipped.
 browser: $(VENV)/.installed-test
-	$(PY) tests/chromium.py
+	$(PY) tests/helpers/chromium.py
 
 lint: $(VENV)/.installed-test $(VENV)/.buildifier
 	$(PY) -m ruff check .

@@ -3,9 +3,10 @@
     python benchmarks/faults.py --runs=5 --kills=100
 
 A search of 27 episodes on a made-up task is killed, starved of disk and memory, its files are
-damaged and its rewards spoilt (tests/fault_kinds.py). After each, the same call must end with the
-plan of the undisturbed search, its log must hold all that it held before, and what was said on the
-way must be one clear sentence. `--log=FILE` keeps what was judged, so that this too resumes.
+damaged and its rewards spoilt (tests/helpers/fault_kinds.py). After each, the same call must end
+with the plan of the undisturbed search, its log must hold all that it held before, and what was
+said on the way must be one clear sentence. `--log=FILE` keeps what was judged, so that this too
+resumes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import record
 from absl import app, flags
 
-sys.path.append(str(record.HERE.parent / "tests"))
+sys.path.append(str(record.HERE.parent / "tests/helpers"))
 import fault_agents  # noqa: E402 - they lie among the tests
 import fault_kinds  # noqa: E402
 import fault_runs  # noqa: E402

@@ -1,4 +1,4 @@
-"""The properties of tests/random_graphs.py over many random graphs.
+"""The properties of tests/helpers/random_graphs.py over many random graphs.
 
     python benchmarks/many_graphs.py --graphs=500 --seed=0
 
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import amc_tf
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests/helpers"))
 import random_graphs  # noqa: E402 - it lies among the tests
 
 GRAPHS = flags.DEFINE_integer("graphs", 500, "How many graphs.")

@@ -73,7 +73,7 @@ def measured(browser, name: str) -> dict:
 
 def main(argv):
     del argv
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests/helpers"))
     import chromium
 
     for name in RUNS:

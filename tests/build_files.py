@@ -1,10 +1,12 @@
-"""Bazel's BUILD files, written from what each module really imports.
+"""Bazel's BUILD files, written from what the modules really import.
 
     python tests/build_files.py        # writes them; test_build_files.py compares
 
-A module is a `py_library`, a `run_*.py` a `py_binary`, a test a `py_test`. Dependencies are the
-modules that its source imports anywhere in it, and those it names as a string (which it loads
-later, or starts as a process). What comes from PyPI is a `requirement`.
+A package is one `py_library`, a `run_*.py` a `py_binary` of its own, a test a `py_test`. The
+modules that all packages rest on are targets by themselves, as `//amc_tf` is the front door, which
+names every package. Dependencies are the modules that a source imports anywhere in it, and those it
+names as a string (which it loads later, or starts as a process). What comes from PyPI is a
+`requirement`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import functools
 import importlib.metadata
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = tuple(
@@ -24,10 +26,11 @@ PACKAGES = tuple(
         for init in (ROOT / product).rglob("__init__.py")
     )
 )
-SCRIPTS = ("configs", "examples", "tests")  # their modules import each other by bare names
+GROUND = ("amc_tf/errors.py", "amc_tf/files.py", "amc_tf/lazy.py")
+SCRIPTS = ("configs", "examples")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.
-OF_THE_SOURCES = ("test_build_files", "test_docs", "test_wheel")
+OF_THE_SOURCES = ("test_build_files", "test_docs", "test_layers", "test_public_api", "test_wheel")
 # Needed when a test runs, though no source imports them.
 RUN_TIME = {"configs": "//configs", "EXAMPLES": "//examples", "README": "//:readme"}
 
@@ -41,20 +44,27 @@ py_binary(
     data = ["benchmark_model"],
     main = "run_benchmark.py",
     tags = ["manual"],
-    deps = [":run_benchmark"],
+    deps = [":tflite_tools"],
 )
 """
 
 
+def by_itself(source: pathlib.Path) -> bool:
+    """Whether a module of a package is a target of its own."""
+    return source.stem.startswith("run_") or source.relative_to(ROOT).as_posix() in GROUND
+
+
 @functools.cache
 def labels() -> dict[str, str]:
-    """Bazel's name of each of our modules: `amc_tf.latency.cost` is `//amc_tf/latency:cost`."""
+    """Bazel's name of the target of each of our modules."""
     found = {}
     for folder in PACKAGES:
         package = folder.replace("/", ".")
-        found[package] = f"//{folder}:{folder.rpartition('/')[2]}"
+        library = f"//{folder}:{folder.rpartition('/')[2]}"
+        found[package] = library
         for source in (ROOT / folder).glob("[!_]*.py"):
-            found[f"{package}.{source.stem}"] = f"//{folder}:{source.stem}"
+            label = f"//{folder}:{source.stem}" if by_itself(source) else library
+            found[f"{package}.{source.stem}"] = label
     return found
 
 
@@ -80,25 +90,49 @@ def distributions() -> dict[str, str]:
     return {module: names[0] for module, names in found.items()}
 
 
-def dependencies(source: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Labels of our modules and distributions of others' that a file needs."""
+@functools.cache
+def helpers() -> dict[str, str]:
+    """The target of each module that tests import by its bare name."""
+    found = {source.stem: "//tests:helpers" for source in (ROOT / "tests/helpers").glob("*.py")}
+    return {**found, "build_files": "//tests:build_files"}
+
+
+def dependencies(sources: Iterable[pathlib.Path], itself: str) -> list[str]:
+    """What a target needs, as its `deps` say it: ours first, then `requirement`s.
+
+    Args:
+        sources: its files.
+        itself: its label.
+    """
     ours, others = set(), set()
-    for name in imported(source):
-        top = name.split(".")[0]
-        if name in labels():
-            ours.add(labels()[name])
-        elif (beside := source.parent / f"{top}.py").exists() and source.parent.name in SCRIPTS:
-            ours.add(f"//{source.parent.name}:{beside.stem}")
-        elif top not in sys.stdlib_module_names and top in distributions():
-            others.add(distributions()[top])
-    package = source.parent.relative_to(ROOT).as_posix()
-    itself = f"//{package}:{target(source)}"
-    return sorted(_short(x, package) for x in ours - {itself}), sorted(others)
+    for source in sources:
+        folder = source.relative_to(ROOT).parts[0]
+        beside = {
+            path.stem: f"//{folder}:{path.stem}"
+            for path in (source.parent.glob("*.py") if folder in SCRIPTS else ())
+        }
+        for name in imported(source):
+            top = name.split(".")[0]
+            if name in labels():
+                ours.add(labels()[name])
+            elif folder == "tests" and top in helpers():
+                ours.add(helpers()[top])
+            elif top in beside:
+                ours.add(beside[top])
+            elif top not in sys.stdlib_module_names and top in distributions():
+                others.add(distributions()[top])
+    return _deps(ours - {itself}, others, itself.removeprefix("//").partition(":")[0])
 
 
-def target(source: pathlib.Path) -> str:
-    """A package's own file carries the package's name, so that `//amc_tf` is the package."""
-    return source.parent.name if source.stem == "__init__" else source.stem
+def _deps(ours: Iterable[str], others: Iterable[str], package: str) -> list[str]:
+    short = sorted(
+        {_short(label, package) for label in ours},
+        key=lambda x: (not x.startswith(":"), x.replace(":", "!")),
+    )
+    return [
+        *(f'"{label}"' for label in short),
+        *(f'requirement("{name.lower()}")' for name in sorted(others)),
+    ]
 
 
 def _short(name: str, package: str) -> str:
@@ -120,67 +154,70 @@ def rule(kind: str, name: str, **attributes: Iterable[str] | str) -> str:
     return "\n".join([*lines, ")"])
 
 
-def _deps(source: pathlib.Path, more: Iterable[str] = ()) -> list[str]:
-    ours, others = dependencies(source)
-    ours = sorted({*ours, *more}, key=lambda x: (not x.startswith(":"), x.replace(":", "!")))
-    return [*(f'"{x}"' for x in ours), *(f'requirement("{x.lower()}")' for x in others)]
+def _library(label: str, sources: Sequence[pathlib.Path], **attributes: Iterable[str]) -> str:
+    """A `py_library` of some files."""
+    folder, _, name = label.removeprefix("//").partition(":")
+    named = [f'"{source.relative_to(ROOT / folder).as_posix()}"' for source in sources]
+    deps = dependencies(sources, label)
+    return rule("py_library", name, srcs=named, **attributes, deps=deps)
 
 
 def package(folder: str) -> str:
     """The BUILD file of a package of the product."""
-    rules = []
-    for source in sorted((ROOT / folder).glob("*.py"), key=target):
-        kind = "py_binary" if source.stem.startswith("run_") else "py_library"
-        rules.append(rule(kind, target(source), srcs=[f'"{source.name}"'], deps=_deps(source)))
+    sources = sorted((ROOT / folder).glob("*.py"))
+    typed = ['"py.typed"'] * (ROOT / folder / "py.typed").exists()
+    whole = [source for source in sources if not by_itself(source)]
+    rules = [_library(labels()[folder.replace("/", ".")], whole, data=typed)]
+    for source in filter(by_itself, sources):
+        label = f"//{folder}:{source.stem}"
+        if source.stem.startswith("run_"):
+            deps = dependencies([source], label)
+            rules.append(rule("py_binary", source.stem, srcs=[f'"{source.name}"'], deps=deps))
+        else:
+            rules.append(_library(label, [source]))
     text = _assembled(rules)
     return text + DEVICE if folder == "tflite_tools" else text
 
 
-def sources(folder: str) -> str:
+def scripts(folder: str) -> str:
     """The BUILD file of configurations or examples: files that are read or run, and modules."""
     rules = [f'filegroup(\n    name = "{folder}",\n    srcs = glob(["*.py"]),\n)']
     for source in sorted((ROOT / folder).glob("*.py")):
-        deps = _deps(source)
-        rules.append(
-            rule("py_library", source.stem, srcs=[f'"{source.name}"'], imports=['"."'], deps=deps)
-        )
+        rules.append(_library(f"//{folder}:{source.stem}", [source], imports=['"."']))
     return _assembled(rules)
 
 
 def tests() -> str:
     """The BUILD file of the tests; pytest runs each."""
-    folder, rules = ROOT / "tests", []
-    for source in sorted(folder.glob("*.py")):
-        if source.stem.startswith("test_"):
-            text = source.read_text()
-            data = [f'"{label}"' for word, label in RUN_TIME.items() if word in text]
-            rules.append(
-                rule(
-                    "py_test",
-                    source.stem,
-                    size="large",
-                    srcs=['"run_pytest.py"', f'"{source.name}"'],
-                    args=[f'"$(location {source.name})"'],
-                    data=['":files"', *sorted(data)],
-                    main="run_pytest.py",
-                    tags=['"manual"'] * (source.stem in OF_THE_SOURCES),
-                    deps=_deps(source, [":conftest", ":run_pytest"]),
-                )
+    folder = ROOT / "tests"
+    files = 'glob(["data/**"]) + ["helpers/benchmark_model.py"]'
+    rules = [
+        f'filegroup(\n    name = "files",\n    srcs = {files},\n)',
+        _library("//tests:build_files", [folder / "build_files.py"], imports=['"."']),
+        _library("//tests:conftest", [folder / "conftest.py"], imports=['"."']),
+        _library(
+            "//tests:helpers", sorted((folder / "helpers").glob("*.py")), imports=['"helpers"']
+        ),
+    ]
+    for source in sorted(folder.rglob("test_*.py"), key=lambda path: path.stem):
+        text, name = source.read_text(), source.relative_to(folder).as_posix()
+        needed = [f'"{label}"' for word, label in RUN_TIME.items() if word in text]
+        deps = dependencies([source, folder / "helpers/run_pytest.py"], f"//tests:{source.stem}")
+        rules.append(
+            rule(
+                "py_test",
+                source.stem,
+                size="large",
+                srcs=sorted(['"helpers/run_pytest.py"', f'"{name}"']),
+                args=[f'"$(location {name})"'],
+                data=['":files"', *sorted(needed)],
+                main="helpers/run_pytest.py",
+                tags=['"manual"'] * (source.stem in OF_THE_SOURCES),
+                deps=[*sorted({'":conftest"', '":helpers"', *(d for d in deps if d[1] == ":")})]
+                + [d for d in deps if d[1] != ":"],
             )
-        else:
-            rules.append(
-                rule(
-                    "py_library",
-                    source.stem,
-                    srcs=[f'"{source.name}"'],
-                    imports=['"."'],
-                    deps=_deps(source),
-                )
-            )
-    files = (
-        'filegroup(\n    name = "files",\n    srcs = glob(["*/**"]) + ["benchmark_model.py"],\n)'
-    )
-    return _assembled([files, *rules])
+        )
+    return _assembled(rules)
 
 
 def _assembled(rules: list[str]) -> str:
@@ -196,7 +233,8 @@ def _assembled(rules: list[str]) -> str:
 def build_files() -> dict[pathlib.Path, str]:
     """Every generated file and what it should hold."""
     texts = {folder: package(folder) for folder in PACKAGES}
-    texts |= {"configs": sources("configs"), "examples": sources("examples"), "tests": tests()}
+    texts |= {folder: scripts(folder) for folder in SCRIPTS}
+    texts |= {"tests": tests()}
     return {ROOT / folder / "BUILD.bazel": text for folder, text in texts.items()}
 
 

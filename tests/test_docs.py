@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import pathlib
 import re
 import shlex
 import shutil
@@ -14,13 +13,13 @@ import commands
 import ml_collections
 import pytest
 from packaging.requirements import Requirement
-from test_android import Bench, adb_server
+from phone import Bench, adb_server
+from places import HELPERS, ROOT
 
 import amc_tf
 
 __all__ = ["adb_server"]
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TEST_SCRIPTS = (ROOT / "tests" / "test_scripts.py").read_text()
+TEST_COMMANDS = (ROOT / "tests/cli/test_commands.py").read_text()
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
 # Added to the commands, for results in seconds: what is shown is how they are called.
@@ -40,7 +39,7 @@ TINY_TIMING = ["--rounds=1", "--num_runs=1", "--min_secs=0", "--warmup_min_secs=
 TINY_TABLE = ["--rounds=1", "--calibration_plans=0", "--config.search.min_preserve=1.0"]
 # They run until they are stopped.
 SERVERS = ("tensorboard",)
-# test_scripts.py runs these in the same form, --config and --workdir, one after another.
+# test_commands.py runs these in the same form, --config and --workdir, one after another.
 STAGES = ("amc-search", "amc-finetune", "amc-export", "amc-sparsify")
 # Replaced in the code, for the same reason.
 TINY_CODE = {
@@ -59,7 +58,7 @@ model.save("{}")
 """
 # What the code of the README takes as the reader's own.
 PRELUDE = f"""
-import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+import sys; sys.path.insert(0, {str(HELPERS)!r})
 import amc_tf, blobs, dataclasses, keras
 model = blobs.trained(epochs=1)
 (x_train, y_train), (x_val, y_val), (x_test, y_test) = map(blobs.data, (200, 100, 100), (0, 1, 2))
@@ -174,7 +173,7 @@ def test_every_command(folder, phone, adb_server):
         elif words[0] in SERVERS:
             assert importlib.metadata.entry_points(group="console_scripts", name=words[0])
         elif words[0] in STAGES and any(word.startswith("--workdir=") for word in words):
-            assert f'"{words[0].removeprefix("amc-")}"' in TEST_SCRIPTS
+            assert f'"{words[0].removeprefix("amc-")}"' in TEST_COMMANDS
         else:
             assert words[0].startswith("amc-"), f"{block}: no test runs {words[0]}"
             # amc-sparsify was not run: the fine-tuned model, its small weights gone, stands in.

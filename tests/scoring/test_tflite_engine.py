@@ -6,34 +6,11 @@ import pytest
 import zoo
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
+from plans import changed_weights, random_plan
 
 import amc_tf
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.tflite_engine import LiteEngine
-
-
-def random_plan(graph, seed):
-    rng = np.random.default_rng(seed)
-    return amc_tf.PruningPlan(
-        {
-            name: np.sort(
-                rng.choice(group.channels, rng.integers(1, group.channels + 1), replace=False)
-            )
-            for name, group in graph.groups.items()
-        }
-    )
-
-
-def changed_weights(graph, seed):
-    """Every kernel, and every batch norm's mean, changed as a refit might."""
-    rng = np.random.default_rng(seed)
-    return {
-        f"{site.name}/{weight.name}": np.asarray(weight)
-        + rng.normal(0, 0.1, weight.shape).astype("float32")
-        for site in graph.sites
-        for weight in getattr(site.call.operation, "weights", ())
-        if weight.name in ("kernel", "pointwise_kernel", "moving_mean")
-    }
 
 
 def _engine(graph, **options):

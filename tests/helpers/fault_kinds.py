@@ -3,7 +3,7 @@
 Each does one fault to a run that is to be resumed. It fills in what the disturbed processes
 told; `fault_runs.judged` resumes and compares.
 
-    python tests/fault_kinds.py FOLDER "disk full" ...
+    python tests/helpers/fault_kinds.py FOLDER "disk full" ...
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import textwrap
@@ -10,10 +9,10 @@ import textwrap
 import keras
 import pytest
 import zoo
+from places import HELPERS, ROOT
 
-TESTS = pathlib.Path(__file__).parent
 CONFIG = f"""
-import sys; sys.path.insert(0, {str(TESTS)!r})
+import sys; sys.path.insert(0, {str(HELPERS)!r})
 import amc_tf, blobs
 
 def get_config():
@@ -41,7 +40,7 @@ def command(name, *arguments, check=False, env=None):
         capture_output=True,
         text=True,
         check=check,
-        cwd=TESTS.parent,
+        cwd=ROOT,
         env={**os.environ, **(env or {})},
         timeout=300,
     )
@@ -170,7 +169,7 @@ def test_inspect_draws_one_model_at_a_time(tmp_path):
 def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():
     import numpy as np
 
-    sys.path.insert(0, str(TESTS.parent / "configs"))
+    sys.path.insert(0, str(ROOT / "configs"))
     try:
         import mnist
     finally:
@@ -197,7 +196,7 @@ def test_demo_config_loads_and_its_splits_are_stratified_and_disjoint():
 )
 def test_shipped_config_asks_for_its_data(config, missing, tmp_path):
     """They import a module beside them, which must be found while flags are parsed too."""
-    file = TESTS.parent / "configs" / f"{config}.py"
+    file = ROOT / "configs" / f"{config}.py"
     process = command(
         "search", f"--config={file}", f"--workdir={tmp_path}", env={"AMC_TF_DATA": str(tmp_path)}
     )

@@ -1,6 +1,6 @@
 """Agents for the processes of `fault_runs`, forked rather than started: TF-Agents loads slowly.
 
-    python tests/fault_agents.py SOCKET
+    python tests/helpers/fault_agents.py SOCKET
 
 Each agent runs `amc_tf.search.agents.ddpg.worker` as ever, in a process of its own; only the
 interpreter's start is saved. `Agents` starts the program above; in a process that searches,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
-from test_lite import random_plan
+from plans import random_plan
 
 import amc_tf
 from amc_tf.pruning.refit.dense import gather

@@ -2,16 +2,16 @@
 
 import difflib
 import os
-import pathlib
 
 import keras
 import pytest
 from keras import layers as kl
+from places import DATA
 
 import amc_tf
 from amc_tf.graph.inspection.listing import few, table
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = DATA / "golden"
 
 
 class Unheard(kl.Layer):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import zoo
 from keras import layers as kl
-from test_lite import changed_weights, random_plan
+from plans import changed_weights, random_plan
 
 import amc_tf
 from amc_tf.scoring.batch_norm_folding import fold

@@ -1,7 +1,6 @@
 """A search can be stopped anywhere, and goes on as if it had not been."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import blobs
 import events
 import numpy as np
 import pytest
+from places import HELPERS
 
 import amc_tf
 from amc_tf.runs.episode_log import EpisodeLog
@@ -95,7 +95,7 @@ def test_killed_process_resumes(net, uninterrupted, tmp_path):
     workdir, found = uninterrupted
     script = textwrap.dedent(
         f"""
-        import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import sys; sys.path.insert(0, {str(HELPERS)!r})
         import blobs, amc_tf
         amc_tf.search_plan(blobs.trained(), blobs.task(), amc_tf.Budget(macs=0.5),
                            {str(tmp_path)!r}, blobs.search_settings())

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
-from test_lite import random_plan
+from plans import random_plan
 
 import amc_tf
 from amc_tf.pruning.refit.batch_norm import Reestimated

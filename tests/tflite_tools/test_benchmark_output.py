@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import re
 
 import pytest
@@ -11,11 +10,12 @@ from benchmark_model import proto
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DATA
 
 from tflite_tools import BenchmarkResult, DeviceError, parse_benchmark, read_result_proto
 from tflite_tools.benchmark_output import read_outputs
 
-OUTPUTS = pathlib.Path(__file__).parent / "benchmark_outputs"
+OUTPUTS = DATA / "benchmark_outputs"
 # The one of 2024 has an exponent in its warm-up, and XNNPACK takes part of the network only.
 TEXT_2019, TEXT_2020, TEXT_2024, TEXT_LITERT = (
     (OUTPUTS / f"{name}.txt").read_text() for name in ("2019", "2020", "2024", "litert")

@@ -6,7 +6,6 @@ A hundred kills and the other faults of `fault_kinds` are done by benchmarks/fau
 import errno
 import json
 import os
-import pathlib
 import random
 import re
 import signal
@@ -20,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from places import HELPERS
 
 import amc_tf
 from amc_tf import files
@@ -30,7 +30,6 @@ from amc_tf.search.agents.ddpg import worker
 from amc_tf.search.env.channel_env import CompressionEnv
 from amc_tf.training.time_limit import TimeLimitError
 
-TESTS = pathlib.Path(__file__).parent
 SOME = ("kill -9 of both", "disk full")
 
 
@@ -39,7 +38,7 @@ def verdicts(tmp_path_factory):
     """In a process that has not computed anything yet, so that it may fork."""
     folder = tmp_path_factory.mktemp("faults")
     done = subprocess.run(
-        [sys.executable, TESTS / "fault_kinds.py", folder, *SOME],
+        [sys.executable, HELPERS / "fault_kinds.py", folder, *SOME],
         capture_output=True,
         text=True,
         timeout=500,

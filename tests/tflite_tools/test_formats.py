@@ -1,7 +1,6 @@
 """Every number format on networks of every kind, against Keras; what a file says of itself."""
 
 import io
-import pathlib
 import zipfile
 
 import keras
@@ -11,12 +10,13 @@ import tf_keras
 import zoo
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers as kl
+from places import DATA
 
 import tflite_tools
 from amc_tf.keras2 import convert as keras2
 from tflite_tools import LiteRtModel, Metadata, Normalization, convert, flatbuffer
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = DATA / "golden"
 SAMPLES = 16
 NETWORKS = ("residual", "depthwise_multiplier", "two_outputs", "squeeze_excite", "one_dimensional")
 # A layer with weights, or with several inputs.

@@ -1,0 +1,8 @@
+"""Where things lie in the sources."""
+
+import pathlib
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+HELPERS = TESTS / "helpers"
+DATA = TESTS / "data"
+ROOT = TESTS.parent
