@@ -104,7 +104,7 @@ $(VENV)/.created:
 	@touch $@
 
 # TF-Agents pins a pygame that Python 3.12 and later cannot install: there it comes without its
-# dependencies, which setup.py names in its place.
+# dependencies, which pyproject.toml names in its place.
 agent = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || exit 0; \
     $(1) -m pip install --disable-pip-version-check --no-deps -c constraints.txt tf-agents
 

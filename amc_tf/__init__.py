@@ -1,53 +1,103 @@
 """AMC: reinforcement-learned channel pruning of Keras models for TFLite.
 
-Names are loaded on first use: the agent's process imports this package without
-Keras 3, and `--help` should not wait for TensorFlow.
+`compress` goes from a trained model to checked TFLite files; `Compressor` is the same as a `fit`.
+The other names are its parts: `analyze` a model, `search_plan`, `rebuild`, `fine_tune`,
+`export_tflite`.
 """
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "AmcError": "amc_tf.errors",
-    "Compression": "amc_tf.pipeline.compression",
-    "Budget": "amc_tf.search.env.budget",
-    "Compressor": "amc_tf.pipeline.compressor",
-    "Constraints": "amc_tf.graph.constraints",
-    "DdpgSettings": "amc_tf.search.agents.ddpg.settings",
-    "ExportSettings": "amc_tf.export.settings",
-    "Exporter": "amc_tf.export.exporter",
-    "FineTuneSettings": "amc_tf.training.finetune",
-    "LatencySettings": "amc_tf.latency.settings",
-    "LayerRule": "amc_tf.graph.layer_rule",
-    "PruningPlan": "amc_tf.graph.plan",
-    "SearchSettings": "amc_tf.search.settings",
-    "Settings": "amc_tf.pipeline.settings",
-    "Task": "amc_tf.training.task",
-    "analyze": "amc_tf.graph.analysis",
-    "compress": "amc_tf.pipeline.compression",
-    "describe": "amc_tf.graph.inspection.listing",
-    "export_tflite": "amc_tf.export.exporter",
-    "default_config": "amc_tf.pipeline.config",
-    "fine_tune": "amc_tf.training.finetune",
-    "from_keras2": "amc_tf.keras2.convert",
-    "load_model": "amc_tf.runs.model_files",
-    "macs": "amc_tf.graph.costs",
-    "mask": "amc_tf.pruning.masking",
-    "params": "amc_tf.graph.costs",
-    "rebuild": "amc_tf.pruning.surgery",
-    "register_layer": "amc_tf.graph.layer_table",
-    "search_plan": "amc_tf.search.plan_search",
-    "to_keras2": "amc_tf.keras2.convert",
-    "verify": "amc_tf.pruning.verification",
-}
-__all__ = sorted(_HOME)
+from amc_tf.lazy import front_door
 
+if TYPE_CHECKING:
+    from amc_tf.errors import AmcError as AmcError
+    from amc_tf.export.exporter import Exporter as Exporter
+    from amc_tf.export.exporter import export_tflite as export_tflite
+    from amc_tf.export.settings import Exported as Exported
+    from amc_tf.export.settings import ExportSettings as ExportSettings
+    from amc_tf.graph.analysis import analyze as analyze
+    from amc_tf.graph.channel_graph import ChannelGraph as ChannelGraph
+    from amc_tf.graph.channel_graph import Group as Group
+    from amc_tf.graph.channel_graph import Refused as Refused
+    from amc_tf.graph.channel_graph import Site as Site
+    from amc_tf.graph.constraints import Constraints as Constraints
+    from amc_tf.graph.costs import macs as macs
+    from amc_tf.graph.costs import params as params
+    from amc_tf.graph.inspection.listing import describe as describe
+    from amc_tf.graph.layer_rule import Connector as Connector
+    from amc_tf.graph.layer_rule import LayerRule as LayerRule
+    from amc_tf.graph.layer_rule import Refusal as Refusal
+    from amc_tf.graph.layer_rule import Signal as Signal
+    from amc_tf.graph.layer_table import register_layer as register_layer
+    from amc_tf.graph.network import Call as Call
+    from amc_tf.graph.network import Network as Network
+    from amc_tf.graph.network import Value as Value
+    from amc_tf.graph.plan import PruningPlan as PruningPlan
+    from amc_tf.keras2.convert import from_keras2 as from_keras2
+    from amc_tf.keras2.convert import to_keras2 as to_keras2
+    from amc_tf.latency.settings import LatencySettings as LatencySettings
+    from amc_tf.pipeline.compression import Compression as Compression
+    from amc_tf.pipeline.compression import compress as compress
+    from amc_tf.pipeline.compressor import Compressor as Compressor
+    from amc_tf.pipeline.config import default_config as default_config
+    from amc_tf.pipeline.settings import Settings as Settings
+    from amc_tf.pruning.masking import mask as mask
+    from amc_tf.pruning.refit.methods import Refit as Refit
+    from amc_tf.pruning.surgery import rebuild as rebuild
+    from amc_tf.pruning.verification import verify as verify
+    from amc_tf.runs.model_files import load_model as load_model
+    from amc_tf.runs.workdir import Workdir as Workdir
+    from amc_tf.search.agents.ddpg.settings import DdpgSettings as DdpgSettings
+    from amc_tf.search.env.base import Outcome as Outcome
+    from amc_tf.search.env.budget import Budget as Budget
+    from amc_tf.search.env.budget import CountCost as CountCost
+    from amc_tf.search.plan_search import search_plan as search_plan
+    from amc_tf.search.result import SearchResult as SearchResult
+    from amc_tf.search.settings import SearchSettings as SearchSettings
+    from amc_tf.sparsity.settings import SparsitySettings as SparsitySettings
+    from amc_tf.training.compile_settings import CompileSettings as CompileSettings
+    from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
+    from amc_tf.training.finetune import fine_tune as fine_tune
+    from amc_tf.training.task import Task as Task
+else:
+    __getattr__, __dir__, __all__ = front_door(
+        __name__,
+        {
+            "amc_tf.errors": "AmcError",
+            "amc_tf.export.exporter": "Exporter export_tflite",
+            "amc_tf.export.settings": "ExportSettings Exported",
+            "amc_tf.graph.analysis": "analyze",
+            "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
+            "amc_tf.graph.constraints": "Constraints",
+            "amc_tf.graph.costs": "macs params",
+            "amc_tf.graph.inspection.listing": "describe",
+            "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
+            "amc_tf.graph.layer_table": "register_layer",
+            "amc_tf.graph.network": "Call Network Value",
+            "amc_tf.graph.plan": "PruningPlan",
+            "amc_tf.keras2.convert": "from_keras2 to_keras2",
+            "amc_tf.latency.settings": "LatencySettings",
+            "amc_tf.pipeline.compression": "Compression compress",
+            "amc_tf.pipeline.compressor": "Compressor",
+            "amc_tf.pipeline.config": "default_config",
+            "amc_tf.pipeline.settings": "Settings",
+            "amc_tf.pruning.masking": "mask",
+            "amc_tf.pruning.refit.methods": "Refit",
+            "amc_tf.pruning.surgery": "rebuild",
+            "amc_tf.pruning.verification": "verify",
+            "amc_tf.runs.model_files": "load_model",
+            "amc_tf.runs.workdir": "Workdir",
+            "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
+            "amc_tf.search.env.base": "Outcome",
+            "amc_tf.search.env.budget": "Budget CountCost",
+            "amc_tf.search.plan_search": "search_plan",
+            "amc_tf.search.result": "SearchResult",
+            "amc_tf.search.settings": "SearchSettings",
+            "amc_tf.sparsity.settings": "SparsitySettings",
+            "amc_tf.training.compile_settings": "CompileSettings",
+            "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.task": "Task",
+        },
+    )
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'amc_tf' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__version__ = "0.1.0"

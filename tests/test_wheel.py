@@ -48,7 +48,7 @@ def test_holds_every_module_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     packages = (ROOT / "amc_tf", ROOT / "tflite_tools")
     modules = {p.relative_to(ROOT).as_posix() for d in packages for p in d.rglob("*.py")}
-    assert names == modules
+    assert names == modules | {"amc_tf/py.typed", "tflite_tools/py.typed"}
 
 
 def test_commands_run_away_from_the_sources(wheel, tmp_path):
@@ -79,5 +79,5 @@ def test_commands_run_away_from_the_sources(wheel, tmp_path):
 
 
 def _entry_points():
-    text = (ROOT / "setup.py").read_text()
-    return [line for line in text.splitlines() if line.strip().startswith('"amc-')]
+    text = (ROOT / "pyproject.toml").read_text()
+    return [line for line in text.splitlines() if line.startswith("amc-")]

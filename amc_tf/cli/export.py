@@ -77,7 +77,7 @@ def _export_file(given: flags.FlagValues) -> None:
 
     from amc_tf.errors import AmcError
     from amc_tf.export import standalone
-    from amc_tf.export.exporter import ExportSettings
+    from amc_tf.export.settings import ExportSettings
     from amc_tf.pipeline import config
     from amc_tf.runs.model_files import load_model
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.export.exporter import Exporter, ExportSettings
+from amc_tf.export.exporter import Exporter
+from amc_tf.export.settings import ExportSettings
 from amc_tf.export.timing import measure
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task

@@ -22,7 +22,7 @@ import keras
 import ml_collections
 
 from amc_tf.errors import AmcError
-from amc_tf.export.exporter import ExportSettings
+from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.constraints import Constraints
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pipeline.compression import Compression

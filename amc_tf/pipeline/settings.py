@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.export.exporter import ExportSettings
+from amc_tf.export.settings import ExportSettings
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.search.settings import SearchSettings
 from amc_tf.sparsity.settings import SparsitySettings

@@ -1,1 +1,24 @@
-"""The accuracy of a plan, without a network being rebuilt."""
+"""Plan to accuracy.
+
+`scorer` picks the fastest `Scorer` that the network and the user's code allow: the network's own
+TFLite file, cut out of one converted template, or a full-size model with masked channels. Neither
+rebuilds nor retraces a network for each plan.
+"""
+
+from typing import TYPE_CHECKING
+
+from amc_tf.lazy import front_door
+
+if TYPE_CHECKING:
+    from amc_tf.scoring.base import Scorer as Scorer
+    from amc_tf.scoring.masked_scorer import MaskedScorer as MaskedScorer
+    from amc_tf.scoring.tflite_scorer import LiteScorer as LiteScorer
+else:
+    __getattr__, __dir__, __all__ = front_door(
+        __name__,
+        {
+            "amc_tf.scoring.base": "Scorer",
+            "amc_tf.scoring.masked_scorer": "MaskedScorer",
+            "amc_tf.scoring.tflite_scorer": "LiteScorer",
+        },
+    )
