@@ -67,8 +67,8 @@ check-wheel: $(VENV)/.created
 # and two modules can only be imported in the agent's process.
 docs: $(VENV)/.installed-docs
 	$(PY) -m pdoc --docformat google --output-directory build/docs $$(find amc_tf tflite_tools \
-	    -name '*.py' ! -name '__init__.py' ! -name 'run_*.py' \
-	    ! -name ddpg.py ! -name worker.py | sed 's/\.py$$//; s,/,.,g' | sort)
+	    -name '*.py' ! -name '__init__.py' ! -name 'run_*.py' ! -path '*/cli/*' \
+	    ! -name learner.py ! -name worker.py | sed 's/\.py$$//; s,/,.,g' | sort)
 
 demo: $(VENV)/.installed-demo
 	$(PY) -m amc_tf.cli.compress --config=configs/mnist.py --workdir='$(WORKDIR)'
