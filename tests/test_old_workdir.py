@@ -1,7 +1,7 @@
 """Work directories of version 0.1.0 are resumed, left as they are, and shown.
 
-`data/old_workdirs.tar.gz` holds a model of blobs.py and two runs on it: `finished`, and `interrupted`
-after eight episodes.
+`data/old_workdirs.tar.gz` holds a model of blobs.py and two runs on it: `finished`, and
+`interrupted` after eight episodes.
 """
 
 import json

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from amc_tf import files
-from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
@@ -19,10 +16,12 @@ from amc_tf.scoring.scorer import scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.breakdown import breakdown
 from amc_tf.search.driver import EpisodeDriver
+from amc_tf.search.env.base import Outcome
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.finalists import Finalists
+from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import check, environment, problem_of
@@ -91,10 +90,11 @@ def _search(
         )
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings)  # or refuses, before importance is computed
-    importance = _importance(graph, task, settings.importance, folder)
+
+    importance = kept_importance(graph, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
     env, dense = environment(problem, budget, settings), problem.dense_costs
-    ranks = _ranks(importance)
+    ranks = ranks_of(importance)
     log = EpisodeLog(workdir / "episodes.jsonl", ranks)
 
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
@@ -111,9 +111,8 @@ def _search(
         driver = EpisodeDriver(log, env, score, watch)
         compete(driver, agent, settings)
 
-    final, ranked = refit, driver.ranked
-    again = settings.final_refit != settings.refit
-    if again:
+    final = refit
+    if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
     finalists = Finalists(
         actions={
@@ -126,16 +125,12 @@ def _search(
         workdir=workdir,
         ranks=ranks,
     )
-    if again:
-        ranked = finalists.rescored(budget)
+    ranked = driver.ranked if final is refit else finalists.rescored(budget)
     if device is None:
         best = {name: outcomes[0] for name, outcomes in ranked.items()}
     else:
         best = device.choose(ranked, finalists.within)
-    chosen = max(
-        (name for name in POLICIES if name in best),
-        key=lambda name: (best[name].reward, -POLICIES.index(name)),
-    )
+    chosen = _chosen(best)
     result = SearchResult(
         graph=graph,
         chosen=chosen,
@@ -158,28 +153,9 @@ def _search(
     return result
 
 
-def _ranks(importance: Importance) -> str:
-    """Checksum of what the scores of channel counts depend on beside the settings."""
-    return files.checksum(
-        {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
+def _chosen(best: Mapping[str, Outcome]) -> str:
+    """The policy whose plan scored best; of equal ones the first of `POLICIES`."""
+    return max(
+        (name for name in POLICIES if name in best),
+        key=lambda name: (best[name].reward, -POLICIES.index(name)),
     )
-
-
-def _importance(
-    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
-) -> dict[str, np.ndarray]:
-    """The channels' importance, kept in a file.
-
-    Shuffled training data would rank the channels of a resumed search anew,
-    and the scores in its log are those of the old ranks.
-    """
-    shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = workdir.read_json("importance.json", {})
-    if known.get("criterion") == criterion:
-        scores = {name: np.array(values) for name, values in known["scores"].items()}
-        if {name: values.shape for name, values in scores.items()} == shapes:
-            return scores
-    scores = IMPORTANCES[criterion](graph, task)
-    lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
-    return scores

@@ -50,7 +50,7 @@ def sparsify(
 
     In each round the agent chooses the density of every kernel; its smallest
     weights become zero, the others are refitted, and the zeros stay through
-    the owner's fine-tuning.
+    the user's fine-tuning.
 
     Leaves `round1.keras`, `round2.keras`, ... and `result.json` in `workdir`.
     Interrupted at any moment, the same call resumes.
@@ -92,7 +92,7 @@ def _all_rounds(
         {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
     )
     folder.claim_model(model)
-    current = rebuild(model, analyze(model), None)  # the owner's stays as it is
+    current = rebuild(model, analyze(model), None)  # the user's stays as it is
     accuracy = task.score(task.compiled(current, model), task.test_data)
     rounds: list[dict[str, Any]] = []
     for number, share in enumerate(settings.densities, start=1):
