@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.network import Call as Call
     from amc_tf.graph.network import Network as Network
     from amc_tf.graph.network import Value as Value
+    from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.keras2.convert import from_keras2 as from_keras2
     from amc_tf.keras2.convert import to_keras2 as to_keras2
@@ -74,7 +75,7 @@ else:
             "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
             "amc_tf.graph.layer_table": "register_layer",
             "amc_tf.graph.network": "Call Network Value",
-            "amc_tf.graph.plan": "PruningPlan",
+            "amc_tf.graph.plan": "Plan PruningPlan",
             "amc_tf.keras2.convert": "from_keras2 to_keras2",
             "amc_tf.latency.settings": "LatencySettings",
             "amc_tf.pipeline.compression": "Compression compress",

@@ -29,8 +29,9 @@ from amc_tf.search.agents.guided import GuidedSearcher
 from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
-from amc_tf.search.env.base import NUM_FEATURES
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.channels import channel_problem
+from amc_tf.search.env.problem import NUM_FEATURES, Problem
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
@@ -84,27 +85,27 @@ class Blinkered:
         return self._searcher.act(seen)
 
 
-def ddpg(env: CompressionEnv, seed: int, episodes: int, features=None, **changes):
+def ddpg(env: DecisionEnv, seed: int, episodes: int, features=None, **changes):
     agent = DdpgSearcher(DdpgSettings(**changes).over(episodes), NUM_FEATURES, seed)
     return agent if features is None else Blinkered(agent, features)
 
 
-def handcrafted(env: CompressionEnv, name: str) -> list[float]:
+def handcrafted(env: DecisionEnv, name: str) -> list[float]:
     return env.fitted(profile(name, len(env)).tolist())
 
 
-def centred(env: CompressionEnv, seed: int, episodes: int):
+def centred(env: DecisionEnv, seed: int, episodes: int):
     return ddpg(env, seed, episodes, warmup_centre=float(np.mean(handcrafted(env, "uniform"))))
 
 
-def guided(env: CompressionEnv, seed: int, episodes: int, share: float = 0.0, **changes):
+def guided(env: DecisionEnv, seed: int, episodes: int, share: float = 0.0, **changes):
     response = ResponseSearcher(env, handcrafted(env, "uniform"), seed=seed) if share else None
     demonstrations = [handcrafted(env, name) for name in PROFILES]
     agent = ddpg(env, seed, episodes, **changes)
     return GuidedSearcher(agent, demonstrations, response, share, episodes // 4)
 
 
-def fixed(env: CompressionEnv, seed: int, episodes: int, name: str):
+def fixed(env: DecisionEnv, seed: int, episodes: int, name: str):
     del seed, episodes
     return FixedSearcher([handcrafted(env, name)])
 
@@ -139,17 +140,20 @@ def variants() -> dict[str, Callable]:
     }
 
 
-def play(job: tuple[str, int], make_env: Callable, episodes: int) -> list[float]:
+def play(
+    job: tuple[str, int], problem: Problem, surrogate: Surrogate, episodes: int
+) -> list[float]:
     """Rewards of one search."""
     name, seed = job
-    env = make_env()
+    env = DecisionEnv(problem, amc_tf.Budget(macs=0.5))
     searcher = variants()[name](env, seed, episodes)
     rewards = []
     for _ in range(1 if name in PROFILES else episodes):
         state = env.reset()
         while state is not None:
             state, _ = env.step(searcher.act(state))
-        outcome = env.finish()
+        decided = env.finish()
+        outcome = env.outcome(decided, surrogate(decided.counts / problem.dense))
         searcher.finish(outcome.actions, outcome.reward)
         rewards.append(outcome.accuracy)
     return rewards
@@ -164,15 +168,10 @@ def main(argv):
     known = {tuple(e["counts"]): e["accuracy"] for e in map(json.loads, lines)}
     surrogate = Surrogate(np.array(list(known)) / channels, np.array(list(known.values())))
 
-    def make_env() -> CompressionEnv:
-        def score(plan):
-            return surrogate(np.array([len(kept) for kept in plan.keep.values()]) / channels)
-
-        return CompressionEnv(graph, score, amc_tf.Budget(macs=0.5), rounding=case.rounding)
-
+    problem = channel_problem(graph, rounding=case.rounding)
     names = ONLY.value or list(variants())
     jobs = [(name, seed) for name in names for seed in range(SEEDS.value)]
-    work = functools.partial(play, make_env=make_env, episodes=EPISODES.value)
+    work = functools.partial(play, problem=problem, surrogate=surrogate, episodes=EPISODES.value)
     # Forked, so that the children find the network and the surrogate made.
     with multiprocessing.get_context("fork").Pool(PROCESSES.value, _inherit, (work,)) as pool:
         results = dict(zip(jobs, pool.map(_inherited, jobs, chunksize=1), strict=True))

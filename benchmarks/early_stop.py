@@ -22,7 +22,7 @@ import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.early_stopping import hopeless, order
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search.problem import environment, no_score
+from amc_tf.search.problem import check, problem_of
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
@@ -69,7 +69,8 @@ def main(argv):
     case = cases.load(NETWORK.value, DATA.value)
     graph = amc_tf.analyze(case.model)
     settings = SearchSettings(rounding=case.rounding, refit=REFIT.value)
-    env = environment(graph, no_score, amc_tf.Budget(macs=MACS.value), settings)
+    problem = problem_of(graph, settings)
+    check(problem, amc_tf.Budget(macs=MACS.value), settings)
     lines = map(json.loads, pathlib.Path(LOG.value).read_text().splitlines())
     tried = dict.fromkeys(tuple(e["counts"]) for e in lines if e["policy"] == "amc")
     refit = REFITS[REFIT.value](graph, [case.calibration], SEED.value)
@@ -79,7 +80,7 @@ def main(argv):
     sizes = np.diff([*starts, len(labels)])[turns]
     scores = []
     for counts in list(tried)[: PLANS.value]:
-        right = score.outputs(env.plan(counts))[0].argmax(-1) == labels
+        right = score.outputs(problem.plan(counts))[0].argmax(-1) == labels
         scores.append([right[i : i + case.batch_size].mean() for i in starts[turns]])
         print(len(scores), float(np.average(scores[-1], weights=sizes)), flush=True)
     table = {f"{z:g}": played(np.array(scores), sizes, z) for z in THRESHOLDS}

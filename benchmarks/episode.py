@@ -37,8 +37,8 @@ from amc_tf.scoring.batch_norm_folding import fold
 from amc_tf.scoring.scorer import scorer
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
-from amc_tf.search.env.base import NUM_FEATURES
-from amc_tf.search.problem import environment
+from amc_tf.search.env.problem import NUM_FEATURES
+from amc_tf.search.problem import environment, problem_of
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
@@ -107,7 +107,8 @@ def study(
                 refit = REFITS[refit_name](graph, [case.calibration], seed)
             with set_up("scorer"):
                 score = scorer(graph, task, TimedRefit(refit, clock))
-            env = environment(graph, score, amc_tf.Budget(macs=0.5), settings)
+            problem = problem_of(graph, settings)
+            env = environment(problem, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)
             engine = LiteEngine(folding.graph, fixed=folding.fixed)
             dense = engine.network(None)
@@ -121,7 +122,7 @@ def study(
                 usual_floors.append(usual_seconds(usual, images))
                 if len(rows) == untimed:
                     clock.seconds.clear()
-                rows.append(run(env, agent, clock))
+                rows.append(run(env, agent, score, clock))
     rows, floors, usual_floors = rows[untimed:], floors[untimed:], usual_floors[untimed:]
     floor = statistics.mean(floors)
     share = statistics.mean(row["macs"] for row in rows) / amc_tf.macs(graph)
@@ -154,7 +155,7 @@ def study(
     }
 
 
-def run(env, agent, clock: Clock) -> dict:
+def run(env, agent, score, clock: Clock) -> dict:
     start = time.perf_counter()
     state = env.reset()
     while state is not None:
@@ -162,7 +163,8 @@ def run(env, agent, clock: Clock) -> dict:
             action = agent.act(state)
         state, _ = env.step(action)
     with clock("finish"):
-        outcome = env.finish()
+        decided = env.finish()
+        outcome = env.outcome(decided, score(decided.plan))
     with clock("agent"):
         agent.finish(outcome.actions, outcome.reward)
     return {"seconds": time.perf_counter() - start, "macs": outcome.macs}

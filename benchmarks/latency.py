@@ -31,7 +31,7 @@ import tflite_tools
 from amc_tf.latency.cost import latency_cost, random_counts
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
-from amc_tf.search.env.channel_env import allowed_counts
+from amc_tf.search.env.channels import allowed_counts
 
 # Name to file, rounding and least preserve ratio.
 NETWORKS = {

@@ -27,7 +27,8 @@ from scipy import stats
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.scorer import scorer
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.channels import channel_problem
 
 sys.path.insert(0, str(record.HERE.parent / "configs"))
 import cifar10  # noqa: E402  the recipe that users get
@@ -80,7 +81,7 @@ def main(argv):
     case = cases.load("resnet56", DATA.value)
     train = cases.cifar10_train(DATA.value)
     graph = amc_tf.analyze(case.model)
-    env = CompressionEnv(graph, lambda plan: 0.0, amc_tf.Budget(macs=0.5), rounding=1)
+    env = DecisionEnv(channel_problem(graph, rounding=1), amc_tf.Budget(macs=0.5))
     rng = np.random.default_rng(SEED.value)
     images, labels = (part[: IMAGES.value] for part in case.validation)
     splits = {"as they are": images, "distorted": distorted(images, rng)}
@@ -97,7 +98,7 @@ def main(argv):
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(PLANS.value):
         wanted = rng.uniform(0.2, 1, len(env))
-        plan = env.plan(env.filled(wanted.tolist()))
+        plan = env.problem.plan(env.filled(wanted.tolist()))
         if number < len(rows):
             continue
         row, start = {}, time.monotonic()

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     from amc_tf.latency.settings import LatencySettings, open_table
     from amc_tf.pipeline import config as experiment
     from amc_tf.search.agents.ddpg.settings import DdpgSettings
-    from amc_tf.search.env.channel_env import allowed_counts
+    from amc_tf.search.env.channels import allowed_counts
     from amc_tf.search.settings import SearchSettings
 
     config = flags.FLAGS.config

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.network import Value as Value
     from amc_tf.graph.network import flatten as flatten
     from amc_tf.graph.network import infer as infer
+    from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.plan import read_plan as read_plan
 else:
@@ -52,6 +53,6 @@ else:
             "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
             "amc_tf.graph.layer_table": "register_layer",
             "amc_tf.graph.network": "Call Network Value flatten infer",
-            "amc_tf.graph.plan": "PruningPlan read_plan",
+            "amc_tf.graph.plan": "Plan PruningPlan read_plan",
         },
     )

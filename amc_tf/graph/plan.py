@@ -1,4 +1,4 @@
-"""A pruning plan: which channels of which group are kept."""
+"""Plans: what a search decides, and which channels of which group a pruning plan keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,23 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 
 _FORMAT = "amc_tf.PruningPlan/1"
+
+
+class Plan(Protocol):
+    """How much of a model is kept, decision by decision."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many units each decision keeps."""
+        ...
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the plan as JSON; the file appears whole or not at all."""
+        ...
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+PlanT_contra = TypeVar("PlanT_contra", bound=Plan, contravariant=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,7 +118,7 @@ def latency_cost(
         graph: the analysed network.
         table: of the device.
         choices: the channel counts that each group may keep, ascending (see
-            `amc_tf.search.env.channel_env.allowed_counts`).
+            `amc_tf.search.env.channels.allowed_counts`).
         blueprint: of the network, if it was drawn before.
         calibration_plans: random plans whose whole networks are measured, beside
             the dense one.

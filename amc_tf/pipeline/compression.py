@@ -27,7 +27,7 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.plan_search import search_plan
-from amc_tf.search.problem import environment, no_score
+from amc_tf.search.problem import check, problem_of
 from amc_tf.search.result import SearchResult, policy_plan
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.training.finetune import fine_tune
@@ -81,7 +81,7 @@ class Compression:
         if safe_mode:
             refuse_code(self.graph.network)
         # An impossible budget is told now, not after the dense model was trained.
-        environment(self.graph, no_score, budget, self.settings.search)
+        check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
         self.workdir = Workdir(workdir, safe_mode)
         record = {
@@ -159,8 +159,8 @@ class Compression:
         self.workdir.save_model("pruned.keras", chosen)
         keys = ("accuracy", "macs", "params")
         dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
-        latency_ms, dense_ms = self._latency(found)
-        reached = {**policies[found.chosen], "latency": latency_ms}
+        dense_ms = None if found.measured is None else found.measured.dense_ms
+        reached = {**policies[found.chosen], "latency": found.best[found.chosen].latency_ms}
         before = {**dense, "latency": dense_ms}
         bounds = {
             kind: {"bound": bound, "reached": reached[kind], "dense": before[kind]}
@@ -177,14 +177,6 @@ class Compression:
             versions=versions(),
         )
         return found
-
-    def _latency(self, found: SearchResult) -> tuple[float | None, float | None]:
-        """Milliseconds of the chosen network and of the dense one beside it, if measured."""
-        best = found.best[found.chosen]
-        for measured in self.workdir.read_json("latency.json", {}).get("measured", []):
-            if tuple(measured["counts"]) == tuple(best.counts):
-                return measured["ms"], measured["dense_ms"]
-        return best.latency_ms, None
 
     def _rebuilt(self, found: SearchResult, plan: PruningPlan) -> keras.Model:
         return rebuild(self.dense, self.graph, plan, found.refitted(plan))

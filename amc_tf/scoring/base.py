@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import Plan, PlanT, PlanT_contra, PruningPlan
 from amc_tf.pruning.refit.methods import Refit
 
 
-class Scorer(Protocol):
+class Scorer(Protocol[PlanT_contra]):
     """Scores plans on the task's validation data."""
 
-    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT_contra | None, beat: float | None = None) -> float:
         """The accuracy of the network under a plan (None: dense), before fine-tuning.
 
         Args:
@@ -23,15 +23,19 @@ class Scorer(Protocol):
                 well below; its estimate from part of the images then does.
 
         Raises:
-            AmcError: the owner's metric or evaluate does not give a usable number.
+            AmcError: the user's metric or evaluate does not give a usable number.
         """
         ...
 
-    def refitted_by(self, reconstruction: Refit) -> Scorer:
+    def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
+        """Whether a refit may change these weights of the model, by `layer/weight`."""
+        ...
+
+    def refitted_by(self, refit: Refit[PlanT_contra]) -> Scorer[PlanT_contra]:
         """This scorer with another refit; both may be used."""
         ...
 
-    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+    def run(self, plan: PlanT_contra | None) -> Iterator[list[np.ndarray]]:
         """Runs the network under a plan, a batch of the validation data at a time.
 
         Yields:
@@ -39,16 +43,19 @@ class Scorer(Protocol):
         """
         ...
 
-    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+    def outputs(self, plan: PlanT_contra | None) -> list[np.ndarray]:
         """What `run` yields, for all of the validation data at once."""
         ...
 
 
-def refitted_weights(
-    reconstruction: Refit | None, plan: PruningPlan | None
-) -> dict[str, np.ndarray]:
+def refitted_weights(refit: Refit[PlanT] | None, plan: PlanT | None) -> dict[str, np.ndarray]:
     """The weights that a plan is scored with beside the model's own, by `layer/weight`."""
-    return {} if reconstruction is None or plan is None else reconstruction.refit(plan)
+    return {} if refit is None or plan is None else refit.refit(plan)
+
+
+def channels(plan: Plan | None) -> PruningPlan | None:
+    """What a plan says of channels; None where it keeps them all."""
+    return plan if isinstance(plan, PruningPlan) else None
 
 
 def concatenated(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:

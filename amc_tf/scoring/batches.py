@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The owner's data as arrays, in the owner's batches.
+    """The user's data as arrays, in the user's batches.
 
     A dataset is read once and kept if it is not too large, because its
     decoding may cost more than the network.

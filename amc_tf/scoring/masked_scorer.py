@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Generic
 
 import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import nesting
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.methods import Refit
-from amc_tf.scoring.base import concatenated, refitted_weights
+from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batches import Batches
 from amc_tf.training.task import Task
 
 
-class MaskedScorer:
+class MaskedScorer(Generic[PlanT]):
     """Scores plans on the validation data with one full-size model.
 
-    The owner's own compile and evaluate see an ordinary Keras model, compiled
+    The user's own compile and evaluate see an ordinary Keras model, compiled
     and traced once (see `MaskedModel`).
     """
 
-    def __init__(self, graph: ChannelGraph, task: Task, reconstruction: Refit | None):
+    def __init__(self, graph: ChannelGraph, task: Task, refit: Refit[PlanT] | None):
         self._task = task
-        self._reconstruction = reconstruction
+        self._refit = refit
         self._data = task.prepared(task.validation)
         self._masked = MaskedModel(graph)
         self._model = task.compiled(self._masked.model, graph.network.model)
 
-    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
         """See `Scorer`; runs all images, whatever `beat`."""
-        del beat  # the owner's evaluate takes all data at once
+        del beat  # the user's evaluate takes all data at once
         self._assign(plan)
         return self._task.score(self._model, self._data)
 
-    def refitted_by(self, reconstruction: Refit) -> MaskedScorer:
+    def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
+        """See `Scorer`; every weight is that of a Keras model."""
+        del weights
+        return True
+
+    def refitted_by(self, refit: Refit[PlanT]) -> MaskedScorer[PlanT]:
         """See `Scorer`."""
         other = copy.copy(self)
-        other._reconstruction = reconstruction
+        other._refit = refit
         return other
 
-    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+    def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
         self._assign(plan)
         batches = Batches(self._task.validation, self._task.batch_size, self._model)
@@ -52,9 +58,9 @@ class MaskedScorer:
             x = keras.tree.pack_sequence_as(nesting(self._model, "inputs"), batch.inputs)
             yield keras.tree.flatten(self._model.predict_on_batch(x))
 
-    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+    def outputs(self, plan: PlanT | None) -> list[np.ndarray]:
         """See `Scorer`."""
         return concatenated(self.run(plan))
 
-    def _assign(self, plan: PruningPlan | None) -> None:
-        self._masked.assign(plan, refitted_weights(self._reconstruction, plan))
+    def _assign(self, plan: PlanT | None) -> None:
+        self._masked.assign(channels(plan), refitted_weights(self._refit, plan))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import nesting, uncompiled
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.methods import Refit
-from amc_tf.scoring.base import concatenated, refitted_weights
+from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.batches import Batch, Batches
 from amc_tf.scoring.early_stopping import hopeless
@@ -22,10 +22,10 @@ from amc_tf.scoring.tflite_engine import LiteEngine
 from amc_tf.training.task import Task
 
 
-class LiteScorer:
+class LiteScorer(Generic[PlanT]):
     """Scores plans by running their TFLite files, which are as small as the plan is.
 
-    The files give the outputs; the owner's compiled Keras metrics turn them
+    The files give the outputs; the user's compiled Keras metrics turn them
     into the score.
     """
 
@@ -33,13 +33,13 @@ class LiteScorer:
         self,
         graph: ChannelGraph,
         task: Task,
-        reconstruction: Refit | None,
+        refit: Refit[PlanT] | None,
         stop_at: float | None = None,
     ):
         """Prepares the engine (see `LiteEngine`; the arguments are `scorer`'s).
 
         Raises:
-            NotCarriedError: the network or the owner's score does not allow it.
+            NotCarriedError: the network or the user's score does not allow it.
             AmcError: the model cannot be compiled.
         """
         if task.evaluate is not None:
@@ -48,13 +48,13 @@ class LiteScorer:
             raise NotCarriedError(f"{task.metric!r} is no metric but a loss")
         model = graph.network.model
         self._task = task
-        self._reconstruction = reconstruction
+        self._refit = refit
         self._stop_at = stop_at
         self._metrics = task.compiled(uncompiled(model), model)
         self._batches = Batches(task.validation, task.batch_size, model)
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)
-        if self._folding.fixed and isinstance(reconstruction, Reestimated):
+        if self._folding.fixed and isinstance(refit, Reestimated):
             raise NotCarriedError("statistics of batch norms that cannot be folded change")
         self._engine = LiteEngine(
             self._folding.graph,
@@ -63,11 +63,11 @@ class LiteScorer:
             inputs=first,
         )
 
-    def carries(self, weights: Mapping[str, np.ndarray]) -> bool:
-        """Whether plans may change these weights of the model, by `layer/weight`."""
+    def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
+        """See `Scorer`."""
         return self._engine.carries(self._folding.weights(weights))
 
-    def __call__(self, plan: PruningPlan | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
         """See `Scorer`."""
         images = self._batches.images
         if beat is None or self._stop_at is None or images is None:
@@ -82,25 +82,25 @@ class LiteScorer:
             _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
         )
 
-    def refitted_by(self, reconstruction: Refit) -> LiteScorer:
+    def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
         """See `Scorer`."""
         other = copy.copy(self)
-        other._reconstruction = reconstruction
+        other._refit = refit
         return other
 
-    def run(self, plan: PruningPlan | None) -> Iterator[list[np.ndarray]]:
+    def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
         return (outputs for _, outputs in self._played(plan))
 
-    def outputs(self, plan: PruningPlan | None) -> list[np.ndarray]:
+    def outputs(self, plan: PlanT | None) -> list[np.ndarray]:
         """See `Scorer`."""
         return concatenated(self.run(plan))
 
     def _played(
-        self, plan: PruningPlan | None, batches: Iterable[Batch] | None = None
+        self, plan: PlanT | None, batches: Iterable[Batch] | None = None
     ) -> Iterator[tuple[Batch, list[np.ndarray]]]:
-        weights = self._folding.weights(refitted_weights(self._reconstruction, plan))
-        network = self._engine.network(plan, weights)
+        weights = self._folding.weights(refitted_weights(self._refit, plan))
+        network = self._engine.network(channels(plan), weights)
         batches = self._batches if batches is None else batches
         return ((batch, network(batch.inputs)) for batch in batches)
 

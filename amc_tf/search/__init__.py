@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from amc_tf.lazy import front_door
 
 if TYPE_CHECKING:
+    from amc_tf.search.driver import EpisodeDriver as EpisodeDriver
     from amc_tf.search.plan_search import search_plan as search_plan
     from amc_tf.search.policies import compete as compete
     from amc_tf.search.result import SearchResult as SearchResult
@@ -19,6 +20,7 @@ else:
     __getattr__, __dir__, __all__ = front_door(
         __name__,
         {
+            "amc_tf.search.driver": "EpisodeDriver",
             "amc_tf.search.plan_search": "search_plan",
             "amc_tf.search.policies": "compete",
             "amc_tf.search.result": "SearchResult",

@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Protocol
 
 from tqdm import tqdm
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import PlanT, PlanT_contra
 from amc_tf.runs.episode_log import EpisodeLog
-from amc_tf.scoring.base import Scorer
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.env.base import DecisionEnv, Outcome
 
 
-class Contest:
+class Score(Protocol[PlanT_contra]):
+    """The accuracy of a plan, as a `Scorer` gives it."""
+
+    def __call__(self, plan: PlanT_contra, beat: float | None = None, /) -> float:
+        """See `Scorer`."""
+        ...
+
+
+class EpisodeDriver(Generic[PlanT]):
     """Episodes of searchers in one environment.
 
-    A plan that the log knows is not measured again, whoever tried it.
+    A plan that the log knows is not scored again, whoever tried it.
 
     Args:
-        path: of the log.
-        make_env: makes the environment that scores plans by the function it is given.
-        ranks: see `EpisodeLog`.
+        log: takes every episode.
+        env: the environment.
+        score: the accuracy of a plan.
+        watch: is shown the record of every episode, those that the log knew included.
 
     Attributes:
-        measure: measures the accuracy of a plan; to be set before the first episode.
         env: the environment.
-        log: the log.
         ranked: of each policy the outcomes, the best first (of equal ones the earliest).
-        watch: is shown the record of every episode, those that the log knew included.
     """
-
-    measure: Scorer
 
     def __init__(
         self,
-        path: str | os.PathLike,
-        make_env: Callable[[Callable[[PruningPlan], float]], DecisionEnv],
-        ranks: str = "",
+        log: EpisodeLog,
+        env: DecisionEnv[PlanT],
+        score: Score[PlanT],
+        watch: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self.log = EpisodeLog(path, ranks)
-        self.env = make_env(self._score)
-        self.ranked: dict[str, list[Outcome]] = {}
-        self.watch: Callable[[dict[str, Any]], None] | None = None
-        self._best: Outcome | None = None  # of the policy that plays
-
-    def _score(self, plan: PruningPlan) -> float:
-        known = self.log.accuracy(plan.counts)
-        if known is not None:
-            return known
-        return self.measure(plan, None if self._best is None else self._best.accuracy)
+        self.env = env
+        self.ranked: dict[str, list[Outcome[PlanT]]] = {}
+        self._log = log
+        self._score = score
+        self._watch = watch
 
     def run(self, policy: str, searcher: Searcher, episodes: int) -> None:
         """Plays the episodes of one policy.
@@ -62,33 +59,40 @@ class Contest:
             AmcError: see `Task.score`, `DdpgSearcher` and `EpisodeLog`; the message
                 begins with the episode.
         """
-        outcomes: list[Outcome] = []
-        self._best = None
+        outcomes: list[Outcome[PlanT]] = []
+        best: Outcome[PlanT] | None = None
         with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
+                beat = None if best is None else best.accuracy
                 try:
-                    outcome = self._play(policy, episode, searcher)
+                    outcome = self._play(policy, episode, searcher, beat)
                 except AmcError as error:
                     # The same exception, as what failed is in its class.
                     error.args = (f"episode {episode} of {policy!r}: {error}",)
                     raise
                 outcomes.append(outcome)
-                if self._best is None or outcome.reward > self._best.reward:
-                    self._best = outcome
+                if best is None or outcome.reward > best.reward:
+                    best = outcome
                 bar.update()
                 uniform = self.ranked.get("uniform")
                 bar.set_postfix(
-                    best=f"{self._best.accuracy:.4f}",
+                    best=f"{best.accuracy:.4f}",
                     **({"uniform": f"{uniform[0].accuracy:.4f}"} if uniform else {}),
                 )
         self.ranked[policy] = sorted(outcomes, key=lambda outcome: -outcome.reward)
 
-    def _play(self, policy: str, episode: int, searcher: Searcher) -> Outcome:
+    def _play(
+        self, policy: str, episode: int, searcher: Searcher, beat: float | None
+    ) -> Outcome[PlanT]:
         start = time.monotonic()
         state = self.env.reset()
         while state is not None:
             state, _ = self.env.step(searcher.act(state))
-        outcome = self.env.finish()
+        decided = self.env.finish()
+        accuracy = self._log.accuracy(decided.counts)
+        if accuracy is None:
+            accuracy = self._score(decided.plan, beat)
+        outcome = self.env.outcome(decided, accuracy)
         diagnostics = searcher.finish(outcome.actions, outcome.reward)
         record = {
             "policy": policy,
@@ -103,14 +107,14 @@ class Contest:
             "seconds": round(time.monotonic() - start, 4),
             **{k: v for k, v in diagnostics.items() if v == v},  # NaN: nothing learnt yet
         }
-        self.log.add(record)
-        if self.watch is not None:
-            self.watch(record)
+        self._log.add(record)
+        if self._watch is not None:
+            self._watch(record)
         return outcome
 
-    def best(self, policy: str, count: int) -> list[Outcome]:
+    def best(self, policy: str, count: int) -> list[Outcome[PlanT]]:
         """The best outcomes of a policy, each choice of channels once."""
-        first: dict[tuple[int, ...], Outcome] = {}
+        first: dict[tuple[int, ...], Outcome[PlanT]] = {}
         for outcome in self.ranked[policy]:
             first.setdefault(outcome.counts, outcome)
         return list(first.values())[:count]

@@ -1,4 +1,4 @@
-"""Latency in one search: foreseen in every episode, measured before a plan is chosen."""
+"""Latency in one search: predicted in every episode, measured before a plan is chosen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SearchLatency:
     """The latency of one search's plans.
 
     Attributes:
-        cost: foreseen latency, the same whenever the search is resumed.
+        cost: predicted latency, the same whenever the search is resumed.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class SearchLatency:
         Args:
             ranked: a policy's outcomes, the best first.
             within: fits the plans of policies that have none into a tighter budget. Of plans
-                that all just fill the budget as it is foreseen, a foresight that is 1 % wrong
+                that all just fill the budget as it is predicted, a prediction that is 1 % wrong
                 breaks them all.
 
         Returns:
             Policy to outcome, its latency the measured one; without a bound on
-            latency each policy's first, as foreseen.
+            latency each policy's first, as predicted.
 
         Raises:
             AmcError: the device fails, or no plan is within the budget.

@@ -59,12 +59,12 @@ class Chooser:
     ) -> dict[str, Outcome]:
         """Measures the best plans, then the next best, until each policy has one or gives up.
 
-        What breaks the budget is rejected and corrects the foreseen latency, and
-        plans that are then foreseen to break it are passed over.
+        What breaks the budget is rejected and corrects the predicted latency, and
+        plans that are then predicted to break it are passed over.
 
         Args:
             ranked: a policy's outcomes, the best first.
-            cost: foresees latency.
+            cost: predicts latency.
             known: what was measured before; more is added.
 
         Returns:
@@ -72,7 +72,7 @@ class Chooser:
             with the latency measured; policies that have none are left out.
         """
         for _ in range(_MOST_ROUNDS):
-            corrected = cost.corrected({c: self._foreseeable(m, cost) for c, m in known.items()})
+            corrected = cost.corrected({c: self._as_predicted(m, cost) for c, m in known.items()})
             wanted: dict[Counts, Outcome] = {}
             for outcomes in ranked.values():
                 wanted.update(self._next(outcomes, corrected, known))
@@ -83,8 +83,8 @@ class Chooser:
         best = {name: self._best(outcomes, known) for name, outcomes in ranked.items()}
         return {name: outcome for name, outcome in best.items() if outcome is not None}
 
-    def _foreseeable(self, measured: Measured, cost: LatencyCost) -> float:
-        """A measurement in the milliseconds in which the bound is foreseen."""
+    def _as_predicted(self, measured: Measured, cost: LatencyCost) -> float:
+        """A measurement in the milliseconds in which the bound is predicted."""
         if self.budget.latency is None:
             return measured.ms
         return measured.ms / measured.dense_ms * cost(self.dense)

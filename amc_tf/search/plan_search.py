@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from amc_tf import files
-from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.scorer import scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
-from amc_tf.search.agents.handcrafted import FixedSearcher
 from amc_tf.search.breakdown import breakdown
-from amc_tf.search.driver import Contest
-from amc_tf.search.env.base import NUM_FEATURES, Outcome
+from amc_tf.search.driver import EpisodeDriver
+from amc_tf.search.env.base import Outcome
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.channels import by_importance
+from amc_tf.search.env.problem import NUM_FEATURES
+from amc_tf.search.finalists import Finalists
+from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
-from amc_tf.search.problem import environment, no_score
+from amc_tf.search.problem import check, environment, problem_of
 from amc_tf.search.result import SearchResult, policy_plan
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
@@ -65,7 +63,7 @@ def search_plan(
 
     Raises:
         AmcError: another process works in `workdir`; see also `Constraints.analyze`,
-            `CompressionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and,
+            `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and,
             for its importance, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
@@ -83,101 +81,81 @@ def _search(
 ) -> SearchResult:
     workdir = folder.path
     graph = settings.constraints.analyze(model)
-    choices = environment(graph, no_score, budget, settings).choices  # or refuses, at once
+    problem = problem_of(graph, settings)
+    check(problem, budget, settings)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
-        device = SearchLatency(graph, budget, choices, workdir, latency or LatencySettings())
-        environment(graph, no_score, budget, settings, latency=device.cost)
-    importance = _importance(graph, task, settings.importance, folder)
-    # What the scores of channel counts depend on beside the settings.
-    ranks = files.checksum(
-        {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
-    )
+        device = SearchLatency(
+            graph, budget, problem.choices, workdir, latency or LatencySettings()
+        )
+        problem = problem.with_latency(device.cost)
+        environment(problem, budget, settings)  # or refuses, before importance is computed
 
-    def make_env(
-        score: Callable[[PruningPlan], float], budget: Budget | None = budget
-    ) -> CompressionEnv:
-        foreseen = None if device is None else device.cost
-        return environment(graph, score, budget, settings, importance, foreseen)
+    importance = kept_importance(graph, task, settings.importance, folder)
+    problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
+    env, dense = environment(problem, budget, settings), problem.dense_costs
+    ranks = ranks_of(importance)
+    log = EpisodeLog(workdir / "episodes.jsonl", ranks)
 
-    contest = Contest(workdir / "episodes.jsonl", make_env, ranks)
-    dense = contest.env.dense_costs
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
         DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
-        TensorBoardLog(workdir / "tensorboard", dense) as contest.watch,
+        TensorBoardLog(workdir / "tensorboard", dense) as watch,
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        contest.measure = scorer(graph, task, refit, settings.early_stop)
-        dense_accuracy = contest.measure(None)
-        about = {"bounds": contest.env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
+        score = scorer(graph, task, refit, settings.early_stop)
+        dense_accuracy = score(None)
+        about = {"bounds": env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
         files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})
-        compete(contest, agent, settings)
-    final, ranked, measure = refit, contest.ranked, contest.measure
+        driver = EpisodeDriver(log, env, score, watch)
+        compete(driver, agent, settings)
 
-    def replayed(
-        log: str, budget: Budget | None, plans: Mapping[str, Sequence[Sequence[float]]]
-    ) -> dict[str, list[Outcome]]:
-        again = Contest(workdir / log, functools.partial(make_env, budget=budget), ranks)
-        again.measure = measure
-        for name, actions in plans.items():
-            again.run(name, FixedSearcher(actions), len(actions))
-        return again.ranked
-
-    finalists = {
-        name: [outcome.actions for outcome in contest.best(name, settings.rerank)]
-        for name in contest.ranked
-    }
+    final = refit
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
-        measure = measure.refitted_by(final)
-        ranked = replayed("finals.jsonl", budget, finalists)
-    best = {name: outcomes[0] for name, outcomes in ranked.items()}
-    if device is not None:
-
-        def within(number: int, budget: Budget, names: Sequence[str]) -> dict[str, list[Outcome]]:
-            env = make_env(no_score, budget)
-            # In proportion: decided one after another, the last would bear it all.
-            plans = {name: [env.fitted(actions) for actions in finalists[name]] for name in names}
-            return replayed(f"finals{number}.jsonl", budget, plans)
-
-        best = device.choose(ranked, within)
-    chosen = max(
-        (name for name in POLICIES if name in best),
-        key=lambda name: (best[name].reward, -POLICIES.index(name)),
+    finalists = Finalists(
+        actions={
+            name: [outcome.actions for outcome in driver.best(name, settings.rerank)]
+            for name in driver.ranked
+        },
+        problem=problem,
+        settings=settings,
+        score=score.refitted_by(final),
+        workdir=workdir,
+        ranks=ranks,
     )
-    result = SearchResult(graph, chosen, best, contest.env.bounds, dense_accuracy, final)
+    ranked = driver.ranked if final is refit else finalists.rescored(budget)
+    if device is None:
+        best = {name: outcomes[0] for name, outcomes in ranked.items()}
+    else:
+        best = device.choose(ranked, finalists.within)
+    chosen = _chosen(best)
+    result = SearchResult(
+        graph=graph,
+        chosen=chosen,
+        best=best,
+        bounds=env.bounds,
+        dense_accuracy=dense_accuracy,
+        final=final,
+        measured=None if device is None else device.measured(best[chosen].counts),
+    )
     plans = {name: outcome.plan for name, outcome in best.items()}
     files.write_json(workdir / "search.json", {**about, **breakdown(graph, plans)})
     result.plan.save(workdir / "plan.json")
-    for name, outcome in best.items():
-        outcome.plan.save(policy_plan(workdir, name))
+    for name, plan in plans.items():
+        plan.save(policy_plan(workdir, name))
+    records = log.best(settings.keep_best)
     files.write_json(
         workdir / "best_plans.json",
-        [
-            {**record, "keep": contest.env.plan(record["counts"]).keep}
-            for record in contest.log.best(settings.keep_best)
-        ],
+        [{**record, "keep": problem.plan(record["counts"]).keep} for record in records],
     )
     return result
 
 
-def _importance(
-    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
-) -> dict[str, np.ndarray]:
-    """The channels' importance, kept in a file.
-
-    Shuffled training data would rank the channels of a resumed search anew,
-    and the scores in its log are those of the old ranks.
-    """
-    shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = workdir.read_json("importance.json", {})
-    if known.get("criterion") == criterion:
-        scores = {name: np.array(values) for name, values in known["scores"].items()}
-        if {name: values.shape for name, values in scores.items()} == shapes:
-            return scores
-    scores = IMPORTANCES[criterion](graph, task)
-    lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
-    return scores
+def _chosen(best: Mapping[str, Outcome]) -> str:
+    """The policy whose plan scored best; of equal ones the first of `POLICIES`."""
+    return max(
+        (name for name in POLICIES if name in best),
+        key=lambda name: (best[name].reward, -POLICIES.index(name)),
+    )

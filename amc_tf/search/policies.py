@@ -11,19 +11,19 @@ from amc_tf.search.agents.guided import GuidedSearcher
 from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
-from amc_tf.search.driver import Contest
+from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.settings import SearchSettings
 
 
-def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None:
+def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) -> None:
     """Plays the episodes of every policy that the settings name, and of AMC's.
 
     Args:
-        contest: its `measure` set.
+        driver: plays them.
         agent: the one that learns.
         settings: policies, episodes and guidance.
     """
-    env = contest.env
+    env = driver.env
     # Hand-crafted ratios are scaled to a budget, so they need one.
     handcrafted = {
         name: env.fitted(profile(name, len(env)).tolist())
@@ -52,4 +52,4 @@ def compete(contest: Contest, agent: Searcher, settings: SearchSettings) -> None
     }
     for name, make in searchers.items():
         if name in ("amc", *settings.policies):
-            contest.run(name, make(), 1 if name in handcrafted else settings.episodes)
+            driver.run(name, make(), 1 if name in handcrafted else settings.episodes)

@@ -1,43 +1,47 @@
-"""The environment that settings describe."""
+"""The problem that settings describe, and how it is posed under a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.importance.criteria import Importance
-from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget, CountCost
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.graph.plan import PlanT, PruningPlan
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget
+from amc_tf.search.env.channels import channel_problem
+from amc_tf.search.env.problem import Problem
 from amc_tf.search.settings import SearchSettings
 
 
-def environment(
-    graph: ChannelGraph,
-    score: Callable[[PruningPlan], float],
-    budget: Budget | None,
-    settings: SearchSettings,
-    importance: Importance | None = None,
-    latency: CountCost | None = UNKNOWN_LATENCY,
-) -> CompressionEnv:
-    """The environment that settings describe; wishes that cannot be met are refused here.
+def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[PruningPlan]:
+    """The problem that settings describe, its latency and the channels' importance not known yet.
 
-    Latency that is not known yet breaks no bound: its table takes minutes.
+    Raises:
+        AmcError: see `channel_problem`.
     """
     constraints = settings.constraints
-    return CompressionEnv(
+    return channel_problem(
         graph,
-        score,
-        budget,
-        latency=latency,
-        reward=settings.reward,
         rounding=constraints.roundings(graph, settings.rounding),
         min_preserve=constraints.min_preserves(graph, settings.min_preserve),
-        fill_budget=settings.fill_budget,
-        importance=importance,
     )
 
 
-def no_score(plan: PruningPlan) -> float:
-    """The score of an environment that is made only to be checked."""
-    raise AssertionError("this environment only checks the budget")
+def environment(
+    problem: Problem[PlanT], budget: Budget | None, settings: SearchSettings
+) -> DecisionEnv[PlanT]:
+    """A problem under a budget.
+
+    Raises:
+        AmcError: see `DecisionEnv`.
+    """
+    return DecisionEnv(problem, budget, reward=settings.reward, fill_budget=settings.fill_budget)
+
+
+def check(problem: Problem, budget: Budget | None, settings: SearchSettings) -> None:
+    """Refuses wishes that cannot be met, as far as this can be told without a device.
+
+    Latency that is not known yet breaks no bound: its table takes minutes.
+
+    Raises:
+        AmcError: see `DecisionEnv`.
+    """
+    environment(problem.with_latency(UNKNOWN_LATENCY), budget, settings)

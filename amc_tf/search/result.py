@@ -10,6 +10,7 @@ from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.methods import Refit
 from amc_tf.search.env.base import Outcome
+from amc_tf.search.latency_choice import Measured
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,14 +24,17 @@ class SearchResult:
         bounds: the budget in absolute terms, by name of the cost.
         dense_accuracy: of the unpruned model on the validation data.
         final: restores the weights of the networks that are built.
+        measured: the chosen network on the device beside the dense one; None where
+            latency is not bounded.
     """
 
     graph: ChannelGraph
     chosen: str
-    best: dict[str, Outcome]
+    best: dict[str, Outcome[PruningPlan]]
     bounds: dict[str, float]
     dense_accuracy: float
-    final: Refit
+    final: Refit[PruningPlan]
+    measured: Measured | None = None
 
     @property
     def plan(self) -> PruningPlan:

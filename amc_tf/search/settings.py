@@ -29,7 +29,7 @@ class SearchSettings:
             `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
         importance: which channels of a group are kept, a name of
             `amc_tf.pruning.importance.criteria.IMPORTANCES`.
-        fill_budget: whether plans use up the budget (see `CompressionEnv`).
+        fill_budget: whether plans use up the budget (see `DecisionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
         response_share: of the agent's episodes after its warm-up, the share proposed by
             a model of the reward, which also proposes those of the warm-up (see

@@ -9,7 +9,6 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.weights import named_weight, numpy_of
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
@@ -39,9 +38,8 @@ class MagnitudeMasks:
             )
         return {name: self.kernels[name].mask(steps) for name, steps in plan.steps.items()}
 
-    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+    def refit(self, plan: DensityPlan) -> dict[str, np.ndarray]:
         """The masked kernels, by `layer/weight`."""
-        assert isinstance(plan, DensityPlan)
         return {
             name: np.where(mask, numpy_of(self.kernels[name].weight), 0)
             for name, mask in self.masks(plan).items()
@@ -52,7 +50,7 @@ class MagnitudeMasks:
 class Masked(keras.constraints.Constraint):
     """Keeps masked weights at zero: Keras' optimizers apply it after each of their steps.
 
-    So the owner's training code needs no change, whatever its loop.
+    So the user's training code needs no change, whatever its loop.
 
     Args:
         mask: what is kept, boolean, shaped as the weight.

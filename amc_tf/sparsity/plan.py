@@ -8,29 +8,26 @@ from collections.abc import Mapping
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.plan import PruningPlan, read_plan
+from amc_tf.graph.plan import read_plan
 from amc_tf.sparsity.kernels import STEPS
 
 _FORMAT = "amc_tf.DensityPlan/1"
 
 
 @dataclasses.dataclass(frozen=True)
-class DensityPlan(PruningPlan):
-    """Densities of kernels, all channels being kept; a kernel that is not named stays dense.
+class DensityPlan:
+    """Densities of kernels (a `Plan`); a kernel that is not named stays dense.
 
     Attributes:
-        keep: empty.
         steps: `layer/weight` to its density in twentieths, 1 to 20.
 
     Raises:
         AmcError: a density is not one of these.
     """
 
-    keep: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    steps: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, steps in self.steps.items():
             if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEPS:
                 raise AmcError(

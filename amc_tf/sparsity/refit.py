@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
@@ -29,9 +28,8 @@ class SparseReconstruction:
         self._magnitude = MagnitudeMasks(graph)
         self._dense = gather_in_order(graph, images, seed=seed)
 
-    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+    def refit(self, plan: DensityPlan) -> dict[str, np.ndarray]:
         """The masked and refitted kernels, with the biases and means that go with them."""
-        assert isinstance(plan, DensityPlan)
         masks = self._magnitude.masks(plan)
         weights = self._magnitude.refit(plan)
         return self._dense.fit_sparse(weights, masks)

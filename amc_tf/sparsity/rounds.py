@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,26 +12,26 @@ from amc_tf.graph import network
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import params
-from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
+from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.masked_scorer import MaskedScorer
 from amc_tf.scoring.scorer import scorer
-from amc_tf.scoring.tflite_scorer import LiteScorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
-from amc_tf.search.driver import Contest
-from amc_tf.search.env.base import NUM_FEATURES, Outcome
+from amc_tf.search.driver import EpisodeDriver
+from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.policies import compete
 from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.sparsity import masks
-from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import kernels
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import fine_tune
@@ -51,7 +50,7 @@ def sparsify(
 
     In each round the agent chooses the density of every kernel; its smallest
     weights become zero, the others are refitted, and the zeros stay through
-    the owner's fine-tuning.
+    the user's fine-tuning.
 
     Leaves `round1.keras`, `round2.keras`, ... and `result.json` in `workdir`.
     Interrupted at any moment, the same call resumes.
@@ -93,7 +92,7 @@ def _all_rounds(
         {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
     )
     folder.claim_model(model)
-    current = rebuild(model, analyze(model), None)  # the owner's stays as it is
+    current = rebuild(model, analyze(model), None)  # the user's stays as it is
     accuracy = task.score(task.compiled(current, model), task.test_data)
     rounds: list[dict[str, Any]] = []
     for number, share in enumerate(settings.densities, start=1):
@@ -123,24 +122,20 @@ def _round(
 
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
-
-    def make_env(score: Callable[[PruningPlan], float]) -> DensityEnv:
-        return DensityEnv(graph, score, budget, min_density=settings.min_density)
-
-    contest = Contest(folder / f"episodes{number}.jsonl", make_env)
+    env = DecisionEnv(density_problem(graph, min_density=settings.min_density), budget)
+    log = EpisodeLog(folder / f"episodes{number}.jsonl")
     agent_log, scalars = folder / "agent.log", folder / f"tensorboard/round{number}"
     task.compiled(model, original)
     with (
         DdpgSearcher(search.learner, NUM_FEATURES, search.seed, agent_log) as agent,
-        TensorBoardLog(scalars, contest.env.dense_costs) as contest.watch,
+        TensorBoardLog(scalars, env.problem.dense_costs) as watch,
     ):
-        contest.measure = _scorer(graph, task)
-        compete(contest, agent, search)
-    best: Outcome = max(
-        (outcomes[0] for outcomes in contest.ranked.values()), key=lambda outcome: outcome.reward
+        driver = EpisodeDriver(log, env, _scorer(graph, task), watch)
+        compete(driver, agent, search)
+    best = max(
+        (outcomes[0] for outcomes in driver.ranked.values()), key=lambda outcome: outcome.reward
     )
     plan = best.plan
-    assert isinstance(plan, DensityPlan)
     plan.save(folder / f"round{number}.json")
     kept = masks.MagnitudeMasks(graph).masks(plan)
     weights = {}
@@ -163,11 +158,9 @@ def _round(
     }
 
 
-def _scorer(graph: ChannelGraph, task: Task) -> Scorer:
+def _scorer(graph: ChannelGraph, task: Task) -> Scorer[DensityPlan]:
     """The fastest scorer that can change every kernel."""
     refit = masks.MagnitudeMasks(graph)
     score = scorer(graph, task, refit)
-    if isinstance(score, LiteScorer):
-        weights = {name: numpy_of(k.weight) for name, k in refit.kernels.items()}
-        return score if score.carries(weights) else MaskedScorer(graph, task, refit)
-    return score
+    weights = {name: numpy_of(kernel.weight) for name, kernel in refit.kernels.items()}
+    return score if score.can_change(weights) else MaskedScorer(graph, task, refit)

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 import amc_tf
 from amc_tf.graph.constraints import Constraints
 from amc_tf.pipeline import config as experiment
-from amc_tf.search.problem import environment
+from amc_tf.search.problem import environment, problem_of
 
 
 def _model():
@@ -36,10 +36,10 @@ def model():
     return _model()
 
 
-def _env(model, constraints, macs=0.5, score=lambda plan: 0.5, **changes):
+def _env(model, constraints, macs=0.5, **changes):
     search = amc_tf.SearchSettings(constraints=constraints, **{"rounding": 1, **changes})
-    graph = constraints.analyze(model)
-    return environment(graph, score, amc_tf.Budget(macs=macs), search)
+    problem = problem_of(constraints.analyze(model), search)
+    return environment(problem, amc_tf.Budget(macs=macs), search)
 
 
 def test_without_constraints_nothing_changes(model):
@@ -58,15 +58,16 @@ def test_without_constraints_nothing_changes(model):
     ],
 )
 def test_frozen_layers_are_no_choice(model, freeze, left):
-    env = _env(model, Constraints(freeze=freeze), macs=0.9)
-    assert list(env.graph.groups) == left
+    constraints = Constraints(freeze=freeze)
+    env, graph = _env(model, constraints, macs=0.9), constraints.analyze(model)
+    assert list(graph.groups) == left
     env.reset()
     for _ in left:
         env.step(0.5)
-    rebuilt = amc_tf.rebuild(model, env.graph, env.finish().plan)
+    rebuilt = amc_tf.rebuild(model, graph, env.finish().plan)
     for name in ("stem", "block1_a", "block1_b", "head"):
         size = rebuilt.get_layer(name).filters
-        frozen = not any(name in group.producers for group in env.graph.groups.values())
+        frozen = not any(name in group.producers for group in graph.groups.values())
         assert (size == model.get_layer(name).filters) == frozen
 
 

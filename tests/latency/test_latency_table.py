@@ -22,7 +22,7 @@ from amc_tf.latency.cost import describe, latency_cost, random_counts
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.surface import Tolerance, Unmeasured, fit
 from amc_tf.latency.table import NOTHING, LatencyTable
-from amc_tf.search.env.channel_env import allowed_counts
+from amc_tf.search.env.channels import allowed_counts
 
 
 def _network(name="net", stem=32):

@@ -27,7 +27,8 @@ from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg import worker
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.channels import channel_problem
 from amc_tf.training.time_limit import TimeLimitError
 
 SOME = ("kill -9 of both", "disk full")
@@ -267,14 +268,15 @@ def test_a_time_limit_changes_nothing_else():
 @pytest.mark.parametrize("accuracy", [-1e30, float("nan"), float("-inf")])
 def test_rewards_beyond_measure_are_refused(accuracy):
     graph = amc_tf.analyze(blobs.model())
-    env = CompressionEnv(graph, lambda plan: accuracy, amc_tf.Budget(macs=0.5), rounding=1)
+    env = DecisionEnv(channel_problem(graph, rounding=1), amc_tf.Budget(macs=0.5))
     env.reset()
     for _ in range(len(env)):
         env.step(0.5)
+    decided = env.finish()
     with pytest.raises(
         amc_tf.AmcError, match=rf"plan is {re.escape(f'{accuracy - 1:g}')} .*order of 1"
     ):
-        env.finish()
+        env.outcome(decided, accuracy)
 
 
 def test_an_agent_out_of_memory_says_so():

@@ -23,8 +23,8 @@ def trained():
     return model, amc_tf.analyze(model)
 
 
-def _keras_score(model, graph, task, plan, reconstruction=None):
-    weights = {} if reconstruction is None else reconstruction.refit(plan)
+def _keras_score(model, graph, task, plan, refit=None):
+    weights = {} if refit is None else refit.refit(plan)
     small = task.compiled(amc_tf.rebuild(model, graph, plan, weights), model)
     return task.score(small, task.validation)
 
@@ -32,14 +32,14 @@ def _keras_score(model, graph, task, plan, reconstruction=None):
 def test_a_score_is_that_of_the_refitted_rebuilt_model(trained):
     model, graph = trained
     task = blobs.task()
-    reconstruction = gather(graph, task.calibration_inputs(model))
-    score = scorer(graph, task, reconstruction)
+    refit = gather(graph, task.calibration_inputs(model))
+    score = scorer(graph, task, refit)
     assert isinstance(score, LiteScorer)
     assert score(None) == pytest.approx(model.evaluate(*task.validation, verbose=0)[1])
-    masked = MaskedScorer(graph, task, reconstruction)
+    masked = MaskedScorer(graph, task, refit)
     for seed in range(3):
         plan = random_plan(graph, seed)
-        expected = _keras_score(model, graph, task, plan, reconstruction)
+        expected = _keras_score(model, graph, task, plan, refit)
         assert score(plan) == pytest.approx(expected, abs=1 / 200)
         assert masked(plan) == pytest.approx(expected, abs=1 / 200)
         (a,), (b,) = score.outputs(plan), masked.outputs(plan)
@@ -194,14 +194,14 @@ def test_a_hopeless_plan_is_not_run_to_the_end(trained, monkeypatch):
 def test_another_refit_leaves_the_first_scorer_as_it_is(trained):
     model, graph = trained
     task = blobs.task()
-    reconstruction = gather(graph, task.calibration_inputs(model))
+    refit = gather(graph, task.calibration_inputs(model))
     plan = random_plan(graph, 0)
     for make in (LiteScorer, MaskedScorer):
         plain = make(graph, task, None)
-        refitted = plain.refitted_by(reconstruction)
+        refitted = plain.refitted_by(refit)
         first, second = plain.outputs(plan)[0], refitted.outputs(plan)[0]
         np.testing.assert_allclose(plain.outputs(plan)[0], first)
         np.testing.assert_allclose(
-            second, make(graph, task, reconstruction).outputs(plan)[0], rtol=1e-4, atol=1e-5
+            second, make(graph, task, refit).outputs(plan)[0], rtol=1e-4, atol=1e-5
         )
         assert np.abs(first - second).max() > 1e-3

@@ -19,8 +19,8 @@ from amc_tf.report.rows import datasets
 from amc_tf.report.run import read_run
 from amc_tf.search import latency_budget as latency_search
 from amc_tf.search.agents.handcrafted import profile
-from amc_tf.search.env.base import Outcome
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.base import DecisionEnv, Outcome
+from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.rewards import REWARDS
 from amc_tf.search.latency_choice import Chooser, Measured
 
@@ -47,12 +47,14 @@ def _episode(env, actions):
     env.reset()
     for action in actions:
         env.step(action)
-    return env.finish()
+    return env.outcome(env.finish(), 0.75)
 
 
-def _env(graph, budget, **changes):
-    arguments = {"latency": staircase, "rounding": 4, **changes}
-    return CompressionEnv(graph, lambda plan: 0.75, budget, **arguments)
+def _env(graph, budget, latency=staircase, **changes):
+    problem = channel_problem(graph, rounding=4)
+    if latency is not None:
+        problem = problem.with_latency(latency)
+    return DecisionEnv(problem, budget, **changes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -262,7 +264,7 @@ def test_a_device_on_which_nothing_fits(graph, tmp_path):
     arguments = (graph, amc_tf.Budget(latency_ms=0.5), choices)
     settings_ = latency_search.LatencySettings(calibration_plans=3)
     latency = latency_search.SearchLatency(*arguments, tmp_path, settings_, table=table)
-    env = CompressionEnv(graph, lambda plan: 0.5, arguments[1], latency=latency.cost)
+    env = DecisionEnv(channel_problem(graph).with_latency(latency.cost), arguments[1])
     outcome = _episode(env, [0.5, 0.5, 0.5])
     assert outcome.latency_ms <= 0.5
     device.whole = 3.0

@@ -10,10 +10,11 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
+from amc_tf.search.env.base import DecisionEnv
 from amc_tf.sparsity import masks
-from amc_tf.sparsity.env import DensityEnv
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.plan import DensityPlan
+from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.sparsity.settings import SparsitySettings
@@ -45,33 +46,33 @@ def test_kernels_and_their_costs_by_hand():
         "shared/kernel": (16, 32),
         "top/kernel": (20, 1),
     }
-    env = DensityEnv(graph, lambda plan: 0.5, amc_tf.Budget(macs=0.5))
+    costs = density_problem(graph).costs
     dense = np.full(3, STEPS)
-    assert env.costs["macs"](dense) == amc_tf.macs(graph) == 108 * 16 + 16 * 9 * 4 + 16 * 32 + 20
-    assert env.costs["params"](dense) == amc_tf.params(graph)
+    assert costs["macs"](dense) == amc_tf.macs(graph) == 108 * 16 + 16 * 9 * 4 + 16 * 32 + 20
+    assert costs["params"](dense) == amc_tf.params(graph)
     # A quarter of the first, half of the second, a twentieth (one of 20) of the third.
     steps = np.array([5, 10, 1])
-    assert env.costs["macs"](steps) == 27 * 16 + 16 * 9 * 4 + 8 * 32 + 1
-    assert env.costs["params"](steps) == amc_tf.params(graph) - 81 - 8 - 19
+    assert costs["macs"](steps) == 27 * 16 + 16 * 9 * 4 + 8 * 32 + 1
+    assert costs["params"](steps) == amc_tf.params(graph) - 81 - 8 - 19
 
 
 @pytest.mark.parametrize("name", ["residual", "squeeze_excite", "one_dimensional"])
 def test_costs_count_what_is_not_zero(name):
     model = zoo.build(name)
     graph = amc_tf.analyze(model)
-    env = DensityEnv(graph, lambda plan: 0.5, amc_tf.Budget(params=0.4), min_density=0.1)
+    env = DecisionEnv(density_problem(graph, min_density=0.1), amc_tf.Budget(params=0.4))
     rng = np.random.default_rng(0)
     for _ in range(5):
         state = env.reset()
         assert state.shape == (11,) and state.min() >= 0 and state.max() <= 1
         while state is not None:
             state, _ = env.step(rng.random())
-        outcome = env.finish()
-        assert outcome.params <= env.bounds["params"]
-        weights = masks.MagnitudeMasks(graph).refit(outcome.plan)
+        decided = env.finish()
+        assert decided.costs["params"] <= env.bounds["params"]
+        weights = masks.MagnitudeMasks(graph).refit(decided.plan)
         rebuilt = amc_tf.rebuild(model, graph, None, weights)
         zeros = sum(v.size - np.count_nonzero(v) for v in weights.values())
-        assert outcome.params == rebuilt.count_params() - zeros
+        assert decided.costs["params"] == rebuilt.count_params() - zeros
 
 
 def test_the_smallest_weights_are_zeroed(net):
@@ -206,4 +207,4 @@ def test_settings_are_checked(net):
     with pytest.raises(amc_tf.AmcError, match="min_density above 0 and at most .*0.2"):
         SparsitySettings(min_density=0.3)
     with pytest.raises(amc_tf.AmcError, match="min_density in"):
-        DensityEnv(amc_tf.analyze(net), lambda plan: 0.5, None, min_density=0)
+        density_problem(amc_tf.analyze(net), min_density=0)

@@ -8,17 +8,17 @@ from typing import Protocol
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import PlanT_contra, PruningPlan
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.training.data import evenly_spaced
 
 
-class Refit(Protocol):
+class Refit(Protocol[PlanT_contra]):
     """Whatever restores a pruned network's weights."""
 
-    def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
+    def refit(self, plan: PlanT_contra) -> dict[str, np.ndarray]:
         """Weights that take the place of the dense ones, by `layer/weight`, in the dense shape."""
         ...
 
@@ -68,7 +68,7 @@ def _dense_batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: i
 # Name to what makes it from calibration images. `dense` solves from statistics of the dense
 # network, in milliseconds a plan; `in_order` runs the pruned network over all images for each
 # plan, and is the better one by far (benchmarks/refit.py); `quick_in_order` does so over a few.
-REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit]] = {
+REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit[PruningPlan]]] = {
     "none": _none,
     "batch_norm": _batch_norm,
     "dense": _dense,

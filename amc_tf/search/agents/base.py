@@ -1,4 +1,6 @@
-"""What every searcher can do, and the one that draws at random."""
+"""What every searcher can do."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

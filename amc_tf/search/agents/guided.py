@@ -1,4 +1,4 @@
-"""Hand-crafted policies of the paper, as opponents in the same environment."""
+"""A searcher that others show the way."""
 
 from __future__ import annotations
 

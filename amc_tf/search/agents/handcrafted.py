@@ -1,4 +1,4 @@
-"""Hand-crafted preserve ratios."""
+"""Hand-crafted policies of the paper, and what proposes given plans."""
 
 from __future__ import annotations
 

@@ -1,25 +1,27 @@
 """Units kept, one decision after another, under a budget: what is alike in all searches.
 
-It knows nothing of agents, nor of what is kept: an episode is `reset`, one
-`step(action)` for each decision, `finish`. `amc_tf.search.env.channel_env` decides the channels of
-groups, `amc_tf.sparsity.env` the weights of kernels.
+It knows nothing of agents, nor of what is kept, nor of accuracy: an episode is `reset`, one
+`step(action)` for each decision, `finish`, and `outcome` when the plan has its score.
+`amc_tf.search.env.channels` poses the problem of channels, `amc_tf.sparsity.problem` that of single
+weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Generic
 
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.plan import PlanT
 from amc_tf.runs.vocabulary import written
-from amc_tf.search.env.budget import Budget, CountCost
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import Problem
 from amc_tf.search.env.rewards import REWARDS
 
-NUM_FEATURES = 11
 # Where a bound is made use of in full, a staircase may go down again a little further up.
 _STEPS_BEYOND = 24
 # An agent cannot learn from errors a million times those of a network that guesses, and what it
@@ -28,22 +30,39 @@ _LARGEST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Outcome:
+class Decided(Generic[PlanT]):
+    """What an episode decided.
+
+    Attributes:
+        plan: what is kept.
+        counts: how many units each decision keeps.
+        actions: the preserve ratios that were executed, one a decision, before
+            what was left of the budget was given out.
+        costs: name of a cost to its value.
+    """
+
+    plan: PlanT
+    counts: tuple[int, ...]
+    actions: tuple[float, ...]
+    costs: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome(Generic[PlanT]):
     """The end of an episode.
 
     Attributes:
-        plan: the channels kept.
-        counts: how many each group keeps.
-        actions: the preserve ratios that were executed, one a group, before
-            what was left of the budget was given out.
+        plan: what is kept.
+        counts: see `Decided`.
+        actions: see `Decided`.
         accuracy: the score of the plan.
         reward: what the agent is told.
         macs: cost of the plan.
         params: cost of the plan.
-        latency_ms: of the plan, foreseen or measured; None where no device was asked.
+        latency_ms: of the plan, predicted or measured; None where no device was asked.
     """
 
-    plan: PruningPlan
+    plan: PlanT
     counts: tuple[int, ...]
     actions: tuple[float, ...]
     accuracy: float
@@ -53,7 +72,7 @@ class Outcome:
     latency_ms: float | None = None
 
 
-class DecisionEnv:
+class DecisionEnv(Generic[PlanT]):
     """Chooses how many units each decision keeps under a budget.
 
     An action is the share kept; it is rounded to the nearest allowed count and
@@ -66,11 +85,7 @@ class DecisionEnv:
     far; 10 is the previous action.
 
     Args:
-        choices: counts that each decision may keep, ascending, the last one all.
-        costs: functions of the counts, `macs` and `params` at least.
-        features: the state's unchanging part, float64 (decisions, 11).
-        plan: makes a plan of the counts.
-        score: accuracy of a plan, a fraction.
+        problem: what there is to decide.
         budget: the bound; None for rewards that price the cost themselves.
         reward: a name of `REWARDS`.
         fill_budget: whether what an episode leaves of the budget is given out
@@ -85,11 +100,7 @@ class DecisionEnv:
 
     def __init__(
         self,
-        choices: Sequence[np.ndarray],
-        costs: Mapping[str, CountCost],
-        features: np.ndarray,
-        plan: Callable[[Sequence[int]], PruningPlan],
-        score: Callable[[PruningPlan], float],
+        problem: Problem[PlanT],
         budget: Budget | None,
         *,
         reward: str = "err",
@@ -103,20 +114,17 @@ class DecisionEnv:
                 if budget is None
                 else f"reward {reward!r} prices the cost itself; leave the budget out"
             )
-        if reward == "latency" and "latency" not in costs:
+        if reward == "latency" and "latency" not in problem.costs:
             raise AmcError("the reward 'latency' needs a device to measure it on")
-        self.choices = list(choices)
-        self.costs = dict(costs)
-        self.plan = plan
+        self.problem = problem
+        self.choices = problem.choices
+        self.costs = problem.costs
         self.budget = budget
-        self._dense = np.array([c[-1] for c in choices])
-        self._least = np.array([c[0] for c in choices])
+        self._dense, self._least = problem.dense, problem.least
         self.bounds = {} if budget is None else budget.bounds(self.costs, self._dense)
         self._check_reachable()
-        self._score = score
         self._fill_budget = fill_budget and budget is not None
         self._reward = REWARDS[reward]
-        self._features = features
         self._counts: list[int] = []
         self._actions: list[float] = []
 
@@ -132,13 +140,8 @@ class DecisionEnv:
                 )
 
     def __len__(self) -> int:
-        """Steps of an episode: one a group."""
-        return len(self.choices)
-
-    @property
-    def dense_costs(self) -> dict[str, float]:
-        """Costs where every decision keeps all, by name."""
-        return {name: cost(self._dense) for name, cost in self.costs.items()}
+        """Steps of an episode: one a decision."""
+        return len(self.problem)
 
     def reset(self) -> np.ndarray:
         """Begins an episode; returns the first state, float32 (11,)."""
@@ -179,34 +182,43 @@ class DecisionEnv:
         counts = np.asarray(counts)
         return all(self.costs[name](counts) <= bound for name, bound in self.bounds.items())
 
-    def finish(self) -> Outcome:
-        """Scores the plan of a finished episode.
+    def finish(self) -> Decided[PlanT]:
+        """The plan of a finished episode.
 
         Raises:
             ValueError: groups are left to decide.
-            AmcError: the score or the reward is not finite, or beyond all measure.
         """
         if len(self._counts) != len(self):
             raise ValueError(f"{len(self) - len(self._counts)} groups are still to be decided")
         counts = self.filled(self._actions)
-        plan = self.plan(counts)
-        accuracy = self._score(plan)
-        costs = {name: cost(np.array(counts)) for name, cost in self.costs.items()}
-        reward = self._reward(accuracy, costs)
+        return Decided(
+            plan=self.problem.plan(counts),
+            counts=tuple(counts),
+            actions=tuple(self._actions),
+            costs={name: cost(np.array(counts)) for name, cost in self.costs.items()},
+        )
+
+    def outcome(self, decided: Decided[PlanT], accuracy: float) -> Outcome[PlanT]:
+        """What was decided, with its score and the reward of it.
+
+        Raises:
+            AmcError: the score or the reward is not finite, or beyond all measure.
+        """
+        reward = self._reward(accuracy, decided.costs)
         if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
             raise AmcError(
                 f"the reward of a plan is {reward:g} (accuracy {accuracy:g}), expected a number "
                 f"within {_LARGEST_REWARD:g} of 0; let evaluate return something of the order of 1"
             )
         return Outcome(
-            plan=plan,
-            counts=tuple(counts),
-            actions=tuple(self._actions),
+            plan=decided.plan,
+            counts=decided.counts,
+            actions=decided.actions,
             accuracy=accuracy,
             reward=reward,
-            macs=int(costs["macs"]),
-            params=int(costs["params"]),
-            latency_ms=costs.get("latency"),
+            macs=int(decided.costs["macs"]),
+            params=int(decided.costs["params"]),
+            latency_ms=decided.costs.get("latency"),
         )
 
     def filled(self, actions: Sequence[float]) -> list[int]:
@@ -262,7 +274,7 @@ class DecisionEnv:
         cost = self.costs["macs"]
         dense = cost(self._dense)
         so_far = np.array([*self._counts, *self._dense[t:]])
-        state = self._features[t].copy()
+        state = self.problem.features[t].copy()
         state[8] = (dense - cost(so_far)) / dense
         state[10] = self._actions[-1] if self._actions else 1.0
         return state.astype(np.float32)

@@ -10,7 +10,8 @@ import amc_tf
 from amc_tf.search.agents import response_surface
 from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseModel, ResponseSearcher, propose
-from amc_tf.search.env.channel_env import CompressionEnv
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.channels import channel_problem
 
 # Loss of accuracy of each group where all of it is pruned: by the share, and by its square.
 CURVES = -np.array([[0.05, 0.2, 0.1], [0.6, 0.3, 0.5]])
@@ -27,12 +28,7 @@ def graph():
 
 
 def environment(graph, rounding=2):
-    channels = np.array([group.channels for group in graph.groups.values()])
-
-    def score(plan):
-        return additive([len(kept) for kept in plan.keep.values()] / channels)
-
-    return CompressionEnv(graph, score, amc_tf.Budget(macs=0.5), rounding=rounding)
+    return DecisionEnv(channel_problem(graph, rounding=rounding), amc_tf.Budget(macs=0.5))
 
 
 def best_of_all(env):
@@ -46,7 +42,9 @@ def play(env, searcher, episodes):
         state = env.reset()
         while state is not None:
             state, _ = env.step(searcher.act(state))
-        outcomes.append(env.finish())
+        decided = env.finish()
+        accuracy = additive(decided.counts / env.problem.dense)
+        outcomes.append(env.outcome(decided, accuracy))
         searcher.finish(outcomes[-1].actions, outcomes[-1].reward)
     return outcomes
 
@@ -115,16 +113,13 @@ def test_what_is_left_out_is_predicted_by_the_others():
 def test_the_best_plan_within_a_staircase_is_found():
     """No count between two edges is worth having, and the next edge is far."""
     graph = amc_tf.analyze(zoo.three_convolutions((48, 64, 40)))
-    dense = np.array([group.channels for group in graph.groups.values()])
 
     def latency(counts):
         counts = np.asarray(counts)
         return float((-(-counts // 16) * np.where(counts % 16, 1.1, 1.0)).sum())
 
-    def score(plan):
-        return additive([len(kept) for kept in plan.keep.values()] / dense)
-
-    env = CompressionEnv(graph, score, amc_tf.Budget(latency=0.6), latency=latency, rounding=2)
+    problem = channel_problem(graph, rounding=2).with_latency(latency)
+    env = DecisionEnv(problem, amc_tf.Budget(latency=0.6))
     searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]))
     outcomes = play(env, searcher, 30)
     assert max(outcome.accuracy for outcome in outcomes) == pytest.approx(

@@ -1,68 +1,50 @@
-"""The environment of fine-grained pruning: the density of one kernel after another."""
+"""The problem of single weights: what density each kernel has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import macs, params
-from amc_tf.graph.plan import PruningPlan
-from amc_tf.search.env.base import NUM_FEATURES, DecisionEnv
-from amc_tf.search.env.budget import Budget, CountCost
-from amc_tf.search.env.channel_env import layer_features, scaled
+from amc_tf.search.env.budget import CountCost
+from amc_tf.search.env.channels import layer_features, scaled
+from amc_tf.search.env.problem import NUM_FEATURES, Problem
 from amc_tf.sparsity.kernels import STEPS, Kernel, kernels
 from amc_tf.sparsity.plan import DensityPlan
 
 
-class DensityEnv(DecisionEnv):
-    """Chooses densities kernel by kernel under a budget (see `DecisionEnv`).
+def density_problem(graph: ChannelGraph, *, min_density: float = 0.05) -> Problem[DensityPlan]:
+    """What density each kernel has, in steps (see `DecisionEnv`).
 
     Costs count what is not zero: `params` the weights kept and all parameters
     that are never pruned, `macs` the multiplications by kept weights. The
-    state is that of `CompressionEnv`, with the kernel's input channels as c.
+    state is that of `channel_problem`, with the kernel's input channels as c.
 
     Args:
         graph: the analysed model.
-        score: accuracy of a plan, a fraction.
-        budget: the bound on `macs` or `params`.
         min_density: least density of a kernel, in (0, 1].
-        fill_budget: see `DecisionEnv`.
 
     Raises:
-        AmcError: nothing can be pruned, or the budget cannot be reached.
+        AmcError: nothing can be pruned, or `min_density` is out of its range.
     """
+    if not 0 < min_density <= 1:
+        raise AmcError(f"expected min_density in (0, 1], received {min_density}")
+    found = kernels(graph)
+    least = max(1, int(np.ceil(min_density * STEPS - 1e-9)))
 
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        score: Callable[[PruningPlan], float],
-        budget: Budget | None,
-        *,
-        min_density: float = 0.05,
-        fill_budget: bool = True,
-    ):
-        if not 0 < min_density <= 1:
-            raise AmcError(f"expected min_density in (0, 1], received {min_density}")
-        self.graph = graph
-        self.kernels = kernels(graph)
-        least = max(1, int(np.ceil(min_density * STEPS - 1e-9)))
+    def plan(counts: Sequence[int]) -> DensityPlan:
+        named = zip(found, counts, strict=True)
+        return DensityPlan({kernel.name: int(steps) for kernel, steps in named})
 
-        def plan(counts: Sequence[int]) -> DensityPlan:
-            named = zip(self.kernels, counts, strict=True)
-            return DensityPlan(steps={kernel.name: int(steps) for kernel, steps in named})
-
-        super().__init__(
-            [np.arange(least, STEPS + 1)] * len(self.kernels),
-            density_costs(graph, self.kernels),
-            _features(graph, self.kernels),
-            plan,
-            score,
-            budget,
-            fill_budget=fill_budget,
-        )
+    return Problem(
+        [np.arange(least, STEPS + 1)] * len(found),
+        density_costs(graph, found),
+        _features(graph, found),
+        plan,
+    )
 
 
 def density_costs(graph: ChannelGraph, found: Sequence[Kernel]) -> Mapping[str, CountCost]:

@@ -1,4 +1,4 @@
-"""The compression environment: channel groups one after another."""
+"""The problem of channels: how many of each group are kept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.costs import COSTS, Cost
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest
-from amc_tf.search.env.base import NUM_FEATURES, DecisionEnv
-from amc_tf.search.env.budget import Budget, CountCost
+from amc_tf.search.env.problem import NUM_FEATURES, Problem
 
 
-class CompressionEnv(DecisionEnv):
-    """Chooses channel counts group by group under a budget (see `DecisionEnv`).
+def channel_problem(
+    graph: ChannelGraph,
+    *,
+    rounding: int | Sequence[int] = 8,
+    min_preserve: float | Sequence[float] = 0.2,
+    importance: Importance | None = None,
+) -> Problem[PruningPlan]:
+    """How many channels each group keeps (see `DecisionEnv`).
 
     The state of group t is the paper's, for the layer whose input channels
     are pruned, where "the layer" is the group's first consumer and costs are
@@ -30,60 +35,38 @@ class CompressionEnv(DecisionEnv):
 
     Args:
         graph: the analysed model.
-        score: accuracy of a plan, a fraction.
-        budget: the bound; None for rewards that price the cost themselves.
-        latency: milliseconds of one inference (`amc_tf.latency.LatencyCost`), for
-            budgets and rewards that need it.
-        reward: a name of `amc_tf.search.env.rewards.REWARDS`.
         rounding: channel counts are multiples of this (or the full count); one
             number, or one for each group in the order of `graph.groups`.
         min_preserve: least preserve ratio of a group, in (0, 1]; likewise.
-        fill_budget: see `DecisionEnv`.
         importance: which channels go first (see `amc_tf.pruning.importance.criteria`); default
             the consumers' magnitude.
 
     Raises:
-        AmcError: no group can be pruned, the reward and the budget do not go
-            together, or the budget cannot be reached (with the least that can).
+        AmcError: no group can be pruned, or a rounding or ratio is out of its range.
     """
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        score: Callable[[PruningPlan], float],
-        budget: Budget | None,
-        *,
-        latency: CountCost | None = None,
-        reward: str = "err",
-        rounding: int | Sequence[int] = 8,
-        min_preserve: float | Sequence[float] = 0.2,
-        fill_budget: bool = True,
-        importance: Importance | None = None,
-    ):
-        if not graph.groups:
-            raise AmcError(
-                f"model {graph.network.model.name!r} has no prunable group that is not frozen; "
-                "amc-inspect says why each operation is"
-            )
-        self.graph = graph
-        scores = consumer_magnitude(graph) if importance is None else importance
-
-        def plan(counts: Sequence[int]) -> PruningPlan:
-            """The plan that keeps so many of each group's most important channels."""
-            return strongest(scores, dict(zip(graph.groups, counts, strict=True)))
-
-        exact = {name: make(graph) for name, make in COSTS.items()}
-        measured = {} if latency is None else {"latency": latency}
-        super().__init__(
-            allowed_counts(graph, rounding, min_preserve),
-            {**exact, **measured},
-            _static_features(graph, exact["macs"]),
-            plan,
-            score,
-            budget,
-            reward=reward,
-            fill_budget=fill_budget,
+    if not graph.groups:
+        raise AmcError(
+            f"model {graph.network.model.name!r} has no prunable group that is not frozen; "
+            "amc-inspect says why each operation is"
         )
+    exact = {name: make(graph) for name, make in COSTS.items()}
+    return Problem(
+        allowed_counts(graph, rounding, min_preserve),
+        exact,
+        _static_features(graph, exact["macs"]),
+        by_importance(graph, consumer_magnitude(graph) if importance is None else importance),
+    )
+
+
+def by_importance(
+    graph: ChannelGraph, importance: Importance
+) -> Callable[[Sequence[int]], PruningPlan]:
+    """What makes the plan that keeps so many of each group's most important channels."""
+
+    def plan(counts: Sequence[int]) -> PruningPlan:
+        return strongest(importance, dict(zip(graph.groups, counts, strict=True)))
+
+    return plan
 
 
 def allowed_counts(
@@ -91,7 +74,7 @@ def allowed_counts(
     rounding: int | Sequence[int],
     min_preserve: float | Sequence[float],
 ) -> list[np.ndarray]:
-    """The channel counts that each group may keep, ascending (see `CompressionEnv`).
+    """The channel counts that each group may keep, ascending (see `channel_problem`).
 
     Raises:
         AmcError: a rounding or ratio is out of its range.

@@ -1,0 +1,70 @@
+"""The best plans of a search, played again where the first score does not decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.scoring.base import Scorer
+from amc_tf.search.agents.handcrafted import FixedSearcher
+from amc_tf.search.driver import EpisodeDriver
+from amc_tf.search.env.base import DecisionEnv, Outcome
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import Problem
+from amc_tf.search.problem import environment
+from amc_tf.search.settings import SearchSettings
+
+Ranked = dict[str, list[Outcome[PruningPlan]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finalists:
+    """The best plans of every policy.
+
+    Attributes:
+        actions: name of a policy to the actions of its best plans.
+        problem: what was decided.
+        settings: of the search.
+        score: of networks as they are built, with the final refit.
+        workdir: folder of the logs.
+        ranks: see `EpisodeLog`.
+    """
+
+    actions: Mapping[str, Sequence[Sequence[float]]]
+    problem: Problem[PruningPlan]
+    settings: SearchSettings
+    score: Scorer[PruningPlan]
+    workdir: pathlib.Path
+    ranks: str
+
+    def rescored(self, budget: Budget | None) -> Ranked:
+        """Outcomes of the same plans with the final refit, of each policy the best first."""
+        env = environment(self.problem, budget, self.settings)
+        return self._played("finals.jsonl", env, self.actions)
+
+    def within(self, number: int, budget: Budget, names: Sequence[str]) -> Ranked:
+        """Outcomes of the plans of some policies, made smaller to fit a tighter budget.
+
+        Args:
+            number: tells the tighter budgets of a search apart.
+            budget: the tighter one.
+            names: of policies.
+        """
+        env = environment(self.problem, budget, self.settings)
+        # In proportion: decided one after another, the last would bear it all.
+        plans = {name: [env.fitted(actions) for actions in self.actions[name]] for name in names}
+        return self._played(f"finals{number}.jsonl", env, plans)
+
+    def _played(
+        self,
+        log: str,
+        env: DecisionEnv[PruningPlan],
+        plans: Mapping[str, Sequence[Sequence[float]]],
+    ) -> Ranked:
+        driver = EpisodeDriver(EpisodeLog(self.workdir / log, self.ranks), env, self.score)
+        for name, actions in plans.items():
+            driver.run(name, FixedSearcher(actions), len(actions))
+        return driver.ranked

@@ -1,0 +1,47 @@
+"""The importance of channels, the same whenever a search is resumed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amc_tf import files
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
+from amc_tf.runs.workdir import Workdir
+from amc_tf.training.task import Task
+
+
+def kept_importance(
+    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
+) -> Importance:
+    """The importance of channels, read back where it was computed before.
+
+    Shuffled training data would rank the channels of a resumed search anew,
+    and the scores in its log are those of the old ranks.
+
+    Args:
+        graph: the analysed network.
+        task: its data, for criteria that look at it.
+        criterion: a name of `IMPORTANCES`.
+        workdir: `importance.json` there is read, or written where it is of something else.
+
+    Raises:
+        AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
+    """
+    shapes = {name: (group.channels,) for name, group in graph.groups.items()}
+    known = workdir.read_json("importance.json", {})
+    if known.get("criterion") == criterion:
+        scores = {name: np.array(values) for name, values in known["scores"].items()}
+        if {name: values.shape for name, values in scores.items()} == shapes:
+            return scores
+    scores = IMPORTANCES[criterion](graph, task)
+    lists = {name: values.tolist() for name, values in scores.items()}
+    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
+    return scores
+
+
+def ranks_of(importance: Importance) -> str:
+    """Checksum of what the scores of channel counts depend on beside the settings."""
+    return files.checksum(
+        {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
+    )
