@@ -1,7 +1,9 @@
 """Decisions under a budget.
 
-A `DecisionEnv` is asked for one share after another and turns each into a count that can still meet
-the budget; `CompressionEnv` decides the channels of groups. It knows neither agents nor data.
+A `Problem` holds what is to be decided: the counts that each decision may keep, what they cost and
+what an agent is told of them; `channel_problem` makes that of a channel graph. A `DecisionEnv` poses
+it under a budget: it takes one share after another and turns each into a count with which the budget
+can still be met. Neither knows agents or data.
 """
 
 from typing import TYPE_CHECKING
@@ -9,19 +11,22 @@ from typing import TYPE_CHECKING
 from amc_tf.lazy import front_door
 
 if TYPE_CHECKING:
+    from amc_tf.search.env.base import Decided as Decided
     from amc_tf.search.env.base import DecisionEnv as DecisionEnv
     from amc_tf.search.env.base import Outcome as Outcome
     from amc_tf.search.env.budget import Budget as Budget
     from amc_tf.search.env.budget import CountCost as CountCost
-    from amc_tf.search.env.channel_env import CompressionEnv as CompressionEnv
+    from amc_tf.search.env.channels import channel_problem as channel_problem
+    from amc_tf.search.env.problem import Problem as Problem
     from amc_tf.search.env.rewards import REWARDS as REWARDS
 else:
     __getattr__, __dir__, __all__ = front_door(
-        __name__,
-        {
-            "amc_tf.search.env.base": "DecisionEnv Outcome",
-            "amc_tf.search.env.budget": "Budget CountCost",
-            "amc_tf.search.env.channel_env": "CompressionEnv",
-            "amc_tf.search.env.rewards": "REWARDS",
-        },
-    )
+    __name__,
+    {
+        "amc_tf.search.env.base": "Decided DecisionEnv Outcome",
+        "amc_tf.search.env.budget": "Budget CountCost",
+        "amc_tf.search.env.channels": "channel_problem",
+        "amc_tf.search.env.problem": "Problem",
+        "amc_tf.search.env.rewards": "REWARDS",
+    },
+)
