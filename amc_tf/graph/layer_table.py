@@ -17,12 +17,10 @@ from typing import Any
 
 from keras import layers as kl
 from keras.src.applications import convnext, inception_resnet_v2
-from keras.src.ops import image as image_ops
-from keras.src.ops import nn as nn_ops
-from keras.src.ops import numpy as numpy_ops
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import kernel_propagation, propagation, rewrites
+from amc_tf.graph.keras_structure import image_ops, nn_ops, numpy_ops
 from amc_tf.graph.layer_rule import LayerRule, positions, volume
 from amc_tf.graph.network import Call
 

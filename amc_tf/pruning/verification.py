@@ -9,6 +9,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masking import mask
 from amc_tf.pruning.surgery import rebuild
@@ -96,8 +97,6 @@ def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarra
 
 
 def _outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    given = dict(zip([t.name for t in model.inputs], inputs, strict=True))
-    structure = model._inputs_struct
-    arrays = keras.tree.map_structure(lambda t: given[t.name], structure)
-    found = keras.tree.flatten(model(arrays, training=False))
+    given = pack(nesting(model, "inputs"), list(inputs))
+    found = keras.tree.flatten(model(given, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in found]

@@ -16,7 +16,7 @@ Weights = Mapping[str, np.ndarray]
 
 def mixing_weights(graph: ChannelGraph):
     """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
-    for site in {site.name: site for site in graph.sites}.values():
+    for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name in site.rule.mixes:
                 yield site, weight, axes.index(site.rule.mixes[weight.name])

@@ -209,19 +209,17 @@ def fold(graph: ChannelGraph) -> Folding:
 
 def _folds(network: Network) -> tuple[_Fold, ...]:
     """One `_Fold` for every plain batch norm."""
-    readers: dict[int, list[Any]] = {}
     calls_of: dict[int, list[Any]] = {}
     makers: dict[int, Any] = {}
     for call in network.calls:
         calls_of.setdefault(id(call.operation), []).append(call)
         makers.update(dict.fromkeys(call.outputs, call.operation))
-        for number in call.inputs:
-            readers.setdefault(number, []).append(call.operation)
 
     def feeds_only(layer: Any, norm: Any) -> bool:
         outputs = [call.outputs[0] for call in calls_of[id(layer)]]
         return len(outputs) == len(calls_of[id(norm)]) and all(
-            readers.get(n, []) == [norm] and n not in network.outputs for n in outputs
+            [call.operation for call in network.readers(n)] == [norm] and n not in network.outputs
+            for n in outputs
         )
 
     folds = []

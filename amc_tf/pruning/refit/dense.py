@@ -25,7 +25,6 @@ from keras import layers as kl
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.network import infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.refit.linear_path import readers_of
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import SEPARABLE, choose, linear_inputs
 from amc_tf.pruning.refit.statistics import Moments, Samples, Statistics, one_blas_thread
@@ -149,9 +148,8 @@ def gather(
             for array, tensor in zip(images, network.model.inputs, strict=True)
         ]
         network.run(batch, invoke)
-    readers = readers_of(network)
     consumers = tuple(
-        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site, readers))
+        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site))
         for name, (site, weight) in kernels.items()
     )
     return Reconstruction(graph, ridge, consumers)
@@ -160,8 +158,7 @@ def gather(
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     """Layers that read one tensor through the same window share their statistics."""
     layer = site.call.operation
-    calls = sum(s.call.operation is layer for s in graph.sites)
-    if calls > 1 or isinstance(layer, SEPARABLE):
+    if len(graph.sites_of(layer)) > 1 or isinstance(layer, SEPARABLE):
         return (site.name,)
     if isinstance(layer, kl.Dense):
         return (site.call.inputs[0],)

@@ -31,7 +31,7 @@ from tensorflow.python.eager import context  # keras.backend.clear_session uses 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.network import Network, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.refit.linear_path import UNBOUNDED, Path, follow, readers_of
+from amc_tf.pruning.refit.linear_path import UNBOUNDED, Path, follow
 from amc_tf.pruning.refit.pruned_run import PrunedRun
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
@@ -222,17 +222,16 @@ def gather_in_order(
     network = graph.network
     total = len(images[0])
     rng = np.random.default_rng(seed)
-    readers = readers_of(network)
     consumers: dict[int, _Consumer] = {}
     ends: dict[int, list[_Consumer]] = {}
     shared: dict[int, _Consumer] = {}
     for site, weight in refittable(graph):
         layer = site.call.operation
         later = [c for c in network.calls if c.operation is layer and c is not site.call]
-        path = follow(network, site.call, readers, through_sums=residual)
+        path = follow(network, site.call, through_sums=residual)
         if later:
             path = Path(path.start)
-        consumer = _Consumer(site, weight.name, intercept(graph, site, readers), path)
+        consumer = _Consumer(site, weight.name, intercept(graph, site), path)
         consumers[id(site.call)] = consumer
         shared.update({id(call): consumer for call in later})
         if path.calls:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -85,19 +85,9 @@ class Path:
         return found[self.end]
 
 
-def readers_of(network: Network) -> dict[int, list[Call]]:
-    """Value number to the calls that read it, one entry for each time they do."""
-    readers: dict[int, list[Call]] = {}
-    for call in network.calls:
-        for number in call.inputs:
-            readers.setdefault(number, []).append(call)
-    return readers
-
-
 def follow(
     network: Network,
     call: Call,
-    readers: Mapping[int, Sequence[Call]],
     *,
     through_sums: bool = True,
 ) -> Path:
@@ -110,7 +100,6 @@ def follow(
     Args:
         network: the network.
         call: a convolution or Dense layer's.
-        readers: `readers_of(network)`.
         through_sums: whether additions of other values are passed.
     """
     number = start = call.outputs[0]
@@ -124,8 +113,8 @@ def follow(
         computed.update(earlier.outputs)
     calls: list[Call] = []
     others: list[int] = []
-    while len(readers.get(number, ())) == 1 and number not in network.outputs:
-        (reader,) = readers[number]
+    while len(network.readers(number)) == 1 and number not in network.outputs:
+        (reader,) = network.readers(number)
         joined = [n for n in reader.inputs if n != number]
         shapes = {tuple(network.tensors[n].shape) for n in (number, *joined, *reader.outputs)}
         if len(shapes) > 1 or not computed.issuperset(joined) or (joined and not through_sums):
@@ -135,7 +124,7 @@ def follow(
         calls.append(reader)
         others += joined
         number = reader.outputs[0]
-    behind = {_bounds(reader.operation) for reader in readers.get(number, ())}
+    behind = {_bounds(reader.operation) for reader in network.readers(number)}
     bounds = behind.pop() if len(behind) == 1 and number not in network.outputs else UNBOUNDED
     return Path(start, tuple(calls), tuple(others), bounds)
 
