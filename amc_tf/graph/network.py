@@ -72,6 +72,10 @@ class Network:
         """The unique name of one of the network's operations."""
         return self.names[id(operation)]
 
+    def told(self, operation: Any) -> str:
+        """What messages call an operation."""
+        return f"layer {self.name(operation)!r} ({type(operation).__name__})"
+
     def operations(self) -> list[Any]:
         """Every operation once, in the order of its first call."""
         return list({id(call.operation): call.operation for call in self.calls}.values())

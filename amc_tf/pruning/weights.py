@@ -27,6 +27,11 @@ def numpy_of(weight: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(weight)
 
 
+def has_weight(layer: Any, name: str) -> bool:
+    """Whether a layer has a variable of that name."""
+    return any(w.name == name for w in layer.weights)
+
+
 def named_weight(layer: Any, name: str) -> Any:
     """A layer's variable of that name."""
     return next(w for w in layer.weights if w.name == name)

@@ -20,7 +20,7 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import mixing_weights, numpy_of
+from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
 from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]
@@ -107,8 +107,7 @@ def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str,
         (
             (site.roles["in"], np.abs(numpy_of(site.call.operation.gamma).astype(np.float64)))
             for site in graph.first_sites()
-            if isinstance(site.call.operation, keras.layers.BatchNormalization)
-            and site.call.operation.scale
+            if site.rule.kind.batch_norm and has_weight(site.call.operation, "gamma")
         ),
     )
 
