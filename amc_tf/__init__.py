@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from amc_tf.graph.costs import macs as macs
     from amc_tf.graph.costs import params as params
     from amc_tf.graph.inspection.listing import describe as describe
+    from amc_tf.graph.layer_kinds import LayerKind as LayerKind
+    from amc_tf.graph.layer_kinds import Product as Product
     from amc_tf.graph.layer_rule import Connector as Connector
     from amc_tf.graph.layer_rule import LayerRule as LayerRule
     from amc_tf.graph.layer_rule import Refusal as Refusal
     from amc_tf.graph.layer_rule import Signal as Signal
-    from amc_tf.graph.layer_table import register_layer as register_layer
     from amc_tf.graph.network import Call as Call
     from amc_tf.graph.network import Network as Network
     from amc_tf.graph.network import Value as Value
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
+    from amc_tf.graph.registration import register_layer as register_layer
     from amc_tf.keras2.convert import from_keras2 as from_keras2
     from amc_tf.keras2.convert import to_keras2 as to_keras2
     from amc_tf.latency.settings import LatencySettings as LatencySettings
@@ -62,43 +64,44 @@ if TYPE_CHECKING:
     from amc_tf.training.task import Task as Task
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.errors": "AmcError",
-        "amc_tf.export.exporter": "Exporter export_tflite",
-        "amc_tf.export.settings": "ExportSettings Exported",
-        "amc_tf.graph.analysis": "analyze",
-        "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
-        "amc_tf.graph.constraints": "Constraints",
-        "amc_tf.graph.costs": "macs params",
-        "amc_tf.graph.inspection.listing": "describe",
-        "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
-        "amc_tf.graph.layer_table": "register_layer",
-        "amc_tf.graph.network": "Call Network Value",
-        "amc_tf.graph.plan": "Plan PruningPlan",
-        "amc_tf.keras2.convert": "from_keras2 to_keras2",
-        "amc_tf.latency.settings": "LatencySettings",
-        "amc_tf.pipeline.compression": "Compression compress",
-        "amc_tf.pipeline.compressor": "Compressor",
-        "amc_tf.pipeline.config": "default_config",
-        "amc_tf.pipeline.settings": "Settings",
-        "amc_tf.pruning.masking": "mask",
-        "amc_tf.pruning.refit.methods": "Refit",
-        "amc_tf.pruning.surgery": "rebuild",
-        "amc_tf.pruning.verification": "verify",
-        "amc_tf.runs.model_files": "load_model",
-        "amc_tf.runs.workdir": "Workdir",
-        "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
-        "amc_tf.search.env.base": "Outcome",
-        "amc_tf.search.env.budget": "Budget CountCost",
-        "amc_tf.search.plan_search": "search_plan",
-        "amc_tf.search.result": "SearchResult",
-        "amc_tf.search.settings": "SearchSettings",
-        "amc_tf.sparsity.settings": "SparsitySettings",
-        "amc_tf.training.compile_settings": "CompileSettings",
-        "amc_tf.training.finetune": "FineTuneSettings fine_tune",
-        "amc_tf.training.task": "Task",
-    },
-)
+        __name__,
+        {
+            "amc_tf.errors": "AmcError",
+            "amc_tf.export.exporter": "Exporter export_tflite",
+            "amc_tf.export.settings": "ExportSettings Exported",
+            "amc_tf.graph.analysis": "analyze",
+            "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
+            "amc_tf.graph.constraints": "Constraints",
+            "amc_tf.graph.costs": "macs params",
+            "amc_tf.graph.inspection.listing": "describe",
+            "amc_tf.graph.layer_kinds": "LayerKind Product",
+            "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
+            "amc_tf.graph.network": "Call Network Value",
+            "amc_tf.graph.plan": "Plan PruningPlan",
+            "amc_tf.graph.registration": "register_layer",
+            "amc_tf.keras2.convert": "from_keras2 to_keras2",
+            "amc_tf.latency.settings": "LatencySettings",
+            "amc_tf.pipeline.compression": "Compression compress",
+            "amc_tf.pipeline.compressor": "Compressor",
+            "amc_tf.pipeline.config": "default_config",
+            "amc_tf.pipeline.settings": "Settings",
+            "amc_tf.pruning.masking": "mask",
+            "amc_tf.pruning.refit.methods": "Refit",
+            "amc_tf.pruning.surgery": "rebuild",
+            "amc_tf.pruning.verification": "verify",
+            "amc_tf.runs.model_files": "load_model",
+            "amc_tf.runs.workdir": "Workdir",
+            "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
+            "amc_tf.search.env.base": "Outcome",
+            "amc_tf.search.env.budget": "Budget CountCost",
+            "amc_tf.search.plan_search": "search_plan",
+            "amc_tf.search.result": "SearchResult",
+            "amc_tf.search.settings": "SearchSettings",
+            "amc_tf.sparsity.settings": "SparsitySettings",
+            "amc_tf.training.compile_settings": "CompileSettings",
+            "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.task": "Task",
+        },
+    )
 
 __version__ = "0.1.0"

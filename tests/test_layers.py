@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,15 @@ ALLOWED = {
     "training": "",
 }
 GROUND = ("errors", "lazy", "files")
+# What Keras keeps to itself, and the only modules that touch it: a new release is met there.
+PRIVATE_OF_KERAS = re.compile(
+    r"\bkeras\.src\b|_keras_history|_(in|out)bound_nodes|_(inputs|outputs)_struct"
+)
+KNOW_KERAS = {
+    "amc_tf.graph.keras_structure",
+    "amc_tf.graph.layer_table",
+    "amc_tf.keras2.network",  # of Keras 2
+}
 
 
 def modules(product: str) -> dict[str, ast.Module]:
@@ -131,6 +141,15 @@ def test_no_module_is_too_long(product):
         for path in (ROOT / product).rglob("*.py")
     }
     assert not {path: length for path, length in lengths.items() if length > MOST_LINES}
+
+
+def test_private_parts_of_keras_are_read_in_one_place():
+    found = {
+        name
+        for name, tree in PRODUCT.items()
+        if PRIVATE_OF_KERAS.search(ast.unparse(tree))  # without comments
+    }
+    assert found == KNOW_KERAS
 
 
 def test_tflite_tools_does_without_the_product():

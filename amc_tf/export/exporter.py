@@ -15,7 +15,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export.formats import BIAS_CORRECTED, FORMATS, Format
 from amc_tf.export.litert_model import LiteRtKeras
 from amc_tf.export.settings import Exported, ExportSettings
-from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.training.data import Data, evenly_spaced
 from amc_tf.training.task import Task
 
@@ -63,12 +63,7 @@ class Exporter:
         inputs = self._task.sample_inputs(
             self._task.test_data, self.model, self._settings.error_samples
         )
-        structure = getattr(self.model, "_inputs_struct", None)
-        given = (
-            keras.tree.pack_sequence_as(structure, inputs)
-            if isinstance(structure, (dict, list, tuple))
-            else inputs[0]
-        )
+        given = pack(nesting(self.model, "inputs"), inputs)
         return inputs, keras.tree.flatten(self.model.predict(given, verbose=0))
 
     @functools.cached_property

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import tflite_tools
+from amc_tf.graph.keras_structure import nesting, pack
 
 
 class LiteRtKeras(keras.Model):
@@ -28,7 +29,7 @@ class LiteRtKeras(keras.Model):
         self._shapes = [(None, *t.shape[1:]) for t in like.outputs]
         self._dtypes = [t.dtype for t in like.outputs]
         self._names = [t.name for t in like.inputs]
-        self._outputs_like = getattr(like, "_outputs_struct", None)
+        self._outputs_like = nesting(like, "outputs")
 
     def call(self, inputs: Any) -> Any:
         """Runs the file on a batch; outputs as the Keras model gives them."""
@@ -38,9 +39,7 @@ class LiteRtKeras(keras.Model):
         # Called eagerly, it gives a single output bare.
         outputs = tf.nest.flatten(tf.numpy_function(self._predict, flat, self._dtypes))
         shaped = [tf.ensure_shape(o, s) for o, s in zip(outputs, self._shapes, strict=True)]
-        if self._outputs_like is None:
-            return shaped if len(shaped) > 1 else shaped[0]
-        return keras.tree.pack_sequence_as(self._outputs_like, shaped)
+        return pack(self._outputs_like, shaped)
 
     def _predict(self, *inputs: np.ndarray) -> list[np.ndarray]:
         outputs = self._interpreter.predict(list(inputs) if len(inputs) > 1 else inputs[0])

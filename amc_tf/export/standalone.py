@@ -16,6 +16,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.settings import ExportSettings
 from amc_tf.export.timing import measure
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 
@@ -53,9 +54,9 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise AmcError(f"{path} holds values that are not finite; clean it first")
     x: Any = [a.astype(t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
-    structure = getattr(model, "_inputs_struct", None)
+    structure = nesting(model, "inputs")
     if isinstance(structure, Mapping):
-        x = keras.tree.pack_sequence_as(structure, x)
+        x = pack(structure, x)
     elif len(x) == 1:
         x = x[0]
     labels = arrays.get("y")

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from amc_tf.graph.costs import params as params
     from amc_tf.graph.costs import params_cost as params_cost
     from amc_tf.graph.keras_structure import uncompiled as uncompiled
+    from amc_tf.graph.layer_kinds import LayerKind as LayerKind
+    from amc_tf.graph.layer_kinds import Product as Product
     from amc_tf.graph.layer_rule import Connector as Connector
     from amc_tf.graph.layer_rule import LayerRule as LayerRule
     from amc_tf.graph.layer_rule import Refusal as Refusal
     from amc_tf.graph.layer_rule import Signal as Signal
-    from amc_tf.graph.layer_table import register_layer as register_layer
     from amc_tf.graph.network import Call as Call
     from amc_tf.graph.network import Network as Network
     from amc_tf.graph.network import Value as Value
@@ -41,18 +42,20 @@ if TYPE_CHECKING:
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.plan import read_plan as read_plan
+    from amc_tf.graph.registration import register_layer as register_layer
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.graph.analysis": "analyze",
-        "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
-        "amc_tf.graph.constraints": "Constraints Wishes",
-        "amc_tf.graph.costs": "COSTS Cost macs macs_cost params params_cost",
-        "amc_tf.graph.keras_structure": "uncompiled",
-        "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
-        "amc_tf.graph.layer_table": "register_layer",
-        "amc_tf.graph.network": "Call Network Value flatten infer",
-        "amc_tf.graph.plan": "Plan PruningPlan read_plan",
-    },
-)
+        __name__,
+        {
+            "amc_tf.graph.analysis": "analyze",
+            "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
+            "amc_tf.graph.constraints": "Constraints Wishes",
+            "amc_tf.graph.costs": "COSTS Cost macs macs_cost params params_cost",
+            "amc_tf.graph.keras_structure": "uncompiled",
+            "amc_tf.graph.layer_kinds": "LayerKind Product",
+            "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
+            "amc_tf.graph.network": "Call Network Value flatten infer",
+            "amc_tf.graph.plan": "Plan PruningPlan read_plan",
+            "amc_tf.graph.registration": "register_layer",
+        },
+    )

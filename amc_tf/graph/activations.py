@@ -1,4 +1,4 @@
-"""Which activations treat every channel alone."""
+"""Which activations treat every channel alone, and which of them do nothing or clip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import activations
 from keras import layers as kl
+
+from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, Bounds
 
 
 @keras.saving.register_keras_serializable(package="amc_tf")
@@ -49,6 +51,7 @@ ELEMENTWISE_ACTIVATIONS = frozenset(
 ) | {keras2_hard_sigmoid}
 
 ELEMENTWISE_LAYERS = frozenset({kl.ReLU, kl.LeakyReLU, kl.ELU})
+_CLIPS = ((activations.relu, RECTIFIED), (activations.relu6, (0.0, 6.0)))
 
 
 def is_elementwise(activation: Any) -> bool:
@@ -59,6 +62,16 @@ def is_elementwise(activation: Any) -> bool:
         return activation in ELEMENTWISE_ACTIVATIONS
     except TypeError:  # unhashable callables
         return False
+
+
+def is_linear(activation: Any) -> bool:
+    """Whether an activation returns what it is given."""
+    return activation is None or activation is activations.linear
+
+
+def clipped(activation: Any) -> Bounds:
+    """The range to which an activation clips, if it is a rectifier; all numbers for others."""
+    return next((bounds for rectifier, bounds in _CLIPS if rectifier is activation), UNBOUNDED)
 
 
 def activation_name(activation: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import NamedTuple
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,6 +97,38 @@ class ChannelGraph:
             keep[group.classes] = False
             keep[group.classes[list(kept)]] = True
         return keep
+
+    def site(self, name: str) -> Site:
+        """The site of the layer of that name: of its first call."""
+        return self._by_name[name]
+
+    def site_at(self, call: network_lib.Call) -> Site | None:
+        """What a call is a site of, if it is."""
+        return self._by_call.get(id(call))
+
+    def sites_of(self, operation: Any) -> Sequence[Site]:
+        """The sites of every call of an operation, in order."""
+        return self._by_operation.get(id(operation), ())
+
+    def first_sites(self) -> Sequence[Site]:
+        """Of each layer the site of its first call: what holds weights, once."""
+        return tuple(self._by_name.values())
+
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, Site]:
+        first = {site.name: site for site in reversed(self.sites)}
+        return {site.name: first[site.name] for site in self.sites}
+
+    @functools.cached_property
+    def _by_call(self) -> Mapping[int, Site]:
+        return {id(site.call): site for site in self.sites}
+
+    @functools.cached_property
+    def _by_operation(self) -> Mapping[int, Sequence[Site]]:
+        found: dict[int, list[Site]] = {}
+        for site in self.sites:
+            found.setdefault(id(site.call.operation), []).append(site)
+        return found
 
     def group(self, name: str) -> Group:
         """The group of that name.

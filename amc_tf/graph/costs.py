@@ -118,7 +118,7 @@ def _size_not_fixed(name: str) -> AmcError:
 
 def params_cost(graph: ChannelGraph) -> Cost:
     """Parameters, trainable or not (`keras.Model.count_params`)."""
-    sites = list({site.name: site for site in graph.sites}.values())
+    sites = graph.first_sites()
     known = {site.name for site in sites}
     base = sum(
         operation.count_params()

@@ -1,10 +1,58 @@
-"""How Keras models are put together, and what of that is private to Keras."""
+"""How Keras models are put together, and what of that is private to Keras.
+
+All that is read of Keras beside its public names is read here (and the classes of the layer table
+in `amc_tf.graph.layer_table`): a new release of Keras is met in one place.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+from keras.src.models.functional import Functional
+from keras.src.ops import image as image_ops
+from keras.src.ops import nn as nn_ops
+from keras.src.ops import numpy as numpy_ops
+
+__all__ = [
+    "image_ops",
+    "is_functional",
+    "like",
+    "made_by",
+    "nesting",
+    "nn_ops",
+    "nodes_in_order",
+    "numpy_ops",
+    "pack",
+    "twin",
+    "uncompiled",
+]
+
+
+# --- how inputs and outputs are nested --------------------------------------------------------
+
+
+def nesting(model: keras.Model, side: str) -> Any:
+    """How the model's `inputs` or `outputs` are nested: a structure for `pack`."""
+    tensors = getattr(model, side)
+    structure = getattr(model, f"_{side}_struct", None)
+    if structure is None:
+        return tensors if len(tensors) > 1 else tensors[0]
+    return structure
+
+
+def pack(structure: Any, tensors: list[Any]) -> Any:
+    """Tensors (or arrays) nested as `structure` is."""
+    return keras.tree.pack_sequence_as(structure, tensors)
+
+
+def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
+    """A functional model whose inputs and outputs are nested as those of `model`."""
+    return keras.Model(
+        pack(nesting(model, "inputs"), inputs),
+        pack(nesting(model, "outputs"), outputs),
+        name=model.name,
+    )
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
@@ -16,22 +64,58 @@ def uncompiled(model: keras.Model) -> keras.Model:
     return like(model, model.inputs, model.outputs)
 
 
-def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
-    """A functional model whose inputs and outputs are nested as those of `model`."""
-
-    def nested(structure: Any, tensors: list[Any]) -> Any:
-        if structure is None:
-            return tensors if len(tensors) > 1 else tensors[0]
-        return keras.tree.pack_sequence_as(structure, tensors)
-
-    return keras.Model(
-        nested(getattr(model, "_inputs_struct", None), inputs),
-        nested(getattr(model, "_outputs_struct", None), outputs),
-        name=model.name,
-    )
+# --- the graph of calls -------------------------------------------------------------------------
 
 
-def nesting(model: keras.Model, side: str) -> Any:
-    """How the model's inputs or outputs are nested."""
-    tensors = getattr(model, side)
-    return getattr(model, f"_{side}_struct", tensors if len(tensors) > 1 else tensors[0])
+def is_functional(operation: Any) -> bool:
+    """Whether an operation is a model whose calls can be walked (and inlined)."""
+    if not isinstance(operation, (Functional, keras.Sequential)):
+        return False
+    if isinstance(operation, keras.Sequential):
+        return operation.built and bool(operation.outputs)
+    # A subclass of a functional model that overrides call() does something else than its graph.
+    return type(operation).call is Functional.call
+
+
+def nodes_in_order(model: Any) -> list[Any]:
+    """The nodes between a model's inputs and outputs, topologically, depth first."""
+    ready = {id(t) for t in model.inputs}
+    order: list[Any] = []
+    done: set[int] = set()
+    stack = [(_node_of(t), False) for t in reversed(model.outputs) if id(t) not in ready]
+    while stack:
+        node, expanded = stack.pop()
+        if id(node) in done:
+            continue
+        if expanded:
+            done.add(id(node))
+            order.append(node)
+            continue
+        stack.append((node, True))
+        for tensor in reversed(node.input_tensors):
+            if id(tensor) not in ready:
+                parent = _node_of(tensor)
+                if id(parent) not in done:
+                    stack.append((parent, False))
+    return order
+
+
+def _node_of(tensor: Any) -> Any:
+    return made_by(tensor)._inbound_nodes[tensor._keras_history.node_index]
+
+
+def made_by(tensor: keras.KerasTensor) -> Any:
+    """The operation whose call gave a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def twin(operation: Any) -> Any:
+    """An operation without weights, for another model.
+
+    It shares everything but the record of its calls, through which the dense model would keep
+    every model alive that was ever built from it.
+    """
+    # Not by `copy`, for which Keras saves and loads; not by setattr, which TensorFlow tracks.
+    other = object.__new__(type(operation))
+    vars(other).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return other

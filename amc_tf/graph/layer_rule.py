@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from amc_tf.graph.layer_kinds import UNKNOWN, LayerKind
 from amc_tf.graph.network import Call
 
 Ids = np.ndarray
@@ -77,6 +78,7 @@ class LayerRule:
         variant: chooses another row by an operation's settings.
         fixed_macs: multiply-accumulates of an operation that is never pruned;
             None where they are not known.
+        kind: what the layer computes, for refit, batch norm folding and linear paths.
     """
 
     connect: Connect
@@ -87,6 +89,7 @@ class LayerRule:
     rewrite: Rewrite | None = None
     variant: Callable[[Any], LayerRule] | None = None
     fixed_macs: FixedMacs | None = None
+    kind: LayerKind = UNKNOWN
 
     def weight_axes(self, operation: Any) -> Iterator[tuple[Any, tuple[str | None, ...]]]:
         """Every weight of an operation with the role of each of its axes (None: fixed size)."""

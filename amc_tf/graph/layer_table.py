@@ -2,31 +2,29 @@
 
 For each class the table says how channel ids pass through a call, which axes
 of its weights they index, which configuration keys hold its widths, and where
-its multiply-accumulates are spent (`amc_tf.graph.layer_rule.LayerRule`). Graph analysis,
-surgery, costs and refit read the same row, so that a new layer is one more row
-and nothing else. Classes are matched exactly, never by inheritance: a subclass
-may compute anything.
+its multiply-accumulates are spent (`amc_tf.graph.layer_rule.LayerRule`), and
+what it computes (`amc_tf.graph.layer_kinds.LayerKind`). Graph analysis,
+surgery, costs, refit and batch norm folding read the same row, so that a new
+layer is one more row and nothing else. Classes are matched exactly, never by
+inheritance: a subclass may compute anything.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from keras import layers as kl
 from keras.src.applications import convnext, inception_resnet_v2
-from keras.src.ops import image as image_ops
-from keras.src.ops import nn as nn_ops
-from keras.src.ops import numpy as numpy_ops
 
-from amc_tf.errors import AmcError
-from amc_tf.graph import kernel_propagation, propagation, rewrites
-from amc_tf.graph.layer_rule import LayerRule, positions, volume
-from amc_tf.graph.network import Call
-
-Shape = tuple[int | None, ...]
+from amc_tf.graph import fixed_macs, kernel_propagation, propagation, rewrites
+from amc_tf.graph.activations import clipped, is_linear
+from amc_tf.graph.keras_structure import image_ops, nn_ops, numpy_ops
+from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, UNKNOWN, Bounds, LayerKind, Product
+from amc_tf.graph.layer_rule import LayerRule
+from amc_tf.graph.network import Call, Value
 
 _OUT = {"bias": ("out",)}
 _DENSE = LayerRule(
@@ -35,6 +33,7 @@ _DENSE = LayerRule(
     widths={"units": "out"},
     mixes={"kernel": "in"},
     macs={"kernel": "out"},
+    kind=LayerKind(Product(reads="positions")),
 )
 # A grouped kernel's input axis holds the channels of one group. Dropping the same positions of
 # every group leaves the groups as they are; dropping whole groups ties inputs to outputs.
@@ -44,12 +43,14 @@ _WITHIN_GROUPS = LayerRule(
     widths={"filters": "out"},
     mixes={"kernel": "part"},
     macs={"kernel": "out"},
+    kind=LayerKind(Product()),
 )
 _WHOLE_GROUPS = LayerRule(
     kernel_propagation.whole_groups,
     weights={"kernel": (None, "out"), **_OUT},
     widths={"filters": "out", "groups": "block"},
     macs={"kernel": "out"},
+    kind=LayerKind(Product()),
 )
 
 
@@ -61,13 +62,22 @@ def _by_groups(layer: Any) -> LayerRule:
     return _WHOLE_GROUPS if layer.groups >= inside else _WITHIN_GROUPS
 
 
-_PLAIN_CONV = dataclasses.replace(_DENSE, widths={"filters": "out"})
+_PLAIN_CONV = dataclasses.replace(
+    _DENSE, widths={"filters": "out"}, kind=LayerKind(Product(reads="windows"))
+)
 _CONV = dataclasses.replace(_PLAIN_CONV, variant=_by_groups)
 _CONV_TRANSPOSE = dataclasses.replace(
-    _PLAIN_CONV, weights={"kernel": ("out", "in"), **_OUT}, macs={"kernel": "in"}
+    _PLAIN_CONV,
+    weights={"kernel": ("out", "in"), **_OUT},
+    macs={"kernel": "in"},
+    kind=LayerKind(Product(outputs=(-2,))),
 )
 _DEPTHWISE = LayerRule(
-    kernel_propagation.depthwise, weights={"kernel": ("in", None), **_OUT}, macs={"kernel": "out"}
+    kernel_propagation.depthwise,
+    weights={"kernel": ("in", None), **_OUT},
+    macs={"kernel": "out"},
+    # Output i * multiplier + j comes from input i. A regression a channel made MobileNet-V1 worse.
+    kind=LayerKind(Product(outputs=(-2, -1))),
 )
 _SEPARABLE = LayerRule(
     kernel_propagation.separable,
@@ -75,6 +85,7 @@ _SEPARABLE = LayerRule(
     widths={"filters": "out"},
     mixes={"pointwise_kernel": "mid"},
     macs={"depthwise_kernel": "out", "pointwise_kernel": "out"},
+    kind=LayerKind(Product("pointwise_kernel", reads="depthwise")),
 )
 _SCALE = {"gamma": ("in",), "beta": ("in",)}
 _BATCH_NORM = LayerRule(
@@ -87,51 +98,24 @@ _BATCH_NORM = LayerRule(
         "renorm_mean": ("in",),
         "renorm_stddev": ("in",),
     },
+    kind=LayerKind(batch_norm=True, affine=True),
 )
 _SAME = LayerRule(propagation.same)
+# At inference: what is dropped or added in training is not.
+_SAME_VALUE = dataclasses.replace(_SAME, kind=LayerKind(affine=True))
 _MERGE = LayerRule(propagation.merge)
+_SUM = dataclasses.replace(_MERGE, kind=LayerKind(sums=True))
 _STATISTICS = LayerRule(propagation.channel_statistics)
 
 
 # --- layers that are known and never pruned: what they cost -----------------------------------
 
-
-def _einsum_macs(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Every input element meets every element of the kernel's other axes."""
-    layer = call.operation
-    x, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
-    sizes = zip(kernel, layer.kernel.shape, strict=True)
-    others = math.prod(size for letter, size in sizes if letter not in x)
-    count = volume(inputs[0][1:])
-    return None if count is None else count * others
-
-
-def _attention_macs(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Projections of query, key, value and output, and the two products of the attention."""
-    layer = call.operation
-    query, value = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
-    targets, sources = positions(query), positions(value)
-    if targets is None or sources is None:
-        return None
-    heads = layer.num_heads
-    across = heads * (layer.key_dim + layer.value_dim)
-    on_target = query[-1] * heads * layer.key_dim + heads * layer.value_dim * output[-1]
-    key = inputs[2] if len(inputs) > 2 else value
-    on_source = heads * (key[-1] * layer.key_dim + value[-1] * layer.value_dim)
-    return targets * on_target + sources * on_source + targets * sources * across
-
-
-def _recurrent_macs(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Kernel and recurrent kernel, once for every time step."""
-    steps = inputs[0][1]
-    matrices = [w.shape for w in call.operation.weights if w.name.endswith("kernel")]
-    return None if steps is None else steps * sum(math.prod(shape) for shape in matrices)
-
-
 # Its output's size is often left open, its input's not.
-_EINSUM_DENSE = dataclasses.replace(_DENSE, widths={"output_shape": "out"}, macs={"kernel": "in"})
+_EINSUM_DENSE = dataclasses.replace(
+    _DENSE, widths={"output_shape": "out"}, macs={"kernel": "in"}, kind=UNKNOWN
+)
 _EINSUM_OTHER = LayerRule(
-    propagation.refused("its equation is not that of a Dense layer"), fixed_macs=_einsum_macs
+    propagation.refused("its equation is not that of a Dense layer"), fixed_macs=fixed_macs.einsum
 )
 _EINSUM = dataclasses.replace(
     _EINSUM_DENSE,
@@ -139,11 +123,11 @@ _EINSUM = dataclasses.replace(
 )
 _ATTENTION = LayerRule(
     propagation.refused("attention mixes its channels with its positions"),
-    fixed_macs=_attention_macs,
+    fixed_macs=fixed_macs.attention,
 )
 _RECURRENT = LayerRule(
     propagation.refused("a recurrent layer feeds its channels back to itself"),
-    fixed_macs=_recurrent_macs,
+    fixed_macs=fixed_macs.recurrent,
 )
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 _LAMBDA = LayerRule(
@@ -152,6 +136,27 @@ _LAMBDA = LayerRule(
         "amc_tf.register_layer"
     )
 )
+
+# --- operations that depend on their settings -------------------------------------------------
+
+
+def _divides_a_tensor(call: Call) -> bool:
+    return isinstance(call.args[0], Value)
+
+
+def _holds_linear(call: Call) -> bool:
+    return is_linear(call.operation.activation)
+
+
+def _bounds_of_relu(layer: Any) -> Bounds:
+    if layer.negative_slope or layer.threshold:
+        return UNBOUNDED
+    return (0.0, math.inf if layer.max_value is None else float(layer.max_value))
+
+
+def _bounds_of_activation(layer: Any) -> Bounds:
+    return bounds_of(layer.activation)
+
 
 # --- the table ----------------------------------------------------------------------------------
 
@@ -170,20 +175,41 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     ),
     (_STATISTICS, kl, "LayerNormalization RMSNormalization UnitNormalization"),
     (LayerRule(propagation.prelu, weights={"alpha": ("in",)}), kl, "PReLU"),
-    (LayerRule(propagation.activation), kl, "Activation"),
-    (LayerRule(propagation.softmax), kl, "Softmax"),
-    (LayerRule(propagation.rescaling), kl, "Rescaling"),
     (
-        LayerRule(propagation.normalization, weights={"mean": ("in",), "variance": ("in",)}),
+        LayerRule(
+            propagation.activation,
+            kind=LayerKind(affine=_holds_linear, clips=_bounds_of_activation),
+        ),
+        kl,
+        "Activation",
+    ),
+    (LayerRule(propagation.softmax), kl, "Softmax"),
+    (
+        LayerRule(propagation.rescaling, kind=LayerKind(affine=True, scales=True)),
+        kl,
+        "Rescaling",
+    ),
+    (
+        LayerRule(
+            propagation.normalization,
+            weights={"mean": ("in",), "variance": ("in",)},
+            kind=LayerKind(scales=True),
+        ),
         kl,
         "Normalization",
+    ),
+    (LayerRule(propagation.same, kind=LayerKind(clips=_bounds_of_relu)), kl, "ReLU"),
+    (
+        _SAME_VALUE,
+        kl,
+        "Identity ActivityRegularization "
+        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout "
+        "GaussianDropout GaussianNoise",
     ),
     (
         _SAME,
         kl,
-        "ReLU LeakyReLU ELU Identity ActivityRegularization "
-        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout "
-        "GaussianDropout GaussianNoise "
+        "LeakyReLU ELU "
         "MaxPooling1D MaxPooling2D MaxPooling3D "
         "AveragePooling1D AveragePooling2D AveragePooling3D "
         "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D "
@@ -203,7 +229,8 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "RandomSharpness AutoContrast Equalization AugMix RandAugment CutMix MixUp "
         "ContrastLimitedAdaptiveHistogramEqualization",
     ),
-    (_MERGE, kl, "Add Subtract Multiply Average Maximum Minimum"),
+    (_SUM, kl, "Add Subtract Average"),
+    (_MERGE, kl, "Multiply Maximum Minimum"),
     # Layers of keras.applications' own.
     (_MERGE, inception_resnet_v2, "CustomScaleLayer"),
     (
@@ -220,22 +247,36 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
     (_LAMBDA, kl, "Lambda"),
     (
-        _MERGE,
+        LayerRule(propagation.merge, kind=LayerKind(affine=True, sums=True, scales=True)),
         numpy_ops,
-        "Add Subtract Multiply Divide TrueDivide DivideNoNan Maximum Minimum Power",
+        "Add Subtract",
     ),
+    (
+        LayerRule(propagation.merge, kind=LayerKind(affine=True, scales=True)),
+        numpy_ops,
+        "Multiply",
+    ),
+    (
+        LayerRule(propagation.merge, kind=LayerKind(affine=_divides_a_tensor, scales=True)),
+        numpy_ops,
+        "Divide TrueDivide",
+    ),
+    (_MERGE, numpy_ops, "DivideNoNan Maximum Minimum Power"),
+    (LayerRule(propagation.same, kind=LayerKind(clips=RECTIFIED)), nn_ops, "Relu"),
+    (LayerRule(propagation.same, kind=LayerKind(clips=(0.0, 6.0))), nn_ops, "Relu6"),
     (
         _SAME,
         nn_ops,
-        "Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus "
+        "Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus "
         "LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh "
         "HardShrink Threshold MaxPool AveragePool AdaptiveAveragePool AdaptiveMaxPool",
     ),
     (LayerRule(propagation.softmax), nn_ops, "Softmax LogSoftmax"),
+    (_SAME_VALUE, numpy_ops, "Negative"),
     (
         _SAME,
         numpy_ops,
-        "Tanh Exp Expm1 Log Log1p Negative Abs Absolute Square Sqrt Reciprocal Sign Sin Cos Floor "
+        "Tanh Exp Expm1 Log Log1p Abs Absolute Square Sqrt Reciprocal Sign Sin Cos Floor "
         "Ceil Round Clip Copy",
     ),
     (_SAME, image_ops, "Resize"),
@@ -264,62 +305,28 @@ TABLE: Mapping[type, LayerRule] = {
 }
 
 # A user's row is kept on the user's class, so that it goes where the class goes.
-_ATTRIBUTE = "_amc_tf_layer_rule"
+RULE_ATTRIBUTE = "_amc_tf_layer_rule"
 
 
 def rule_of(operation: Any) -> LayerRule | None:
     """The row for an operation (its owner's, then the table's), or None if there is none."""
     kind = type(operation)
-    rule = vars(kind).get(_ATTRIBUTE) or TABLE.get(kind)
+    rule = vars(kind).get(RULE_ATTRIBUTE) or TABLE.get(kind)
     return rule.variant(operation) if rule is not None and rule.variant is not None else rule
 
 
-def register_layer(
-    layer_class: type,
-    like: type | None = None,
-    rule: LayerRule | None = None,
-    **changes: Any,
-) -> type:
-    """Teaches the graph analysis a layer class of yours.
+def is_registered(operation: Any) -> bool:
+    """Whether an operation's class was taught to the table by its user."""
+    return RULE_ATTRIBUTE in vars(type(operation))
 
-    What the row says is your promise; `amc_tf.verify` checks it on a model.
 
-        class ChannelScale(keras.layers.Layer):
-            ...  # y = x * self.scale, with one scale for each channel
+def kind_of(operation: Any) -> LayerKind:
+    """What an operation computes."""
+    rule = rule_of(operation)
+    return UNKNOWN if rule is None else rule.kind
 
-        amc_tf.register_layer(ChannelScale, like=keras.layers.ReLU, weights={"scale": ("in",)})
 
-    Args:
-        layer_class: the class; its subclasses are not meant by it.
-        like: a class of the table whose channels pass in the same way and
-            whose weights and configuration keys have the same names:
-            `keras.layers.ReLU` for one that treats each channel alone,
-            `keras.layers.Dense` for one that mixes them, and so on.
-        rule: a row of your own, in place of `like`.
-        **changes: fields of `LayerRule` that differ from it, such as
-            `weights={"scale": ("in",)}`.
-
-    Returns:
-        The class.
-
-    Raises:
-        AmcError: not exactly one of `like` and `rule` is given, `like` has no
-            row, or a change names no field.
-    """
-    if not isinstance(layer_class, type):
-        raise AmcError(f"expected a layer class, received {layer_class!r}")
-    if (like is None) == (rule is None):
-        raise AmcError("give either like=, a class that passes channels alike, or rule=")
-    row = rule if like is None else TABLE.get(like)
-    if row is None:
-        raise AmcError(
-            f"{getattr(like, '__name__', like)} is not in the layer table; choose a class whose "
-            "channels pass in the same way, such as keras.layers.ReLU or keras.layers.Dense"
-        )
-    try:
-        row = dataclasses.replace(row, **changes)
-    except TypeError as error:
-        fields = ", ".join(f.name for f in dataclasses.fields(LayerRule))
-        raise AmcError(f"{error}; a row has the fields {fields}") from None
-    setattr(layer_class, _ATTRIBUTE, row)
-    return layer_class
+def bounds_of(operation: Any) -> Bounds:
+    """The range to which an operation or activation clips; all numbers if it is no rectifier."""
+    bounds = clipped(operation)
+    return kind_of(operation).bounds(operation) if bounds == UNBOUNDED else bounds

@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +72,25 @@ class Network:
         """The unique name of one of the network's operations."""
         return self.names[id(operation)]
 
+    def told(self, operation: Any) -> str:
+        """What messages call an operation."""
+        return f"layer {self.name(operation)!r} ({type(operation).__name__})"
+
     def operations(self) -> list[Any]:
         """Every operation once, in the order of its first call."""
         return list({id(call.operation): call.operation for call in self.calls}.values())
+
+    def readers(self, number: int) -> Sequence[Call]:
+        """The calls that read a value, one entry for each time they do."""
+        return self._readers.get(number, ())
+
+    @functools.cached_property
+    def _readers(self) -> Mapping[int, Sequence[Call]]:
+        readers: dict[int, list[Call]] = {}
+        for call in self.calls:
+            for number in call.inputs:
+                readers.setdefault(number, []).append(call)
+        return readers
 
     def run(
         self,
@@ -153,16 +169,6 @@ def _can_train(kind: type) -> bool:
     return issubclass(kind, keras.Layer) and "training" in inspect.signature(kind.call).parameters
 
 
-def is_functional(operation: Any) -> bool:
-    """Whether an operation is a model whose calls can be walked (and inlined)."""
-    if not isinstance(operation, (Functional, keras.Sequential)):
-        return False
-    if isinstance(operation, keras.Sequential):
-        return operation.built and bool(operation.outputs)
-    # A subclass of a functional model that overrides call() does something else than its graph.
-    return type(operation).call is Functional.call
-
-
 class Flattener:
     """The state of one pass: values and calls so far, names taken."""
 
@@ -193,7 +199,7 @@ class Flattener:
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
         """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
         numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
-        for node in _nodes_in_order(model):
+        for node in nodes_in_order(model):
             found: list[int] = []
 
             def refer(x, found=found):
@@ -229,31 +235,3 @@ class Flattener:
             name = f"{stem}_{copy}"
         self.names[id(operation)] = name
         taken.add(name)
-
-
-def _nodes_in_order(model: Any) -> list[Any]:
-    """The nodes between a model's inputs and outputs, topologically, depth first."""
-    ready = {id(t) for t in model.inputs}
-    order: list[Any] = []
-    done: set[int] = set()
-    stack = [(_node_of(t), False) for t in reversed(model.outputs) if id(t) not in ready]
-    while stack:
-        node, expanded = stack.pop()
-        if id(node) in done:
-            continue
-        if expanded:
-            done.add(id(node))
-            order.append(node)
-            continue
-        stack.append((node, True))
-        for tensor in reversed(node.input_tensors):
-            if id(tensor) not in ready:
-                parent = _node_of(tensor)
-                if id(parent) not in done:
-                    stack.append((parent, False))
-    return order
-
-
-def _node_of(tensor: Any) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]

@@ -68,11 +68,11 @@ def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
     """
     network = graph.network
     follow = _Follow(graph.classes)
-    known = {id(site.call): site.roles for site in graph.sites}
     shapes = [tuple(t.shape) for t in network.tensors]
     ids = [follow.fresh(s[-1] if len(s) > 1 and s[-1] else 0) for s in shapes]
     for call in network.calls:
-        roles: Mapping[str, np.ndarray] | None = known.get(id(call))
+        site = graph.site_at(call)
+        roles = None if site is None else site.roles
         rule = rule_of(call.operation)
         if roles is None and rule is not None:
             signals = [Signal(ids[n], shapes[n]) for n in call.inputs]

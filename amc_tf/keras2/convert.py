@@ -17,13 +17,14 @@ import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.layer_table import TABLE
 from amc_tf.graph.network import Call, Network
 from amc_tf.keras2 import ops_from_keras2, ops_to_keras2
-from amc_tf.keras2.equivalence import check_copy, pack_like
+from amc_tf.keras2.equivalence import check_copy
 from amc_tf.keras2.layers import LayerCarrier
 from amc_tf.keras2.model_files import load_file
-from amc_tf.keras2.network import LAYERS_WITH_A_FUNCTION, flatten_keras_2
+from amc_tf.keras2.network import LAYERS_WITH_A_FUNCTION, flatten_keras_2, gives_several
 
 
 def from_keras2(
@@ -73,8 +74,7 @@ def from_keras2(
         layer, name = call.operation, source.name(call.operation)
         if type(layer).__name__ in LAYERS_WITH_A_FUNCTION:
             outputs = tf.nest.flatten([source.tensors[n] for n in call.outputs])
-            structure = layer._inbound_nodes[0].outputs
-            like = outputs if isinstance(structure, (list, tuple)) else outputs[0]
+            like = outputs if gives_several(layer) else outputs[0]
             return ops_from_keras2.from_keras_2(layer, like, name)(*args, **kwargs)
         if id(layer) not in made:
             made[id(layer)] = layers.carry(layer, name)
@@ -145,18 +145,15 @@ def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
         for t in model.inputs
     ]
     outputs = source.run(inputs, invoke)
-    inputs_like = getattr(model, "_inputs_struct", None)
+    inputs_like = nesting(model, "inputs")
     copy = tf_keras.Model(
-        pack_like(inputs_like, inputs),
-        pack_like(getattr(model, "_outputs_struct", None), outputs),
+        pack(inputs_like, inputs),
+        pack(nesting(model, "outputs"), outputs),
         name=model.name,
     )
     _copy_weights(source, layers, made)
     check_copy(source, inputs_like, copy, invoke, "Keras 2 copy")
     return copy
-
-
-# --- a Keras 2 model as a flat list of calls -----------------------------------------------
 
 
 # --- what both directions share ------------------------------------------------------------
@@ -199,6 +196,3 @@ def _copy_weights(source: Network, layers: LayerCarrier, made: Mapping[int, Any]
     for old in source.operations():
         if id(old) in made:
             layers.copy_weights(old, made[id(old)])
-
-
-# --- the check -----------------------------------------------------------------------------

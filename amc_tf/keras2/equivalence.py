@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.keras_structure import pack
 from amc_tf.graph.network import Network
 
 # Largest difference of an output, as a fraction of its largest value: float rounding adds up
@@ -22,13 +23,6 @@ TOLERANCE_16_BIT = 5e-2
 OPEN_SIZE = 32
 
 
-def pack_like(structure: Any, tensors: list[Any]) -> Any:
-    """Tensors nested as `structure` says; None for a list of them, or a single one."""
-    if structure is None:
-        return tensors if len(tensors) > 1 else tensors[0]
-    return keras.tree.pack_sequence_as(structure, tensors)
-
-
 def check_copy(
     source: Network, inputs_like: Any, copy: Any, invoke: Callable[..., Any], what: str
 ) -> None:
@@ -38,7 +32,7 @@ def check_copy(
         AmcError: they differ; names the first layer that does.
     """
     inputs = _random_inputs(source)
-    given = pack_like(inputs_like, inputs)
+    given = pack(inputs_like, inputs)
     expected = tf.nest.flatten(source.model(given, training=False))
     received = tf.nest.flatten(copy(given, training=False))
     tolerance = _tolerance(source)

@@ -104,5 +104,10 @@ def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
     return args, kwargs
 
 
+def gives_several(layer: Any) -> bool:
+    """Whether the call of a layer that is called once gave a list of tensors, not a bare one."""
+    return isinstance(layer._inbound_nodes[0].outputs, (list, tuple))
+
+
 def _is_keras_2_tensor(x: Any) -> bool:
     return hasattr(x, "_keras_history")

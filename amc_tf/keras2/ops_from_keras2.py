@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from amc_tf.graph.keras_structure import made_by
 from amc_tf.keras2.tensorflow_op import TensorFlowOp, Unlisted, dtype_of, is_symbolic
 
 # --- Keras 2 to 3 --------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def from_keras_2(layer: Any, outputs: Any, name: str) -> Callable[..., Any]:
             given = [id(x) for x in keras.tree.flatten((args, kwargs))]
             if is_symbolic(out) and id(out) not in given:
                 # Keras 3 would count up a name that one of the layers may have.
-                out._keras_history.operation.name = name
+                made_by(out).name = name
             return out
         except Unlisted:
             args, kwargs = _slices((args, kwargs))

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.ops import nn as nn_ops
-from keras.src.ops import numpy as numpy_ops
 
+from amc_tf.graph.keras_structure import nn_ops, numpy_ops
 from amc_tf.keras2.tensorflow_op import TensorFlowOp, dtype_of
 
 Make = Callable[..., Any]

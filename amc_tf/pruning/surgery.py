@@ -10,7 +10,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.keras_structure import like
+from amc_tf.graph.keras_structure import like, made_by, twin
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.weights import Weights, numpy_of
 
@@ -43,29 +43,23 @@ def rebuild(
     if graph.network.model is not model:
         raise AmcError("the graph was made from another model; call amc_tf.analyze(model) first")
     keep = graph.keep_mask(plan)
-    kept = {
-        id(site.call): {role: keep[classes] for role, classes in site.roles.items()}
-        for site in graph.sites
-    }
-    site_of = {id(site.call): site for site in graph.sites}
     made: dict[int, Any] = {}
 
     def invoke(call, args, kwargs):
         operation = call.operation
-        site = site_of.get(id(call))
+        site = graph.site_at(call)
+        kept = {} if site is None else {r: keep[classes] for r, classes in site.roles.items()}
         if site is not None and site.rule.rewrite:
             rank = len(graph.network.tensors[call.inputs[0]].shape)
-            out = site.rule.rewrite(call, kept[id(call)], rank)(*args, **kwargs)
+            out = site.rule.rewrite(call, kept, rank)(*args, **kwargs)
             # Keras would name it anew, perhaps as another operation of the model is called.
             for tensor in keras.tree.flatten(out):
-                tensor._keras_history.operation.name = graph.network.name(operation)
+                made_by(tensor).name = graph.network.name(operation)
             return out
         if not isinstance(operation, keras.layers.Layer):
-            return _twin(operation)(*args, **kwargs)
+            return twin(operation)(*args, **kwargs)
         if id(operation) not in made:
-            made[id(operation)] = _remake(
-                operation, graph.network.name(operation), site, kept.get(id(call), {})
-            )
+            made[id(operation)] = _remake(operation, graph.network.name(operation), site, kept)
         return made[id(operation)](*args, **kwargs)
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
@@ -75,22 +69,10 @@ def rebuild(
     return rebuilt
 
 
-def _twin(operation: Any) -> Any:
-    """An operation without weights, for another model.
-
-    It shares everything but the record of its calls, through which the dense model would keep
-    every model alive that was ever built from it.
-    """
-    # Not by `copy`, for which Keras saves and loads; not by setattr, which TensorFlow tracks.
-    twin = object.__new__(type(operation))
-    vars(twin).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    return twin
-
-
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
     """A new layer of the same configuration with the kept widths."""
     if not layer.variables and site is None and layer.name == name:
-        return _twin(layer)  # not made anew: a Lambda, say, may have no configuration
+        return twin(layer)  # not made anew: a Lambda, say, may have no configuration
     config = layer.get_config()
     config["name"] = name
     if callable(getattr(layer, "activation", None)) and "activation" in config:
@@ -112,13 +94,12 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
 
 
 def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int, Any]) -> None:
-    sites = {id(site.call.operation): site for site in graph.sites}
     unused = set(weights)
     for old in graph.network.operations():
         new = made.get(id(old))
         if new is None or new is old:
             continue
-        site = sites.get(id(old))
+        site = next(iter(graph.sites_of(old)), None)
         name = graph.network.name(old)
         axes_of = {} if site is None else {w.name: axes for w, axes in site.rule.weight_axes(old)}
         for source, target in zip(old.weights, new.weights, strict=True):

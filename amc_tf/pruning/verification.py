@@ -9,6 +9,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masking import mask
 from amc_tf.pruning.surgery import rebuild
@@ -64,16 +65,15 @@ def verify(
     inputs = noise(model) if inputs is None else list(inputs)
     outputs = zip(
         [tensor.name for tensor in model.outputs],
-        _outputs(rebuild(model, graph, plan), inputs),
-        _outputs(mask(model, graph, plan), inputs),
+        outputs_of(rebuild(model, graph, plan), inputs),
+        outputs_of(mask(model, graph, plan), inputs),
         strict=True,
     )
     worst = 0.0
     for name, small, full in outputs:
         if small.shape != full.shape:
             raise AmcError(f"output {name!r}: rebuilt {small.shape}, masked {full.shape}")
-        scale = max(float(np.abs(full).max(initial=0)), np.finfo(np.float32).tiny)
-        difference = float(np.abs(small - full).max(initial=0)) / scale
+        difference = relative_difference(small, full)
         if not difference <= tolerance:
             raise AmcError(
                 f"output {name!r} of the rebuilt model differs from the masked one by "
@@ -95,9 +95,14 @@ def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarra
     ]
 
 
-def _outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    given = dict(zip([t.name for t in model.inputs], inputs, strict=True))
-    structure = model._inputs_struct
-    arrays = keras.tree.map_structure(lambda t: given[t.name], structure)
-    found = keras.tree.flatten(model(arrays, training=False))
+def relative_difference(received: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays, as a part of the largest value expected."""
+    scale = max(float(np.abs(expected).max(initial=0)), np.finfo(np.float32).tiny)
+    return float(np.abs(received - expected).max(initial=0)) / scale
+
+
+def outputs_of(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a model computes of one array for each of its inputs, float64."""
+    given = pack(nesting(model, "inputs"), list(inputs))
+    found = keras.tree.flatten(model(given, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in found]

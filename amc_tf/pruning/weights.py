@@ -16,7 +16,7 @@ Weights = Mapping[str, np.ndarray]
 
 def mixing_weights(graph: ChannelGraph):
     """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
-    for site in {site.name: site for site in graph.sites}.values():
+    for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name in site.rule.mixes:
                 yield site, weight, axes.index(site.rule.mixes[weight.name])
@@ -25,6 +25,11 @@ def mixing_weights(graph: ChannelGraph):
 def numpy_of(weight: Any) -> np.ndarray:
     """A variable's value."""
     return keras.ops.convert_to_numpy(weight)
+
+
+def has_weight(layer: Any, name: str) -> bool:
+    """Whether a layer has a variable of that name."""
+    return any(w.name == name for w in layer.weights)
 
 
 def named_weight(layer: Any, name: str) -> Any:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from amc_tf.scoring.tflite_scorer import LiteScorer as LiteScorer
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.scoring.base": "Scorer",
-        "amc_tf.scoring.masked_scorer": "MaskedScorer",
-        "amc_tf.scoring.tflite_scorer": "LiteScorer",
-    },
-)
+        __name__,
+        {
+            "amc_tf.scoring.base": "Scorer",
+            "amc_tf.scoring.masked_scorer": "MaskedScorer",
+            "amc_tf.scoring.tflite_scorer": "LiteScorer",
+        },
+    )

@@ -16,44 +16,27 @@ adds them where there are none, and lets layers of equal width share them.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers as kl
-from keras.src.ops import numpy as numpy_ops
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.activations import is_linear
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.layer_kinds import LayerKind, Product
+from amc_tf.graph.layer_table import is_registered, kind_of, rule_of
 from amc_tf.graph.network import Network, flatten
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import Weights, numpy_of
+from amc_tf.pruning.verification import noise, outputs_of, relative_difference
+from amc_tf.pruning.weights import Weights, has_weight, numpy_of
 
-# Layer class to the weight that makes its outputs, and the axes that together count them.
-_KERNELS: Mapping[type, tuple[str, tuple[int, ...]]] = {
-    **dict.fromkeys((kl.Conv1D, kl.Conv2D, kl.Conv3D, kl.Dense), ("kernel", (-1,))),
-    **dict.fromkeys(
-        (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose), ("kernel", (-2,))
-    ),
-    # Output i * multiplier + j comes from input i: both axes, in this order.
-    **dict.fromkeys((kl.DepthwiseConv1D, kl.DepthwiseConv2D), ("kernel", (-2, -1))),
-    **dict.fromkeys((kl.SeparableConv1D, kl.SeparableConv2D), ("pointwise_kernel", (-1,))),
-}
-# What the converter would work into the weights before or behind it.
-_SCALINGS = frozenset(
-    [
-        kl.Rescaling,
-        kl.Normalization,
-        numpy_ops.Add,
-        numpy_ops.Subtract,
-        numpy_ops.Multiply,
-        numpy_ops.Divide,
-        numpy_ops.TrueDivide,
-    ]
-)
 _LOWEST = float(np.finfo(np.float32).min)
+_LOG = logging.getLogger(__name__)
+_TOLERANCE = 1e-3  # of the largest output, where layers were taught to the table
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
@@ -157,7 +140,8 @@ def fold(graph: ChannelGraph) -> Folding:
         The `Folding`; the model itself is not changed.
 
     Raises:
-        NotCarriedError: the folded model's channels are not grouped as the original's.
+        NotCarriedError: the folded model's channels are not grouped as the original's, or
+            layers that were taught to the table are not what their rows say.
     """
     network = flatten(rebuild(graph.network.model, graph, None))
     folds = _folds(network)
@@ -172,10 +156,11 @@ def fold(graph: ChannelGraph) -> Folding:
     def invoke(call, args, kwargs):
         operation = call.operation
         name = network.name(operation)
-        scales = type(operation) in _SCALINGS and len(call.inputs) == 1
-        if scales or type(operation) is kl.Dense:
+        kind = kind_of(operation)
+        scales = kind.scales and len(call.inputs) == 1
+        if scales or (kind.product is not None and kind.product.reads == "positions"):
             args, kwargs = keras.tree.map_structure(_held, (args, kwargs))
-        if type(operation) in _KERNELS:
+        if kind.product is not None and _takes(operation, "use_bias"):
             operation = remade(operation, use_bias=True)
         elif name in by_norm:
             if by_norm[name].layer is not None:
@@ -199,6 +184,8 @@ def fold(graph: ChannelGraph) -> Folding:
         for weight in layer.weights:
             if weight.name not in _STATISTICS:  # of a new batch norm: zero and one
                 weight.assign(values.get(f"{name}/{weight.name}", np.zeros(weight.shape)))
+    if any(is_registered(o) and _is_changed(kind_of(o)) for o in network.operations()):
+        _check(network.model, folded)
     return Folding(
         graph=_with_groups_of(graph, analyze(folded)),
         fixed=frozenset(f"{f.norm}/{w}" for f in folds if f.layer is None for w in _STATISTICS),
@@ -209,44 +196,83 @@ def fold(graph: ChannelGraph) -> Folding:
 
 def _folds(network: Network) -> tuple[_Fold, ...]:
     """One `_Fold` for every plain batch norm."""
-    readers: dict[int, list[Any]] = {}
     calls_of: dict[int, list[Any]] = {}
     makers: dict[int, Any] = {}
     for call in network.calls:
         calls_of.setdefault(id(call.operation), []).append(call)
         makers.update(dict.fromkeys(call.outputs, call.operation))
-        for number in call.inputs:
-            readers.setdefault(number, []).append(call.operation)
 
     def feeds_only(layer: Any, norm: Any) -> bool:
         outputs = [call.outputs[0] for call in calls_of[id(layer)]]
         return len(outputs) == len(calls_of[id(norm)]) and all(
-            readers.get(n, []) == [norm] and n not in network.outputs for n in outputs
+            [call.operation for call in network.readers(n)] == [norm] and n not in network.outputs
+            for n in outputs
         )
 
     folds = []
     for norm in network.operations():
-        if type(norm) is not kl.BatchNormalization or {w.name for w in norm.weights} - {
-            "gamma",
-            "beta",
-            *_STATISTICS,
-        }:
+        if not kind_of(norm).batch_norm or not _is_plain(network, norm):
             continue
         tensor = calls_of[id(norm)][0].inputs[0]
         layer = makers.get(tensor)
         found = _Fold(norm.name, norm.epsilon)
         if (
             layer is not None
-            and type(layer) in _KERNELS
-            and norm.axis in (-1, len(network.tensors[tensor].shape) - 1)
-            and layer.activation is keras.activations.linear
+            and is_linear(getattr(layer, "activation", None))
+            and getattr(norm, "axis", -1) in (-1, len(network.tensors[tensor].shape) - 1)
             and getattr(layer, "data_format", None) != "channels_first"
             and feeds_only(layer, norm)
+            and (product := _scalable(network, layer)) is not None
         ):
-            kernel, axes = _KERNELS[type(layer)]
-            found = _Fold(norm.name, norm.epsilon, layer.name, kernel, axes)
+            found = _Fold(norm.name, norm.epsilon, layer.name, product.kernel, product.outputs)
         folds.append(found)
     return tuple(folds)
+
+
+def _is_plain(network: Network, norm: Any) -> bool:
+    """Whether a batch norm has no other weights than those that are folded."""
+    plain = {w.name for w in norm.weights} <= {"gamma", "beta", *_STATISTICS}
+    if plain and _takes(norm, "epsilon", "center", "scale"):
+        return True
+    if is_registered(norm):
+        what = network.told(norm)
+        _LOG.warning("%s is not folded: it has not the settings of a batch norm", what)
+    return False
+
+
+def _scalable(network: Network, layer: Any) -> Product | None:
+    """The product into which a batch norm can be folded, if a layer is one."""
+    rule = rule_of(layer)
+    product = None if rule is None else rule.kind.product
+    if product is not None and has_weight(layer, product.kernel) and _takes(layer, "use_bias"):
+        return product
+    if is_registered(layer) and rule is not None and (rule.mixes or product is not None):
+        _LOG.warning(
+            "no batch norm is folded into %s: its row does not say that it is a product with a "
+            "kernel, or it has not the weights and the setting 'use_bias' of one",
+            network.told(layer),
+        )
+    return None
+
+
+def _takes(layer: Any, *settings: str) -> bool:
+    """Whether a layer can be made anew with other settings; those of Keras can."""
+    return not is_registered(layer) or set(settings) <= set(layer.get_config())
+
+
+def _is_changed(kind: LayerKind) -> bool:
+    return kind.product is not None or kind.batch_norm
+
+
+def _check(original: keras.Model, folded: keras.Model) -> None:
+    """Folds what is taught to the table only if it computes what its row says."""
+    inputs = noise(original)
+    for a, b in zip(outputs_of(original, inputs), outputs_of(folded, inputs), strict=True):
+        if not relative_difference(b, a) <= _TOLERANCE:
+            raise NotCarriedError(
+                "with its batch norms folded, the model computes something else; a row given to "
+                "amc_tf.register_layer may be wrong"
+            )
 
 
 def _held(x: Any) -> Any:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.keras_structure import nesting
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.methods import Refit
@@ -55,7 +55,7 @@ class MaskedScorer(Generic[PlanT]):
         self._assign(plan)
         batches = Batches(self._task.validation, self._task.batch_size, self._model)
         for batch in batches:
-            x = keras.tree.pack_sequence_as(nesting(self._model, "inputs"), batch.inputs)
+            x = pack(nesting(self._model, "inputs"), batch.inputs)
             yield keras.tree.flatten(self._model.predict_on_batch(x))
 
     def outputs(self, plan: PlanT | None) -> list[np.ndarray]:

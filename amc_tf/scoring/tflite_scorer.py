@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.keras_structure import nesting, uncompiled
+from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.methods import Refit
@@ -135,7 +135,7 @@ class _Played:
         sizes: list[int] = []
         before = 0.0
         for batch, outputs in played:
-            predicted = keras.tree.pack_sequence_as(structure, outputs)
+            predicted = pack(structure, outputs)
             model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
             if self._enough is None:
                 continue

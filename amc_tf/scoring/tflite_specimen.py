@@ -112,7 +112,7 @@ def numbered(graph: ChannelGraph, fixed: Collection[str]) -> tuple[Weight, ...]:
     may_drop = prunable(graph)
     result: list[Weight] = []
     start = 0
-    for site in {site.name: site for site in graph.sites}.values():
+    for site in graph.first_sites():
         cut = any(may_drop[classes].any() for classes in site.roles.values())
         if not (cut or site.rule.mixes):
             continue

@@ -30,7 +30,7 @@ def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str
     Raises:
         AmcError: the model's input size is not fixed, or a plan does not fit.
     """
-    classes = {site.name: type(site.call.operation).__name__ for site in graph.sites}
+    classes = {site.name: type(site.call.operation).__name__ for site in graph.first_sites()}
     costs = {name: make(graph) for name, make in COSTS.items()}
     dense = {name: by_layer(cost, cost.dense) for name, cost in costs.items()}
     layers = [name for name in classes if any(dense[cost].get(name) for cost in costs)]

@@ -69,7 +69,7 @@ def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
     for site, weight, _ in mixing_weights(graph):
         if weight.name not in site.rule.macs:
             continue
-        calls = (other for other in graph.sites if other.call.operation is site.call.operation)
+        calls = graph.sites_of(site.call.operation)
         uses = sum(multiplications(graph, call, weight) for call in calls)
         found.append(Kernel(f"{site.name}/{weight.name}", site, weight, uses))
     if not found:

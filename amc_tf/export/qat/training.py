@@ -155,18 +155,14 @@ class _Placement:
 
     def __init__(self, source: Network):
         self.calls = Counter(id(call.operation) for call in source.calls)
-        self._readers: dict[int, list[Call]] = {}
-        for call in source.calls:
-            for number in call.inputs:
-                self._readers.setdefault(number, []).append(call)
-        self._outputs = set(source.outputs)
+        self._source = source
         self._producer = {n: call for call in source.calls for n in call.outputs}
 
     def is_followed(self, call: Call) -> bool:
         """Whether the only reader of a call's output is one that is fused with it."""
-        if len(call.outputs) != 1 or call.outputs[0] in self._outputs:
+        if len(call.outputs) != 1 or call.outputs[0] in self._source.outputs:
             return False
-        readers = self._readers.get(call.outputs[0], [])
+        readers = self._source.readers(call.outputs[0])
         if len(readers) != 1 or self.calls[id(readers[0].operation)] > 1:
             return False
         return layers.is_fused(self._kinds(call), readers[0].operation)

@@ -16,6 +16,7 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.inspection.listing import Row, Table, table
+from amc_tf.graph.keras_structure import made_by
 from amc_tf.graph.layer_rule import output_role
 from amc_tf.graph.network import Call
 
@@ -85,7 +86,7 @@ def picture(graph: ChannelGraph) -> Picture:
     carried = _carried(graph, refusals)
     boxes = [
         Box(
-            name=tensor._keras_history.operation.name,  # the tensor's own is "keras_tensor"
+            name=made_by(tensor).name,  # the tensor's own is "keras_tensor"
             class_name="InputLayer",
             shape=_shape(tensor.shape),
             channels=Channels(stays=True),
@@ -119,7 +120,6 @@ def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Chan
     group_of_class = np.full(graph.classes, -1)
     for i, group in enumerate(graph.groups.values()):
         group_of_class[group.classes] = i
-    sites = {id(site.call): site for site in graph.sites}
 
     def passed_on(call: Call, output: int) -> Channels:
         def width(n: int) -> int | None:
@@ -134,7 +134,7 @@ def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Chan
 
     carried = dict.fromkeys(network.inputs, Channels(stays=True))
     for call in network.calls:
-        site = sites.get(id(call))
+        site = graph.site_at(call)
         for i, n in enumerate(call.outputs):
             if site is not None and output_role(i) in site.roles:
                 numbers = dict.fromkeys(group_of_class[site.roles[output_role(i)]].tolist())

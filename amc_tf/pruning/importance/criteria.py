@@ -20,7 +20,7 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import mixing_weights, numpy_of
+from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
 from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]
@@ -102,14 +102,12 @@ def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str,
     Args, Returns: as `consumer_magnitude`.
     """
     del task
-    sites = {site.name: site for site in graph.sites}.values()
     return _or_consumers(
         graph,
         (
             (site.roles["in"], np.abs(numpy_of(site.call.operation.gamma).astype(np.float64)))
-            for site in sites
-            if isinstance(site.call.operation, keras.layers.BatchNormalization)
-            and site.call.operation.scale
+            for site in graph.first_sites()
+            if site.rule.kind.batch_norm and has_weight(site.call.operation, "gamma")
         ),
     )
 
@@ -250,7 +248,7 @@ def _of_groups(graph: ChannelGraph, score: np.ndarray) -> dict[str, np.ndarray]:
 
 def _filters(graph: ChannelGraph) -> Iterator[_Part]:
     """Each layer's filters: (channel class computed by each, weights (filters, size))."""
-    for site in {site.name: site for site in graph.sites}.values():
+    for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name not in site.rule.macs:
                 continue  # a bias or a statistic

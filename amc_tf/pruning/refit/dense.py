@@ -20,14 +20,12 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import layers as kl
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.network import infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.refit.linear_path import readers_of
 from amc_tf.pruning.refit.refittable import intercept, refittable
-from amc_tf.pruning.refit.sampling import SEPARABLE, choose, linear_inputs
+from amc_tf.pruning.refit.sampling import choose, linear_inputs
 from amc_tf.pruning.refit.statistics import Moments, Samples, Statistics, one_blas_thread
 from amc_tf.pruning.weights import named_weight, numpy_of
 
@@ -149,9 +147,8 @@ def gather(
             for array, tensor in zip(images, network.model.inputs, strict=True)
         ]
         network.run(batch, invoke)
-    readers = readers_of(network)
     consumers = tuple(
-        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site, readers))
+        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site))
         for name, (site, weight) in kernels.items()
     )
     return Reconstruction(graph, ridge, consumers)
@@ -160,10 +157,11 @@ def gather(
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     """Layers that read one tensor through the same window share their statistics."""
     layer = site.call.operation
-    calls = sum(s.call.operation is layer for s in graph.sites)
-    if calls > 1 or isinstance(layer, SEPARABLE):
+    product = site.rule.kind.product
+    reads = None if product is None else product.reads
+    if len(graph.sites_of(layer)) > 1 or reads == "depthwise":
         return (site.name,)
-    if isinstance(layer, kl.Dense):
+    if reads == "positions":
         return (site.call.inputs[0],)
     window = (layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
     return (site.call.inputs[0], *window)

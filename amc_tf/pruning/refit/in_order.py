@@ -29,15 +29,16 @@ import numpy as np
 from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.layer_kinds import UNBOUNDED
 from amc_tf.graph.network import Network, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.refit.linear_path import UNBOUNDED, Path, follow, readers_of
+from amc_tf.pruning.refit.linear_path import Path, follow
 from amc_tf.pruning.refit.pruned_run import PrunedRun
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
 from amc_tf.pruning.refit.solver import fit, matmul, wanted
 from amc_tf.pruning.refit.statistics import one_blas_thread
-from amc_tf.pruning.weights import named_weight, numpy_of
+from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
 
 # Plans after which TensorFlow makes its kernels anew, which costs about as much as a fifth of one.
 _RUNS_REMEMBERED = 16
@@ -177,7 +178,7 @@ def _linear(layer: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A layer's kernel as a matrix (features, outputs) and its bias (zeros if none)."""
     kernel = numpy_of(named_weight(layer, name))
     kernel = kernel.reshape(-1, kernel.shape[-1])
-    bias = numpy_of(named_weight(layer, "bias")) if layer.use_bias else None
+    bias = numpy_of(named_weight(layer, "bias")) if has_weight(layer, "bias") else None
     return kernel, np.zeros_like(kernel[0]) if bias is None else bias
 
 
@@ -222,17 +223,16 @@ def gather_in_order(
     network = graph.network
     total = len(images[0])
     rng = np.random.default_rng(seed)
-    readers = readers_of(network)
     consumers: dict[int, _Consumer] = {}
     ends: dict[int, list[_Consumer]] = {}
     shared: dict[int, _Consumer] = {}
     for site, weight in refittable(graph):
         layer = site.call.operation
         later = [c for c in network.calls if c.operation is layer and c is not site.call]
-        path = follow(network, site.call, readers, through_sums=residual)
+        path = follow(network, site.call, through_sums=residual)
         if later:
             path = Path(path.start)
-        consumer = _Consumer(site, weight.name, intercept(graph, site, readers), path)
+        consumer = _Consumer(site, weight.name, intercept(graph, site), path)
         consumers[id(site.call)] = consumer
         shared.update({id(call): consumer for call in later})
         if path.calls:

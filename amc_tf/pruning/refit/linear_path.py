@@ -8,43 +8,19 @@ rectifier, sum included; this module finds the way there.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras import activations
-from keras import layers as kl
-from keras.src.ops import nn as nn_ops
-from keras.src.ops import numpy as numpy_ops
 
+from amc_tf.graph.activations import is_linear
+from amc_tf.graph.layer_kinds import UNBOUNDED, Bounds
+from amc_tf.graph.layer_table import bounds_of, kind_of
 from amc_tf.graph.network import Call, Network, Value
+from amc_tf.pruning.refit.promises import broken_affine
 
-_ADDITIONS = frozenset({kl.Add, kl.Subtract, kl.Average, numpy_ops.Add, numpy_ops.Subtract})
-# Operations that are y -> a y + b in each channel when they read one tensor and do not train.
-_AFFINE = frozenset(
-    {
-        kl.BatchNormalization,
-        kl.Rescaling,
-        kl.Identity,
-        kl.ActivityRegularization,
-        kl.Dropout,
-        kl.SpatialDropout1D,
-        kl.SpatialDropout2D,
-        kl.SpatialDropout3D,
-        kl.AlphaDropout,
-        kl.GaussianDropout,
-        kl.GaussianNoise,
-        numpy_ops.Add,
-        numpy_ops.Subtract,
-        numpy_ops.Multiply,
-        numpy_ops.Negative,
-    }
-)
-_DIVISIONS = frozenset({numpy_ops.Divide, numpy_ops.TrueDivide})
-
-Bounds = tuple[float, float]
-UNBOUNDED: Bounds = (-math.inf, math.inf)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,19 +61,9 @@ class Path:
         return found[self.end]
 
 
-def readers_of(network: Network) -> dict[int, list[Call]]:
-    """Value number to the calls that read it, one entry for each time they do."""
-    readers: dict[int, list[Call]] = {}
-    for call in network.calls:
-        for number in call.inputs:
-            readers.setdefault(number, []).append(call)
-    return readers
-
-
 def follow(
     network: Network,
     call: Call,
-    readers: Mapping[int, Sequence[Call]],
     *,
     through_sums: bool = True,
 ) -> Path:
@@ -110,13 +76,12 @@ def follow(
     Args:
         network: the network.
         call: a convolution or Dense layer's.
-        readers: `readers_of(network)`.
         through_sums: whether additions of other values are passed.
     """
     number = start = call.outputs[0]
     activation = getattr(call.operation, "activation", None)
-    if activation not in (None, activations.linear):
-        return Path(start, bounds=_bounds(activation))
+    if not is_linear(activation):
+        return Path(start, bounds=bounds_of(activation))
     computed = set(network.inputs)
     for earlier in network.calls:
         if earlier is call:
@@ -124,40 +89,28 @@ def follow(
         computed.update(earlier.outputs)
     calls: list[Call] = []
     others: list[int] = []
-    while len(readers.get(number, ())) == 1 and number not in network.outputs:
-        (reader,) = readers[number]
+    while len(network.readers(number)) == 1 and number not in network.outputs:
+        (reader,) = network.readers(number)
         joined = [n for n in reader.inputs if n != number]
         shapes = {tuple(network.tensors[n].shape) for n in (number, *joined, *reader.outputs)}
         if len(shapes) > 1 or not computed.issuperset(joined) or (joined and not through_sums):
             break
-        if type(reader.operation) not in _ADDITIONS if joined else not _is_affine(reader):
+        if not _is_linear(network, reader, bool(joined)):
             break
         calls.append(reader)
         others += joined
         number = reader.outputs[0]
-    behind = {_bounds(reader.operation) for reader in readers.get(number, ())}
+    behind = {bounds_of(reader.operation) for reader in network.readers(number)}
     bounds = behind.pop() if len(behind) == 1 and number not in network.outputs else UNBOUNDED
     return Path(start, tuple(calls), tuple(others), bounds)
 
 
-def _is_affine(call: Call) -> bool:
-    operation = call.operation
-    if type(operation) in _DIVISIONS:
-        return isinstance(call.args[0], Value)
-    if type(operation) is kl.Activation:
-        return operation.activation is activations.linear
-    return type(operation) in _AFFINE
-
-
-def _bounds(operation: Any) -> Bounds:
-    """The range to which a rectifier clips; all numbers for anything else."""
-    if type(operation) is kl.Activation:
-        operation = operation.activation
-    if operation is activations.relu or type(operation) is nn_ops.Relu:
-        return 0.0, math.inf
-    if operation is activations.relu6 or type(operation) is nn_ops.Relu6:
-        return 0.0, 6.0
-    if type(operation) is kl.ReLU and not operation.negative_slope and not operation.threshold:
-        high = operation.max_value
-        return 0.0, math.inf if high is None else float(high)
-    return UNBOUNDED
+def _is_linear(network: Network, call: Call, joins: bool) -> bool:
+    """Whether a call is affine in what it reads: one tensor, or several that it joins."""
+    kind = kind_of(call.operation)
+    if not (kind.sums if joins else kind.is_affine(call)):
+        return False
+    reason = broken_affine(network, call)
+    if reason is not None:
+        _LOG.warning("%s is not followed: %s", network.told(call.operation), reason)
+    return reason is None

@@ -39,8 +39,7 @@ class PrunedRun:
         self.pool = pool
         self._network = graph.network
         self._layers = {x.name: x for x in rebuild(graph.network.model, graph, plan).layers}
-        self._sites = {id(site.call): site for site in graph.sites}
-        self._sites_by_name = {site.name: site for site in graph.sites}
+        self._graph = graph
         self._last = {n: i for i, call in enumerate(graph.network.calls) for n in call.inputs}
         self._values: list[dict[int, Any]] = [dict(batch) for batch in batches]
         self._changed: set[int] = set()
@@ -51,7 +50,7 @@ class PrunedRun:
         """Whether what a call reads, or will be added to, is not what the dense network has."""
         if self._changed.intersection((*call.inputs, *others)):
             return True
-        site = self._sites.get(id(call))
+        site = self._graph.site_at(call)
         if site is None:
             return False
         return any(not self.keep[site.roles[role]].all() for role in site.rule.mixes.values())
@@ -83,7 +82,7 @@ class PrunedRun:
 
     def _operation(self, call: Call) -> Callable[..., Any]:
         """What the pruned network does in a call's place."""
-        site = self._sites.get(id(call))
+        site = self._graph.site_at(call)
         if site is not None and site.rule.rewrite:
             kept = {role: self.keep[classes] for role, classes in site.roles.items()}
             rank = len(self._network.tensors[call.inputs[0]].shape)
@@ -137,7 +136,7 @@ class PrunedRun:
         weight = named_weight(self._layers[owner], name)
         value = value.reshape(weight.shape)
         weight.assign(value)
-        site = self._sites_by_name[owner]
+        site = self._graph.site(owner)
         dense, axes = next(
             (w, axes) for w, axes in site.rule.weight_axes(site.call.operation) if w.name == name
         )

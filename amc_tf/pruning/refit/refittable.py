@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator
 from typing import Any
 
-import keras
-from keras import layers as kl
-
+from amc_tf.graph.activations import is_linear
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.network import Call
-from amc_tf.pruning.refit.sampling import LINEAR
-from amc_tf.pruning.weights import mixing_weights, named_weight, numpy_of
+from amc_tf.graph.layer_table import is_registered, kind_of
+from amc_tf.pruning.refit.promises import broken_batch_norm, broken_product
+from amc_tf.pruning.weights import has_weight, mixing_weights, named_weight, numpy_of
+
+_LOG = logging.getLogger(__name__)
 
 
 def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
-    """The layers that least squares can refit (their first call), and their kernels.
+    """The layers that least squares can refit (their last call), and their kernels.
 
-    Grouped convolutions are left out, and so is what could not be analysed.
+    Grouped convolutions are left out, and so is what could not be analysed. A layer that was
+    taught to the table and cannot be refitted is told in a warning.
     """
     refused = {refusal.operation for refusal in graph.refused}
     for site, weight, _ in mixing_weights(graph):
-        layer = site.call.operation
-        whole = getattr(layer, "groups", 1) == 1 and site.name not in refused
-        if isinstance(layer, LINEAR) and whole:
-            yield site, weight
+        if site.name in refused:
+            continue
+        reason = _obstacle(graph, site, weight)
+        if reason is None:
+            yield graph.sites_of(site.call.operation)[-1], weight
+        elif reason and is_registered(site.call.operation):
+            what = graph.network.told(site.call.operation)
+            _LOG.warning("%s is pruned, but not refitted: %s", what, reason)
 
 
-def intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list[Call]]):
+def _obstacle(graph: ChannelGraph, site: Site, weight: Any) -> str | None:
+    """Why a kernel is not refitted; empty if layers of its kind never are, None if it is."""
+    product = site.rule.kind.product
+    if product is None:
+        return (
+            "its row does not say that it is a product with a kernel; give amc_tf.register_layer "
+            "kind=amc_tf.LayerKind(product=amc_tf.Product(...))"
+        )
+    if product.reads is None:
+        return ""
+    if product.kernel != weight.name:
+        return f"its row says that its kernel is named {product.kernel!r}, not {weight.name!r}"
+    return broken_product(graph.network, site.call, product)
+
+
+def intercept(graph: ChannelGraph, site: Site):
     """Where a change of the mean output can be absorbed.
 
     The layer's own bias, or the moving mean of a batch norm that alone reads
@@ -37,17 +58,19 @@ def intercept(graph: ChannelGraph, site: Site, readers: Mapping[int, list[Call]]
     Returns:
         (layer's name, weight's name, value, sign of its effect); None if there is no such place.
     """
-    layer = site.call.operation
-    if layer.use_bias:
+    layer, network = site.call.operation, graph.network
+    if has_weight(layer, "bias"):
         return site.name, "bias", numpy_of(named_weight(layer, "bias")), 1.0
-    after = readers.get(site.call.outputs[0], [])
-    linear = layer.activation is keras.activations.linear
-    is_output = site.call.outputs[0] in graph.network.outputs
+    after = network.readers(site.call.outputs[0])
+    linear = is_linear(getattr(layer, "activation", None))
+    is_output = site.call.outputs[0] in network.outputs
     if len(after) == 1 and linear and not is_output:
-        norm = after[0].operation
-        calls = [c for c in graph.network.calls if c.operation is norm]
-        producers = [s for s in graph.sites if s.call.operation is layer]
-        if type(norm) is kl.BatchNormalization and len(calls) == len(producers) == 1:
-            mean = numpy_of(norm.moving_mean)
-            return graph.network.name(norm), "moving_mean", mean, -1.0
+        (reader,) = after
+        norm = reader.operation
+        calls = [c for c in network.calls if c.operation is norm]
+        producers = graph.sites_of(layer)
+        alone = kind_of(norm).batch_norm and len(calls) == len(producers) == 1
+        if alone and has_weight(norm, "moving_mean") and not broken_batch_norm(network, reader):
+            mean = numpy_of(named_weight(norm, "moving_mean"))
+            return network.name(norm), "moving_mean", mean, -1.0
     return None

@@ -12,13 +12,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers as kl
 
-CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
-SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
-# What can be refitted. Transposed convolutions keep their dense weights, and so do depthwise ones:
-# refitting these too, a regression a channel, made MobileNet-V1 worse.
-LINEAR = (*CONVOLUTIONS, *SEPARABLE, kl.Dense)
+from amc_tf.graph.layer_table import kind_of
 
 
 def choose(available: int, images: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
@@ -44,10 +39,10 @@ def at_positions(x: Any, chosen: np.ndarray) -> np.ndarray:
 
 
 def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
-    """The rows that a layer of `LINEAR` multiplies at chosen output positions.
+    """The rows that a layer multiplies by its kernel at chosen output positions.
 
     Args:
-        layer: the layer; of a separable convolution, the depthwise kernel is applied first.
+        layer: the layer, by its row a `Product` that least squares can refit.
         x: its input (images, *spatial, channels).
         chosen: output positions, row-major, int (images, positions).
 
@@ -55,11 +50,13 @@ def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
         Float32 (images * positions, features), features laid out as the
         kernel: its positions first, channels innermost.
     """
-    if isinstance(layer, SEPARABLE):
+    product = kind_of(layer).product
+    reads = None if product is None else product.reads
+    if reads == "depthwise":
         x = keras.ops.depthwise_conv(
             x, layer.depthwise_kernel, layer.strides, layer.padding, None, layer.dilation_rate
         )
-    if not isinstance(layer, CONVOLUTIONS):
+    if reads != "windows":
         return at_positions(x, chosen)
     x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
     return windows(x, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate, chosen)

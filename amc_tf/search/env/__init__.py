@@ -1,9 +1,9 @@
 """Decisions under a budget.
 
 A `Problem` holds what is to be decided: the counts that each decision may keep, what they cost and
-what an agent is told of them; `channel_problem` makes that of a channel graph. A `DecisionEnv` poses
-it under a budget: it takes one share after another and turns each into a count with which the budget
-can still be met. Neither knows agents or data.
+what an agent is told of them; `channel_problem` makes that of a channel graph. A `DecisionEnv`
+poses it under a budget: it takes one share after another and turns each into a count with which the
+budget can still be met. Neither knows agents or data.
 """
 
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from amc_tf.search.env.rewards import REWARDS as REWARDS
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.search.env.base": "Decided DecisionEnv Outcome",
-        "amc_tf.search.env.budget": "Budget CountCost",
-        "amc_tf.search.env.channels": "channel_problem",
-        "amc_tf.search.env.problem": "Problem",
-        "amc_tf.search.env.rewards": "REWARDS",
-    },
-)
+        __name__,
+        {
+            "amc_tf.search.env.base": "Decided DecisionEnv Outcome",
+            "amc_tf.search.env.budget": "Budget CountCost",
+            "amc_tf.search.env.channels": "channel_problem",
+            "amc_tf.search.env.problem": "Problem",
+            "amc_tf.search.env.rewards": "REWARDS",
+        },
+    )

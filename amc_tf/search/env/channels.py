@@ -117,9 +117,8 @@ def _static_features(graph: ChannelGraph, macs: Cost) -> np.ndarray:
     rows = np.zeros((len(graph.groups), NUM_FEATURES))
     terms, touched = macs.terms(macs.dense), macs.touched()
     names = np.array(macs.sites)
-    sites = {site.name: site for site in reversed(graph.sites)}
     for t, group in enumerate(graph.groups.values()):
-        outputs, *window = layer_features(graph, sites[group.consumers[0]])
+        outputs, *window = layer_features(graph, graph.site(group.consumers[0]))
         touching = terms[np.isin(names, group.consumers)].sum()
         rows[t, :8] = (t, outputs, group.channels, *window, touching)
         later_only = touched[:, t + 1 :].any(axis=1) & ~touched[:, : t + 1].any(axis=1)

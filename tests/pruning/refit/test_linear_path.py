@@ -18,7 +18,7 @@ def _follow(build, name="conv"):
     model = keras.Model(inputs, kl.Flatten(name="end")(build(inputs)))
     flat = network.flatten(model)
     (call,) = [c for c in flat.calls if c.operation.name == name]
-    path = linear_path.follow(flat, call, linear_path.readers_of(flat))
+    path = linear_path.follow(flat, call)
     return path, [c.operation.name for c in path.calls]
 
 

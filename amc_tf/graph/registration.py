@@ -1,0 +1,80 @@
+"""Rows for layers of the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from amc_tf.errors import AmcError
+from amc_tf.graph.layer_kinds import UNBOUNDED
+from amc_tf.graph.layer_rule import LayerRule
+from amc_tf.graph.layer_table import RULE_ATTRIBUTE, TABLE
+
+
+def register_layer(
+    layer_class: type,
+    like: type | None = None,
+    rule: LayerRule | None = None,
+    **changes: Any,
+) -> type:
+    """Teaches the graph analysis a layer class of yours.
+
+    What the row says is your promise; `amc_tf.verify` checks on a model what it says of channels.
+
+    The row also says what the layer computes (`LayerRule.kind`): a product with a kernel is
+    refitted, a batch norm is folded when plans are scored, and what is affine is followed on the
+    way from a layer to its rectifier. `like` hands that on, so that a layer like a convolution
+    must compute activation(x W + b) by the weights of these names, whatever else its `call` does.
+    One that does not is told by a warning, and its weights stay as they are; say
+    `kind=amc_tf.LayerKind()` where nothing of the kind is meant. Only that a layer clips is not
+    handed on, as many a layer that treats each channel alone is registered like a ReLU.
+
+        class ChannelScale(keras.layers.Layer):
+            ...  # y = x * self.scale, with one scale for each channel
+
+        amc_tf.register_layer(ChannelScale, like=keras.layers.ReLU, weights={"scale": ("in",)})
+
+    Args:
+        layer_class: the class; its subclasses are not meant by it.
+        like: a class of the table whose channels pass in the same way and
+            whose weights and configuration keys have the same names:
+            `keras.layers.ReLU` for one that treats each channel alone,
+            `keras.layers.Dense` for one that mixes them, and so on.
+            What it computes is taken over with the rest of the row.
+        rule: a row of your own, in place of `like`.
+        **changes: fields of `LayerRule` that differ from it, such as
+            `weights={"scale": ("in",)}`.
+
+    Returns:
+        The class.
+
+    Raises:
+        AmcError: not exactly one of `like` and `rule` is given, `like` has no
+            row, or a change names no field.
+    """
+    if not isinstance(layer_class, type):
+        raise AmcError(f"expected a layer class, received {layer_class!r}")
+    if (like is None) == (rule is None):
+        raise AmcError("give either like=, a class that passes channels alike, or rule=")
+    row = rule if like is None else TABLE.get(like)
+    if row is None:
+        raise AmcError(
+            f"{getattr(like, '__name__', like)} is not in the layer table; choose a class whose "
+            "channels pass in the same way, such as keras.layers.ReLU or keras.layers.Dense"
+        )
+
+    def changed(row: LayerRule) -> LayerRule:
+        kind = row.kind if like is None else dataclasses.replace(row.kind, clips=UNBOUNDED)
+        fields: dict[str, Any] = {"kind": kind, **changes}
+        return dataclasses.replace(row, **fields)
+
+    try:
+        own = changed(row)
+    except TypeError as error:
+        fields = ", ".join(f.name for f in dataclasses.fields(LayerRule))
+        raise AmcError(f"{error}; a row has the fields {fields}") from None
+    variant = row.variant
+    if variant is not None and "variant" not in changes:
+        own = dataclasses.replace(own, variant=lambda layer: changed(variant(layer)))
+    setattr(layer_class, RULE_ATTRIBUTE, own)
+    return layer_class
