@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from amc_tf.search.env.base import Outcome as Outcome
     from amc_tf.search.env.budget import Budget as Budget
     from amc_tf.search.env.budget import CountCost as CountCost
+    from amc_tf.search.latency_choice import Measured as Measured
     from amc_tf.search.plan_search import search_plan as search_plan
     from amc_tf.search.result import SearchResult as SearchResult
     from amc_tf.search.settings import SearchSettings as SearchSettings
@@ -94,6 +95,7 @@ else:
             "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
             "amc_tf.search.env.base": "Outcome",
             "amc_tf.search.env.budget": "Budget CountCost",
+            "amc_tf.search.latency_choice": "Measured",
             "amc_tf.search.plan_search": "search_plan",
             "amc_tf.search.result": "SearchResult",
             "amc_tf.search.settings": "SearchSettings",
