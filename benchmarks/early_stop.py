@@ -13,10 +13,9 @@ from __future__ import annotations
 import json
 import pathlib
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
@@ -26,7 +25,7 @@ from amc_tf.search.problem import environment, no_score
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 LOG = flags.DEFINE_string("log", None, "episodes.jsonl of a search.", required=True)
 MACS = flags.DEFINE_float("macs", 0.5, "The search's share of the dense MACs.")
 REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")

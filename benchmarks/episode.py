@@ -25,11 +25,10 @@ import statistics
 import tempfile
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
@@ -42,7 +41,7 @@ from amc_tf.search.problem import environment
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
 REFIT = flags.DEFINE_string("refit", "dense", "How plans are refitted.")
 ROUNDING = flags.DEFINE_integer("rounding", None, "Multiples of channels; default: the network's.")

@@ -28,8 +28,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import record
 
 import amc_tf
 from amc_tf.export.exporter import Exporter

@@ -14,10 +14,9 @@ import pathlib
 import sys
 import time
 
-import cases
 import keras
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS

@@ -17,9 +17,9 @@ import pathlib
 
 import export
 import numpy as np
-import record
 from absl import app
-from intervals import difference
+from common import record
+from common.intervals import difference
 
 import tflite_tools
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import pathlib
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
-from intervals import difference
+from common import cases, record
+from common.intervals import difference
 
 import amc_tf
 import tflite_tools
@@ -29,7 +28,7 @@ from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of common/cases.py.")
 LATENCY = flags.DEFINE_float("latency", 0.5, "Share of the dense milliseconds.")
 MACS = flags.DEFINE_multi_float("macs", [0.45, 0.5], "Shares of the dense MACs (repeatable).")
 EPISODES = flags.DEFINE_integer("episodes", 100, "Of each search.")

@@ -17,11 +17,10 @@ import pathlib
 import sys
 import time
 
-import cases
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 from scipy import stats
 
 import amc_tf

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import pathlib
 
-import cases
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS

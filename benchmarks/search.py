@@ -15,11 +15,10 @@ import json
 import pathlib
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
-from intervals import difference, interval
+from common import cases, record
+from common.intervals import difference, interval
 
 import amc_tf
 from amc_tf.scoring.scorer import scorer
@@ -28,7 +27,7 @@ from amc_tf.search.plan_search import search_plan
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the search.")

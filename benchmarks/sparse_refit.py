@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.scoring.scorer import scorer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import record
+from benchmarks.common import record
 
 
 def export(entry: dict) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import record
 
 from amc_tf.search.settings import SearchSettings
+from benchmarks.common import record
 
 
 def episode(entry: dict) -> str:

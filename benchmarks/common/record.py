@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
+HERE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def machine() -> str:
