@@ -59,7 +59,7 @@ def main(argv):
         "int8_drop",
         {
             "network": export.NETWORK.value,
-            "plan": export.PLAN.value or "uniform",
+            "plan": export.cited_plan(),
             "bias_samples": export.BIAS.value,
             "images": {part: len(y) for part, (_, y) in images.items()},
             "rows": rows,

@@ -16,7 +16,7 @@ import pathlib
 
 import numpy as np
 from absl import app, flags
-from common import cases, record
+from common import cases, plans, record
 from common.intervals import difference
 
 import amc_tf
@@ -82,7 +82,7 @@ def main(argv):
         for name, result in found.items()
     }
     by_latency = next(iter(found))
-    rows = {}
+    rows, kept = {}, {}
     for name, result in found.items():
         # A series of a file and one of the dense file stand side by side in every round.
         ratios = np.array(times[name].rounds_ms) / np.array(times["dense"].rounds_ms)
@@ -95,13 +95,10 @@ def main(argv):
             "accuracy": float(right[name].mean()),
             "latency_plan_better_by": difference(right[by_latency], right[name]),
         }
-        plan = (
-            record.HERE
-            / "plans"
-            / f"{NETWORK.value}_{name.lower().replace(' ', '_').replace('%', '')}.json"
-        )
-        result.plan.save(plan)
-        rows[name]["plan"] = f"plans/{plan.name}"
+        plan = f"{NETWORK.value}_{name.lower().replace(' ', '_').replace('%', '')}"
+        kept[plan] = result.plan
+        rows[name]["plan"] = plans.cited(plan)
+    plans.keep(kept)
     by_macs = [row for name, row in rows.items() if name != by_latency]
     by_macs.sort(key=lambda row: row["latency_ratio"])
     equal = np.interp(

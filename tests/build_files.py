@@ -27,7 +27,7 @@ PACKAGES = tuple(
 SCRIPTS = ("configs", "examples", "tests")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.
-OF_THE_SOURCES = ("test_build_files", "test_docs", "test_wheel")
+OF_THE_SOURCES = ("test_build_files", "test_docs", "test_plan_archive", "test_wheel")
 # Needed when a test runs, though no source imports them.
 RUN_TIME = {"configs": "//configs", "EXAMPLES": "//examples", "README": "//:readme"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.common import record
+from benchmarks.common import plans, record
 
 
 def latency(entry: dict) -> str:
@@ -59,7 +59,7 @@ def latency_search(entry: dict) -> str:
             ""
             if name.startswith("latency")
             else "{:+.2%} ({:+.2%} to {:+.2%})".format(*row["latency_plan_better_by"]),
-            f"`benchmarks/{row['plan']}`",
+            f"`{plans.name_of(row['plan'])}`",
         )
         for name, row in entry["rows"].items()
     ]
@@ -70,7 +70,7 @@ def latency_search(entry: dict) -> str:
         "speed-up",
         "accuracy, no fine-tuning",
         "plan by latency better by (95 %)",
-        "plan",
+        "plan in `benchmarks/plans.tar.xz`",
     )
     return record.section(
         f"{entry['network']}: {entry['episodes']} episodes of each search, seed "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from amc_tf.search.settings import SearchSettings
-from benchmarks.common import record
+from benchmarks.common import plans, record
 
 
 def episode(entry: dict) -> str:
@@ -279,7 +279,7 @@ def finetune(entry: dict) -> str:
     entries = record.last("finetune", "plan", "epochs", "rate", "seed")
     rows = [
         (
-            f"[{e['plan']}]({e['plan']})",
+            f"`{plans.name_of(e['plan'])}`",
             f"{e['macs_ratio']:.2%}",
             e["epochs"],
             f"{e['before']:.2%}",
@@ -295,7 +295,7 @@ def finetune(entry: dict) -> str:
 def rescore(entry: dict) -> str:
     del entry
     rows = [
-        (f"[{e['plan']}]({e['plan']})", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
+        (f"`{plans.name_of(e['plan'])}`", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
         for e in record.last("rescore", "plan")
     ]
     return record.markdown(("plan", "MACs", "test accuracy, rebuilt and refitted in Keras"), rows)
