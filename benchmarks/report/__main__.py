@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from benchmarks.common import record
-from benchmarks.report import export, faults, latency, loading, search
+from benchmarks.report import export, faults, import_time, latency, loading, search
 
 
 def spread(values: list[float], form: str) -> str:
@@ -166,6 +166,7 @@ SECTIONS = {
     **export.SECTIONS,
     **latency.SECTIONS,
     **loading.SECTIONS,
+    **import_time.SECTIONS,
 }
 
 
