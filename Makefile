@@ -50,6 +50,8 @@ lint: $(VENV)/.installed-test $(VENV)/.buildifier
 	    echo buildifier -mode=check -lint=warn '$(BUILD_FILES)'; \
 	    $$buildifier -mode=check -lint=warn $(BUILD_FILES); fi
 
+OF_THE_SOURCES := test_build_files.py test_docs.py test_layers.py test_plan_archive.py \
+    test_public_api.py test_wheel.py
 # Away from the sources, so that nothing but the wheel can be imported; what reads the sources
 # themselves (BUILD files, packaging) has no place there.
 check-wheel: $(VENV)/.created
@@ -60,7 +62,7 @@ check-wheel: $(VENV)/.created
 	    "$$(ls build/wheel/*.whl)[test]"
 	@$(call agent,build/wheel/venv/bin/python)
 	cp -r tests configs examples README.md pyproject.toml build/wheel
-	cd build/wheel && rm tests/test_build_files.py tests/test_docs.py tests/test_wheel.py && \
+	cd build/wheel && rm $(addprefix tests/,$(OF_THE_SOURCES)) && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
 
 # Module by module: the packages themselves load their names only when asked for, which pdoc does not,

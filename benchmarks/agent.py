@@ -16,10 +16,9 @@ import multiprocessing
 import pathlib
 from collections.abc import Callable
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.search.agents.cma_es import EvolutionSearcher
@@ -34,7 +33,7 @@ from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import NUM_FEATURES, Problem
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 LOG = flags.DEFINE_multi_string("log", [], "episodes.jsonl of searches with real rewards.")
 EPISODES = flags.DEFINE_integer("episodes", 200, "Of each search.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Searches of each variant.")

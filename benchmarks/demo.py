@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 
-import record
 from absl import app, flags
+from common import record
 
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -13,20 +13,19 @@ from __future__ import annotations
 import json
 import pathlib
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.early_stopping import hopeless, order
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.problem import check, problem_of
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 LOG = flags.DEFINE_string("log", None, "episodes.jsonl of a search.", required=True)
 MACS = flags.DEFINE_float("macs", 0.5, "The search's share of the dense MACs.")
 REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
@@ -74,7 +73,7 @@ def main(argv):
     lines = map(json.loads, pathlib.Path(LOG.value).read_text().splitlines())
     tried = dict.fromkeys(tuple(e["counts"]) for e in lines if e["policy"] == "amc")
     refit = REFITS[REFIT.value](graph, [case.calibration], SEED.value)
-    score, labels = scorer(graph, case.task(), refit), case.validation[1]
+    score, labels = fastest_scorer(graph, case.task(), refit), case.validation[1]
     starts = np.arange(0, len(labels), case.batch_size)
     turns = order(len(starts))
     sizes = np.diff([*starts, len(labels)])[turns]

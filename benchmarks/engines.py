@@ -21,8 +21,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import record
 from absl import app, flags
+from common import record
 
 MODEL = flags.DEFINE_string("model", "MobileNet", "A .keras file, or a name.")
 IMAGES = flags.DEFINE_integer("images", 256, "Images run for one measurement.")

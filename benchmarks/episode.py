@@ -25,16 +25,15 @@ import statistics
 import tempfile
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
+from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.scoring.batch_norm_folding import fold
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.env.problem import NUM_FEATURES
@@ -42,7 +41,7 @@ from amc_tf.search.problem import environment, problem_of
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
 REFIT = flags.DEFINE_string("refit", "dense", "How plans are refitted.")
 ROUNDING = flags.DEFINE_integer("rounding", None, "Multiples of channels; default: the network's.")
@@ -106,7 +105,7 @@ def study(
             with set_up("statistics"):
                 refit = REFITS[refit_name](graph, [case.calibration], seed)
             with set_up("scorer"):
-                score = scorer(graph, task, TimedRefit(refit, clock))
+                score = fastest_scorer(graph, task, TimedRefit(refit, clock))
             problem = problem_of(graph, settings)
             env = environment(problem, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)

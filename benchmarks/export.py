@@ -1,7 +1,7 @@
 """Every file format of a network, dense and pruned: accuracy, size and latency on this host.
 
-    python benchmarks/export.py --data=DIR --network=resnet56 \
-        --plan=benchmarks/plans/resnet56_0.5_amc_0.json --workdir=DIR
+    python benchmarks/export.py --data=DIR --network=resnet56 --plan=resnet56_0.5_amc_0 \
+        --workdir=DIR
     python benchmarks/export.py --network=demo --formats=float32,int8,int8_qat --workdir=DIR
 
 DIR holds resnet56_cifar10.keras with cifar10.npz, mobilenet_v1_075_192.keras and
@@ -9,12 +9,12 @@ efficientnet_lite0.keras with imagenet_val/{calibration,validation}/CLASS/*.JPEG
 is that of configs/mnist.py, trained here and fine-tuned after pruning; the others are pruned and
 refitted only, so that their accuracy says what a format costs, and not what pruning does.
 
---plan=FILE prunes by a plan of a search; without it every group keeps the same fraction of its
-channels, in multiples of 8, that brings the MACs to half. Files lie in --workdir, and are not made
-again by the same command. They are timed in turn, dense and pruned, so that their ratios are of one
-run; with --rounds=0 they are not, which a busy machine may leave to a later call. XNNPACK has no
-kernels for int16x8, which takes many times as long as the rest: leave it out of --formats, or score
-it on few --test_images.
+--plan prunes by a plan of a search, a file or a name of plans.tar.xz; without it every group keeps
+the same fraction of its channels, in multiples of 8, that brings the MACs to half. Files lie in
+--workdir, and are not made again by the same command. They are timed in turn, dense and pruned, so
+that their ratios are of one run; with --rounds=0 they are not, which a busy machine may leave to a
+later call. XNNPACK has no kernels for int16x8, which takes many times as long as the rest: leave it
+out of --formats, or score it on few --test_images.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import plans, record
 
 import amc_tf
 from amc_tf.export.exporter import Exporter
@@ -41,7 +41,9 @@ from amc_tf.training.finetune import fine_tune
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images; none for the demo.")
 NETWORK = flags.DEFINE_string("network", None, "A name of NETWORKS.", required=True)
-PLAN = flags.DEFINE_string("plan", None, "A plan.json; default: uniform, half the MACs.")
+PLAN = flags.DEFINE_string(
+    "plan", None, "A plan's file, or a name of plans.tar.xz; default: uniform, half the MACs."
+)
 FORMATS = flags.DEFINE_list(
     "formats", ["float32", "float16", "dynamic", "int8", "int8_float_io", "int16x8"], "To write."
 )
@@ -135,7 +137,7 @@ def _task(train: tuple, test: tuple, from_logits: bool) -> amc_tf.Task:
 def pruned(case: Case) -> keras.Model:
     """The network after the plan: rebuilt, refitted, and fine-tuned where that can be done."""
     graph = amc_tf.analyze(case.model)
-    plan = amc_tf.PruningPlan.load(PLAN.value) if PLAN.value else uniform(graph)
+    plan = plans.load(PLAN.value) if PLAN.value else uniform(graph)
     images = case.task.calibration_inputs(case.model)
     model = amc_tf.rebuild(
         case.model, graph, plan, gather_in_order(graph, images, seed=0).refit(plan)
@@ -143,6 +145,11 @@ def pruned(case: Case) -> keras.Model:
     if case.fine_tuned:
         fine_tune(model, case.model, case.task)
     return model
+
+
+def cited_plan() -> str:
+    """How the results of this script cite the plan."""
+    return f"benchmarks/{plans.cited(PLAN.value)}" if PLAN.value else "uniform"
 
 
 def uniform(graph: ChannelGraph) -> amc_tf.PruningPlan:
@@ -227,7 +234,7 @@ def main(argv):
         "export",
         {
             "network": NETWORK.value,
-            "plan": PLAN.value or "uniform",
+            "plan": cited_plan(),
             "calibration_images": CALIBRATION.value,
             "bias_samples": BIAS.value,
             "keep_float": KEEP_FLOAT.value,

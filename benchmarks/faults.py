@@ -18,8 +18,8 @@ import shutil
 import sys
 import tempfile
 
-import record
 from absl import app, flags
+from common import record
 
 sys.path.append(str(record.HERE.parent / "tests/helpers"))
 import fault_agents  # noqa: E402 - they lie among the tests

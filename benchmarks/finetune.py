@@ -1,7 +1,7 @@
 """Fine-tunes a kept plan of ResNet-56 by the recipe of configs/cifar10.py; test accuracy.
 
-    python benchmarks/finetune.py --data=DIR --plan=benchmarks/plans/resnet56_0.5_amc_0.json \
-        --epochs=30 --workdir=DIR
+    python benchmarks/finetune.py --data=DIR --plan=resnet56_0.5_amc_0 --epochs=30 \
+        --workdir=DIR
 
 Trains on the 45,000 images on which no reward was measured, half of the loss following the dense
 network's outputs. A checkpoint an epoch lies in `--workdir`: the same command resumes. Takes three
@@ -14,10 +14,9 @@ import pathlib
 import sys
 import time
 
-import cases
 import keras
-import record
 from absl import app, flags
+from common import cases, plans, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
@@ -27,7 +26,7 @@ sys.path.insert(0, str(record.HERE.parent / "configs"))
 import cifar10  # noqa: E402  the recipe that users get
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-PLAN = flags.DEFINE_string("plan", None, "File of a plan.", required=True)
+PLAN = flags.DEFINE_string("plan", None, "A plan's file, or a name of plans.tar.xz.", required=True)
 EPOCHS = flags.DEFINE_integer("epochs", 30, "Passes over the training images.")
 RATE = flags.DEFINE_float("rate", 0.02, "First learning rate; it falls by a cosine to 0.")
 PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
@@ -37,11 +36,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the checkpoint.", requ
 
 def main(argv):
     del argv
-    path, workdir = pathlib.Path(PLAN.value), pathlib.Path(WORKDIR.value)
+    workdir = pathlib.Path(WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     case = cases.load("resnet56", DATA.value)
     graph = amc_tf.analyze(case.model)
-    plan = amc_tf.PruningPlan.load(path)
+    plan = plans.load(PLAN.value)
     refit = REFITS[SearchSettings().final_refit](graph, [case.calibration], SEED.value)
     small = amc_tf.rebuild(case.model, graph, plan, refit.refit(plan))
     task = case.task()
@@ -68,7 +67,7 @@ def main(argv):
         "finetune",
         {
             "network": "resnet56",
-            "plan": f"plans/{path.name}",
+            "plan": plans.cited(PLAN.value),
             "macs_ratio": amc_tf.macs(graph, plan) / amc_tf.macs(graph),
             "epochs": EPOCHS.value,
             "rate": RATE.value,

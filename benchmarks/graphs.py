@@ -14,10 +14,9 @@ import statistics
 import time
 
 import keras
-import networks
 import numpy as np
-import record
 from absl import app, flags
+from common import networks, record
 
 import amc_tf
 from amc_tf.graph.costs import macs_cost

@@ -17,9 +17,9 @@ import pathlib
 
 import export
 import numpy as np
-import record
 from absl import app
-from intervals import difference
+from common import record
+from common.intervals import difference
 
 import tflite_tools
 
@@ -59,7 +59,7 @@ def main(argv):
         "int8_drop",
         {
             "network": export.NETWORK.value,
-            "plan": export.PLAN.value or "uniform",
+            "plan": export.cited_plan(),
             "bias_samples": export.BIAS.value,
             "images": {part: len(y) for part, (_, y) in images.items()},
             "rows": rows,

@@ -22,8 +22,8 @@ import time
 
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import record
 from scipy.stats import spearmanr
 
 import amc_tf

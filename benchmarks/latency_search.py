@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import pathlib
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
-from intervals import difference
+from common import cases, plans, record
+from common.intervals import difference
 
 import amc_tf
 import tflite_tools
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.plan_search import search_plan
 from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of common/cases.py.")
 LATENCY = flags.DEFINE_float("latency", 0.5, "Share of the dense milliseconds.")
 MACS = flags.DEFINE_multi_float("macs", [0.45, 0.5], "Shares of the dense MACs (repeatable).")
 EPISODES = flags.DEFINE_integer("episodes", 100, "Of each search.")
@@ -76,14 +75,14 @@ def main(argv):
     times = device.measure_all(files)
 
     any_result = next(iter(found.values()))
-    tested = scorer(any_result.graph, case.task(case.test), any_result.final)
+    tested = fastest_scorer(any_result.graph, case.task(case.test), any_result.final)
     labels = case.test[1]
     right = {
         name: np.argmax(tested.outputs(result.plan)[0], axis=-1) == labels
         for name, result in found.items()
     }
     by_latency = next(iter(found))
-    rows = {}
+    rows, kept = {}, {}
     for name, result in found.items():
         # A series of a file and one of the dense file stand side by side in every round.
         ratios = np.array(times[name].rounds_ms) / np.array(times["dense"].rounds_ms)
@@ -96,13 +95,10 @@ def main(argv):
             "accuracy": float(right[name].mean()),
             "latency_plan_better_by": difference(right[by_latency], right[name]),
         }
-        plan = (
-            record.HERE
-            / "plans"
-            / f"{NETWORK.value}_{name.lower().replace(' ', '_').replace('%', '')}.json"
-        )
-        result.plan.save(plan)
-        rows[name]["plan"] = f"plans/{plan.name}"
+        plan = f"{NETWORK.value}_{name.lower().replace(' ', '_').replace('%', '')}"
+        kept[plan] = result.plan
+        rows[name]["plan"] = plans.cited(plan)
+    plans.keep(kept)
     by_macs = [row for name, row in rows.items() if name != by_latency]
     by_macs.sort(key=lambda row: row["latency_ratio"])
     equal = np.interp(

@@ -16,8 +16,8 @@ import tempfile
 import time
 
 import keras
-import record
 from absl import app, flags
+from common import record
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 

@@ -17,16 +17,15 @@ import pathlib
 import sys
 import time
 
-import cases
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 from scipy import stats
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import channel_problem
 
@@ -88,7 +87,7 @@ def main(argv):
     judge = tuple(part[:5000] for part in case.test)
     refits = {name: make(graph, [case.calibration], SEED.value) for name, make in REFITS.items()}
     score = {
-        split: scorer(graph, case.task((x, labels)), refits["none"]) for split, x in splits.items()
+        split: fastest_scorer(graph, case.task((x, labels)), refits["none"]) for split, x in splits.items()
     }
     dense = {split: score[split].outputs(None)[0] for split in splits}
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import record
 
 import amc_tf
 from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest

@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import sys
 
-import record
 from absl import app, flags
+from common import record
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 LOADS = flags.DEFINE_integer("loads", 7, "How often each page is opened.")

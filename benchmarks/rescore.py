@@ -1,37 +1,32 @@
 """Rebuilds, refits and scores a kept plan on the test images.
 
-    python benchmarks/rescore.py --data=DIR --plan=benchmarks/plans/resnet56_0.5_amc_0.json
+    python benchmarks/rescore.py --data=DIR --plan=resnet56_0.5_amc_0
 
-The name of the file tells the network. The model is rebuilt in Keras and evaluated by Keras, not by
+The name of the plan tells the network. The model is rebuilt in Keras and evaluated by Keras, not by
 the engine that scored it in the search.
 """
 
 from __future__ import annotations
 
-import pathlib
-
-import cases
-import record
 from absl import app, flags
+from common import cases, plans, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-PLAN = flags.DEFINE_string("plan", None, "File of a plan.", required=True)
+PLAN = flags.DEFINE_string("plan", None, "A plan's file, or a name of plans.tar.xz.", required=True)
 REFIT = flags.DEFINE_string("refit", SearchSettings().final_refit, "How it is refitted.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the positions sampled for the refit.")
 
 
 def main(argv):
     del argv
-    path = pathlib.Path(PLAN.value)
-    network = next(
-        name for name in sorted(cases.CASES, key=len)[::-1] if path.name.startswith(name)
-    )
+    name = plans.name_of(PLAN.value)
+    network = next(n for n in sorted(cases.CASES, key=len)[::-1] if name.startswith(n))
     case = cases.load(network, DATA.value)
-    plan = amc_tf.PruningPlan.load(path)
+    plan = plans.load(PLAN.value)
     graph = amc_tf.analyze(case.model)
     weights = REFITS[REFIT.value](graph, [case.calibration], SEED.value).refit(plan)
     small = amc_tf.rebuild(case.model, graph, plan, weights)
@@ -40,7 +35,7 @@ def main(argv):
     record.append(
         "rescore",
         {
-            "plan": f"plans/{path.name}",
+            "plan": plans.cited(PLAN.value),
             "refit": REFIT.value,
             "accuracy": accuracy,
             "macs_ratio": amc_tf.macs(graph, plan) / amc_tf.macs(graph),

@@ -5,8 +5,8 @@
 Every policy searches in the same environment, is given as many evaluations, and has its best plans
 scored once more with the final refit (see `amc_tf.SearchSettings`). Accuracies are before
 fine-tuning. Those on `test` play no part in any choice; for ImageNet there are no such images, and
-`test` is what the plans were chosen on. The best plans are kept in plans/; rescore.py rebuilds
-and scores them again. `--workdir` is the search's log: the same command resumes.
+`test` is what the plans were chosen on. The best plans are kept in plans.tar.xz; rescore.py
+rebuilds and scores them again. `--workdir` is the search's log: the same command resumes.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ import json
 import pathlib
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
-from intervals import difference, interval
+from common import cases, plans, record
+from common.intervals import difference, interval
 
 import amc_tf
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.handcrafted import PROFILES
 from amc_tf.search.plan_search import search_plan
 from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-NETWORK = flags.DEFINE_string("network", "resnet56", "One of cases.py.")
+NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the search.")
@@ -39,8 +38,6 @@ RERANK = flags.DEFINE_integer(
 )
 POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Beside amc.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search's log.", required=True)
-
-PLANS = record.HERE / "plans"
 
 
 def main(argv):
@@ -62,7 +59,7 @@ def main(argv):
     found = search_plan(case.model, case.task(), budget, workdir, settings)
     seconds = time.monotonic() - start
 
-    tested = scorer(found.graph, case.task(case.test), found.final)
+    tested = fastest_scorer(found.graph, case.task(case.test), found.final)
     labels = case.test[1]
 
     def right(plan) -> np.ndarray:
@@ -71,13 +68,12 @@ def main(argv):
     answers = {name: right(outcome.plan) for name, outcome in found.best.items()}
     dense = right(None)
     episodes = [json.loads(x) for x in (workdir / "episodes.jsonl").read_text().splitlines()]
-    PLANS.mkdir(exist_ok=True)
-    policies = {}
+    policies, kept = {}, {}
     for name, outcome in found.best.items():
         share = outcome.macs / amc_tf.macs(found.graph)
         search = SEED.value, REFIT.value, EPISODES.value, settings.response_share
-        plan = "_".join(map(str, (NETWORK.value, f"{MACS.value:g}", name, *search))) + ".json"
-        outcome.plan.save(PLANS / plan)
+        plan = "_".join(map(str, (NETWORK.value, f"{MACS.value:g}", name, *search)))
+        kept[plan] = outcome.plan
         rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())
         policies[name] = {
@@ -90,8 +86,9 @@ def main(argv):
             "test_accuracy": accuracy,
             "test_interval": interval(accuracy, len(labels)),
             "amc_better_by": difference(answers["amc"], answers[name]),
-            "plan": f"plans/{plan}",
+            "plan": plans.cited(plan),
         }
+    plans.keep(kept)
     record.append(
         "search",
         {

@@ -17,8 +17,8 @@ import pathlib
 
 import keras
 import numpy as np
-import record
 from absl import app, flags
+from common import record
 from keras import layers as kl
 
 import amc_tf

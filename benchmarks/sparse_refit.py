@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.sparsity.kernels import STEPS, kernels
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
@@ -34,7 +33,7 @@ def main(argv):
     graph = amc_tf.analyze(case.model)
     chosen = np.linspace(0, len(case.test[0]) - 1, TEST_IMAGES.value).astype(int)
     task = case.task((case.test[0][chosen], case.test[1][chosen]))
-    cut = scorer(graph, task, MagnitudeMasks(graph))
+    cut = fastest_scorer(graph, task, MagnitudeMasks(graph))
     start = time.monotonic()
     refitted = cut.refitted_by(
         SparseReconstruction(graph, [case.calibration[: CALIBRATION.value]], seed=0)

@@ -15,10 +15,9 @@ import pathlib
 import sys
 import time
 
-import cases
 import numpy as np
-import record
 from absl import app, flags
+from common import cases, record
 
 import amc_tf
 from amc_tf.search.settings import SearchSettings

@@ -11,7 +11,7 @@ two versions of the agent; uniform 88.1 to 88.5 %), one of 100 episodes 91.65 % 
 core (`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
 --early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`, the long one with
 `--episodes=100 --policies=amc,uniform` and without `--rerank`). The plan of an older search
-(benchmarks/plans/resnet56_0.5_amc_0.json, 49.96 % of the MACs) has 91.89 %, and 93.22 %
+(resnet56_0.5_amc_0 of benchmarks/plans.tar.xz, 49.96 % of the MACs) has 91.89 %, and 93.22 %
 after 16 epochs of this fine-tuning; the dense network has 93.39 % (`python benchmarks/finetune.py`,
 seed 0). With `--config.precision=mixed_bfloat16` an epoch took five to six minutes on one core.
 """

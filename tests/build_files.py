@@ -30,7 +30,14 @@ GROUND = ("amc_tf/errors.py", "amc_tf/files.py", "amc_tf/lazy.py")
 SCRIPTS = ("configs", "examples")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.
-OF_THE_SOURCES = ("test_build_files", "test_docs", "test_layers", "test_public_api", "test_wheel")
+OF_THE_SOURCES = (
+    "test_build_files",
+    "test_docs",
+    "test_layers",
+    "test_plan_archive",
+    "test_public_api",
+    "test_wheel",
+)
 # Needed when a test runs, though no source imports them.
 RUN_TIME = {"configs": "//configs", "EXAMPLES": "//examples", "README": "//:readme"}
 

@@ -163,6 +163,11 @@ def test_tflite_tools_does_without_the_product():
         ("amc_tf", "tensorflow keras tf_keras numpy"),
         *[(f"amc_tf.{name}", "tensorflow keras tf_keras") for name in ALLOWED],
         ("amc_tf.report.html", "tensorflow keras tf_keras"),
+        # --help should not wait for TensorFlow.
+        *[
+            (f"amc_tf.cli.{path.stem}", "tensorflow keras tf_keras")
+            for path in sorted((ROOT / "amc_tf" / "cli").glob("[!_]*.py"))
+        ],
         # Both sides of the pipe to the agent: the user's process, and its own before TF-Agents.
         ("amc_tf.search.agents.ddpg.process", "tensorflow keras tf_keras tf_agents"),
         ("amc_tf.search.agents.ddpg.worker", "tensorflow keras tf_keras tf_agents"),

@@ -10,7 +10,6 @@ import pathlib
 from absl import app, flags
 
 from amc_tf.cli import common
-from amc_tf.runs import model_files
 
 
 def main(argv: list[str]) -> None:
@@ -18,6 +17,7 @@ def main(argv: list[str]) -> None:
     from amc_tf.graph import constraints
     from amc_tf.graph.inspection import dot, drawing, html, listing
     from amc_tf.pruning import verification
+    from amc_tf.runs import model_files
 
     files = argv[1:]
     writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]

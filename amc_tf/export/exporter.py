@@ -125,9 +125,8 @@ class Exporter:
         return content, ()
 
     def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
-        from amc_tf.export.qat import (
-            training,  # imports Keras 2 and TFMOT, which other formats do without
-        )
+        # Here, as it imports Keras 2 and TFMOT, which other formats do without.
+        from amc_tf.export.qat import training
 
         settings = training.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
         trained = self._task.compiled(uncompiled(self.model), self._dense)

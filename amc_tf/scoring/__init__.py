@@ -1,6 +1,6 @@
 """Plan to accuracy.
 
-`scorer` picks the fastest `Scorer` that the network and the user's code allow: the network's own
+`fastest_scorer` picks the fastest `Scorer` that the network and the user's code allow: the network's own
 TFLite file, cut out of one converted template, or a full-size model with masked channels. Neither
 rebuilds nor retraces a network for each plan.
 """
@@ -12,13 +12,15 @@ from amc_tf.lazy import front_door
 if TYPE_CHECKING:
     from amc_tf.scoring.base import Scorer as Scorer
     from amc_tf.scoring.masked_scorer import MaskedScorer as MaskedScorer
+    from amc_tf.scoring.scorer import fastest_scorer as fastest_scorer
     from amc_tf.scoring.tflite_scorer import LiteScorer as LiteScorer
 else:
     __getattr__, __dir__, __all__ = front_door(
-        __name__,
-        {
-            "amc_tf.scoring.base": "Scorer",
-            "amc_tf.scoring.masked_scorer": "MaskedScorer",
-            "amc_tf.scoring.tflite_scorer": "LiteScorer",
-        },
-    )
+    __name__,
+    {
+        "amc_tf.scoring.base": "Scorer",
+        "amc_tf.scoring.masked_scorer": "MaskedScorer",
+        "amc_tf.scoring.scorer": "fastest_scorer",
+        "amc_tf.scoring.tflite_scorer": "LiteScorer",
+    },
+)

@@ -16,7 +16,7 @@ from amc_tf.training.task import Task
 _LOG = logging.getLogger(__name__)
 
 
-def scorer(
+def fastest_scorer(
     graph: ChannelGraph, task: Task, refit: Refit[PlanT] | None, stop_at: float | None = None
 ) -> Scorer[PlanT]:
     """The fastest scorer that the network and the user's code allow.

@@ -12,7 +12,7 @@ from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.breakdown import breakdown
 from amc_tf.search.driver import EpisodeDriver
@@ -104,7 +104,7 @@ def _search(
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        score = scorer(graph, task, refit, settings.early_stop)
+        score = fastest_scorer(graph, task, refit, settings.early_stop)
         dense_accuracy = score(None)
         about = {"bounds": env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
         files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})

@@ -19,7 +19,7 @@ from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.masked_scorer import MaskedScorer
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.base import DecisionEnv
@@ -161,6 +161,6 @@ def _round(
 def _scorer(graph: ChannelGraph, task: Task) -> Scorer[DensityPlan]:
     """The fastest scorer that can change every kernel."""
     refit = masks.MagnitudeMasks(graph)
-    score = scorer(graph, task, refit)
+    score = fastest_scorer(graph, task, refit)
     weights = {name: numpy_of(kernel.weight) for name, kernel in refit.kernels.items()}
     return score if score.can_change(weights) else MaskedScorer(graph, task, refit)

@@ -14,7 +14,7 @@ from amc_tf.graph.registration import register_layer
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.pruning.refit import dense, in_order, linear_path
 from amc_tf.scoring.batch_norm_folding import fold
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_scorer import LiteScorer
 
 REFITS = {"dense": dense.gather, "in_order": in_order.gather_in_order}
@@ -123,7 +123,7 @@ def test_its_batch_norm_is_folded_and_plans_are_scored_by_their_files(conv, norm
     data = (x, np.random.default_rng(4).integers(0, 4, len(x)))
     task = amc_tf.Task(train=data, validation=data)
     fitted = None if refit is None else REFITS[refit](graph, [x])
-    score, plan = scorer(graph, task, fitted), _halved(graph)
+    score, plan = fastest_scorer(graph, task, fitted), _halved(graph)
     assert isinstance(score, LiteScorer)
     weights = {} if fitted is None else fitted.refit(plan)
     small = amc_tf.rebuild(model, graph, plan, weights)

@@ -13,7 +13,7 @@ from amc_tf.pruning.refit.dense import gather
 from amc_tf.scoring import batches, tflite_engine, tflite_scorer
 from amc_tf.scoring.early_stopping import hopeless
 from amc_tf.scoring.masked_scorer import MaskedScorer
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_scorer import LiteScorer
 
 
@@ -33,7 +33,7 @@ def test_a_score_is_that_of_the_refitted_rebuilt_model(trained):
     model, graph = trained
     task = blobs.task()
     refit = gather(graph, task.calibration_inputs(model))
-    score = scorer(graph, task, refit)
+    score = fastest_scorer(graph, task, refit)
     assert isinstance(score, LiteScorer)
     assert score(None) == pytest.approx(model.evaluate(*task.validation, verbose=0)[1])
     masked = MaskedScorer(graph, task, refit)
@@ -102,7 +102,7 @@ def test_metrics_of_the_owner_are_used(trained):
     def compile_model(model):
         model.compile("sgd", "mse", metrics=[second_place])
 
-    score = scorer(graph, blobs.task(compile=compile_model, metric="second_place"), None)
+    score = fastest_scorer(graph, blobs.task(compile=compile_model, metric="second_place"), None)
     assert isinstance(score, LiteScorer)
     expected = np.argsort(score.outputs(None)[0])[:, -2] == blobs.data(200, 1)[1]
     assert score(None) == pytest.approx(expected.mean())
@@ -121,7 +121,7 @@ def test_named_outputs_reach_their_metrics():
 
     task = amc_tf.Task((x, y), (x, y), compile=compile_model, metric="label_accuracy")
     graph = amc_tf.analyze(model)
-    score = scorer(graph, task, None)
+    score = fastest_scorer(graph, task, None)
     assert isinstance(score, LiteScorer)
     labels = model(x)["label"].numpy().argmax(axis=1)
     assert score(None) == pytest.approx((labels == y["label"]).mean())
@@ -133,7 +133,7 @@ def test_named_outputs_reach_their_metrics():
 def test_what_needs_a_keras_model_gets_one(trained, changes, caplog):
     _, graph = trained
     caplog.set_level("INFO", logger="amc_tf.scoring.scorer")
-    assert isinstance(scorer(graph, blobs.task(**changes), None), MaskedScorer)
+    assert isinstance(fastest_scorer(graph, blobs.task(**changes), None), MaskedScorer)
     assert "masked model" in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_a_network_that_is_not_carried_is_scored_masked():
     x, y = zoo.sample(model, batch=8), np.arange(8) % 3
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     assert isinstance(
-        scorer(amc_tf.analyze(model), amc_tf.Task((x, y), (x, y)), None), MaskedScorer
+        fastest_scorer(amc_tf.analyze(model), amc_tf.Task((x, y), (x, y)), None), MaskedScorer
     )
 
 
@@ -170,8 +170,8 @@ def test_a_hopeless_plan_is_not_run_to_the_end(trained, monkeypatch):
     _, graph = trained
     task = blobs.task(batch_size=10)
     plan, bad = random_plan(graph, 0), random_plan(graph, 1)
-    full = scorer(graph, task, None)
-    score = scorer(graph, task, None, stop_at=3.0)
+    full = fastest_scorer(graph, task, None)
+    score = fastest_scorer(graph, task, None, stop_at=3.0)
     runs = []
     original = tflite_engine.LiteNetwork.__call__
 

@@ -12,7 +12,7 @@ from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.methods import NoRefit
 from amc_tf.scoring.masked_scorer import MaskedScorer
-from amc_tf.scoring.scorer import scorer
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_scorer import LiteScorer
 
 
@@ -73,6 +73,6 @@ def test_a_batch_norm_that_cannot_be_folded_is_scored_masked():
     images = np.random.default_rng(0).normal(size=(20, 6, 6, 3)).astype("float32")
     data = images, np.arange(20) % 3
     graph = amc_tf.analyze(model)
-    score = scorer(graph, amc_tf.Task(data, data), Reestimated(graph, [images], NoRefit()))
+    score = fastest_scorer(graph, amc_tf.Task(data, data), Reestimated(graph, [images], NoRefit()))
     assert isinstance(score, MaskedScorer)
     assert 0 <= score(random_plan(graph, 0)) <= 1

@@ -1,0 +1,1 @@
+"""What the benchmarks share: networks with their images, records of results, plans."""

@@ -1,0 +1,121 @@
+"""How long `import amc_tf` and `amc-inspect --help` take, against an older commit.
+
+    python benchmarks/import_time.py --base=8d9e2c0
+
+The commit is checked out into a temporary `git worktree`, removed at the end. Each round starts a
+fresh process of this interpreter for each tree, in turn first, with PYTHONPATH set to the tree; the
+rounds come after others that fill the caches of bytecode and of the disk. A ratio is the median
+over rounds of present / base, with its quartiles. `import` and `help` are whole processes, with the
+start of the interpreter; `statement` is the import alone, timed within the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from absl import app, flags
+from common import record
+
+BASE = flags.DEFINE_string("base", "8d9e2c0", "Commit to compare with.")
+ROUNDS = flags.DEFINE_integer("rounds", 40, "Pairs of processes of each kind.")
+WARM_UP = flags.DEFINE_integer("warm_up", 3, "Pairs before them, not counted.")
+
+ROOT = record.HERE.parent
+COMMANDS = {
+    "import": ["-c", "import amc_tf"],
+    # The name that old commits have too.
+    "help": ["-m", "amc_tf.run_inspect", "--help"],
+    "statement": [
+        "-c",
+        "import time; start = time.perf_counter(); import amc_tf; "
+        "print(time.perf_counter() - start, amc_tf.__file__)",
+    ],
+}
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[pathlib.Path]:
+    """The tree of a commit, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = pathlib.Path(folder).resolve() / "base"
+        try:
+            git("worktree", "add", "--quiet", "--detach", str(tree), commit)
+            yield tree
+        finally:
+            if tree.exists():
+                git("worktree", "remove", "--force", str(tree))
+
+
+def seconds(kind: str, tree: pathlib.Path) -> float:
+    """The time of one process; fails if it does not do what it should, or imports another tree."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    start = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, *COMMANDS[kind]],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    taken = time.perf_counter() - start
+    # absl's --help exits with 1.
+    if process.returncode != (kind == "help") or (kind == "help" and "--" not in process.stdout):
+        raise app.UsageError(f"{COMMANDS[kind]} failed in {tree}: {process.stderr[-2000:]}")
+    if kind != "statement":
+        return taken
+    statement, file = process.stdout.split(maxsplit=1)
+    assert pathlib.Path(file.strip()).is_relative_to(tree), (file, tree)
+    return float(statement)
+
+
+def compared(kind: str, present: pathlib.Path, base: pathlib.Path) -> dict:
+    """Ratio and milliseconds of one command in both trees."""
+    rounds = []
+    for number in range(WARM_UP.value + ROUNDS.value):
+        trees = (present, base) if number % 2 else (base, present)
+        taken = {tree: seconds(kind, tree) for tree in trees}
+        rounds.append((taken[present], taken[base]))
+    times = np.array(rounds[WARM_UP.value :])
+    low, middle, high = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75])
+    ms = np.median(1e3 * times, axis=0)
+    return {
+        f"{kind}_ratio": round(float(middle), 4),
+        f"{kind}_ratio_quartiles": [round(float(v), 4) for v in (low, high)],
+        f"{kind}_ms": dict(zip(("present", "base"), ms.round(2).tolist(), strict=True)),
+    }
+
+
+def main(argv):
+    del argv
+    # So that the worktree is removed then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    found = {
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "base": git("rev-parse", f"{BASE.value}^{{commit}}"),
+        "rounds": ROUNDS.value,
+    }
+    with checked_out(found["base"]) as base:
+        for kind in COMMANDS:
+            found |= compared(kind, ROOT, base)
+    record.append("import_time", found)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""RESULTS.md and the tables of README.md, written from results/*.jsonl: a module a subject."""

@@ -1,0 +1,210 @@
+"""Writes RESULTS.md, and the tables in README.md, from results/*.jsonl.
+
+python -m benchmarks.report
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from benchmarks.common import record
+from benchmarks.report import export, faults, import_time, latency, loading, search
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median and range."""
+    low, middle, high = min(values), float(np.median(values)), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def demo(entry: dict) -> str:
+    runs = entry["runs"]
+
+    def column(get, form):
+        return spread([get(run) for run in runs], form)
+
+    def file(run, policy):
+        own = run["chosen"] == policy
+        return run["tflite"]["model_float32.tflite" if own else f"plans/{policy}_float32.tflite"]
+
+    def ratio(policy):
+        def get(run):
+            return file(run, policy)["latency_ms"] / file(run, "dense")["latency_ms"]
+
+        return column(get, ".2f")
+
+    rows = [
+        (
+            "dense",
+            column(lambda r: r["dense"]["accuracy"], ".1%"),
+            "",
+            f"{runs[0]['dense']['macs']:,}",
+            f"{runs[0]['dense']['params']:,}",
+            f"{file(runs[0], 'dense')['bytes']:,}",
+            "1",
+        )
+    ]
+    for name, label in (("uniform", "uniform"), ("random", "random search"), ("amc", "**AMC**")):
+
+        def of(key, name=name):
+            return lambda run: run["policies"][name][key]
+
+        rows.append(
+            (
+                label,
+                column(of("accuracy"), ".1%"),
+                column(of("finetuned_accuracy"), ".1%"),
+                column(of("macs"), ",.0f"),
+                column(of("params"), ",.0f"),
+                column(lambda r, n=name: file(r, n)["bytes"], ",.0f"),
+                ratio(name),
+            )
+        )
+
+    def int8(key):
+        return lambda run: run["tflite"]["model_int8.tflite"][key]
+
+    header = (
+        "network",
+        "test accuracy, no fine-tuning",
+        "fine-tuned",
+        "MACs",
+        "parameters",
+        "float32 bytes",
+        "latency / dense",
+    )
+    int8_ratio = column(lambda r: int8("latency_ms")(r) / file(r, "dense")["latency_ms"], ".2f")
+    return "\n".join(
+        [
+            record.markdown(header, rows),
+            "",
+            f"The chosen network as int8: accuracy {column(int8('accuracy'), '.1%')}, "
+            f"{column(int8('bytes'), ',.0f')} bytes, latency / dense float32 {int8_ratio}.",
+            "",
+            f"Median (range) over seeds {', '.join(str(r['seed']) for r in runs)}; "
+            f"{runs[0]['episodes']} episodes; chosen by the search: "
+            f"{', '.join(r['chosen'] for r in runs)}; {column(lambda r: r['wall_seconds'], '.0f')} "
+            "seconds a run. Latency of one thread on the host, files interleaved in one run.",
+        ]
+    )
+
+
+def graphs(entry: dict) -> str:
+    header = (
+        "model",
+        "operations",
+        "groups",
+        "MACs",
+        "MACs prunable",
+        "MACs halved",
+        "refused",
+        "outputs moved by masking",
+        "rebuilt against masked",
+        "analysis s",
+        "rebuild s",
+    )
+    rows = [
+        (
+            m["model"],
+            m["operations"],
+            m["groups"],
+            f"{m['macs']:,}",
+            f"{m['prunable_macs']:.1%}",
+            f"{m['halved_macs'] / m['macs']:.1%}",
+            ", ".join(m["refused"]) or "none",
+            f"{m['moved']:.1f} sd",
+            f"{m['max_relative_difference']:.1e}",
+            m["analysis_seconds"],
+            m["rebuild_seconds"],
+        )
+        for m in entry["models"]
+    ]
+    return record.markdown(header, rows)
+
+
+def random_graphs(entry: dict) -> str:
+    return (
+        f"{entry['graphs']} random graphs (seed {entry['seed']}) of {entry['operation_classes']} "
+        f"classes of operation with {entry['groups']} groups: keeping everything was the identity, "
+        "a random plan rebuilt equalled it masked, costs equalled a recount, saved models agreed, "
+        f"and so did {entry['converted']} converted ones (TFLite lacks operators of the others, "
+        "dense or pruned) and pruning the pruned model again. In "
+        f"{entry['composed']} of them the second plan could be written as one plan of the first "
+        "model, and equalled it (in the others a grouped convolution had lost so many groups that "
+        f"it was pruned another way). {entry['seconds']} seconds."
+    )
+
+
+def refit(entry: dict) -> str:
+    found = {v["variant"]: v for e in record.entries("refit") for v in e["variants"]}
+    rows = [
+        (name, f"{v['accuracy']:.2%}", f"{v['peak_gib']:.1f}" if "peak_gib" in v else "")
+        for name, v in found.items()
+    ]
+    return "\n".join(
+        [
+            f"ResNet-56, every inner width halved ({entry['macs_ratio']:.1%} of the MACs), "
+            f"{entry['test_images']:,} test images, no fine-tuning, seed {entry['seed']}; 2,000 "
+            "calibration images, 10 positions of each, 4 rounds and a ridge chosen for each "
+            "layer, where the name does not say otherwise. Two draws of calibration images "
+            "differed by up to 0.4 points.",
+            "",
+            record.markdown(("variant", "test accuracy", "peak GiB of the process"), rows),
+        ]
+    )
+
+
+SECTIONS = {
+    "demo": ("The demo", demo),
+    "graphs": ("Graph analysis", graphs),
+    "random_graphs": ("Random graphs", random_graphs),
+    "refit": ("Ways to refit", refit),
+    **search.SECTIONS,
+    **faults.SECTIONS,
+    **export.SECTIONS,
+    **latency.SECTIONS,
+    **loading.SECTIONS,
+    **import_time.SECTIONS,
+}
+
+
+def _filled(page: str, name: str, table: str) -> str:
+    """The page with a table in its block of that name, if it has one."""
+    block = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)"
+    return re.sub(block, lambda m: f"{m[1]}{table}\n{m[2]}", page, flags=re.DOTALL)
+
+
+def main() -> None:
+    root = record.HERE.parent
+    readme = _filled((root / "README.md").read_text(), "found", search.found())
+    parts = [
+        "# Results",
+        "",
+        "Generated by `python -m benchmarks.report`; every section names its command. "
+        "Plans lie in `plans.tar.xz`; `--plan` takes their names, with or without a folder.",
+    ]
+    for name, (title, render) in SECTIONS.items():
+        entry = record.latest(name)
+        if entry is None:
+            continue
+        table = render(entry)
+        versions = ", ".join(f"{k} {v}" for k, v in entry["versions"].items())
+        parts += [
+            "",
+            f"## {title}",
+            "",
+            f"`{entry['command']}`",
+            "",
+            table,
+            "",
+            f"Machine: {entry['machine']}. Versions: {versions}.",
+        ]
+        readme = _filled(readme, name, table)
+    (record.HERE / "RESULTS.md").write_text("\n".join(parts) + "\n")
+    (root / "README.md").write_text(readme)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The sections of RESULTS.md about files: every format of a network, and sparse networks."""
+
+from __future__ import annotations
+
+from benchmarks.common import record
+
+
+def export(entry: dict) -> str:
+    del entry
+    entries = record.last("export", "network", "plan", "keep_float", "bias_samples")
+    rows = []
+    for e in entries:
+        reference = e["networks"]["dense"]["files"]["float32"]
+        for label, network in e["networks"].items():
+            for name, file in network["files"].items():
+                # Told by the entry without remedies already.
+                if name == "float32" and _remedies(e, "int8"):
+                    continue
+                drop = file["accuracy"] - network["files"]["float32"]["accuracy"]
+                rows.append(
+                    (
+                        e["network"],
+                        label,
+                        name + _remedies(e, name),
+                        f"{file['accuracy']:.2%}",
+                        "" if name == "float32" else f"{100 * drop:+.2f}",
+                        f"{file['bytes']:,}",
+                        f"{network['files']['float32']['bytes'] / file['bytes']:.2f}x",
+                        f"{file['latency_ms']:.2f} ({file['latency_ms_min']:.2f} to "
+                        f"{file['latency_ms_max']:.2f})",
+                        f"{reference['latency_ms'] / file['latency_ms']:.2f}x",
+                    )
+                )
+    header = (
+        "network",
+        "",
+        "format",
+        "accuracy",
+        "points against float32",
+        "bytes",
+        "smaller than float32",
+        "latency ms (range)",
+        "faster than dense float32",
+    )
+    images = ", ".join(dict.fromkeys(f"{e['network']} {e['test_images']:,}" for e in entries))
+    return record.section(
+        "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
+        "points against float32 of the same network, run on the same images "
+        f"({images}). Latency of one thread on this host, median (range) over fresh processes, "
+        "dense and pruned files interleaved.",
+        header,
+        rows,
+        entries,
+    )
+
+
+def int8_drop(entry: dict) -> str:
+    del entry
+    entries = record.last("int8_drop", "network", "plan", "bias_samples")
+
+    def points(gap: list[float]) -> str:
+        return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * v for v in gap))
+
+    rows = [
+        (
+            e["network"],
+            label,
+            f"biases corrected on {e['bias_samples']} images" if e["bias_samples"] else "",
+            f"{sum(e['images'].values()):,}",
+            f"{row['float32']:.2%}",
+            f"{row['int8']:.2%}",
+            points(row["int8_better_by"]),
+            "; ".join(f"{part} {points(gap)}" for part, gap in row["each"].items()),
+        )
+        for e in entries
+        for label, row in e["rows"].items()
+    ]
+    header = (
+        "network",
+        "",
+        "remedy",
+        "images",
+        "float32",
+        "int8",
+        "points (95 %)",
+        "by part",
+    )
+    return record.section(
+        "int8 against float32 on the same images. On ImageNet these are both halves: the "
+        "second gave the ranges (and the pruned network its refit), without labels.",
+        header,
+        rows,
+        entries,
+    )
+
+
+def _remedies(entry: dict, name: str) -> str:
+    """What was done for the accuracy of an integer format, in words."""
+    if not name.startswith("int8"):
+        return ""
+    bias = entry.get("bias_samples") and f"biases corrected on {entry['bias_samples']} images"
+    kept = entry["keep_float"] and f"float: {', '.join(entry['keep_float'])}"
+    return "".join(f", {words}" for words in (bias, kept) if words)
+
+
+def sparsify(entry: dict) -> str:
+    rows = [("dense", "100%", "", "", f"{entry['dense']['accuracy']:.2%}", "")]
+    for number, found in enumerate(entry["rounds"], start=1):
+        rows.append(
+            (
+                f"round {number}",
+                f"{found['density']:.1%}",
+                f"{found['params']:,}",
+                f"{found['before']:.2%}",
+                f"{found['accuracy']:.2%}",
+                f"{100 * (found['accuracy'] - entry['dense']['accuracy']):+.2f}",
+            )
+        )
+    header = (
+        entry["network"],
+        "density",
+        "parameters not zero",
+        "before fine-tuning",
+        "fine-tuned",
+        "points against dense",
+    )
+    trained = [e * entry["batches"] * 128 for e in entry["epochs"]]
+    refit = "after a refit by least squares" if entry["refit"] else "as cut"
+    return "\n".join(
+        [
+            f"Accuracy on {entry['test_images']:,} test images; before fine-tuning {refit}. "
+            f"Training images seen in each round: {', '.join(f'{t:,}' for t in trained)} "
+            f"(an epoch is 45,000), seed {entry['seed']}.",
+            "",
+            record.markdown(header, rows),
+        ]
+    )
+
+
+def sparse_refit(entry: dict) -> str:
+    rows = [
+        (f"{r['density']:.0%}", f"{r['cut']:.2%}", f"{r['refitted']:.2%}")
+        for r in sorted(entry["rows"], key=lambda r: -r["density"])
+    ]
+    return "\n".join(
+        [
+            f"{entry['network']}, {entry['test_images']:,} test images, no training; dense "
+            f"{entry['dense']:.2%}. Refitted on {entry['calibration_images']:,} images without "
+            "labels.",
+            "",
+            record.markdown(("density of every kernel", "as cut", "refitted"), rows),
+        ]
+    )
+
+
+def sparse_files(entry: dict) -> str:
+    del entry
+    entries = record.last("sparse_files", "network", "density")
+    rows = [
+        (
+            e["network"],
+            f"{e['density']:.0%}",
+            name,
+            f"{file['bytes']:,}",
+            f"{file['latency_ms']:.2f} ({file['latency_ms_min']:.2f} to "
+            f"{file['latency_ms_max']:.2f})",
+            f"{e['files']['float32']['latency_ms'] / file['latency_ms']:.2f}x",
+        )
+        for e in entries
+        for name, file in e["files"].items()
+    ]
+    header = ("network", "density", "file", "bytes", "latency ms (range)", "faster than float32")
+    return record.section(
+        "Each network's zeros stored as numbers (`float32`, `float16`, `int8`) and left out "
+        "(`..._sparse`): the same function, so that a difference in latency is the doing of "
+        "the runtime's sparse kernels. One thread on this host, files interleaved, median "
+        "(range) over fresh processes.",
+        header,
+        rows,
+        entries,
+    )
+
+
+SECTIONS = {
+    "export": ("File formats", export),
+    "int8_drop": ("What int8 costs", int8_drop),
+    "sparsify": ("Fine-grained pruning", sparsify),
+    "sparse_refit": ("Refit of sparse kernels", sparse_refit),
+    "sparse_files": ("Sparse files", sparse_files),
+}
