@@ -87,7 +87,8 @@ def main(argv):
     judge = tuple(part[:5000] for part in case.test)
     refits = {name: make(graph, [case.calibration], SEED.value) for name, make in REFITS.items()}
     score = {
-        split: fastest_scorer(graph, case.task((x, labels)), refits["none"]) for split, x in splits.items()
+        split: fastest_scorer(graph, case.task((x, labels)), refits["none"])
+        for split, x in splits.items()
     }
     dense = {split: score[split].outputs(None)[0] for split in splits}
 

@@ -36,7 +36,7 @@ class LiteScorer(Generic[PlanT]):
         refit: Refit[PlanT] | None,
         stop_at: float | None = None,
     ):
-        """Prepares the engine (see `LiteEngine`; the arguments are `scorer`'s).
+        """Prepares the engine (see `LiteEngine`; the arguments are `fastest_scorer`'s).
 
         Raises:
             NotCarriedError: the network or the user's score does not allow it.
