@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from amc_tf.export.timing import measure as measure
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.export.exporter": "Exporter export_tflite",
-        "amc_tf.export.formats": "FORMATS Format",
-        "amc_tf.export.settings": "ExportSettings Exported",
-        "amc_tf.export.standalone": "export_model",
-        "amc_tf.export.timing": "measure",
-    },
-)
+        __name__,
+        {
+            "amc_tf.export.exporter": "Exporter export_tflite",
+            "amc_tf.export.formats": "FORMATS Format",
+            "amc_tf.export.settings": "ExportSettings Exported",
+            "amc_tf.export.standalone": "export_model",
+            "amc_tf.export.timing": "measure",
+        },
+    )

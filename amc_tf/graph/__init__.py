@@ -45,17 +45,17 @@ if TYPE_CHECKING:
     from amc_tf.graph.registration import register_layer as register_layer
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.graph.analysis": "analyze",
-        "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
-        "amc_tf.graph.constraints": "Constraints Wishes",
-        "amc_tf.graph.costs": "COSTS Cost macs macs_cost params params_cost",
-        "amc_tf.graph.keras_structure": "uncompiled",
-        "amc_tf.graph.layer_kinds": "LayerKind Product",
-        "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
-        "amc_tf.graph.network": "Call Network Value flatten infer",
-        "amc_tf.graph.plan": "Plan PruningPlan read_plan",
-        "amc_tf.graph.registration": "register_layer",
-    },
-)
+        __name__,
+        {
+            "amc_tf.graph.analysis": "analyze",
+            "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
+            "amc_tf.graph.constraints": "Constraints Wishes",
+            "amc_tf.graph.costs": "COSTS Cost macs macs_cost params params_cost",
+            "amc_tf.graph.keras_structure": "uncompiled",
+            "amc_tf.graph.layer_kinds": "LayerKind Product",
+            "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
+            "amc_tf.graph.network": "Call Network Value flatten infer",
+            "amc_tf.graph.plan": "Plan PruningPlan read_plan",
+            "amc_tf.graph.registration": "register_layer",
+        },
+    )

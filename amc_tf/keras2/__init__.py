@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from amc_tf.keras2.model_files import is_keras2_file as is_keras2_file
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.keras2.convert": "from_keras2 to_keras2",
-        "amc_tf.keras2.model_files": "is_keras2_file",
-    },
-)
+        __name__,
+        {
+            "amc_tf.keras2.convert": "from_keras2 to_keras2",
+            "amc_tf.keras2.model_files": "is_keras2_file",
+        },
+    )

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from amc_tf.latency.table import LatencyTable as LatencyTable
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.latency.cost": "LatencyCost latency_cost",
-        "amc_tf.latency.settings": "LatencySettings open_table",
-        "amc_tf.latency.table": "LatencyTable",
-    },
-)
+        __name__,
+        {
+            "amc_tf.latency.cost": "LatencyCost latency_cost",
+            "amc_tf.latency.settings": "LatencySettings open_table",
+            "amc_tf.latency.table": "LatencyTable",
+        },
+    )

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from amc_tf.pipeline.settings import Settings as Settings
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.pipeline.compression": "Compression compress",
-        "amc_tf.pipeline.compressor": "Compressor",
-        "amc_tf.pipeline.config": "default_config",
-        "amc_tf.pipeline.settings": "Settings",
-    },
-)
+        __name__,
+        {
+            "amc_tf.pipeline.compression": "Compression compress",
+            "amc_tf.pipeline.compressor": "Compressor",
+            "amc_tf.pipeline.config": "default_config",
+            "amc_tf.pipeline.settings": "Settings",
+        },
+    )

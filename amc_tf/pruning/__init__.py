@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from amc_tf.pruning.weights import Weights as Weights
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.pruning.masked_model": "MaskedModel",
-        "amc_tf.pruning.masking": "mask",
-        "amc_tf.pruning.surgery": "rebuild",
-        "amc_tf.pruning.verification": "verify",
-        "amc_tf.pruning.weights": "Weights",
-    },
-)
+        __name__,
+        {
+            "amc_tf.pruning.masked_model": "MaskedModel",
+            "amc_tf.pruning.masking": "mask",
+            "amc_tf.pruning.surgery": "rebuild",
+            "amc_tf.pruning.verification": "verify",
+            "amc_tf.pruning.weights": "Weights",
+        },
+    )

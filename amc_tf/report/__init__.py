@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from amc_tf.report.html import write_report as write_report
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.report.html": "write_report",
-    },
-)
+        __name__,
+        {
+            "amc_tf.report.html": "write_report",
+        },
+    )

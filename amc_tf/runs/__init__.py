@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from amc_tf.runs.workdir import Workdir as Workdir
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.runs.episode_log": "EpisodeLog read_log",
-        "amc_tf.runs.model_files": "load_model",
-        "amc_tf.runs.progress": "Progress",
-        "amc_tf.runs.provenance": "command versions",
-        "amc_tf.runs.workdir": "Workdir",
-    },
-)
+        __name__,
+        {
+            "amc_tf.runs.episode_log": "EpisodeLog read_log",
+            "amc_tf.runs.model_files": "load_model",
+            "amc_tf.runs.progress": "Progress",
+            "amc_tf.runs.provenance": "command versions",
+            "amc_tf.runs.workdir": "Workdir",
+        },
+    )

@@ -1,7 +1,7 @@
 """Plan to accuracy.
 
-`fastest_scorer` picks what the network and the user's code allow: the network's own TFLite file, cut
-out of one converted template, or a full-size model with masked channels. Neither rebuilds nor
+`fastest_scorer` picks what the network and the user's code allow: the network's own TFLite file,
+cut out of one converted template, or a full-size model with masked channels. Neither rebuilds nor
 retraces a network for each plan.
 """
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from amc_tf.scoring.tflite_scorer import LiteScorer as LiteScorer
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.scoring.base": "Scorer",
-        "amc_tf.scoring.masked_scorer": "MaskedScorer",
-        "amc_tf.scoring.scorer": "fastest_scorer",
-        "amc_tf.scoring.tflite_scorer": "LiteScorer",
-    },
-)
+        __name__,
+        {
+            "amc_tf.scoring.base": "Scorer",
+            "amc_tf.scoring.masked_scorer": "MaskedScorer",
+            "amc_tf.scoring.scorer": "fastest_scorer",
+            "amc_tf.scoring.tflite_scorer": "LiteScorer",
+        },
+    )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from amc_tf.search.settings import SearchSettings as SearchSettings
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.search.driver": "EpisodeDriver",
-        "amc_tf.search.plan_search": "search_plan",
-        "amc_tf.search.policies": "compete",
-        "amc_tf.search.result": "SearchResult",
-        "amc_tf.search.settings": "POLICIES SearchSettings",
-    },
-)
+        __name__,
+        {
+            "amc_tf.search.driver": "EpisodeDriver",
+            "amc_tf.search.plan_search": "search_plan",
+            "amc_tf.search.policies": "compete",
+            "amc_tf.search.result": "SearchResult",
+            "amc_tf.search.settings": "POLICIES SearchSettings",
+        },
+    )

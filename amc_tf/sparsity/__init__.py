@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from amc_tf.sparsity.settings import SparsitySettings as SparsitySettings
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.sparsity.plan": "DensityPlan",
-        "amc_tf.sparsity.rounds": "sparsify",
-        "amc_tf.sparsity.settings": "SparsitySettings",
-    },
-)
+        __name__,
+        {
+            "amc_tf.sparsity.plan": "DensityPlan",
+            "amc_tf.sparsity.rounds": "sparsify",
+            "amc_tf.sparsity.settings": "SparsitySettings",
+        },
+    )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from amc_tf.training.task import Task as Task
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.training.compile_settings": "CompileSettings",
-        "amc_tf.training.data": "Data",
-        "amc_tf.training.finetune": "FineTuneSettings fine_tune",
-        "amc_tf.training.fit_arguments": "FitArguments",
-        "amc_tf.training.task": "Task",
-    },
-)
+        __name__,
+        {
+            "amc_tf.training.compile_settings": "CompileSettings",
+            "amc_tf.training.data": "Data",
+            "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.fit_arguments": "FitArguments",
+            "amc_tf.training.task": "Task",
+        },
+    )

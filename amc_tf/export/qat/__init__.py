@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from amc_tf.export.qat.training import QatSettings as QatSettings
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.export.qat.training": "QatSettings",
-    },
-)
+        __name__,
+        {
+            "amc_tf.export.qat.training": "QatSettings",
+        },
+    )

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from amc_tf.graph.inspection.listing import describe as describe
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.graph.inspection.dot": "to_dot",
-        "amc_tf.graph.inspection.drawing": "picture",
-        "amc_tf.graph.inspection.html": "to_html",
-        "amc_tf.graph.inspection.listing": "describe",
-    },
-)
+        __name__,
+        {
+            "amc_tf.graph.inspection.dot": "to_dot",
+            "amc_tf.graph.inspection.drawing": "picture",
+            "amc_tf.graph.inspection.html": "to_html",
+            "amc_tf.graph.inspection.listing": "describe",
+        },
+    )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from amc_tf.pruning.importance.criteria import strongest as strongest
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.pruning.importance.criteria": "IMPORTANCES Importance strongest",
-    },
-)
+        __name__,
+        {
+            "amc_tf.pruning.importance.criteria": "IMPORTANCES Importance strongest",
+        },
+    )

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from amc_tf.pruning.refit.methods import Refit as Refit
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.pruning.refit.batch_norm": "Reestimated",
-        "amc_tf.pruning.refit.dense": "gather",
-        "amc_tf.pruning.refit.in_order": "gather_in_order",
-        "amc_tf.pruning.refit.methods": "REFITS Refit",
-    },
-)
+        __name__,
+        {
+            "amc_tf.pruning.refit.batch_norm": "Reestimated",
+            "amc_tf.pruning.refit.dense": "gather",
+            "amc_tf.pruning.refit.in_order": "gather_in_order",
+            "amc_tf.pruning.refit.methods": "REFITS Refit",
+        },
+    )

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from amc_tf.search.agents.response_surface import ResponseSearcher as ResponseSearcher
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.search.agents.base": "Searcher",
-        "amc_tf.search.agents.cma_es": "EvolutionSearcher",
-        "amc_tf.search.agents.guided": "GuidedSearcher",
-        "amc_tf.search.agents.handcrafted": "FixedSearcher PROFILES profile",
-        "amc_tf.search.agents.random": "RandomSearcher",
-        "amc_tf.search.agents.response_surface": "ResponseSearcher",
-    },
-)
+        __name__,
+        {
+            "amc_tf.search.agents.base": "Searcher",
+            "amc_tf.search.agents.cma_es": "EvolutionSearcher",
+            "amc_tf.search.agents.guided": "GuidedSearcher",
+            "amc_tf.search.agents.handcrafted": "FixedSearcher PROFILES profile",
+            "amc_tf.search.agents.random": "RandomSearcher",
+            "amc_tf.search.agents.response_surface": "ResponseSearcher",
+        },
+    )

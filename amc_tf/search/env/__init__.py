@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from amc_tf.search.env.rewards import REWARDS as REWARDS
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.search.env.base": "Decided DecisionEnv Outcome",
-        "amc_tf.search.env.budget": "Budget CountCost",
-        "amc_tf.search.env.channels": "channel_problem",
-        "amc_tf.search.env.problem": "Problem",
-        "amc_tf.search.env.rewards": "REWARDS",
-    },
-)
+        __name__,
+        {
+            "amc_tf.search.env.base": "Decided DecisionEnv Outcome",
+            "amc_tf.search.env.budget": "Budget CountCost",
+            "amc_tf.search.env.channels": "channel_problem",
+            "amc_tf.search.env.problem": "Problem",
+            "amc_tf.search.env.rewards": "REWARDS",
+        },
+    )

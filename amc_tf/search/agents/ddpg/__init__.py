@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from amc_tf.search.agents.ddpg.settings import DdpgSettings as DdpgSettings
 else:
     __getattr__, __dir__, __all__ = front_door(
-    __name__,
-    {
-        "amc_tf.search.agents.ddpg.process": "AgentError DdpgSearcher",
-        "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
-    },
-)
+        __name__,
+        {
+            "amc_tf.search.agents.ddpg.process": "AgentError DdpgSearcher",
+            "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
+        },
+    )
