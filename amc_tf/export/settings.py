@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import choices
 from amc_tf.export.formats import FORMATS
 
 
@@ -58,11 +58,7 @@ class ExportSettings:
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        unknown = [f for f in self.formats if f not in FORMATS]
-        if unknown:
-            raise AmcError(
-                f"unknown export format {unknown[0]!r}; choose from {', '.join(map(repr, FORMATS))}"
-            )
+        choices("export format", self.formats, FORMATS)
 
 
 @dataclasses.dataclass(frozen=True)

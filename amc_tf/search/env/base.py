@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs.vocabulary import written
 from amc_tf.search.env.budget import Budget, CountCost
@@ -95,8 +95,7 @@ class DecisionEnv:
         reward: str = "err",
         fill_budget: bool = True,
     ):
-        if reward not in REWARDS:
-            raise AmcError(f"unknown reward {reward!r}; choose one of {', '.join(REWARDS)}")
+        self._reward = choice("reward", reward, REWARDS)
         if (reward == "err") != (budget is not None):
             raise AmcError(
                 "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
@@ -115,7 +114,6 @@ class DecisionEnv:
         self._check_reachable()
         self._score = score
         self._fill_budget = fill_budget and budget is not None
-        self._reward = REWARDS[reward]
         self._features = features
         self._counts: list[int] = []
         self._actions: list[float] = []
