@@ -9,7 +9,7 @@ from amc_tf.report.rows import Rows, episode_row
 from amc_tf.report.run import Run, front, settings
 from amc_tf.report.table import Table, percent
 from amc_tf.report.vega import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
-from amc_tf.runs.vocabulary import policy_label
+from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -47,7 +47,7 @@ def _reached(run: Run) -> tuple[str, ...]:
         policy_label(result["chosen"]),
         percent(pruned["accuracy"]),
         percent(result.get("finetuned", {}).get("accuracy")),
-        *(f"{pruned[cost] / dense[cost]:.1%}" for cost in ("macs", "params")),
+        *(f"{pruned[cost] / dense[cost]:.1%}" for cost in COUNTED),
         "" if smallest is None else f"{smallest['bytes']:,} bytes",
         "" if float32 is None else f"{float32['latency_ms']:.3f} ms",
     )
@@ -68,7 +68,7 @@ def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
             {**episode_row(episode), "run": run.name} for run in runs for episode in run.episodes
         ],
         "fronts": [
-            {**episode_row(e), "run": run.name, "cost": cost, "share": e[f"{cost}_share"]}
+            {**episode_row(e), "run": run.name, "cost": cost, "share": e[QUANTITIES[cost].share]}
             for run in runs
             for cost in run.costs
             for e in front(run.episodes, cost)

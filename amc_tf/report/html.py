@@ -15,7 +15,7 @@ from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
 from amc_tf.report.table import percent
 from amc_tf.report.tables import budget_lines, tables
-from amc_tf.runs.vocabulary import COST_TITLES, policy_label
+from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
 REPORT = "report.html"
 
@@ -99,8 +99,9 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
         if before and after is not None:
             asked = f"; asked {bound['bound'] / before:.1%}" if bound else ""
             value = f"{after / before:.1%}"
-            amounts = f"{_amount(kind, after)} of {_amount(kind, before)}{asked}"
-            found.append((f"{COST_TITLES[kind]} left", value, amounts))
+            amount = QUANTITIES[kind].amount
+            amounts = f"{amount(after)} of {amount(before)}{asked}"
+            found.append((f"{QUANTITIES[kind].title} left", value, amounts))
     accuracy = tuned.get("accuracy", pruned.get("accuracy"))
     if accuracy is not None:
         before = percent(dense.get("accuracy"))
@@ -130,10 +131,6 @@ def _file_figures(run: Run) -> list[tuple[str, str, str]]:
             f"{fast}: {time:.3f} of {dense['latency_ms']:.3f} ms of dense float32",
         ),
     ]
-
-
-def _amount(kind: str, value: float) -> str:
-    return f"{value:.4g} ms" if kind == "latency" else f"{value:,}"
 
 
 def _asked(run: Run) -> list[tuple[str, str]]:

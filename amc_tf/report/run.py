@@ -12,7 +12,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.progress import Progress
-from amc_tf.runs.vocabulary import COST_KEYS
+from amc_tf.runs.vocabulary import AGENT, QUANTITIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +59,16 @@ class Run:
     def policies(self) -> list[str]:
         """Those that have played, AMC first."""
         found = dict.fromkeys(episode["policy"] for episode in self.episodes)
-        return sorted(found, key=lambda name: name != "amc")
+        return sorted(found, key=lambda name: name != AGENT)
 
     @property
     def costs(self) -> list[str]:
         """Costs by which episodes can be placed: the budget's first."""
-        known = [c for c in COST_KEYS if any(f"{c}_share" in e for e in self.episodes)]
+        known = [
+            name
+            for name, cost in QUANTITIES.items()
+            if any(cost.share in episode for episode in self.episodes)
+        ]
         return sorted(known, key=lambda cost: cost not in self.bounds)
 
     @property
@@ -110,7 +114,7 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
         )
     dense = {**result.get("dense", {}), **search.get("dense", {})}
     progress = Progress(dense)
-    kept = ("policy", "episode", "counts", *COST_KEYS.values())
+    kept = ("policy", "episode", "counts", *(cost.key for cost in QUANTITIES.values()))
     return Run(
         path=path,
         name=name or path.resolve().name,
@@ -148,7 +152,7 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
     Returns:
         The front, the cheapest first.
     """
-    key = f"{cost}_share"
+    key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
     known = [episode for episode in episodes if key in episode]
     for episode in sorted(known, key=lambda e: (e[key], -e["accuracy"])):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amc_tf.report.table import Table, aligned, percent
-from amc_tf.runs.vocabulary import policy_label, written
+from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -33,7 +33,7 @@ def budget_lines(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, bound in (result.get("budget") or {}).items():
         asked, reached = (
-            f"{written(kind, bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
+            f"{QUANTITIES[kind].written(bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
             for key in ("bound", "reached")
         )
         lines.append(f"budget: {asked}; reached {reached}")

@@ -8,11 +8,12 @@ from amc_tf.errors import AmcError, choice, choices
 from amc_tf.graph.constraints import Constraints
 from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
-POLICIES = ("amc", "response", "cmaes", "random", *PROFILES)
+POLICIES = (AGENT, "response", "cmaes", "random", *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SearchSettings:
     final_refit: str = "in_order"
     early_stop: float | None = None
     rerank: int = 5
-    policies: tuple[str, ...] = ("amc", "random", *PROFILES)
+    policies: tuple[str, ...] = (AGENT, "random", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError, choice
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.runs.vocabulary import written
+from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget, CountCost
 from amc_tf.search.env.rewards import REWARDS
 
@@ -122,10 +122,11 @@ class DecisionEnv:
         for name, bound in self.bounds.items():
             least, dense = (self.costs[name](counts) for counts in (self._least, self._dense))
             if least > bound:
+                written = QUANTITIES[name].written
                 raise AmcError(
-                    f"the budget of {written(name, bound)} cannot be reached: the smallest "
-                    f"reachable is {written(name, least)} ({least / dense:.4f} of the dense "
-                    f"{written(name, dense)}); raise the budget, lower min_preserve or rounding, "
+                    f"the budget of {written(bound)} cannot be reached: the smallest "
+                    f"reachable is {written(least)} ({least / dense:.4f} of the dense "
+                    f"{written(dense)}); raise the budget, lower min_preserve or rounding, "
                     "or freeze less"
                 )
 
