@@ -15,6 +15,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, ExportSettings
 from amc_tf.export.timing import measure
+from amc_tf.runs import layout
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 
@@ -95,7 +96,7 @@ def export_model(
     exporter = Exporter(model, model, task, settings)
     sections, paths = {}, {}
     for format_name in settings.formats:
-        name = f"model_{format_name}.tflite"
+        name = layout.tflite_file(format_name)
         paths[name] = folder / name
         sections[name] = dataclasses.asdict(exporter.write(format_name, paths[name]))
     if settings.latency_rounds:
@@ -106,7 +107,7 @@ def export_model(
                 "latency_ms_max": latency.max_ms,
             }
     result = {"keras": {"accuracy": exporter.accuracy}, "tflite": sections}
-    files.write_json(folder / "result.json", result)
+    files.write_json(folder / layout.RESULT, result)
     return result
 
 

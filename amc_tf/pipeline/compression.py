@@ -20,7 +20,8 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
-from amc_tf.report.html import REPORT, write_report
+from amc_tf.report.html import write_report
+from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.provenance import command, versions
 from amc_tf.runs.workdir import Workdir
@@ -28,7 +29,7 @@ from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.plan_search import search_plan
 from amc_tf.search.problem import environment, no_score
-from amc_tf.search.result import SearchResult, policy_plan
+from amc_tf.search.result import SearchResult
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
@@ -97,15 +98,15 @@ class Compression:
             self.graph = constraints.analyze(self.dense)
 
     def _trained(self, model: keras.Model) -> keras.Model:
-        if not (self.workdir / "dense.keras").exists():
+        if not (self.workdir / layout.DENSE.name).exists():
             check_installed()  # or the search would refuse, after the training
             with self._timed("train_dense"):
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)
                 self.task.train_dense(model)
-                self.workdir.save_model("dense.keras", model)
+                self.workdir.save_model(layout.DENSE, model)
         # Read back, so that a resumed run and this one go on from the very same model.
-        return self.task.compiled(self.workdir.load_model("dense.keras", "amc-search"), model)
+        return self.task.compiled(self.workdir.load_model(layout.DENSE), model)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -128,7 +129,9 @@ class Compression:
     def compared(self) -> tuple[str, ...]:
         """Policies whose networks are kept beside the chosen one."""
         return tuple(
-            p for p in self.settings.finetune.compare if policy_plan(self.workdir.path, p).exists()
+            policy
+            for policy in self.settings.finetune.compare
+            if (self.workdir / layout.plan_file(policy)).exists()
         )
 
     @_exclusive
@@ -149,14 +152,14 @@ class Compression:
         policies = {}
         for name, outcome in found.best.items():
             pruned = self._rebuilt(found, outcome.plan)
-            self.workdir.save_model(f"plans/{name}.keras", pruned)
+            self.workdir.save_model(layout.pruned_file(name), pruned)
             policies[name] = {
                 **self._measures(pruned),
                 "search_accuracy": outcome.accuracy,
                 "reward": outcome.reward,
             }
-        chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", "amc-search")
-        self.workdir.save_model("pruned.keras", chosen)
+        chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
+        self.workdir.save_model(layout.PRUNED, chosen)
         keys = ("accuracy", "macs", "params")
         dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
         latency_ms, dense_ms = self._latency(found)
@@ -181,7 +184,7 @@ class Compression:
     def _latency(self, found: SearchResult) -> tuple[float | None, float | None]:
         """Milliseconds of the chosen network and of the dense one beside it, if measured."""
         best = found.best[found.chosen]
-        for measured in self.workdir.read_json("latency.json", {}).get("measured", []):
+        for measured in self.workdir.read_json(layout.LATENCY, {}).get("measured", []):
             if tuple(measured["counts"]) == tuple(best.counts):
                 return measured["ms"], measured["dense_ms"]
         return best.latency_ms, None
@@ -194,21 +197,21 @@ class Compression:
         """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
         self.workdir.forget("finetuned", "tflite")
         with self._timed("finetune"):
-            model = self.workdir.load_model("pruned.keras", "amc-search")
+            model = self.workdir.load_model(layout.PRUNED)
             fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
-            self.workdir.save_model("finetuned.keras", model)
+            self.workdir.save_model(layout.FINETUNED, model)
             measures = self._measures(model)
-            chosen = self.workdir.read_json("result.json", {})["chosen"]
+            chosen = self.workdir.read_json(layout.RESULT, {})["chosen"]
             compared = {chosen: measures["accuracy"]}
             for name in self.compared:
                 if name == chosen:
                     continue
-                other = self.workdir.load_model(f"plans/{name}.keras", "amc-search")
+                other = self.workdir.load_model(layout.pruned_file(name))
                 compared[name] = fine_tune(
                     other, self.dense, self.task, self.settings.finetune.seed
                 )
-                self.workdir.save_model(f"plans/{name}_finetuned.keras", other)
-            policies = self.workdir.read_json("result.json", {})["policies"]
+                self.workdir.save_model(layout.finetuned_file(name), other)
+            policies = self.workdir.read_json(layout.RESULT, {})["policies"]
             for name, accuracy in compared.items():
                 policies[name]["finetuned_accuracy"] = accuracy
             self.workdir.update_result(policies=policies, finetuned=measures)
@@ -223,29 +226,27 @@ class Compression:
         """
         settings = self.settings.export
         with self._timed("export"):
-            model = self.workdir.load_model("finetuned.keras", "amc-finetune")
+            model = self.workdir.load_model(layout.FINETUNED)
             paths, sections = {}, {}
             exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
-                name = f"model_{format_name}.tflite"
+                name = layout.tflite_file(format_name)
                 paths[name] = self.workdir / name
                 sections[name] = exporter.write(format_name, paths[name])
             others = {"dense": self.dense}
-            chosen = self.workdir.read_json("result.json", {})["chosen"]
+            chosen = self.workdir.read_json(layout.RESULT, {})["chosen"]
             for name in self.compared:
                 if name != chosen:
-                    others[name] = self.workdir.load_model(
-                        f"plans/{name}_finetuned.keras", "amc-finetune"
-                    )
+                    others[name] = self.workdir.load_model(layout.finetuned_file(name))
             for name, other in others.items():
-                file = f"plans/{name}_float32.tflite"
+                file = layout.compared_file(name)
                 paths[file] = self.workdir / file
                 sections[file] = export_tflite(
                     other, self.dense, self.task, "float32", paths[file], settings
                 )
             latencies = measure(paths, settings)
             keras_file = {
-                "bytes": (self.workdir / "finetuned.keras").stat().st_size,
+                "bytes": (self.workdir / layout.FINETUNED.name).stat().st_size,
                 **keras_latency(model, settings),
             }
             self.workdir.update_result(
@@ -270,15 +271,13 @@ class Compression:
             What `amc_tf.sparsity.rounds.sparsify` does; its files lie in `sparse`.
         """
         model = self.dense
-        if (self.workdir / "finetuned.keras").exists():
-            model = self.task.compiled(
-                self.workdir.load_model("finetuned.keras", "amc-finetune"), self.dense
-            )
+        if (self.workdir / layout.FINETUNED.name).exists():
+            model = self.task.compiled(self.workdir.load_model(layout.FINETUNED), self.dense)
         with self._timed("sparsify"):
             found = sparsify(
                 model,
                 self.task,
-                self.workdir / "sparse",
+                self.workdir / layout.SPARSE,
                 self.settings.sparsity,
                 self.settings.search,
                 self.workdir.safe_mode,
@@ -289,16 +288,16 @@ class Compression:
     @_exclusive
     def run(self) -> dict[str, Any]:
         """All stages but `sparsify`; those whose files are there already are not repeated."""
-        before = self.workdir.read_json("result.json", {})
-        if not self._done("policies", "pruned.keras", "plan.json"):
+        before = self.workdir.read_json(layout.RESULT, {})
+        if not self._done("policies", layout.PRUNED.name, layout.PLAN):
             self.search()
-        if not self._done("finetuned", "finetuned.keras"):
+        if not self._done("finetuned", layout.FINETUNED.name):
             self.finetune()
-        tflite = [f"model_{name}.tflite" for name in self.settings.export.formats]
+        tflite = [layout.tflite_file(name) for name in self.settings.export.formats]
         if not self._done("tflite", *tflite):
             self.export()
-        result = self.workdir.read_json("result.json", {})
-        if result != before or not (self.workdir / REPORT).exists():
+        result = self.workdir.read_json(layout.RESULT, {})
+        if result != before or not (self.workdir / layout.REPORT).exists():
             self.report()
         return result
 
@@ -307,7 +306,7 @@ class Compression:
         return write_report([self.workdir.path])
 
     def _done(self, section: str, *names: str) -> bool:
-        recorded = section in self.workdir.read_json("result.json", {})
+        recorded = section in self.workdir.read_json(layout.RESULT, {})
         return recorded and all((self.workdir / name).exists() for name in names)
 
 

@@ -9,6 +9,7 @@ from amc_tf.report.rows import Rows, episode_row
 from amc_tf.report.run import Run, front, settings
 from amc_tf.report.table import Table, percent
 from amc_tf.report.vega import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
+from amc_tf.runs import layout
 from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 
@@ -42,7 +43,7 @@ def _reached(run: Run) -> tuple[str, ...]:
         return ("",) * 7
     dense, pruned = result["dense"], result["pruned"]
     smallest = min(run.files.values(), key=lambda file: file["bytes"], default=None)
-    float32 = run.files.get("model_float32.tflite")
+    float32 = run.files.get(layout.tflite_file("float32"))
     return (
         policy_label(result["chosen"]),
         percent(pruned["accuracy"]),

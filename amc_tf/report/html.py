@@ -15,9 +15,8 @@ from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
 from amc_tf.report.table import percent
 from amc_tf.report.tables import budget_lines, tables
+from amc_tf.runs import layout
 from amc_tf.runs.vocabulary import QUANTITIES, policy_label
-
-REPORT = "report.html"
 
 
 def write_report(
@@ -37,9 +36,9 @@ def write_report(
         AmcError: see `read_runs`; or the file's folder does not exist.
     """
     if len(paths) == 1:
-        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / REPORT
+        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / layout.REPORT
     else:
-        text, usual = comparison_page(read_runs(paths)), pathlib.Path("comparison.html")
+        text, usual = comparison_page(read_runs(paths)), pathlib.Path(layout.COMPARISON)
     out = (usual if out is None else pathlib.Path(out)).expanduser()
     if not out.parent.is_dir():
         raise AmcError(
@@ -113,7 +112,7 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _file_figures(run: Run) -> list[tuple[str, str, str]]:
-    dense, fit = run.result.get("tflite", {}).get("plans/dense_float32.tflite"), run.files
+    dense, fit = run.result.get("tflite", {}).get(layout.compared_file("dense")), run.files
     if dense is None or not fit:
         return []
     small = min(fit, key=lambda name: fit[name]["bytes"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.progress import Progress
 from amc_tf.runs.vocabulary import AGENT, QUANTITIES
@@ -82,7 +83,7 @@ class Run:
         return {
             name: file
             for name, file in self.result.get("tflite", {}).items()
-            if not name.startswith("plans/") and file.get("within_tolerance", True)
+            if not layout.is_compared(name) and file.get("within_tolerance", True)
         }
 
     @property
@@ -104,13 +105,13 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
         raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
-    result = files.read_json(path / "result.json", {})
-    search = files.read_json(path / "search.json", {})
-    records = read_log(path / "episodes.jsonl")
+    result = files.read_json(path / layout.RESULT, {})
+    search = files.read_json(path / layout.SEARCH, {})
+    records = read_log(path / layout.EPISODES)
     if not records and not result:
         raise AmcError(
-            f"expected the workdir of a run, received {path}, which has neither episodes.jsonl "
-            "nor result.json; amc-search and amc-compress write them"
+            f"expected the workdir of a run, received {path}, which has neither "
+            f"{layout.EPISODES} nor {layout.RESULT}; amc-search and amc-compress write them"
         )
     dense = {**result.get("dense", {}), **search.get("dense", {})}
     progress = Progress(dense)
@@ -118,11 +119,11 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     return Run(
         path=path,
         name=name or path.resolve().name,
-        config=files.read_json(path / "config.json", {}),
+        config=files.read_json(path / layout.CONFIG, {}),
         result=result,
         search=search,
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
-        latency=files.read_json(path / "latency.json", {}),
+        latency=files.read_json(path / layout.LATENCY, {}),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amc_tf.report.table import Table, aligned, percent
+from amc_tf.runs import layout
 from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
 
@@ -45,7 +46,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     found = []
     if "policies" in result:
         found.append(_networks(result))
-    if any(not name.startswith("plans/") for name in result.get("tflite", {})):
+    if any(not layout.is_compared(name) for name in result.get("tflite", {})):
         found.append(_files(result))
     if "sparse" in result:
         found.append(_rounds(result["sparse"]))
@@ -63,7 +64,7 @@ def _rounds(sparse: Mapping[str, Any]) -> Table:
     )
     rows = [
         (
-            f"sparse/round{number}.keras",
+            f"{layout.SPARSE}/{layout.round_model(number).name}",
             f"{found['density']:.1%}",
             percent(found["before"]),
             percent(found["accuracy"]),
@@ -80,9 +81,9 @@ def _networks(result: Mapping[str, Any]) -> Table:
     files = result.get("tflite", {})
     chosen = result["chosen"]
     header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")
-    rows = [_row("dense", result["dense"], files.get("plans/dense_float32.tflite"))]
+    rows = [_row("dense", result["dense"], files.get(layout.compared_file("dense")))]
     for name, policy in result["policies"].items():
-        own = "model_float32.tflite" if name == chosen else f"plans/{name}_float32.tflite"
+        own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")
         rows.append(_row(label, policy, files.get(own)))
     note = "* the network that was exported; accuracy on the test data"
@@ -90,8 +91,8 @@ def _networks(result: Mapping[str, Any]) -> Table:
 
 
 def _files(result: Mapping[str, Any]) -> Table:
-    exported = [(n, f) for n, f in result["tflite"].items() if not n.startswith("plans/")]
-    exported.insert(0, ("finetuned.keras", result["finetuned"]))
+    exported = [(n, f) for n, f in result["tflite"].items() if not layout.is_compared(n)]
+    exported.insert(0, (layout.FINETUNED.name, result["finetuned"]))
     return Table(
         "Files",
         ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", ""),

@@ -15,6 +15,7 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.runs import layout
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.scorer import scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
@@ -27,7 +28,7 @@ from amc_tf.search.env.channel_env import CompressionEnv
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import environment, no_score
-from amc_tf.search.result import SearchResult, policy_plan
+from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.task import Task
@@ -100,19 +101,19 @@ def _search(
         foreseen = None if device is None else device.cost
         return environment(graph, score, budget, settings, importance, foreseen)
 
-    contest = Contest(workdir / "episodes.jsonl", make_env, ranks)
-    dense = contest.env.dense_costs
+    contest = Contest(workdir / layout.EPISODES, make_env, ranks)
+    dense, agent_log = contest.env.dense_costs, workdir / layout.AGENT_LOG
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
-        TensorBoardLog(workdir / "tensorboard", dense) as contest.watch,
+        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
+        TensorBoardLog(workdir / layout.TENSORBOARD, dense) as contest.watch,
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         contest.measure = scorer(graph, task, refit, settings.early_stop)
         dense_accuracy = contest.measure(None)
         about = {"bounds": contest.env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
-        files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})
+        files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
         compete(contest, agent, settings)
     final, ranked, measure = refit, contest.ranked, contest.measure
 
@@ -132,7 +133,7 @@ def _search(
     if settings.final_refit != settings.refit:
         final = REFITS[settings.final_refit](graph, images, settings.seed)
         measure = measure.refitted_by(final)
-        ranked = replayed("finals.jsonl", budget, finalists)
+        ranked = replayed(layout.finals_file(), budget, finalists)
     best = {name: outcomes[0] for name, outcomes in ranked.items()}
     if device is not None:
 
@@ -140,7 +141,7 @@ def _search(
             env = make_env(no_score, budget)
             # In proportion: decided one after another, the last would bear it all.
             plans = {name: [env.fitted(actions) for actions in finalists[name]] for name in names}
-            return replayed(f"finals{number}.jsonl", budget, plans)
+            return replayed(layout.finals_file(number), budget, plans)
 
         best = device.choose(ranked, within)
     chosen = max(
@@ -149,12 +150,14 @@ def _search(
     )
     result = SearchResult(graph, chosen, best, contest.env.bounds, dense_accuracy, final)
     plans = {name: outcome.plan for name, outcome in best.items()}
-    files.write_json(workdir / "search.json", {**about, **breakdown(graph, plans)})
-    result.plan.save(workdir / "plan.json")
+    files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, plans)})
+    result.plan.save(workdir / layout.PLAN)
     for name, outcome in best.items():
-        outcome.plan.save(policy_plan(workdir, name))
+        path = workdir / layout.plan_file(name)
+        path.parent.mkdir(exist_ok=True)
+        outcome.plan.save(path)
     files.write_json(
-        workdir / "best_plans.json",
+        workdir / layout.BEST_PLANS,
         [
             {**record, "keep": contest.env.plan(record["counts"]).keep}
             for record in contest.log.best(settings.keep_best)
@@ -172,12 +175,12 @@ def _importance(
     and the scores in its log are those of the old ranks.
     """
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = workdir.read_json("importance.json", {})
+    known = workdir.read_json(layout.IMPORTANCE, {})
     if known.get("criterion") == criterion:
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
     scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
+    workdir.write_json(layout.IMPORTANCE, {"criterion": criterion, "scores": lists})
     return scores

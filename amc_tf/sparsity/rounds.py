@@ -16,6 +16,7 @@ from amc_tf.graph.costs import params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
+from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
@@ -97,15 +98,15 @@ def _all_rounds(
     accuracy = task.score(task.compiled(current, model), task.test_data)
     rounds: list[dict[str, Any]] = []
     for number, share in enumerate(settings.densities, start=1):
-        path = f"round{number}.keras"
-        known = folder.read_json("result.json", {}).get("rounds", [])
-        if len(known) >= number and (folder / path).exists():
+        file = layout.round_model(number)
+        known = folder.read_json(layout.RESULT, {}).get("rounds", [])
+        if len(known) >= number and (folder / file.name).exists():
             rounds.append(known[number - 1])
         else:
             rounds.append(_round(current, model, task, folder, number, share, settings, search))
             folder.update_result(dense={"accuracy": accuracy}, rounds=rounds)
-        current = folder.load_model(path, "sparsify")
-    return folder.read_json("result.json", {})
+        current = folder.load_model(file)
+    return folder.read_json(layout.RESULT, {})
 
 
 def _round(
@@ -127,8 +128,8 @@ def _round(
     def make_env(score: Callable[[PruningPlan], float]) -> DensityEnv:
         return DensityEnv(graph, score, budget, min_density=settings.min_density)
 
-    contest = Contest(folder / f"episodes{number}.jsonl", make_env)
-    agent_log, scalars = folder / "agent.log", folder / f"tensorboard/round{number}"
+    contest = Contest(folder / layout.round_episodes(number), make_env)
+    agent_log, scalars = folder / layout.AGENT_LOG, folder / layout.round_tensorboard(number)
     task.compiled(model, original)
     with (
         DdpgSearcher(search.learner, NUM_FEATURES, search.seed, agent_log) as agent,
@@ -141,7 +142,7 @@ def _round(
     )
     plan = best.plan
     assert isinstance(plan, DensityPlan)
-    plan.save(folder / f"round{number}.json")
+    plan.save(folder / layout.round_plan(number))
     kept = masks.MagnitudeMasks(graph).masks(plan)
     weights = {}
     if settings.refit:
@@ -152,7 +153,7 @@ def _round(
     before = task.score(task.compiled(sparse, original), task.test_data)
     after = fine_tune(sparse, original, task, search.seed)
     masks.release(sparse, kept)
-    folder.save_model(f"round{number}.keras", sparse)
+    folder.save_model(layout.round_model(number), sparse)
     return {
         "density": masks.density(sparse, kept),
         "macs": best.macs,
