@@ -67,7 +67,7 @@ def show(workdir: Workdir) -> None:
     from amc_tf.report import tables
     from amc_tf.runs import layout
 
-    print(tables.table(workdir.read_json(layout.RESULT, {})))
+    print(tables.table(workdir.result))
     print(f"report: {workdir / layout.REPORT}")
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 
+from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, export_tflite
-from amc_tf.export.timing import keras_latency, measure
+from amc_tf.export.timing import keras_latency, timed
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
@@ -24,6 +25,14 @@ from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.provenance import command, versions
+from amc_tf.runs.result import SparseResult
+from amc_tf.runs.result_parts import (
+    Bound,
+    DenseNetwork,
+    FinetunedNetwork,
+    Measures,
+    PolicyNetwork,
+)
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
@@ -115,15 +124,12 @@ class Compression:
         seconds = {stage: round(time.monotonic() - start, 2)}
         self.workdir.update_result(seconds=seconds, commands={stage: command()})
 
-    def _measures(self, model: keras.Model) -> dict[str, Any]:
+    def _measures(self, model: keras.Model) -> Measures:
         """Accuracy on the test data, MACs and parameters of a model."""
         graph = analyze(model)
         self.task.compiled(model, self.dense)
-        return {
-            "accuracy": self.task.score(model, self.task.test_data),
-            "macs": macs(graph),
-            "params": params(graph),
-        }
+        accuracy = self.task.score(model, self.task.test_data)
+        return Measures(accuracy, macs(graph), params(graph))
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -133,6 +139,17 @@ class Compression:
             for policy in self.settings.finetune.compare
             if (self.workdir / layout.plan_file(policy)).exists()
         )
+
+    @property
+    def _chosen(self) -> str:
+        """The policy whose network the search chose."""
+        chosen = self.workdir.result.chosen
+        if chosen is None:
+            raise AmcError(
+                f"{self.workdir / layout.RESULT} tells of no search; run {layout.PRUNED.made_by} "
+                "first"
+            )
+        return chosen
 
     @_exclusive
     def search(self) -> SearchResult:
@@ -149,30 +166,27 @@ class Compression:
             )
         few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
         verify(self.dense, self.graph, found.plan, few)
-        policies = {}
+        measured, policies = {}, {}
         for name, outcome in found.best.items():
             pruned = self._rebuilt(found, outcome.plan)
             self.workdir.save_model(layout.pruned_file(name), pruned)
-            policies[name] = {
-                **self._measures(pruned),
-                "search_accuracy": outcome.accuracy,
-                "reward": outcome.reward,
-            }
+            measured[name] = self._measures(pruned)
+            policies[name] = PolicyNetwork(
+                **vars(measured[name]), search_accuracy=outcome.accuracy, reward=outcome.reward
+            )
         chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
         self.workdir.save_model(layout.PRUNED, chosen)
-        keys = ("accuracy", "macs", "params")
         dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
         latency_ms, dense_ms = self._latency(found)
-        reached = {**policies[found.chosen], "latency": latency_ms}
-        before = {**dense, "latency": dense_ms}
+        reached: dict[str, Any] = {**measured[found.chosen].costs, "latency": latency_ms}
+        before: dict[str, Any] = {**dense.costs, "latency": dense_ms}
         bounds = {
-            kind: {"bound": bound, "reached": reached[kind], "dense": before[kind]}
-            for kind, bound in found.bounds.items()
+            kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
         }
         self.workdir.update_result(
-            dense={**dense, "search_accuracy": found.dense_accuracy},
-            pruned={key: policies[found.chosen][key] for key in keys},
-            budget=bounds or None,
+            dense=DenseNetwork(**vars(dense), search_accuracy=found.dense_accuracy),
+            pruned=measured[found.chosen],
+            budget=bounds,
             policies=policies,
             chosen=found.chosen,
             episodes=self.settings.search.episodes,
@@ -201,8 +215,8 @@ class Compression:
             fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
             self.workdir.save_model(layout.FINETUNED, model)
             measures = self._measures(model)
-            chosen = self.workdir.read_json(layout.RESULT, {})["chosen"]
-            compared = {chosen: measures["accuracy"]}
+            chosen = self._chosen
+            compared = {chosen: measures.accuracy}
             for name in self.compared:
                 if name == chosen:
                     continue
@@ -211,10 +225,13 @@ class Compression:
                     other, self.dense, self.task, self.settings.finetune.seed
                 )
                 self.workdir.save_model(layout.finetuned_file(name), other)
-            policies = self.workdir.read_json(layout.RESULT, {})["policies"]
-            for name, accuracy in compared.items():
-                policies[name]["finetuned_accuracy"] = accuracy
-            self.workdir.update_result(policies=policies, finetuned=measures)
+            known = self.workdir.result.policies
+            policies = {
+                name: dataclasses.replace(known[name], finetuned_accuracy=accuracy)
+                for name, accuracy in compared.items()
+            }
+            finetuned = FinetunedNetwork(**vars(measures))
+            self.workdir.update_result(policies=policies, finetuned=finetuned)
         return model
 
     @_exclusive
@@ -227,41 +244,32 @@ class Compression:
         settings = self.settings.export
         with self._timed("export"):
             model = self.workdir.load_model(layout.FINETUNED)
-            paths, sections = {}, {}
+            exported = {}
             exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
                 name = layout.tflite_file(format_name)
-                paths[name] = self.workdir / name
-                sections[name] = exporter.write(format_name, paths[name])
+                exported[name] = exporter.write(format_name, self.workdir / name)
             others = {"dense": self.dense}
-            chosen = self.workdir.read_json(layout.RESULT, {})["chosen"]
             for name in self.compared:
-                if name != chosen:
+                if name != self._chosen:
                     others[name] = self.workdir.load_model(layout.finetuned_file(name))
             for name, other in others.items():
                 file = layout.compared_file(name)
-                paths[file] = self.workdir / file
-                sections[file] = export_tflite(
-                    other, self.dense, self.task, "float32", paths[file], settings
+                exported[file] = export_tflite(
+                    other, self.dense, self.task, "float32", self.workdir / file, settings
                 )
-            latencies = measure(paths, settings)
-            keras_file = {
-                "bytes": (self.workdir / layout.FINETUNED.name).stat().st_size,
-                **keras_latency(model, settings),
-            }
+            finetuned = self.workdir.result.finetuned
+            if finetuned is None:
+                finetuned = FinetunedNetwork(**vars(self._measures(model)))
             self.workdir.update_result(
-                tflite={
-                    name: {
-                        **dataclasses.asdict(section),
-                        "latency_ms": latencies[name].median_ms,
-                        "latency_ms_min": latencies[name].min_ms,
-                        "latency_ms_max": latencies[name].max_ms,
-                    }
-                    for name, section in sections.items()
-                },
-                finetuned=keras_file,
+                tflite=timed(exported, self.workdir.path, settings),
+                finetuned=dataclasses.replace(
+                    finetuned,
+                    bytes=(self.workdir / layout.FINETUNED.name).stat().st_size,
+                    latency=keras_latency(model, settings),
+                ),
             )
-        return self.workdir.update_result(versions=versions())
+        return self.workdir.update_result(versions=versions()).to_json()
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
@@ -282,13 +290,13 @@ class Compression:
                 self.settings.search,
                 self.workdir.safe_mode,
             )
-        self.workdir.update_result(sparse=found)
+        self.workdir.update_result(sparse=SparseResult.from_json(found))
         return found
 
     @_exclusive
     def run(self) -> dict[str, Any]:
         """All stages but `sparsify`; those whose files are there already are not repeated."""
-        before = self.workdir.read_json(layout.RESULT, {})
+        before = self.workdir.result
         if not self._done("policies", layout.PRUNED.name, layout.PLAN):
             self.search()
         if not self._done("finetuned", layout.FINETUNED.name):
@@ -296,18 +304,18 @@ class Compression:
         tflite = [layout.tflite_file(name) for name in self.settings.export.formats]
         if not self._done("tflite", *tflite):
             self.export()
-        result = self.workdir.read_json(layout.RESULT, {})
+        result = self.workdir.result
         if result != before or not (self.workdir / layout.REPORT).exists():
             self.report()
-        return result
+        return result.to_json()
 
     def report(self) -> pathlib.Path:
         """Writes `report.html`, of all stages run so far; returns its path."""
         return write_report([self.workdir.path])
 
     def _done(self, section: str, *names: str) -> bool:
-        recorded = section in self.workdir.read_json(layout.RESULT, {})
-        return recorded and all((self.workdir / name).exists() for name in names)
+        recorded = getattr(self.workdir.result, section)
+        return bool(recorded) and all((self.workdir / name).exists() for name in names)
 
 
 def compress(

@@ -13,6 +13,8 @@ from amc_tf.errors import AmcError
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.progress import Progress
+from amc_tf.runs.result import RunResult
+from amc_tf.runs.result_parts import Exported
 from amc_tf.runs.vocabulary import AGENT, QUANTITIES
 
 
@@ -35,7 +37,7 @@ class Run:
     path: pathlib.Path
     name: str
     config: Mapping[str, Any]
-    result: Mapping[str, Any]
+    result: RunResult
     search: Mapping[str, Any]
     episodes: Sequence[Mapping[str, Any]]
     latency: Mapping[str, Any]
@@ -45,16 +47,14 @@ class Run:
         """Costs of the dense network and its accuracy on the validation data, where known."""
         if "dense" in self.search:
             return self.search["dense"]
-        known = dict(self.result.get("dense", {}))
-        if "search_accuracy" in known:
-            known["accuracy"] = known.pop("search_accuracy")
-        return known
+        known = self.result.dense
+        return {} if known is None else {**known.costs, "accuracy": known.search_accuracy}
 
     @property
     def bounds(self) -> Mapping[str, float]:
         """The budget in absolute terms, by name of the cost."""
-        asked = self.result.get("budget") or {}
-        return self.search.get("bounds") or {kind: b["bound"] for kind, b in asked.items()}
+        asked = self.result.budget or {}
+        return self.search.get("bounds") or {kind: b.bound for kind, b in asked.items()}
 
     @property
     def policies(self) -> list[str]:
@@ -78,18 +78,18 @@ class Run:
         return self.search.get("plans", {})
 
     @property
-    def files(self) -> Mapping[str, Mapping[str, Any]]:
+    def files(self) -> Mapping[str, Exported]:
         """Exported TFLite files whose accuracy is within the tolerance, by name."""
         return {
             name: file
-            for name, file in self.result.get("tflite", {}).items()
-            if not layout.is_compared(name) and file.get("within_tolerance", True)
+            for name, file in self.result.tflite.items()
+            if not layout.is_compared(name) and file.within_tolerance
         }
 
     @property
     def chosen(self) -> str | None:
         """The policy whose plan was built."""
-        return self.result.get("chosen")
+        return self.result.chosen
 
 
 def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
@@ -105,15 +105,15 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
         raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
-    result = files.read_json(path / layout.RESULT, {})
+    result = RunResult.read(path)
     search = files.read_json(path / layout.SEARCH, {})
     records = read_log(path / layout.EPISODES)
-    if not records and not result:
+    if not records and result == RunResult():
         raise AmcError(
             f"expected the workdir of a run, received {path}, which has neither "
             f"{layout.EPISODES} nor {layout.RESULT}; amc-search and amc-compress write them"
         )
-    dense = {**result.get("dense", {}), **search.get("dense", {})}
+    dense = {**(result.dense.costs if result.dense else {}), **search.get("dense", {})}
     progress = Progress(dense)
     kept = ("policy", "episode", "counts", *(cost.key for cost in QUANTITIES.values()))
     return Run(

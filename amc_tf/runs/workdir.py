@@ -18,6 +18,7 @@ from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
+from amc_tf.runs.result import RunResult
 
 # Sections of the configuration that only later stages read, and the results that
 # a change makes stale. A change of anything else would make the search another one.
@@ -117,23 +118,23 @@ class Workdir:
         """Writes a JSON object for `read_json`, which will tell whether it was damaged since."""
         files.write_json(self / name, files.sealed(content))
 
-    def update_result(self, **sections: Any) -> dict[str, Any]:
-        """Merges sections into `result.json` (dictionaries key by key); returns it all."""
-        result = self.read_json(layout.RESULT, {})
-        for name, value in sections.items():
-            if isinstance(value, dict) and isinstance(result.get(name), dict):
-                result[name].update(value)
-            else:
-                result[name] = value
-        files.write_json(self / layout.RESULT, result)
+    @property
+    def result(self) -> RunResult:
+        """The content of `result.json`, of all stages done so far."""
+        return RunResult.read(self.path)
+
+    def update_result(self, **sections: Any) -> RunResult:
+        """Writes what a stage found (see `RunResult.updated`); returns it all."""
+        result = self.result.updated(**sections)
+        result.write(self.path)
         return result
 
     def forget(self, *sections: str) -> None:
-        """Removes sections from `result.json`: what they told is about to change."""
-        result = self.read_json(layout.RESULT, {})
-        left = {name: value for name, value in result.items() if name not in sections}
+        """Removes sections of the result: what they told is about to change."""
+        result = self.result
+        left = result.without(*sections)
         if left != result:
-            files.write_json(self / layout.RESULT, left)
+            left.write(self.path)
 
     def save_model(self, file: ModelFile, model: keras.Model) -> None:
         """Saves a model, uncompiled, so that the file is whole or absent.

@@ -18,6 +18,8 @@ from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
+from amc_tf.runs.result import SparseResult
+from amc_tf.runs.result_parts import Accuracy, SparseRound
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.masked_scorer import MaskedScorer
@@ -96,17 +98,18 @@ def _all_rounds(
     folder.claim_model(model)
     current = rebuild(model, analyze(model), None)  # the owner's stays as it is
     accuracy = task.score(task.compiled(current, model), task.test_data)
-    rounds: list[dict[str, Any]] = []
+    rounds: list[SparseRound] = []
     for number, share in enumerate(settings.densities, start=1):
         file = layout.round_model(number)
-        known = folder.read_json(layout.RESULT, {}).get("rounds", [])
-        if len(known) >= number and (folder / file.name).exists():
-            rounds.append(known[number - 1])
+        before = SparseResult.read(folder.path)
+        if len(before.rounds) >= number and (folder / file.name).exists():
+            rounds.append(before.rounds[number - 1])
         else:
             rounds.append(_round(current, model, task, folder, number, share, settings, search))
-            folder.update_result(dense={"accuracy": accuracy}, rounds=rounds)
+            done = dataclasses.replace(before, dense=Accuracy(accuracy), rounds=tuple(rounds))
+            done.write(folder.path)
         current = folder.load_model(file)
-    return folder.read_json(layout.RESULT, {})
+    return SparseResult.read(folder.path).to_json()
 
 
 def _round(
@@ -118,7 +121,7 @@ def _round(
     share: float,
     settings: SparsitySettings,
     search: SearchSettings,
-) -> dict[str, Any]:
+) -> SparseRound:
     """One search and fine-tuning; saves the model, returns its measures."""
     graph = analyze(model)
 
@@ -154,14 +157,14 @@ def _round(
     after = fine_tune(sparse, original, task, search.seed)
     masks.release(sparse, kept)
     folder.save_model(layout.round_model(number), sparse)
-    return {
-        "density": masks.density(sparse, kept),
-        "macs": best.macs,
-        "params": best.params,
-        "search_accuracy": best.accuracy,
-        "before": before,
-        "accuracy": after,
-    }
+    return SparseRound(
+        density=masks.density(sparse, kept),
+        macs=best.macs,
+        params=best.params,
+        search_accuracy=best.accuracy,
+        before=before,
+        accuracy=after,
+    )
 
 
 def _scorer(graph: ChannelGraph, task: Task) -> Scorer:
