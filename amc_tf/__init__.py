@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from amc_tf.errors import AmcError as AmcError
     from amc_tf.export.exporter import Exporter as Exporter
     from amc_tf.export.exporter import export_tflite as export_tflite
-    from amc_tf.export.settings import Exported as Exported
     from amc_tf.export.settings import ExportSettings as ExportSettings
     from amc_tf.graph.analysis import analyze as analyze
     from amc_tf.graph.channel_graph import ChannelGraph as ChannelGraph
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from amc_tf.pruning.surgery import rebuild as rebuild
     from amc_tf.pruning.verification import verify as verify
     from amc_tf.runs.model_files import load_model as load_model
+    from amc_tf.runs.result_parts import Exported as Exported
     from amc_tf.runs.workdir import Workdir as Workdir
     from amc_tf.search.agents.ddpg.settings import DdpgSettings as DdpgSettings
     from amc_tf.search.env.base import Outcome as Outcome
@@ -69,7 +69,7 @@ else:
         {
             "amc_tf.errors": "AmcError",
             "amc_tf.export.exporter": "Exporter export_tflite",
-            "amc_tf.export.settings": "ExportSettings Exported",
+            "amc_tf.export.settings": "ExportSettings",
             "amc_tf.graph.analysis": "analyze",
             "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
             "amc_tf.graph.constraints": "Constraints",
@@ -91,6 +91,7 @@ else:
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
             "amc_tf.runs.model_files": "load_model",
+            "amc_tf.runs.result_parts": "Exported",
             "amc_tf.runs.workdir": "Workdir",
             "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
             "amc_tf.search.env.base": "Outcome",

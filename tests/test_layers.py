@@ -31,7 +31,7 @@ ALLOWED = {
     "report": "runs",
     "scoring": "pruning pruning.refit graph training",
     "latency": "pruning graph tflite_tools",
-    "runs": "keras2 graph",
+    "runs": "keras2 graph tflite_tools",
     "pruning": "graph training",
     "pruning.importance": "pruning pruning.refit graph training",
     "pruning.refit": "pruning graph training",

@@ -65,9 +65,10 @@ def run_stage(stage: str) -> None:
 def show(workdir: Workdir) -> None:
     """Prints the tables of a run, and where its report is."""
     from amc_tf.report import tables
+    from amc_tf.runs import layout
 
-    print(tables.table(workdir.read_json("result.json", {})))
-    print(f"report: {workdir / 'report.html'}")
+    print(tables.table(workdir.result))
+    print(f"report: {workdir / layout.REPORT}")
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -80,6 +80,7 @@ def _export_file(given: flags.FlagValues) -> None:
     from amc_tf.export.settings import ExportSettings
     from amc_tf.pipeline import config
     from amc_tf.runs.model_files import load_model
+    from amc_tf.runs.result import ExportResult
 
     if given.out is None:
         raise AmcError("give --out, the folder for the files of --model")
@@ -99,7 +100,7 @@ def _export_file(given: flags.FlagValues) -> None:
     if given.formats:
         settings = dataclasses.replace(settings, formats=tuple(given.formats))
     result = standalone.export_model(model, task, given.out, settings)
-    print(export_table.table(result, settings.tolerance))
+    print(export_table.table(ExportResult.from_json(result), settings.tolerance))
 
 
 def entry() -> None:

@@ -37,19 +37,15 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
     from ml_collections import config_flags
 
-    from amc_tf.graph.constraints import Constraints
     from amc_tf.latency.cost import describe, latency_cost
     from amc_tf.latency.settings import LatencySettings, open_table
     from amc_tf.pipeline import config as experiment
-    from amc_tf.search.agents.ddpg.settings import DdpgSettings
     from amc_tf.search.env.channels import allowed_counts
     from amc_tf.search.settings import SearchSettings
 
     config = flags.FLAGS.config
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    search = experiment.section(
-        SearchSettings, config.search, ddpg=DdpgSettings, constraints=Constraints
-    )
+    search = experiment.section(SearchSettings, config.search)
     given = {name: flags.FLAGS[name].value for name in _FLAGS}
     settings = dataclasses.replace(
         experiment.section(LatencySettings, config.latency),

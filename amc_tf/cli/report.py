@@ -7,6 +7,7 @@ amc-report --out=half_or_third.html runs/half runs/third
 from absl import app, flags
 
 from amc_tf.cli import common
+from amc_tf.runs import layout
 
 
 def main(argv: list[str]) -> None:
@@ -20,9 +21,8 @@ def main(argv: list[str]) -> None:
 
 def entry() -> None:
     """The command `amc-report`."""
-    flags.DEFINE_string(
-        "out", None, "The file; report.html in the workdir, comparison.html for several, if unset."
-    )
+    usual = f"{layout.REPORT} in the workdir, {layout.COMPARISON} for several, if unset"
+    flags.DEFINE_string("out", None, f"The file; {usual}.")
     common.define_debug_flag()
     common.run(main)
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from amc_tf.export.exporter import export_tflite as export_tflite
     from amc_tf.export.formats import FORMATS as FORMATS
     from amc_tf.export.formats import Format as Format
-    from amc_tf.export.settings import Exported as Exported
     from amc_tf.export.settings import ExportSettings as ExportSettings
     from amc_tf.export.standalone import export_model as export_model
     from amc_tf.export.timing import measure as measure
@@ -23,7 +22,7 @@ else:
         {
             "amc_tf.export.exporter": "Exporter export_tflite",
             "amc_tf.export.formats": "FORMATS Format",
-            "amc_tf.export.settings": "ExportSettings Exported",
+            "amc_tf.export.settings": "ExportSettings",
             "amc_tf.export.standalone": "export_model",
             "amc_tf.export.timing": "measure",
         },

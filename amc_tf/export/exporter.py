@@ -14,8 +14,9 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.formats import BIAS_CORRECTED, FORMATS, Format
 from amc_tf.export.litert_model import LiteRtKeras
-from amc_tf.export.settings import Exported, ExportSettings
+from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.runs.result_parts import Exported
 from amc_tf.training.data import Data, evenly_spaced
 from amc_tf.training.task import Task
 

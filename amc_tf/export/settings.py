@@ -1,12 +1,10 @@
-"""What an export makes, and what it tells of a file."""
+"""What an export makes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import choices
 from amc_tf.export.formats import FORMATS
 
 
@@ -58,41 +56,4 @@ class ExportSettings:
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        unknown = [f for f in self.formats if f not in FORMATS]
-        if unknown:
-            raise AmcError(
-                f"unknown export format {unknown[0]!r}; choose from {', '.join(map(repr, FORMATS))}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """A checked file.
-
-    Attributes:
-        accuracy: of the file itself, run by LiteRT, on the test data.
-        bytes: its size.
-        max_abs_error: greatest difference of an output from Keras' on held-out data.
-        agreement: least fraction, of all outputs, at which the file names the class that Keras
-            names (top-1); None if no output has classes.
-        outputs: name of each output to its `tflite_tools.OutputError`.
-        float_operators: in an integer format, the operators that compute in float.
-        flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
-        float_layers: in int8_qat, the layers that were trained without rounding.
-        sparse_weights: in a sparse format, the weights that are stored so, with their density.
-        within_tolerance: whether the accuracy is at most the tolerance below Keras'.
-        worst_tensors: where it is not, the tensors that are farthest from the float file's, with
-            their relative error; none for int8_qat, whose weights have moved.
-    """
-
-    accuracy: float
-    bytes: int
-    max_abs_error: float
-    agreement: float | None = None
-    outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    float_operators: tuple[str, ...] = ()
-    flex_operators: tuple[str, ...] = ()
-    float_layers: tuple[str, ...] = ()
-    within_tolerance: bool = True
-    sparse_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    worst_tensors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+        choices("export format", self.formats, FORMATS)

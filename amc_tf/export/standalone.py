@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -11,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.settings import ExportSettings
-from amc_tf.export.timing import measure
+from amc_tf.export.timing import timed
 from amc_tf.graph.keras_structure import nesting, pack
+from amc_tf.runs import layout
+from amc_tf.runs.result import ExportResult
+from amc_tf.runs.result_parts import Accuracy
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 
@@ -95,21 +96,15 @@ def export_model(
         )
     folder = Workdir(out)
     exporter = Exporter(model, model, task, settings)
-    sections, paths = {}, {}
+    exported = {}
     for format_name in settings.formats:
-        name = f"model_{format_name}.tflite"
-        paths[name] = folder / name
-        sections[name] = dataclasses.asdict(exporter.write(format_name, paths[name]))
+        name = layout.tflite_file(format_name)
+        exported[name] = exporter.write(format_name, folder / name)
     if settings.latency_rounds:
-        for name, latency in measure(paths, settings).items():
-            sections[name] |= {
-                "latency_ms": latency.median_ms,
-                "latency_ms_min": latency.min_ms,
-                "latency_ms_max": latency.max_ms,
-            }
-    result = {"keras": {"accuracy": exporter.accuracy}, "tflite": sections}
-    files.write_json(folder / "result.json", result)
-    return result
+        exported = timed(exported, folder.path, settings)
+    result = ExportResult(Accuracy(exporter.accuracy), exported)
+    result.write(folder.path)
+    return result.to_json()
 
 
 def _agreement(model: keras.Model, data: tuple[Any, np.ndarray]) -> float:

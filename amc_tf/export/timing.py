@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import statistics
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,10 +13,11 @@ import tensorflow as tf
 
 import tflite_tools
 from amc_tf.export.settings import ExportSettings
+from amc_tf.runs.result_parts import Exported, Milliseconds
 from tflite_tools.time_model import repeat
 
 
-def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, float]:
+def keras_latency(model: keras.Model, settings: ExportSettings) -> Milliseconds:
     """Milliseconds of a Keras model's own forward pass, one sample, as a compiled graph.
 
     TensorFlow runs it with all its threads, so it stands beside the files' for
@@ -27,7 +28,7 @@ def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, flo
         settings: how often it is run.
 
     Returns:
-        `latency_ms` (median) with `latency_ms_min` and `latency_ms_max`, the range over rounds.
+        The median and the range over rounds.
     """
     inputs = [tf.zeros((1, *t.shape[1:]), t.dtype) for t in model.inputs]
     forward = tf.function(lambda: model(inputs if len(inputs) > 1 else inputs[0], training=False))
@@ -44,16 +45,12 @@ def keras_latency(model: keras.Model, settings: ExportSettings) -> dict[str, flo
         )
         for _ in range(settings.latency_rounds)
     ]
-    return {
-        "latency_ms": statistics.median(medians),
-        "latency_ms_min": min(medians),
-        "latency_ms_max": max(medians),
-    }
+    return Milliseconds(statistics.median(medians), min(medians), max(medians))
 
 
-def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict[str, Any]:
-    """Times files against each other on this host; name to `tflite_tools.Latency`."""
-    return tflite_tools.measure_host(
+def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict[str, Milliseconds]:
+    """Times files against each other on this host; gives the median and the range of each."""
+    found = tflite_tools.measure_host(
         {name: path.read_bytes() for name, path in paths.items()},
         num_threads=settings.num_threads,
         rounds=settings.latency_rounds,
@@ -61,3 +58,21 @@ def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict
         min_secs=settings.latency_min_secs,
         warmup_min_secs=min(0.5, settings.latency_min_secs),
     )
+    return {
+        name: Milliseconds(latency.median_ms, latency.min_ms, latency.max_ms)
+        for name, latency in found.items()
+    }
+
+
+def timed(
+    exported: Mapping[str, Exported], folder: pathlib.Path, settings: ExportSettings
+) -> dict[str, Exported]:
+    """The same files with their latencies.
+
+    Args:
+        exported: what is known of each file, by its name in the folder.
+        folder: where they are.
+        settings: see `measure`.
+    """
+    found = measure({name: folder / name for name in exported}, settings)
+    return {name: dataclasses.replace(file, latency=found[name]) for name, file in exported.items()}

@@ -12,23 +12,33 @@ from typing import Any
 
 import keras
 
+from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, export_tflite
-from amc_tf.export.timing import keras_latency, measure
+from amc_tf.export.timing import keras_latency, timed
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
-from amc_tf.report.html import REPORT, write_report
+from amc_tf.report.html import write_report
+from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.provenance import command, versions
+from amc_tf.runs.result import SparseResult
+from amc_tf.runs.result_parts import (
+    Bound,
+    DenseNetwork,
+    FinetunedNetwork,
+    Measures,
+    PolicyNetwork,
+)
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.plan_search import search_plan
 from amc_tf.search.problem import check, problem_of
-from amc_tf.search.result import SearchResult, policy_plan
+from amc_tf.search.result import SearchResult
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
@@ -97,15 +107,15 @@ class Compression:
             self.graph = constraints.analyze(self.dense)
 
     def _trained(self, model: keras.Model) -> keras.Model:
-        if not (self.workdir / "dense.keras").exists():
+        if not (self.workdir / layout.DENSE.name).exists():
             check_installed()  # or the search would refuse, after the training
             with self._timed("train_dense"):
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)
                 self.task.train_dense(model)
-                self.workdir.save_model("dense.keras", model)
+                self.workdir.save_model(layout.DENSE, model)
         # Read back, so that a resumed run and this one go on from the very same model.
-        return self.task.compiled(self.workdir.load_model("dense.keras", "amc-search"), model)
+        return self.task.compiled(self.workdir.load_model(layout.DENSE), model)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -114,22 +124,32 @@ class Compression:
         seconds = {stage: round(time.monotonic() - start, 2)}
         self.workdir.update_result(seconds=seconds, commands={stage: command()})
 
-    def _measures(self, model: keras.Model) -> dict[str, Any]:
+    def _measures(self, model: keras.Model) -> Measures:
         """Accuracy on the test data, MACs and parameters of a model."""
         graph = analyze(model)
         self.task.compiled(model, self.dense)
-        return {
-            "accuracy": self.task.score(model, self.task.test_data),
-            "macs": macs(graph),
-            "params": params(graph),
-        }
+        accuracy = self.task.score(model, self.task.test_data)
+        return Measures(accuracy, macs(graph), params(graph))
 
     @property
     def compared(self) -> tuple[str, ...]:
         """Policies whose networks are kept beside the chosen one."""
         return tuple(
-            p for p in self.settings.finetune.compare if policy_plan(self.workdir.path, p).exists()
+            policy
+            for policy in self.settings.finetune.compare
+            if (self.workdir / layout.plan_file(policy)).exists()
         )
+
+    @property
+    def _chosen(self) -> str:
+        """The policy whose network the search chose."""
+        chosen = self.workdir.result.chosen
+        if chosen is None:
+            raise AmcError(
+                f"{self.workdir / layout.RESULT} tells of no search; run {layout.PRUNED.made_by} "
+                "first"
+            )
+        return chosen
 
     @_exclusive
     def search(self) -> SearchResult:
@@ -146,30 +166,28 @@ class Compression:
             )
         few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
         verify(self.dense, self.graph, found.plan, few)
-        policies = {}
+        measured, policies = {}, {}
         for name, outcome in found.best.items():
             pruned = self._rebuilt(found, outcome.plan)
-            self.workdir.save_model(f"plans/{name}.keras", pruned)
-            policies[name] = {
-                **self._measures(pruned),
-                "search_accuracy": outcome.accuracy,
-                "reward": outcome.reward,
-            }
-        chosen = self.workdir.load_model(f"plans/{found.chosen}.keras", "amc-search")
-        self.workdir.save_model("pruned.keras", chosen)
-        keys = ("accuracy", "macs", "params")
+            self.workdir.save_model(layout.pruned_file(name), pruned)
+            measured[name] = self._measures(pruned)
+            policies[name] = PolicyNetwork(
+                **vars(measured[name]), search_accuracy=outcome.accuracy, reward=outcome.reward
+            )
+        chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
+        self.workdir.save_model(layout.PRUNED, chosen)
         dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
         dense_ms = None if found.measured is None else found.measured.dense_ms
-        reached = {**policies[found.chosen], "latency": found.best[found.chosen].latency_ms}
-        before = {**dense, "latency": dense_ms}
+        latency_ms = found.best[found.chosen].latency_ms
+        reached: dict[str, Any] = {**measured[found.chosen].costs, "latency": latency_ms}
+        before: dict[str, Any] = {**dense.costs, "latency": dense_ms}
         bounds = {
-            kind: {"bound": bound, "reached": reached[kind], "dense": before[kind]}
-            for kind, bound in found.bounds.items()
+            kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
         }
         self.workdir.update_result(
-            dense={**dense, "search_accuracy": found.dense_accuracy},
-            pruned={key: policies[found.chosen][key] for key in keys},
-            budget=bounds or None,
+            dense=DenseNetwork(**vars(dense), search_accuracy=found.dense_accuracy),
+            pruned=measured[found.chosen],
+            budget=bounds,
             policies=policies,
             chosen=found.chosen,
             episodes=self.settings.search.episodes,
@@ -186,24 +204,27 @@ class Compression:
         """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
         self.workdir.forget("finetuned", "tflite")
         with self._timed("finetune"):
-            model = self.workdir.load_model("pruned.keras", "amc-search")
+            model = self.workdir.load_model(layout.PRUNED)
             fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
-            self.workdir.save_model("finetuned.keras", model)
+            self.workdir.save_model(layout.FINETUNED, model)
             measures = self._measures(model)
-            chosen = self.workdir.read_json("result.json", {})["chosen"]
-            compared = {chosen: measures["accuracy"]}
+            chosen = self._chosen
+            compared = {chosen: measures.accuracy}
             for name in self.compared:
                 if name == chosen:
                     continue
-                other = self.workdir.load_model(f"plans/{name}.keras", "amc-search")
+                other = self.workdir.load_model(layout.pruned_file(name))
                 compared[name] = fine_tune(
                     other, self.dense, self.task, self.settings.finetune.seed
                 )
-                self.workdir.save_model(f"plans/{name}_finetuned.keras", other)
-            policies = self.workdir.read_json("result.json", {})["policies"]
-            for name, accuracy in compared.items():
-                policies[name]["finetuned_accuracy"] = accuracy
-            self.workdir.update_result(policies=policies, finetuned=measures)
+                self.workdir.save_model(layout.finetuned_file(name), other)
+            known = self.workdir.result.policies
+            policies = {
+                name: dataclasses.replace(known[name], finetuned_accuracy=accuracy)
+                for name, accuracy in compared.items()
+            }
+            finetuned = FinetunedNetwork(**vars(measures))
+            self.workdir.update_result(policies=policies, finetuned=finetuned)
         return model
 
     @_exclusive
@@ -215,44 +236,33 @@ class Compression:
         """
         settings = self.settings.export
         with self._timed("export"):
-            model = self.workdir.load_model("finetuned.keras", "amc-finetune")
-            paths, sections = {}, {}
+            model = self.workdir.load_model(layout.FINETUNED)
+            exported = {}
             exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
-                name = f"model_{format_name}.tflite"
-                paths[name] = self.workdir / name
-                sections[name] = exporter.write(format_name, paths[name])
+                name = layout.tflite_file(format_name)
+                exported[name] = exporter.write(format_name, self.workdir / name)
             others = {"dense": self.dense}
-            chosen = self.workdir.read_json("result.json", {})["chosen"]
             for name in self.compared:
-                if name != chosen:
-                    others[name] = self.workdir.load_model(
-                        f"plans/{name}_finetuned.keras", "amc-finetune"
-                    )
+                if name != self._chosen:
+                    others[name] = self.workdir.load_model(layout.finetuned_file(name))
             for name, other in others.items():
-                file = f"plans/{name}_float32.tflite"
-                paths[file] = self.workdir / file
-                sections[file] = export_tflite(
-                    other, self.dense, self.task, "float32", paths[file], settings
+                file = layout.compared_file(name)
+                exported[file] = export_tflite(
+                    other, self.dense, self.task, "float32", self.workdir / file, settings
                 )
-            latencies = measure(paths, settings)
-            keras_file = {
-                "bytes": (self.workdir / "finetuned.keras").stat().st_size,
-                **keras_latency(model, settings),
-            }
+            finetuned = self.workdir.result.finetuned
+            if finetuned is None:
+                finetuned = FinetunedNetwork(**vars(self._measures(model)))
             self.workdir.update_result(
-                tflite={
-                    name: {
-                        **dataclasses.asdict(section),
-                        "latency_ms": latencies[name].median_ms,
-                        "latency_ms_min": latencies[name].min_ms,
-                        "latency_ms_max": latencies[name].max_ms,
-                    }
-                    for name, section in sections.items()
-                },
-                finetuned=keras_file,
+                tflite=timed(exported, self.workdir.path, settings),
+                finetuned=dataclasses.replace(
+                    finetuned,
+                    bytes=(self.workdir / layout.FINETUNED.name).stat().st_size,
+                    latency=keras_latency(model, settings),
+                ),
             )
-        return self.workdir.update_result(versions=versions())
+        return self.workdir.update_result(versions=versions()).to_json()
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
@@ -262,45 +272,43 @@ class Compression:
             What `amc_tf.sparsity.rounds.sparsify` does; its files lie in `sparse`.
         """
         model = self.dense
-        if (self.workdir / "finetuned.keras").exists():
-            model = self.task.compiled(
-                self.workdir.load_model("finetuned.keras", "amc-finetune"), self.dense
-            )
+        if (self.workdir / layout.FINETUNED.name).exists():
+            model = self.task.compiled(self.workdir.load_model(layout.FINETUNED), self.dense)
         with self._timed("sparsify"):
             found = sparsify(
                 model,
                 self.task,
-                self.workdir / "sparse",
+                self.workdir / layout.SPARSE,
                 self.settings.sparsity,
                 self.settings.search,
                 self.workdir.safe_mode,
             )
-        self.workdir.update_result(sparse=found)
+        self.workdir.update_result(sparse=SparseResult.from_json(found))
         return found
 
     @_exclusive
     def run(self) -> dict[str, Any]:
         """All stages but `sparsify`; those whose files are there already are not repeated."""
-        before = self.workdir.read_json("result.json", {})
-        if not self._done("policies", "pruned.keras", "plan.json"):
+        before = self.workdir.result
+        if not self._done("policies", layout.PRUNED.name, layout.PLAN):
             self.search()
-        if not self._done("finetuned", "finetuned.keras"):
+        if not self._done("finetuned", layout.FINETUNED.name):
             self.finetune()
-        tflite = [f"model_{name}.tflite" for name in self.settings.export.formats]
+        tflite = [layout.tflite_file(name) for name in self.settings.export.formats]
         if not self._done("tflite", *tflite):
             self.export()
-        result = self.workdir.read_json("result.json", {})
-        if result != before or not (self.workdir / REPORT).exists():
+        result = self.workdir.result
+        if result != before or not (self.workdir / layout.REPORT).exists():
             self.report()
-        return result
+        return result.to_json()
 
     def report(self) -> pathlib.Path:
         """Writes `report.html`, of all stages run so far; returns its path."""
         return write_report([self.workdir.path])
 
     def _done(self, section: str, *names: str) -> bool:
-        recorded = section in self.workdir.read_json("result.json", {})
-        return recorded and all((self.workdir / name).exists() for name in names)
+        recorded = getattr(self.workdir.result, section)
+        return bool(recorded) and all((self.workdir / name).exists() for name in names)
 
 
 def compress(

@@ -13,6 +13,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.pipeline.compression import Compression
 from amc_tf.pipeline.settings import Settings
+from amc_tf.runs import layout
 from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.fit_arguments import FitArguments
@@ -126,7 +127,7 @@ class Compressor:
             config={"fit": arguments.record},
         )
         self.result = run.run()
-        small = run.workdir.load_model("finetuned.keras", "fit")
+        small = run.workdir.load_model(dataclasses.replace(layout.FINETUNED, made_by="fit"))
         self.model = task.compiled(small, run.dense)
         return self._history(run)
 
@@ -157,7 +158,7 @@ class Compressor:
             self.model.build(_shape(arguments.train))  # as fit would
 
     def _task_of(self, arguments: FitArguments) -> Task:
-        path = pathlib.Path(self._workdir).expanduser() / "history.json"
+        path = pathlib.Path(self._workdir).expanduser() / layout.HISTORY
         histories: list[keras.callbacks.History] = []
 
         def fine_tune(model: keras.Model) -> None:
@@ -181,7 +182,7 @@ class Compressor:
         )
 
     def _history(self, run: Compression) -> keras.callbacks.History:
-        kept = run.workdir.read_json("history.json", {"epoch": [], "history": {}})
+        kept = run.workdir.read_json(layout.HISTORY, {"epoch": [], "history": {}})
         history = keras.callbacks.History()
         history.set_model(self.model)
         history.epoch, history.history = kept["epoch"], kept["history"]

@@ -15,23 +15,19 @@ import dataclasses
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import ml_collections
 
 from amc_tf.errors import AmcError
-from amc_tf.export.settings import ExportSettings
-from amc_tf.graph.constraints import Constraints
-from amc_tf.latency.settings import LatencySettings
 from amc_tf.pipeline.compression import Compression
-from amc_tf.pipeline.settings import Settings
-from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from amc_tf.pipeline.settings import Settings, nested
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.settings import SearchSettings
-from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.training.finetune import FineTuneSettings
+
+Section = TypeVar("Section")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -57,7 +53,7 @@ def default_config() -> ml_collections.ConfigDict:
             for field in dataclasses.fields(Budget)
         }
     )
-    for section in ("budget", "search", "finetune", "export", "latency", "sparsity"):
+    for section in ("budget", *nested(Settings)):
         config[section].lock()
     return config
 
@@ -79,14 +75,7 @@ def load(
     Raises:
         AmcError: a value is wrong, or the file lacks a function.
     """
-    settings = Settings(
-        train_dense=config.train_dense,
-        search=section(SearchSettings, config.search, ddpg=DdpgSettings, constraints=Constraints),
-        finetune=section(FineTuneSettings, config.finetune),
-        export=section(ExportSettings, config.export),
-        latency=section(LatencySettings, config.latency),
-        sparsity=section(SparsitySettings, config.sparsity),
-    )
+    settings = section(Settings, {f.name: config[f.name] for f in dataclasses.fields(Settings)})
     bounds = {k: v for k, v in config.budget.to_dict().items() if v is not None}
     budget = Budget(**bounds) if bounds else None
     module = load_module(path)
@@ -100,14 +89,14 @@ def load(
     return Compression(model, task, budget, workdir, settings, own, safe_mode)
 
 
-def section(cls: type, values: ml_collections.ConfigDict, **nested: type) -> Any:
-    """The settings class of a section, made of its values; `nested` names classes within.
+def section(cls: type[Section], values: Mapping[str, Any] | ml_collections.ConfigDict) -> Section:
+    """The settings of a class, those within them included, made of a section's values.
 
     Raises:
         AmcError: a value is wrong.
     """
     given = dict(values.items())
-    given.update({name: section(inner, values[name]) for name, inner in nested.items()})
+    given.update({name: section(inner, values[name]) for name, inner in nested(cls).items()})
     try:
         return cls(**given)
     except (TypeError, ValueError) as error:

@@ -31,3 +31,12 @@ class Settings:
     export: ExportSettings = ExportSettings()
     latency: LatencySettings = LatencySettings()
     sparsity: SparsitySettings = SparsitySettings()
+
+
+def nested(settings: type) -> dict[str, type]:
+    """The sections of a class of settings: name of a field to the class of its settings."""
+    return {
+        field.name: type(field.default)
+        for field in dataclasses.fields(settings)
+        if dataclasses.is_dataclass(field.default)
+    }

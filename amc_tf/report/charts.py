@@ -21,7 +21,7 @@ from amc_tf.report.vega import (
     spec,
     tooltip,
 )
-from amc_tf.runs.vocabulary import policy_label
+from amc_tf.runs.vocabulary import COUNTED, policy_label
 
 _EPISODE = tooltip(
     policy=("policy", ""),
@@ -278,7 +278,7 @@ def _layer_costs(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         spec(
             260,
             data={"name": "layers"},
-            params=costs_choice(["macs", "params"]),
+            params=costs_choice(COUNTED),
             transform=[
                 {"filter": "datum.cost == cost"},
                 {"calculate": "datum.kept / datum.dense", "as": "left"},

@@ -7,9 +7,10 @@ from typing import Any
 
 from amc_tf.report.rows import Rows, episode_row
 from amc_tf.report.run import Run, front, settings
-from amc_tf.report.table import Table, percent
+from amc_tf.report.table import Table, milliseconds, percent
 from amc_tf.report.vega import Chart, costs_choice, pickable, quantity, runs_colour, spec, tooltip
-from amc_tf.runs.vocabulary import policy_label
+from amc_tf.runs import layout
+from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -38,18 +39,18 @@ def tables(runs: Sequence[Run]) -> list[Table]:
 
 def _reached(run: Run) -> tuple[str, ...]:
     result = run.result
-    if not result.get("policies"):
+    dense, pruned = result.dense, result.pruned
+    if dense is None or pruned is None or result.chosen is None:
         return ("",) * 7
-    dense, pruned = result["dense"], result["pruned"]
-    smallest = min(run.files.values(), key=lambda file: file["bytes"], default=None)
-    float32 = run.files.get("model_float32.tflite")
+    smallest = min(run.files.values(), key=lambda file: file.bytes, default=None)
+    float32 = run.files.get(layout.tflite_file("float32"))
     return (
-        policy_label(result["chosen"]),
-        percent(pruned["accuracy"]),
-        percent(result.get("finetuned", {}).get("accuracy")),
-        *(f"{pruned[cost] / dense[cost]:.1%}" for cost in ("macs", "params")),
-        "" if smallest is None else f"{smallest['bytes']:,} bytes",
-        "" if float32 is None else f"{float32['latency_ms']:.3f} ms",
+        policy_label(result.chosen),
+        percent(pruned.accuracy),
+        percent(None if result.finetuned is None else result.finetuned.accuracy),
+        *(f"{pruned.costs[cost] / dense.costs[cost]:.1%}" for cost in COUNTED),
+        "" if smallest is None else f"{smallest.bytes:,} bytes",
+        milliseconds(None if float32 is None else float32.latency),
     )
 
 
@@ -68,7 +69,7 @@ def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
             {**episode_row(episode), "run": run.name} for run in runs for episode in run.episodes
         ],
         "fronts": [
-            {**episode_row(e), "run": run.name, "cost": cost, "share": e[f"{cost}_share"]}
+            {**episode_row(e), "run": run.name, "cost": cost, "share": e[QUANTITIES[cost].share]}
             for run in runs
             for cost in run.costs
             for e in front(run.episodes, cost)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from amc_tf.report.table import aligned, milliseconds, percent
+from amc_tf.runs.result import ExportResult
+from amc_tf.runs.result_parts import Exported
 
-from amc_tf.report.table import aligned, percent
 
-
-def table(result: Mapping[str, Any], tolerance: float) -> str:
+def table(result: ExportResult, tolerance: float) -> str:
     """The result of `export_model` as text: a row for each file, then what is to be known."""
     header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
-    rows = [header, ("Keras", percent(result["keras"]["accuracy"]), *[""] * 5)]
+    accuracy = None if result.keras is None else result.keras.accuracy
+    rows = [header, ("Keras", percent(accuracy), *[""] * 5)]
     notes = []
-    for name, file in result["tflite"].items():
-        mark = "" if file["within_tolerance"] else "WORSE"
-        latency = f"{file['latency_ms']:.3f} ms" if "latency_ms" in file else ""
+    for name, file in result.tflite.items():
+        mark = "" if file.within_tolerance else "WORSE"
         rows.append(
             (
                 name,
-                percent(file["accuracy"]),
-                percent(file["agreement"]),
-                f"{file['max_abs_error']:.2g}",
-                f"{file['bytes']:,}",
-                latency,
+                percent(file.accuracy),
+                percent(file.agreement),
+                f"{file.max_abs_error:.2g}",
+                f"{file.bytes:,}",
+                milliseconds(file.latency),
                 mark,
             )
         )
@@ -31,23 +30,23 @@ def table(result: Mapping[str, Any], tolerance: float) -> str:
     return "\n".join([*aligned(rows), *notes])
 
 
-def _notes(name: str, file: Mapping[str, Any], tolerance: float) -> list[str]:
+def _notes(name: str, file: Exported, tolerance: float) -> list[str]:
     notes = []
-    if not file["within_tolerance"]:
-        worst = ", ".join(f"{n} ({e:.1%})" for n, e in file["worst_tensors"].items())
+    if not file.within_tolerance:
+        worst = ", ".join(f"{n} ({e:.1%})" for n, e in file.worst_tensors.items())
         notes.append(f"{name}: accuracy is more than {tolerance:g} below Keras'")
         if worst:
             notes.append(f"  tensors farthest from float: {worst}")
     for what, names in (
-        ("float operators", file["float_operators"]),
-        ("operators of the Flex delegate", file["flex_operators"]),
-        ("layers trained without rounding", file["float_layers"]),
+        ("float operators", file.float_operators),
+        ("operators of the Flex delegate", file.flex_operators),
+        ("layers trained without rounding", file.float_layers),
     ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             notes.append(f"{name}: {what}: {', '.join(names[:5])}{more}")
-    if file["sparse_weights"]:
-        kept = file["sparse_weights"].values()
+    if file.sparse_weights:
+        kept = file.sparse_weights.values()
         notes.append(
             f"{name}: {len(kept)} weights without their zeros, {min(kept):.0%} to {max(kept):.0%} "
             "kept; LiteRT makes most of them dense again when it loads them (see the README)"

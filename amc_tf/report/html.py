@@ -15,9 +15,8 @@ from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
 from amc_tf.report.table import percent
 from amc_tf.report.tables import budget_lines, tables
-from amc_tf.runs.vocabulary import COST_TITLES, policy_label
-
-REPORT = "report.html"
+from amc_tf.runs import layout
+from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
 
 def write_report(
@@ -37,9 +36,9 @@ def write_report(
         AmcError: see `read_runs`; or the file's folder does not exist.
     """
     if len(paths) == 1:
-        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / REPORT
+        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / layout.REPORT
     else:
-        text, usual = comparison_page(read_runs(paths)), pathlib.Path("comparison.html")
+        text, usual = comparison_page(read_runs(paths)), pathlib.Path(layout.COMPARISON)
     out = (usual if out is None else pathlib.Path(out)).expanduser()
     if not out.parent.is_dir():
         raise AmcError(
@@ -77,8 +76,8 @@ def comparison_page(runs: Sequence[Run]) -> str:
 
 def _state(run: Run) -> str:
     episodes = f"{len(run.episodes):,} episodes"
-    done = f"stages done: {', '.join(run.result.get('seconds', {}))}"
-    if run.result.get("policies"):
+    done = f"stages done: {', '.join(run.result.seconds)}"
+    if run.result.policies:
         return f"{run.name}: {episodes}; {done}"
     if run.episodes:
         return f"{run.name}: the search is running or was interrupted; {episodes} so far"
@@ -88,52 +87,57 @@ def _state(run: Run) -> str:
 def _figures(run: Run) -> list[tuple[str, str, str]]:
     """What was reached, in large print."""
     result = run.result
-    if not result.get("policies"):
+    dense, pruned, tuned = result.dense, result.pruned, result.finetuned
+    if not result.policies or dense is None or pruned is None:
         return []
     found = []
-    dense, pruned, tuned = (result.get(k, {}) for k in ("dense", "pruned", "finetuned"))
-    for kind in dict.fromkeys([*(result.get("budget") or {}), "macs"]):
-        bound = (result.get("budget") or {}).get(kind, {})
-        before = bound.get("dense", dense.get(kind))
-        after = bound.get("reached", pruned.get(kind))
+    bounds = result.budget or {}
+    for kind in dict.fromkeys([*bounds, "macs"]):
+        bound = bounds.get(kind)
+        before, after = (
+            (dense.costs[kind], pruned.costs[kind])
+            if bound is None
+            else (bound.dense, bound.reached)
+        )
         if before and after is not None:
-            asked = f"; asked {bound['bound'] / before:.1%}" if bound else ""
+            asked = f"; asked {bound.bound / before:.1%}" if bound else ""
             value = f"{after / before:.1%}"
-            amounts = f"{_amount(kind, after)} of {_amount(kind, before)}{asked}"
-            found.append((f"{COST_TITLES[kind]} left", value, amounts))
-    accuracy = tuned.get("accuracy", pruned.get("accuracy"))
-    if accuracy is not None:
-        before = percent(dense.get("accuracy"))
-        cut = percent(pruned.get("accuracy"))
-        detail = f"dense {before}, before fine-tuning {cut}" if tuned else f"dense {before}"
-        name = "test accuracy" if tuned else "test accuracy, not fine-tuned"
-        found.append((name, f"{accuracy:.2%}", detail))
+            amount = QUANTITIES[kind].amount
+            amounts = f"{amount(after)} of {amount(before)}{asked}"
+            found.append((f"{QUANTITIES[kind].title} left", value, amounts))
+    detail = f"dense {percent(dense.accuracy)}"
+    if tuned is None:
+        found.append(("test accuracy, not fine-tuned", percent(pruned.accuracy), detail))
+    else:
+        detail += f", before fine-tuning {percent(pruned.accuracy)}"
+        found.append(("test accuracy", percent(tuned.accuracy), detail))
     return found + _file_figures(run)
 
 
 def _file_figures(run: Run) -> list[tuple[str, str, str]]:
-    dense, fit = run.result.get("tflite", {}).get("plans/dense_float32.tflite"), run.files
+    dense, fit = run.result.tflite.get(layout.compared_file("dense")), run.files
     if dense is None or not fit:
         return []
-    small = min(fit, key=lambda name: fit[name]["bytes"])
-    fast = min(fit, key=lambda name: fit[name]["latency_ms"])
-    size, time = fit[small]["bytes"], fit[fast]["latency_ms"]
-    return [
+    small = min(fit, key=lambda name: fit[name].bytes)
+    size = fit[small].bytes
+    found = [
         (
             "smallest file",
-            f"{size / dense['bytes']:.1%}",
-            f"{small}: {size:,} of {dense['bytes']:,} bytes of dense float32",
-        ),
-        (
-            "fastest file",
-            f"{time / dense['latency_ms']:.1%}",
-            f"{fast}: {time:.3f} of {dense['latency_ms']:.3f} ms of dense float32",
-        ),
+            f"{size / dense.bytes:.1%}",
+            f"{small}: {size:,} of {dense.bytes:,} bytes of dense float32",
+        )
     ]
-
-
-def _amount(kind: str, value: float) -> str:
-    return f"{value:.4g} ms" if kind == "latency" else f"{value:,}"
+    times = {name: file.latency.median_ms for name, file in fit.items() if file.latency}
+    if dense.latency is not None and times:
+        fast, whole = min(times, key=times.__getitem__), dense.latency.median_ms
+        found.append(
+            (
+                "fastest file",
+                f"{times[fast] / whole:.1%}",
+                f"{fast}: {times[fast]:.3f} of {whole:.3f} ms of dense float32",
+            )
+        )
+    return found
 
 
 def _asked(run: Run) -> list[tuple[str, str]]:
@@ -145,7 +149,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     values = [
         ("budget", asked or "none: the reward prices the cost"),
         ("reward", search.get("reward", "")),
-        ("episodes of each searcher", str(search.get("episodes", run.result.get("episodes", "")))),
+        ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),
     ]
@@ -156,16 +160,18 @@ def _asked(run: Run) -> list[tuple[str, str]]:
 def _made(run: Run) -> list[tuple[str, str]]:
     """Commands, seed, versions and time."""
     commands: dict[str, list[str]] = {}
-    for stage, command in run.result.get("commands", {}).items():
+    for stage, command in run.result.commands.items():
         commands.setdefault(command, []).append(stage)
     values = [(f"command ({', '.join(stages)})", text) for text, stages in commands.items()]
-    seed = run.result.get("seed", run.config.get("search", {}).get("seed"))
+    seed = run.result.seed
+    if seed is None:
+        seed = run.config.get("search", {}).get("seed")
     if seed is not None:
         values.append(("seed", str(seed)))
-    versions = run.result.get("versions", {})
+    versions = run.result.versions
     if versions:
         values.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
-    seconds = run.result.get("seconds", {})
+    seconds = run.result.seconds
     if seconds:
         values.append(("seconds", ", ".join(f"{k} {v:.1f}" for k, v in seconds.items())))
     return values

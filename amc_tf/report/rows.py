@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_tf.report.run import Run, front
-from amc_tf.runs.vocabulary import COST_KEYS, policy_label
+from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 Rows = list[dict[str, Any]]
 
 # Of an episode, what charts draw or tell; the rest would make the page larger.
 _FIELDS = (
     *("episode", "reward", "best_reward", "accuracy", "noise"),
-    *(name for cost, key in COST_KEYS.items() for name in (key, f"{cost}_share")),
+    *(name for cost in QUANTITIES.values() for name in (cost.key, cost.share)),
 )
 
 
@@ -22,7 +22,7 @@ def datasets(run: Run) -> dict[str, Rows]:
     return {
         "episodes": _episodes(run),
         "fronts": [
-            {"cost": cost, "share": e[f"{cost}_share"], "accuracy": e["accuracy"]}
+            {"cost": cost, "share": e[QUANTITIES[cost].share], "accuracy": e["accuracy"]}
             for cost in run.costs
             for e in front(run.episodes, cost)
         ],
@@ -38,7 +38,7 @@ def _bounds(run: Run) -> Rows:
     found: Rows = []
     for cost in run.costs:
         bound = cost in run.bounds
-        nowhere = front(run.episodes, cost)[0][f"{cost}_share"]
+        nowhere = front(run.episodes, cost)[0][QUANTITIES[cost].share]
         share = run.bounds[cost] / run.dense[cost] if bound else nowhere
         found.append({"cost": cost, "share": share, "bound": bound})
     return found
@@ -125,7 +125,7 @@ def _layers(run: Run) -> Rows:
             "dense": layer[cost],
             "kept": plan[cost][number - 1],
         }
-        for cost in ("macs", "params")
+        for cost in COUNTED
         for number, layer in enumerate(run.search["layers"], start=1)
         if layer[cost]
     ]

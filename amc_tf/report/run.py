@@ -10,9 +10,12 @@ from typing import Any
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.progress import Progress
-from amc_tf.runs.vocabulary import COST_KEYS
+from amc_tf.runs.result import RunResult
+from amc_tf.runs.result_parts import Exported
+from amc_tf.runs.vocabulary import AGENT, QUANTITIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Run:
     path: pathlib.Path
     name: str
     config: Mapping[str, Any]
-    result: Mapping[str, Any]
+    result: RunResult
     search: Mapping[str, Any]
     episodes: Sequence[Mapping[str, Any]]
     latency: Mapping[str, Any]
@@ -44,27 +47,29 @@ class Run:
         """Costs of the dense network and its accuracy on the validation data, where known."""
         if "dense" in self.search:
             return self.search["dense"]
-        known = dict(self.result.get("dense", {}))
-        if "search_accuracy" in known:
-            known["accuracy"] = known.pop("search_accuracy")
-        return known
+        known = self.result.dense
+        return {} if known is None else {**known.costs, "accuracy": known.search_accuracy}
 
     @property
     def bounds(self) -> Mapping[str, float]:
         """The budget in absolute terms, by name of the cost."""
-        asked = self.result.get("budget") or {}
-        return self.search.get("bounds") or {kind: b["bound"] for kind, b in asked.items()}
+        asked = self.result.budget or {}
+        return self.search.get("bounds") or {kind: b.bound for kind, b in asked.items()}
 
     @property
     def policies(self) -> list[str]:
         """Those that have played, AMC first."""
         found = dict.fromkeys(episode["policy"] for episode in self.episodes)
-        return sorted(found, key=lambda name: name != "amc")
+        return sorted(found, key=lambda name: name != AGENT)
 
     @property
     def costs(self) -> list[str]:
         """Costs by which episodes can be placed: the budget's first."""
-        known = [c for c in COST_KEYS if any(f"{c}_share" in e for e in self.episodes)]
+        known = [
+            name
+            for name, cost in QUANTITIES.items()
+            if any(cost.share in episode for episode in self.episodes)
+        ]
         return sorted(known, key=lambda cost: cost not in self.bounds)
 
     @property
@@ -73,18 +78,18 @@ class Run:
         return self.search.get("plans", {})
 
     @property
-    def files(self) -> Mapping[str, Mapping[str, Any]]:
+    def files(self) -> Mapping[str, Exported]:
         """Exported TFLite files whose accuracy is within the tolerance, by name."""
         return {
             name: file
-            for name, file in self.result.get("tflite", {}).items()
-            if not name.startswith("plans/") and file.get("within_tolerance", True)
+            for name, file in self.result.tflite.items()
+            if not layout.is_compared(name) and file.within_tolerance
         }
 
     @property
     def chosen(self) -> str | None:
         """The policy whose plan was built."""
-        return self.result.get("chosen")
+        return self.result.chosen
 
 
 def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
@@ -100,25 +105,25 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
         raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
-    result = files.read_json(path / "result.json", {})
-    search = files.read_json(path / "search.json", {})
-    records = read_log(path / "episodes.jsonl")
-    if not records and not result:
+    result = RunResult.read(path)
+    search = files.read_json(path / layout.SEARCH, {})
+    records = read_log(path / layout.EPISODES)
+    if not records and result == RunResult():
         raise AmcError(
-            f"expected the workdir of a run, received {path}, which has neither episodes.jsonl "
-            "nor result.json; amc-search and amc-compress write them"
+            f"expected the workdir of a run, received {path}, which has neither "
+            f"{layout.EPISODES} nor {layout.RESULT}; amc-search and amc-compress write them"
         )
-    dense = {**result.get("dense", {}), **search.get("dense", {})}
+    dense = {**(result.dense.costs if result.dense else {}), **search.get("dense", {})}
     progress = Progress(dense)
-    kept = ("policy", "episode", "counts", *COST_KEYS.values())
+    kept = ("policy", "episode", "counts", *(cost.key for cost in QUANTITIES.values()))
     return Run(
         path=path,
         name=name or path.resolve().name,
-        config=files.read_json(path / "config.json", {}),
+        config=files.read_json(path / layout.CONFIG, {}),
         result=result,
         search=search,
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
-        latency=files.read_json(path / "latency.json", {}),
+        latency=files.read_json(path / layout.LATENCY, {}),
     )
 
 
@@ -148,7 +153,7 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
     Returns:
         The front, the cheapest first.
     """
-    key = f"{cost}_share"
+    key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
     known = [episode for episode in episodes if key in episode]
     for episode in sorted(known, key=lambda e: (e[key], -e["accuracy"])):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from amc_tf.runs.result_parts import Milliseconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -26,6 +28,11 @@ class Table:
 def percent(value: float | None) -> str:
     """A share with two decimals; empty where there is none."""
     return "" if value is None else f"{value:.2%}"
+
+
+def milliseconds(latency: Milliseconds | None) -> str:
+    """The median of a latency; empty where there is none."""
+    return "" if latency is None else f"{latency.median_ms:.3f} ms"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

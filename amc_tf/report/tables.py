@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from amc_tf.report.table import Table, aligned, milliseconds, percent
+from amc_tf.runs import layout
+from amc_tf.runs.result import RunResult, SparseResult
+from amc_tf.runs.result_parts import DenseNetwork, Exported, Milliseconds, PolicyNetwork
+from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
-from amc_tf.report.table import Table, aligned, percent
-from amc_tf.runs.vocabulary import policy_label, written
 
-
-def table(result: Mapping[str, Any]) -> str:
+def table(result: RunResult) -> str:
     """What was asked and reached, as text.
 
     Args:
@@ -23,36 +23,36 @@ def table(result: Mapping[str, Any]) -> str:
     for shown in tables(result):
         lines += aligned([shown.header, *shown.rows])
         lines += [*([shown.note] if shown.note else []), ""]
-    seconds = result.get("seconds", {})
-    lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    seconds = (f"{name} {value:.1f}" for name, value in result.seconds.items())
+    lines.append("seconds: " + ", ".join(seconds))
     return "\n".join(lines)
 
 
-def budget_lines(result: Mapping[str, Any]) -> list[str]:
+def budget_lines(result: RunResult) -> list[str]:
     """Each bound: what was asked, and what the chosen network reached."""
     lines = []
-    for kind, bound in (result.get("budget") or {}).items():
+    for kind, bound in (result.budget or {}).items():
         asked, reached = (
-            f"{written(kind, bound[key])} ({bound[key] / bound['dense']:.1%} of dense)"
-            for key in ("bound", "reached")
+            f"{QUANTITIES[kind].written(value)} ({value / bound.dense:.1%} of dense)"
+            for value in (bound.bound, bound.reached)
         )
         lines.append(f"budget: {asked}; reached {reached}")
     return lines
 
 
-def tables(result: Mapping[str, Any]) -> list[Table]:
+def tables(result: RunResult) -> list[Table]:
     """The tables of all stages that `result.json` tells of."""
     found = []
-    if "policies" in result:
-        found.append(_networks(result))
-    if any(not name.startswith("plans/") for name in result.get("tflite", {})):
+    if result.dense is not None and result.policies:
+        found.append(_networks(result.dense, result))
+    if any(not layout.is_compared(name) for name in result.tflite):
         found.append(_files(result))
-    if "sparse" in result:
-        found.append(_rounds(result["sparse"]))
+    if result.sparse is not None:
+        found.append(_rounds(result.sparse))
     return found
 
 
-def _rounds(sparse: Mapping[str, Any]) -> Table:
+def _rounds(sparse: SparseResult) -> Table:
     header = (
         "fine-grained pruning",
         "density",
@@ -63,65 +63,76 @@ def _rounds(sparse: Mapping[str, Any]) -> Table:
     )
     rows = [
         (
-            f"sparse/round{number}.keras",
-            f"{found['density']:.1%}",
-            percent(found["before"]),
-            percent(found["accuracy"]),
-            f"{found['macs']:,}",
-            f"{found['params']:,}",
+            f"{layout.SPARSE}/{layout.round_model(number).name}",
+            f"{found.density:.1%}",
+            percent(found.before),
+            percent(found.accuracy),
+            f"{found.macs:,}",
+            f"{found.params:,}",
         )
-        for number, found in enumerate(sparse["rounds"], start=1)
+        for number, found in enumerate(sparse.rounds, start=1)
     ]
-    start = ("before", "100.0%", "", percent(sparse["dense"]["accuracy"]), "", "")
+    before = None if sparse.dense is None else sparse.dense.accuracy
+    start = ("before", "100.0%", "", percent(before), "", "")
     return Table("Fine-grained pruning", header, [start, *rows])
 
 
-def _networks(result: Mapping[str, Any]) -> Table:
-    files = result.get("tflite", {})
-    chosen = result["chosen"]
+def _networks(dense: DenseNetwork, result: RunResult) -> Table:
+    files, chosen = result.tflite, result.chosen
     header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")
-    rows = [_row("dense", result["dense"], files.get("plans/dense_float32.tflite"))]
-    for name, policy in result["policies"].items():
-        own = "model_float32.tflite" if name == chosen else f"plans/{name}_float32.tflite"
+    rows = [_row("dense", dense, None, files.get(layout.compared_file("dense")))]
+    for name, policy in result.policies.items():
+        own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")
-        rows.append(_row(label, policy, files.get(own)))
+        rows.append(_row(label, policy, policy.finetuned_accuracy, files.get(own)))
     note = "* the network that was exported; accuracy on the test data"
     return Table("Networks", header, rows, note)
 
 
-def _files(result: Mapping[str, Any]) -> Table:
-    exported = [(n, f) for n, f in result["tflite"].items() if not n.startswith("plans/")]
-    exported.insert(0, ("finetuned.keras", result["finetuned"]))
+def _files(result: RunResult) -> Table:
+    rows = [
+        (
+            *_file(name, file.accuracy, file.bytes, file.latency),
+            f"{file.max_abs_error:.2g}",
+            percent(file.agreement),
+            "" if file.within_tolerance else "WORSE than the tolerance",
+        )
+        for name, file in result.tflite.items()
+        if not layout.is_compared(name)
+    ]
+    if (tuned := result.finetuned) is not None:
+        first = _file(layout.FINETUNED.name, tuned.accuracy, tuned.bytes, tuned.latency)
+        rows.insert(0, (*first, "", "", ""))
     return Table(
         "Files",
         ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", ""),
-        [_file_row(name, file) for name, file in exported],
+        rows,
         "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
         "one thread in fresh processes, of Keras a compiled graph with all threads",
     )
 
 
-def _row(label: str, measures: Mapping[str, Any], file: Mapping[str, Any] | None) -> tuple:
-    tuned = measures.get("finetuned_accuracy")
+def _row(
+    label: str, network: DenseNetwork | PolicyNetwork, tuned: float | None, file: Exported | None
+) -> tuple[str, ...]:
     return (
         label,
-        f"{measures['accuracy']:.2%}",
+        percent(network.accuracy),
         percent(tuned),
-        f"{measures['macs']:,}",
-        f"{measures['params']:,}",
-        "" if file is None else f"{file['bytes']:,}",
-        "" if file is None else f"{file['latency_ms']:.3f} ms",
+        f"{network.macs:,}",
+        f"{network.params:,}",
+        "" if file is None else f"{file.bytes:,}",
+        "" if file is None else milliseconds(file.latency),
     )
 
 
-def _file_row(name: str, file: Mapping[str, Any]) -> tuple:
-    spread = f"({file['latency_ms_min']:.3f} to {file['latency_ms_max']:.3f})"
+def _file(
+    name: str, accuracy: float, size: int | None, latency: Milliseconds | None
+) -> tuple[str, ...]:
+    spread = "" if latency is None else f" ({latency.min_ms:.3f} to {latency.max_ms:.3f})"
     return (
         name,
-        f"{file['accuracy']:.2%}",
-        f"{file['bytes']:,}",
-        f"{file['latency_ms']:.3f} ms {spread}",
-        f"{file['max_abs_error']:.2g}" if "max_abs_error" in file else "",
-        percent(file.get("agreement")),
-        "" if file.get("within_tolerance", True) else "WORSE than the tolerance",
+        percent(accuracy),
+        "" if size is None else f"{size:,}",
+        milliseconds(latency) + spread,
     )

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_tf.runs.vocabulary import COST_TITLES
+from amc_tf.runs.vocabulary import QUANTITIES
 
 Spec = dict[str, Any]
 
@@ -127,7 +127,7 @@ def costs_choice(costs: Sequence[str]) -> list[Spec]:
         "input": "select",
         "name": "cost: ",
         "options": list(costs),
-        "labels": [COST_TITLES[cost] for cost in costs],
+        "labels": [QUANTITIES[cost].title for cost in costs],
     }
     return [{"name": "cost", "value": costs[0], **({"bind": bind} if len(costs) > 1 else {})}]
 

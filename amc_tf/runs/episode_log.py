@@ -20,6 +20,7 @@ from typing import Any
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.runs import layout
 
 _APART = ("seconds",)
 
@@ -50,8 +51,9 @@ class EpisodeLog:
         for record in whole:
             if record.pop("ranks", self._ranks) != self._ranks:
                 raise AmcError(
-                    f"the scores in {self._path} are of other channels than importance.json (or "
-                    "what it is computed from) now gives; restore that file, or use another workdir"
+                    f"the scores in {self._path} are of other channels than {layout.IMPORTANCE} "
+                    "(or what it is computed from) now gives; restore that file, or use another "
+                    "workdir"
                 )
             self._records[record["policy"], record["episode"]] = record
             self._accuracy[tuple(record["counts"])] = float(record["accuracy"])

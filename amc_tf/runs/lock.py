@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.runs import layout
 
 _LOG = logging.getLogger(__name__)
-_FILE = ".lock"
 
 
 class FolderLock:
@@ -52,7 +52,7 @@ class FolderLock:
                 os.close(self._handle)
 
     def _acquire(self) -> int:
-        path = self._folder / _FILE
+        path = self._folder / layout.LOCK
         with files.writing(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amc_tf.runs.vocabulary import COST_KEYS
+from amc_tf.runs.vocabulary import QUANTITIES
 
 # Taken from the record as they are, under the name on the right; those of the agent begin with
 # its exploration noise, the standard deviation of its actions.
@@ -48,8 +48,8 @@ class Progress:
             **{name: record[key] for key, name in _KEYS.items() if key in record},
             "best_reward": self._best[policy],
             **{
-                f"{cost}_share": record[key] / self._dense[cost]
-                for cost, key in COST_KEYS.items()
-                if key in record and self._dense.get(cost)
+                cost.share: record[cost.key] / self._dense[name]
+                for name, cost in QUANTITIES.items()
+                if cost.key in record and self._dense.get(name)
             },
         }

@@ -14,8 +14,11 @@ import keras
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.runs import layout
+from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
+from amc_tf.runs.result import RunResult
 
 # Sections of the configuration that only later stages read, and the results that
 # a change makes stale. A change of anything else would make the search another one.
@@ -43,7 +46,7 @@ class Workdir:
         self._lock = FolderLock(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
+            probe = self.path / layout.PROBE
             probe.touch()
             probe.unlink(missing_ok=True)  # of another process that looks at the same time
         except OSError as error:
@@ -73,7 +76,7 @@ class Workdir:
             AmcError: another run's folder; names the values that differ.
         """
         new = json.loads(json.dumps(config))
-        old = self.read_json("config.json", {})
+        old = self.read_json(layout.CONFIG, {})
         if old:
             new = {"model": old.get("model"), **new}
         changed = [
@@ -90,7 +93,7 @@ class Workdir:
             if old and old.get(section) != new.get(section):
                 self.forget(*results)
         if old != new:
-            files.write_json(self / "config.json", new)
+            files.write_json(self / layout.CONFIG, new)
 
     def claim_model(self, model: keras.Model) -> None:
         """Records the dense model's fingerprint, or checks it.
@@ -98,14 +101,14 @@ class Workdir:
         Raises:
             AmcError: the folder's search was done on another model.
         """
-        config = self.read_json("config.json", {})
+        config = self.read_json(layout.CONFIG, {})
         found = fingerprint(model)
         if config.get("model") not in (None, found):
             raise AmcError(
                 f"{self.path} holds a run on a model with other weights; use another --workdir"
             )
         if config.get("model") is None:
-            files.write_json(self / "config.json", {**config, "model": found})
+            files.write_json(self / layout.CONFIG, {**config, "model": found})
 
     def read_json(self, name: str, default: Any) -> Any:
         """The content of a JSON file (see `amc_tf.files.read_json`)."""
@@ -115,31 +118,31 @@ class Workdir:
         """Writes a JSON object for `read_json`, which will tell whether it was damaged since."""
         files.write_json(self / name, files.sealed(content))
 
-    def update_result(self, **sections: Any) -> dict[str, Any]:
-        """Merges sections into `result.json` (dictionaries key by key); returns it all."""
-        result = self.read_json("result.json", {})
-        for name, value in sections.items():
-            if isinstance(value, dict) and isinstance(result.get(name), dict):
-                result[name].update(value)
-            else:
-                result[name] = value
-        files.write_json(self / "result.json", result)
+    @property
+    def result(self) -> RunResult:
+        """The content of `result.json`, of all stages done so far."""
+        return RunResult.read(self.path)
+
+    def update_result(self, **sections: Any) -> RunResult:
+        """Writes what a stage found (see `RunResult.updated`); returns it all."""
+        result = self.result.updated(**sections)
+        result.write(self.path)
         return result
 
     def forget(self, *sections: str) -> None:
-        """Removes sections from `result.json`: what they told is about to change."""
-        result = self.read_json("result.json", {})
-        left = {name: value for name, value in result.items() if name not in sections}
+        """Removes sections of the result: what they told is about to change."""
+        result = self.result
+        left = result.without(*sections)
         if left != result:
-            files.write_json(self / "result.json", left)
+            left.write(self.path)
 
-    def save_model(self, name: str, model: keras.Model) -> None:
+    def save_model(self, file: ModelFile, model: keras.Model) -> None:
         """Saves a model, uncompiled, so that the file is whole or absent.
 
         Raises:
             AmcError: it cannot be written, or not by the year that the clock tells.
         """
-        path = self / name
+        path = self / file.name
         if time.localtime(time.time()).tm_year < 1980:
             raise AmcError(
                 f"{path} cannot be written: .keras files are zip archives, which know no time "
@@ -149,19 +152,20 @@ class Workdir:
         with files.replacing(path) as partial:
             uncompiled(model).save(partial)
 
-    def load_model(self, name: str, made_by: str) -> keras.Model:
+    def load_model(self, file: ModelFile) -> keras.Model:
         """Loads a model of an earlier stage.
 
         Raises:
             AmcError: it is not there, or damaged; names the command that makes it.
         """
-        if not (self / name).exists():
-            raise AmcError(f"{self / name} does not exist yet; run {made_by} first")
+        path = self / file.name
+        if not path.exists():
+            raise AmcError(f"{path} does not exist yet; run {file.made_by} first")
         try:
-            return load_model(self / name, self.safe_mode)
+            return load_model(path, self.safe_mode)
         except AmcError as error:
             raise AmcError(
-                f"{error}; if it is damaged, delete it and run {made_by} again"
+                f"{error}; if it is damaged, delete it and run {file.made_by} again"
             ) from error
 
 

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.scoring.base import Scorer
 from amc_tf.search.agents.handcrafted import FixedSearcher
@@ -43,7 +44,7 @@ class Finalists:
     def rescored(self, budget: Budget | None) -> Ranked:
         """Outcomes of the same plans with the final refit, of each policy the best first."""
         env = environment(self.problem, budget, self.settings)
-        return self._played("finals.jsonl", env, self.actions)
+        return self._played(layout.finals_file(), env, self.actions)
 
     def within(self, number: int, budget: Budget, names: Sequence[str]) -> Ranked:
         """Outcomes of the plans of some policies, made smaller to fit a tighter budget.
@@ -56,7 +57,7 @@ class Finalists:
         env = environment(self.problem, budget, self.settings)
         # In proportion: decided one after another, the last would bear it all.
         plans = {name: [env.fitted(actions) for actions in self.actions[name]] for name in names}
-        return self._played(f"finals{number}.jsonl", env, plans)
+        return self._played(layout.finals_file(number), env, plans)
 
     def _played(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 from amc_tf import files
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
+from amc_tf.runs import layout
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 
@@ -29,14 +30,14 @@ def kept_importance(
         AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
     """
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = workdir.read_json("importance.json", {})
+    known = workdir.read_json(layout.IMPORTANCE, {})
     if known.get("criterion") == criterion:
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
     scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json("importance.json", {"criterion": criterion, "scores": lists})
+    workdir.write_json(layout.IMPORTANCE, {"criterion": criterion, "scores": lists})
     return scores
 
 

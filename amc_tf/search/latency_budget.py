@@ -15,13 +15,13 @@ from amc_tf.latency.cost import LatencyCost, latency_cost
 from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.latency.table import LatencyTable
 from amc_tf.pruning.surgery import rebuild
+from amc_tf.runs import layout
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.base import Outcome
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.latency_choice import Chooser, Counts, Measured
 from tflite_tools import convert
 
-_FILE = "latency.json"
 _MOST_TIGHTENED = 3  # times that the budget is tightened
 _MOST_OVER = 1.25  # a plan that is further above it says that the table is wrong, not the plan
 
@@ -72,7 +72,7 @@ class SearchLatency:
         cost = latency_cost(
             graph, self._table, choices, calibration_plans=settings.calibration_plans
         )
-        kept = Workdir(workdir).read_json(_FILE, {})
+        kept = Workdir(workdir).read_json(layout.LATENCY, {})
         if kept.get("conditions") == self._table.conditions:
             # Since the search began, others may have corrected the table.
             cost = cost.calibrated(
@@ -163,7 +163,7 @@ class SearchLatency:
                 for counts, m in self._known.items()
             ],
         }
-        Workdir(self._workdir).write_json(_FILE, content)
+        Workdir(self._workdir).write_json(layout.LATENCY, content)
 
     def measured(self, counts: Sequence[int]) -> Measured | None:
         """What a plan took, if it was measured whole."""

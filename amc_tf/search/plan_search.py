@@ -10,6 +10,7 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.scorer import fastest_scorer
@@ -25,7 +26,7 @@ from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import check, environment, problem_of
-from amc_tf.search.result import SearchResult, policy_plan
+from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.task import Task
@@ -95,19 +96,19 @@ def _search(
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
     env, dense = environment(problem, budget, settings), problem.dense_costs
     ranks = ranks_of(importance)
-    log = EpisodeLog(workdir / "episodes.jsonl", ranks)
+    log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
 
     # The agent takes seconds to come up; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, workdir / "agent.log") as agent,
-        TensorBoardLog(workdir / "tensorboard", dense) as watch,
+        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
+        TensorBoardLog(workdir / layout.TENSORBOARD, dense) as watch,
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         score = fastest_scorer(graph, task, refit, settings.early_stop)
         dense_accuracy = score(None)
         about = {"bounds": env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
-        files.write_json(workdir / "search.json", {**about, **breakdown(graph, {})})
+        files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
         driver = EpisodeDriver(log, env, score, watch)
         compete(driver, agent, settings)
 
@@ -141,13 +142,15 @@ def _search(
         measured=None if device is None else device.measured(best[chosen].counts),
     )
     plans = {name: outcome.plan for name, outcome in best.items()}
-    files.write_json(workdir / "search.json", {**about, **breakdown(graph, plans)})
-    result.plan.save(workdir / "plan.json")
+    files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, plans)})
+    result.plan.save(workdir / layout.PLAN)
     for name, plan in plans.items():
-        plan.save(policy_plan(workdir, name))
+        path = workdir / layout.plan_file(name)
+        path.parent.mkdir(exist_ok=True)
+        plan.save(path)
     records = log.best(settings.keep_best)
     files.write_json(
-        workdir / "best_plans.json",
+        workdir / layout.BEST_PLANS,
         [{**record, "keep": problem.plan(record["counts"]).keep} for record in records],
     )
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.agents.cma_es import EvolutionSearcher
 from amc_tf.search.agents.guided import GuidedSearcher
@@ -45,11 +46,11 @@ def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) ->
 
     searchers: dict[str, Callable[[], Searcher]] = {
         **{name: functools.partial(FixedSearcher, [a]) for name, a in handcrafted.items()},
-        "amc": guided,
+        AGENT: guided,
         "response": response,
         "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
         "random": lambda: RandomSearcher(settings.seed),
     }
     for name, make in searchers.items():
-        if name in ("amc", *settings.policies):
+        if name in (AGENT, *settings.policies):
             driver.run(name, make(), 1 if name in handcrafted else settings.episodes)

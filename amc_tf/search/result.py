@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from amc_tf.graph.channel_graph import ChannelGraph
@@ -44,10 +43,3 @@ class SearchResult:
     def refitted(self, plan: PruningPlan) -> dict[str, Any]:
         """Weights for `amc_tf.rebuild(model, graph, plan, weights)`."""
         return self.final.refit(plan)
-
-
-def policy_plan(workdir: pathlib.Path, policy: str) -> pathlib.Path:
-    """Where the best plan of a policy lies."""
-    folder = workdir / "plans"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{policy}.json"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice, choices
 from amc_tf.graph.constraints import Constraints
 from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
 
 # AMC's agent first: where two plans score alike, the earlier policy's is chosen.
-POLICIES = ("amc", "response", "cmaes", "random", *PROFILES)
+POLICIES = (AGENT, "response", "cmaes", "random", *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SearchSettings:
     final_refit: str = "in_order"
     early_stop: float | None = None
     rerank: int = 5
-    policies: tuple[str, ...] = ("amc", "random", *PROFILES)
+    policies: tuple[str, ...] = (AGENT, "random", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
 
@@ -80,21 +81,10 @@ class SearchSettings:
                 f"plan of low accuracy may be the best), received {self.early_stop} with the "
                 f"reward {self.reward!r}"
             )
-        unknown = [p for p in self.policies if p not in POLICIES]
-        if unknown:
-            raise AmcError(
-                f"unknown policy {unknown[0]!r}; choose from {', '.join(map(repr, POLICIES))}"
-            )
-        for field, known in (
-            ("importance", IMPORTANCES),
-            ("refit", REFITS),
-            ("final_refit", REFITS),
-        ):
-            if getattr(self, field) not in known:
-                raise AmcError(
-                    f"unknown {field} {getattr(self, field)!r}; choose one of "
-                    f"{', '.join(map(repr, known))}"
-                )
+        choices("policy", self.policies, POLICIES)
+        choice("importance", self.importance, IMPORTANCES)
+        choice("refit", self.refit, REFITS)
+        choice("final_refit", self.final_refit, REFITS)
 
     @property
     def learner(self) -> DdpgSettings:

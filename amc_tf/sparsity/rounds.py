@@ -14,8 +14,11 @@ from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import params
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.model_files import refuse_code
+from amc_tf.runs.result import SparseResult
+from amc_tf.runs.result_parts import Accuracy, SparseRound
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.masked_scorer import MaskedScorer
@@ -94,17 +97,18 @@ def _all_rounds(
     folder.claim_model(model)
     current = rebuild(model, analyze(model), None)  # the user's stays as it is
     accuracy = task.score(task.compiled(current, model), task.test_data)
-    rounds: list[dict[str, Any]] = []
+    rounds: list[SparseRound] = []
     for number, share in enumerate(settings.densities, start=1):
-        path = f"round{number}.keras"
-        known = folder.read_json("result.json", {}).get("rounds", [])
-        if len(known) >= number and (folder / path).exists():
-            rounds.append(known[number - 1])
+        file = layout.round_model(number)
+        before = SparseResult.read(folder.path)
+        if len(before.rounds) >= number and (folder / file.name).exists():
+            rounds.append(before.rounds[number - 1])
         else:
             rounds.append(_round(current, model, task, folder, number, share, settings, search))
-            folder.update_result(dense={"accuracy": accuracy}, rounds=rounds)
-        current = folder.load_model(path, "sparsify")
-    return folder.read_json("result.json", {})
+            done = dataclasses.replace(before, dense=Accuracy(accuracy), rounds=tuple(rounds))
+            done.write(folder.path)
+        current = folder.load_model(file)
+    return SparseResult.read(folder.path).to_json()
 
 
 def _round(
@@ -116,15 +120,15 @@ def _round(
     share: float,
     settings: SparsitySettings,
     search: SearchSettings,
-) -> dict[str, Any]:
+) -> SparseRound:
     """One search and fine-tuning; saves the model, returns its measures."""
     graph = analyze(model)
 
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
     env = DecisionEnv(density_problem(graph, min_density=settings.min_density), budget)
-    log = EpisodeLog(folder / f"episodes{number}.jsonl")
-    agent_log, scalars = folder / "agent.log", folder / f"tensorboard/round{number}"
+    log = EpisodeLog(folder / layout.round_episodes(number))
+    agent_log, scalars = folder / layout.AGENT_LOG, folder / layout.round_tensorboard(number)
     task.compiled(model, original)
     with (
         DdpgSearcher(search.learner, NUM_FEATURES, search.seed, agent_log) as agent,
@@ -136,7 +140,7 @@ def _round(
         (outcomes[0] for outcomes in driver.ranked.values()), key=lambda outcome: outcome.reward
     )
     plan = best.plan
-    plan.save(folder / f"round{number}.json")
+    plan.save(folder / layout.round_plan(number))
     kept = masks.MagnitudeMasks(graph).masks(plan)
     weights = {}
     if settings.refit:
@@ -147,15 +151,15 @@ def _round(
     before = task.score(task.compiled(sparse, original), task.test_data)
     after = fine_tune(sparse, original, task, search.seed)
     masks.release(sparse, kept)
-    folder.save_model(f"round{number}.keras", sparse)
-    return {
-        "density": masks.density(sparse, kept),
-        "macs": best.macs,
-        "params": best.params,
-        "search_accuracy": best.accuracy,
-        "before": before,
-        "accuracy": after,
-    }
+    folder.save_model(layout.round_model(number), sparse)
+    return SparseRound(
+        density=masks.density(sparse, kept),
+        macs=best.macs,
+        params=best.params,
+        search_accuracy=best.accuracy,
+        before=before,
+        accuracy=after,
+    )
 
 
 def _scorer(graph: ChannelGraph, task: Task) -> Scorer[DensityPlan]:

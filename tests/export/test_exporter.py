@@ -18,6 +18,7 @@ from amc_tf.export import exporter as export
 from amc_tf.export import formats, standalone
 from amc_tf.graph import keras_structure
 from amc_tf.report import export_table
+from amc_tf.runs.result import ExportResult
 
 FAST = {"latency_rounds": 1, "latency_runs": 3, "latency_min_secs": 0.01}
 POST_TRAINING = tuple(name for name, f in formats.FORMATS.items() if not f.trained and not f.sparse)
@@ -259,10 +260,10 @@ def test_samples_without_labels_measure_agreement(net, tmp_path):
     assert result["keras"]["accuracy"] == 1.0
     assert told["accuracy"] == told["agreement"]
     assert "latency_ms" not in told
-    assert "WORSE" not in export_table.table(result, settings.tolerance)
+    assert "WORSE" not in export_table.table(ExportResult.from_json(result), settings.tolerance)
     told.update(within_tolerance=False, worst_tensors={"dense/BiasAdd": 0.25})
     told.update(float_operators=[f"ELU ({i})" for i in range(7)])
-    text = export_table.table(result, settings.tolerance)
+    text = export_table.table(ExportResult.from_json(result), settings.tolerance)
     assert "WORSE" in text and "dense/BiasAdd (25.0%)" in text and "ELU (4) and 2 more" in text
 
 

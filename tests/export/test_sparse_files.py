@@ -12,6 +12,7 @@ import tflite_tools
 from amc_tf.export import exporter as export
 from amc_tf.export import standalone
 from amc_tf.report import export_table
+from amc_tf.runs.result import ExportResult
 from tflite_tools import LiteRtModel, convert, flatbuffer, sparse, sparse_weights
 
 NETWORKS = ("residual", "depthwise_multiplier", "two_outputs", "squeeze_excite", "one_dimensional")
@@ -142,7 +143,9 @@ def test_sparse_files_are_checked_and_written(tmp_path):
         assert len(files[name]["sparse_weights"]) >= 1 and not files[like]["sparse_weights"]
     # 30 % of 4 bytes and of a position of 1 byte, and what is not a weight.
     assert files["float32_sparse"]["bytes"] < 0.5 * files["float32"]["bytes"]
-    assert "weights without their zeros" in export_table.table(result, settings.tolerance)
+    assert "weights without their zeros" in export_table.table(
+        ExportResult.from_json(result), settings.tolerance
+    )
 
 
 def test_a_dense_network_has_no_sparse_file(tmp_path):

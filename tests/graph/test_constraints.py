@@ -183,9 +183,7 @@ def test_configuration_and_command_line():
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     values(arguments)
     parsed = values.config
-    found = experiment.section(
-        amc_tf.SearchSettings, parsed.search, ddpg=amc_tf.DdpgSettings, constraints=Constraints
-    )
+    found = experiment.section(amc_tf.SearchSettings, parsed.search)
     assert found.importance == "producer_l2"
     assert found.constraints == Constraints(("stem",), {"block1_a": 0.5, "head": 0.75}, {"head": 4})
     with pytest.raises(AttributeError, match="freeze"):

@@ -13,6 +13,7 @@ import pytest
 import amc_tf
 import tflite_tools
 from amc_tf.report import tables
+from amc_tf.runs.result import RunResult
 
 FAST = amc_tf.ExportSettings(latency_rounds=1, latency_runs=5, latency_min_secs=0.02)
 BUDGET = amc_tf.Budget(macs=0.5)
@@ -141,12 +142,12 @@ def test_fine_tuning_helps(result):
 
 
 def test_the_table_shows_the_numbers(result):
-    text = tables.table(result)
+    text = tables.table(RunResult.from_json(result))
     assert f"{result['dense']['macs']:,}" in text
     assert f"{result['finetuned']['accuracy']:.2%}" in text
     assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in text
     early = {k: v for k, v in result.items() if k not in ("tflite", "finetuned")}
-    assert "uniform" in tables.table(early)
+    assert "uniform" in tables.table(RunResult.from_json(early))
 
 
 def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result):

@@ -23,6 +23,7 @@ from places import HELPERS
 
 import amc_tf
 from amc_tf import files
+from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.workdir import Workdir
@@ -161,7 +162,7 @@ def test_one_flipped_bit_of_a_plan_is_found_wherever_it_is(tmp_path):
 def test_a_damaged_model_file_is_refused_or_whole(tmp_path):
     net = blobs.model()
     workdir = Workdir(tmp_path)
-    workdir.save_model("pruned.keras", net)
+    workdir.save_model(layout.PRUNED, net)
     whole = (tmp_path / "pruned.keras").read_bytes()
     rng, refused = random.Random(0), 0
     for i in range(12):
@@ -172,7 +173,7 @@ def test_a_damaged_model_file_is_refused_or_whole(tmp_path):
             del damaged[rng.randrange(len(whole)) :]
         (tmp_path / "pruned.keras").write_bytes(damaged)
         try:
-            loaded = workdir.load_model("pruned.keras", "amc-search")
+            loaded = workdir.load_model(layout.PRUNED)
         except amc_tf.AmcError as error:
             refused += 1
             assert "delete it and run amc-search again" in str(error)
@@ -224,7 +225,7 @@ def test_a_clock_that_says_1970_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: 0.0)
         with pytest.raises(amc_tf.AmcError, match="before 1980; set the system's clock"):
-            Workdir(tmp_path).save_model("pruned.keras", blobs.model())
+            Workdir(tmp_path).save_model(layout.PRUNED, blobs.model())
     assert not list(tmp_path.iterdir())
 
 
@@ -389,5 +390,5 @@ def test_models_with_python_code_are_refused_before_the_work(tmp_path):
         amc_tf.Compression(*given)
     assert not (tmp_path / "run").exists()
     run = amc_tf.Compression(*given, safe_mode=False)
-    run.workdir.save_model("pruned.keras", net)
-    assert run.workdir.load_model("pruned.keras", "amc-search").get_layer("twice")
+    run.workdir.save_model(layout.PRUNED, net)
+    assert run.workdir.load_model(layout.PRUNED).get_layer("twice")

@@ -15,9 +15,9 @@ from typing import Generic
 
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice
 from amc_tf.graph.plan import PlanT
-from amc_tf.runs.vocabulary import written
+from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
 from amc_tf.search.env.rewards import REWARDS
@@ -106,8 +106,7 @@ class DecisionEnv(Generic[PlanT]):
         reward: str = "err",
         fill_budget: bool = True,
     ):
-        if reward not in REWARDS:
-            raise AmcError(f"unknown reward {reward!r}; choose one of {', '.join(REWARDS)}")
+        self._reward = choice("reward", reward, REWARDS)
         if (reward == "err") != (budget is not None):
             raise AmcError(
                 "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
@@ -124,7 +123,6 @@ class DecisionEnv(Generic[PlanT]):
         self.bounds = {} if budget is None else budget.bounds(self.costs, self._dense)
         self._check_reachable()
         self._fill_budget = fill_budget and budget is not None
-        self._reward = REWARDS[reward]
         self._counts: list[int] = []
         self._actions: list[float] = []
 
@@ -132,10 +130,11 @@ class DecisionEnv(Generic[PlanT]):
         for name, bound in self.bounds.items():
             least, dense = (self.costs[name](counts) for counts in (self._least, self._dense))
             if least > bound:
+                written = QUANTITIES[name].written
                 raise AmcError(
-                    f"the budget of {written(name, bound)} cannot be reached: the smallest "
-                    f"reachable is {written(name, least)} ({least / dense:.4f} of the dense "
-                    f"{written(name, dense)}); raise the budget, lower min_preserve or rounding, "
+                    f"the budget of {written(bound)} cannot be reached: the smallest "
+                    f"reachable is {written(least)} ({least / dense:.4f} of the dense "
+                    f"{written(dense)}); raise the budget, lower min_preserve or rounding, "
                     "or freeze less"
                 )
 

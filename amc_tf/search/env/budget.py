@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from amc_tf.errors import AmcError
+from amc_tf.runs.vocabulary import QUANTITIES
 
 
 class CountCost(Protocol):
@@ -102,7 +103,7 @@ class Budget:
         """
         result: dict[str, float] = {}
         for field, value in self.given.items():
-            name = field.removesuffix("_ms")
+            name = next(name for name, cost in QUANTITIES.items() if field in (name, cost.key))
             if name not in costs:
                 raise AmcError("a budget of latency needs a device to measure it on")
             dense_cost = costs[name](dense)
