@@ -5,18 +5,18 @@
 """
 
 import json
-import pathlib
 import tarfile
 
 import blobs
 import keras
 import pytest
+from places import DATA
 
 import amc_tf
 from amc_tf.report.html import write_report
 from amc_tf.report.run import read_run
 
-ARCHIVE = pathlib.Path(__file__).parent / "data/old_workdirs.tar.gz"
+ARCHIVE = DATA / "old_workdirs.tar.gz"
 BUDGET = amc_tf.Budget(macs=0.5)
 SETTINGS = amc_tf.Settings(
     search=blobs.search_settings(),

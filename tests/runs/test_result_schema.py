@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import pathlib
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from places import DATA
 
 import amc_tf
 from amc_tf.report import tables
@@ -29,7 +29,7 @@ from amc_tf.runs.result_parts import (
 from tflite_tools.verification import OutputError
 
 # Written before there was a format: by the stages search, finetune and export.
-OLD = json.loads((pathlib.Path(__file__).parent / "data/result_without_format.json").read_text())
+OLD = json.loads((DATA / "result_without_format.json").read_text())
 
 NUMBERS = st.floats(0, 1e9)
 COUNTS = st.integers(0, 10**12)
