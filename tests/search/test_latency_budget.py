@@ -253,6 +253,8 @@ def test_plans_that_all_break_the_budget_a_little_are_made_smaller(tmp_path, mon
         for outcome in found.best.values():
             m = measured[outcome.counts]
             assert 0.5 * m["dense_ms"] < outcome.latency_ms == m["ms"] <= 0.7 * m["dense_ms"]
+        m = measured[found.best[found.chosen].counts]
+        assert found.measured == Measured(m["ms"], m["dense_ms"])
     assert len(device.timed) == timed
 
 
