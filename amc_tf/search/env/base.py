@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from amc_tf.errors import AmcError, choice
+from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget, CountCost
@@ -95,7 +95,8 @@ class DecisionEnv:
         reward: str = "err",
         fill_budget: bool = True,
     ):
-        self._reward = choice("reward", reward, REWARDS)
+        if reward not in REWARDS:
+            raise AmcError(f"unknown reward {reward!r}; choose one of {', '.join(REWARDS)}")
         if (reward == "err") != (budget is not None):
             raise AmcError(
                 "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
@@ -114,6 +115,7 @@ class DecisionEnv:
         self._check_reachable()
         self._score = score
         self._fill_budget = fill_budget and budget is not None
+        self._reward = REWARDS[reward]
         self._features = features
         self._counts: list[int] = []
         self._actions: list[float] = []
