@@ -124,8 +124,8 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(config, tmp_path):
     code = textwrap.dedent(
         f"""
         import resource, signal, sys
-        from amc_tf import episodes
-        log = episodes.EpisodeLog({str(tmp_path / "episodes.jsonl")!r})
+        from amc_tf.runs import episode_log
+        log = episode_log.EpisodeLog({str(tmp_path / "episodes.jsonl")!r})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))
         for i in range(9):

@@ -225,7 +225,7 @@ def test_any_keras_file_by_command(net, tmp_path):
     x, y = blobs.data(60, 4)
     data = _saved(tmp_path / "samples.npz", x=x, y=y)
     code = (
-        "import sys; from amc_tf import export; from amc_tf.cli.export import entry;"
+        "import sys; from amc_tf.export import exporter; from amc_tf.cli.export import entry;"
         "sys.argv[0] = 'amc-export'; entry()"
     )
     done = subprocess.run(

@@ -71,14 +71,15 @@ def test_a_finished_run_repeats_no_stage(old, net):
     workdir = old / "finished"
     stamps = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in workdir.rglob("*") if p.is_file()}
     result = amc_tf.compress(net, blobs.task(), BUDGET, workdir, SETTINGS)
-    assert result == json.loads((workdir / "result.json").read_text())
+    # The file is as it was; what is returned tells its format.
+    assert result == {"format": 1, **json.loads((workdir / "result.json").read_text())}
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in stamps} == stamps
 
 
 def test_a_finished_run_is_shown(old):
     run = read_run(old / "finished")
     assert len(run.episodes) == 15 and run.policies[0] == "amc"
-    assert run.result["chosen"] == "amc" and set(run.files) == {
+    assert run.result.chosen == "amc" and set(run.files) == {
         "model_float32.tflite",
         "model_int8.tflite",
     }

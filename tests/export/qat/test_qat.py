@@ -149,7 +149,7 @@ def test_settings_are_checked():
 def test_quantisation_aware_training_leaves_the_process_its_keras():
     code = """
         import os
-        from amc_tf import qat
+        from amc_tf.export.qat import training
         import tensorflow as tf
         assert "TF_USE_LEGACY_KERAS" not in os.environ
         assert tf.keras.__version__.startswith("3."), tf.keras.__version__
