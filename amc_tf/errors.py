@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read, and the one sentence for an unknown name."""
+"""The exception for a user's mistakes, and the message for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Entry = TypeVar("Entry")
 
 
 class AmcError(Exception):
-    """A mistake the user can mend: its message is the whole story."""
+    """A mistake that the user can correct; the message says all that is needed for that."""
 
 
 @overload
@@ -17,15 +17,18 @@ def choice(name: str, value: str, known: Mapping[str, Entry]) -> Entry: ...
 @overload
 def choice(name: str, value: str, known: Collection[str]) -> str: ...
 def choice(name: str, value: str, known: Collection[str]) -> object:
-    """What a name stands for in a table; the name itself where there is but a list.
+    """Looks up a name that the user gave.
 
     Args:
         name: what is chosen, for the message.
         value: the name that the user gave.
-        known: a mapping of names, or a list of them.
+        known: mapping from the known names to what they stand for, or just the known names.
+
+    Returns:
+        The entry of a mapping; the name itself if `known` is no mapping.
 
     Raises:
-        AmcError: the name is not there; tells those that are.
+        AmcError: the name is not known; the message lists the known ones.
     """
     if value not in known:
         raise AmcError(f"unknown {name} {value!r}; choose one of {_names(known)}")
@@ -33,15 +36,16 @@ def choice(name: str, value: str, known: Collection[str]) -> object:
 
 
 def choices(name: str, values: Iterable[str], known: Collection[str]) -> None:
-    """Checks names of which a user may give several.
+    """Checks several names that the user gave.
 
     Args:
         name: what one of them is, for the message.
-        values: the names given.
-        known: those that there are.
+        values: the names that the user gave.
+        known: the known names.
 
     Raises:
-        AmcError: a name is not among them; tells the first such, and all there are.
+        AmcError: a name is not known; the message gives the first unknown name and all known
+            ones.
     """
     for value in values:
         if value not in known:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and that tell when they were damaged."""
+"""Writing files so that they are either complete or absent, and detecting damaged ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ SEAL = "crc32"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary path beside `path` that takes its place on success.
+    """Yields a temporary path beside `path`; on success, the file written there replaces `path`.
 
-    The suffix is kept, because Keras chooses a format by it. On failure (a
-    full disk, an interrupt) the old file stays and the partial one is removed.
-    Once it has its name, the file is on the disk: it outlives a power cut.
+    The temporary path has the same suffix, because Keras chooses a format by it.
+    On failure (a full disk, an interrupt) the old file stays and the partial one
+    is removed. The new file is flushed to the disk before it gets its name, so
+    that it survives a power cut.
 
     Raises:
-        AmcError: the system refuses to write it.
+        AmcError: the system cannot write the file.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
@@ -40,10 +41,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Tells a failure of the system while `path` is written in one sentence.
+    """Turns an OSError while `path` is written into a message for the user.
 
     Raises:
-        AmcError: instead of an OSError.
+        AmcError: the system cannot write the file.
     """
     try:
         yield
@@ -56,7 +57,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _sync(path: pathlib.Path) -> None:
-    # A folder too is opened for reading: its entries are what is brought to the disk.
+    # A folder is opened for reading too: fsync then flushes its entries.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -65,10 +66,10 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Writes `data` so that a reader sees the old content or all of the new.
+    """Writes `data` so that a reader sees either the old content or the complete new one.
 
     Raises:
-        AmcError: the system refuses.
+        AmcError: the system cannot write the file.
     """
     with replacing(path) as partial:
         partial.write_bytes(data)
@@ -80,7 +81,7 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
 
 
 def sealed(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A JSON object with a checksum of its content, which `unsealed` looks at.
+    """Adds a checksum of its content to a JSON object; `unsealed` verifies it.
 
     Args:
         data: JSON values.
@@ -90,10 +91,12 @@ def sealed(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, An
 
 
 def unsealed(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The content of a sealed object, or of one written by hand, which has no seal.
+    """Returns the content of a sealed object, without its checksum.
+
+    An object written by hand has no checksum and is not verified.
 
     Raises:
-        ValueError: the content is not what was sealed.
+        ValueError: the content does not match the checksum.
     """
     content = {key: value for key, value in data.items() if key != SEAL}
     found = checksum(content, apart)
@@ -103,16 +106,16 @@ def unsealed(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, 
 
 
 def checksum(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> str:
-    """CRC-32 of a JSON object's content but for some keys, in hexadecimal."""
+    """Returns the CRC-32 of a JSON object without the keys `apart`, in hexadecimal."""
     covered = {key: value for key, value in data.items() if key not in apart}
     return f"{zlib.crc32(json.dumps(covered, sort_keys=True).encode()):08x}"
 
 
 def read_json(path: str | os.PathLike, default: Any) -> Any:
-    """The content of a JSON file, `default` if there is none.
+    """Reads a JSON file; returns `default` if the file does not exist.
 
     Raises:
-        AmcError: the file is not JSON, or not what was sealed in it.
+        AmcError: the file is not JSON, or does not match its checksum.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text())

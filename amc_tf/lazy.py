@@ -1,7 +1,7 @@
-"""Front doors of packages: their public names, each loaded from its module on first use (PEP 562).
+"""Packages whose public names are loaded from their modules on first use (PEP 562).
 
-A command's `--help` must not wait for TensorFlow, and the agent's process imports this product
-without Keras 3: importing a package may not import its modules.
+Importing a package must not import its modules, for two reasons: a command's `--help` should not
+wait for TensorFlow, and the agent's process imports this product without Keras 3.
 """
 
 import importlib
@@ -14,12 +14,16 @@ def front_door(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Makes a package's `__getattr__`, `__dir__` and `__all__`.
 
-    Type checkers do not see through this: the package imports the same names once more under
-    `if TYPE_CHECKING:` (`tests/test_public_api.py` compares the two).
+    Type checkers do not follow this, so the package imports the same names once more under
+    `if TYPE_CHECKING:` (`tests/test_public_api.py` compares the two lists).
 
     Args:
-        package: its `__name__`.
-        homes: full name of a module to the public names that it defines, separated by spaces.
+        package: the package's `__name__`.
+        homes: mapping from the full name of a module to the public names that it defines,
+            separated by spaces.
+
+    Returns:
+        The package's `__getattr__`, `__dir__` and `__all__`.
     """
     home = {name: module for module, names in homes.items() for name in names.split()}
 

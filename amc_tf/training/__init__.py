@@ -2,7 +2,7 @@
 
 A `Task` holds the data and says how a network is compiled, trained and evaluated; `fine_tune`
 trains a pruned network with it. Data may be arrays or anything that `Model.fit` iterates over.
-Nothing here knows channels or plans.
+Nothing here knows about channels or plans.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The settings a model was compiled with, for models made of it."""
+"""The settings a model was compiled with, to compile models made from it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from amc_tf.errors import AmcError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompileSettings:
-    """What `compile` was given, taken down so that another model can be compiled alike.
+    """A record of the arguments of `compile`, with which another model can be compiled.
 
-    Optimizer and metrics are made anew, so that no state is shared: an optimizer starts
-    at the learning rate it had when the settings were taken.
+    Optimizer and metrics are created anew, so that models share no state. An optimizer
+    starts at the learning rate it had when the settings were recorded.
 
     Attributes:
-        config: as of `Model.get_compile_config`.
-        objects: name to each function and class of the owner's in it; Keras would look
-            for them among its registered ones, where few training scripts put them.
+        config: the result of `Model.get_compile_config`.
+        objects: the user's functions and classes in `config`, by name. Keras would look for
+            them among the registered ones, and few training scripts register theirs.
     """
 
     config: Mapping[str, Any]
@@ -31,7 +31,7 @@ class CompileSettings:
 
     @classmethod
     def of(cls, model: keras.Model) -> CompileSettings:
-        """The settings of a compiled model."""
+        """Returns the settings of a compiled model."""
         with _refused():
             return cls(model.get_compile_config(), dict(_own_objects(model)))
 
@@ -39,7 +39,8 @@ class CompileSettings:
         """Compiles a model.
 
         Raises:
-            AmcError: something cannot be made anew from its configuration, as a lambda.
+            AmcError: something cannot be created again from its configuration, such as a
+                lambda.
         """
         with _refused(), keras.saving.custom_object_scope(dict(self.objects)):
             model.compile_from_config(self.config)

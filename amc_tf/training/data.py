@@ -1,4 +1,4 @@
-"""The user's data, in every form that `fit` takes."""
+"""The user's data, in every form that `fit` accepts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ Data = Any
 
 
 def evenly_spaced(available: int, count: int) -> np.ndarray:
-    """Indices of at most `count` samples: data sorted by class would begin with one class."""
+    """Returns evenly spaced indices of at most `count` samples.
+
+    The first `count` samples of data sorted by class might all be of one class.
+    """
     return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
 def x_and_y(element: Any) -> tuple[Any, Any]:
-    """The samples and the labels of a batch, what else it holds left out."""
+    """Returns the inputs and the labels of a batch, without anything else it holds."""
     if not isinstance(element, (tuple, list)) or len(element) < 2:
         raise AmcError(
             f"expected data of pairs (inputs, labels), received {type(element).__name__}"
@@ -29,7 +32,7 @@ def x_and_y(element: Any) -> tuple[Any, Any]:
 
 
 def in_batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
-    """The samples and labels of a split, batch by batch; arrays are one batch."""
+    """Yields the inputs and labels of a split batch by batch; arrays are one batch."""
     if isinstance(data, tuple):
         yield x_and_y(data)
         return
@@ -47,7 +50,7 @@ def in_batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
 
 
 def inputs_of(x: Any, model: keras.Model) -> list[Any]:
-    """The arrays of a batch in the order of the model's inputs."""
+    """Returns the arrays of a batch in the order of the model's inputs."""
     if isinstance(x, dict):
         names = [t.name for t in model.inputs]
         missing = [n for n in names if n not in x]
@@ -61,7 +64,7 @@ def inputs_of(x: Any, model: keras.Model) -> list[Any]:
 
 
 def check_shape(split: str, array: Any, tensor: Any) -> None:
-    """Refuses an array whose shape is not that of a model's input."""
+    """Raises an AmcError if an array does not have the shape of a model's input."""
     shape, expected = tuple(np.shape(array)), tuple(tensor.shape)
     fits = len(shape) == len(expected) and all(
         e is None or s == e for s, e in zip(shape[1:], expected[1:], strict=True)
@@ -74,7 +77,7 @@ def check_shape(split: str, array: Any, tensor: Any) -> None:
 
 
 def check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
-    """Refuses a batch that the model cannot take."""
+    """Raises an AmcError if the model cannot take a batch."""
     arrays = inputs_of(x, model)
     for array, tensor in zip(arrays, model.inputs, strict=True):
         if len(array) == 0:
@@ -84,7 +87,7 @@ def check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise AmcError(f"{split} data holds values that are not finite; clean it first")
     if len(model.outputs) != 1 or isinstance(y, (dict, list, tuple)):
-        return  # several outputs: only the owner's loss knows what fits
+        return  # several outputs: only the user's loss knows which labels fit
     labels = np.asarray(y)
     if len(labels) != len(arrays[0]):
         raise AmcError(f"{split} data has {len(arrays[0])} inputs but {len(labels)} labels")

@@ -1,4 +1,4 @@
-"""Fine-tuning pruned models with their owner's training code."""
+"""Fine-tuning pruned models with the user's training code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from amc_tf.training.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneSettings:
-    """What is fine-tuned.
+    """Which networks are fine-tuned, and with which seed.
 
     Attributes:
         compare: policies whose networks are fine-tuned like the chosen one, so
-            that the closing table can tell what the search was worth afterwards.
-        seed: set before each fine-tuning.
+            that the final table shows what the search gained after fine-tuning.
+        seed: seed that is set before each fine-tuning.
     """
 
     compare: tuple[str, ...] = ()
@@ -25,16 +25,16 @@ class FineTuneSettings:
 
 
 def fine_tune(model: keras.Model, dense: keras.Model, task: Task, seed: int = 0) -> float:
-    """Trains a pruned model in place with the owner's compile and fit.
+    """Trains a pruned model in place with the user's compile and fit.
 
     Args:
-        model: the pruned model; compiled here.
-        dense: the model it came from, for its compile settings.
+        model: the pruned model; it is compiled here.
+        dense: the model it was pruned from, for its compile settings.
         task: data and training code.
-        seed: sets Python's, NumPy's and the backend's random numbers.
+        seed: seed of the random numbers of Python, NumPy and the backend.
 
     Returns:
-        Its accuracy on the test data.
+        The accuracy of the trained model on the test data.
 
     Raises:
         AmcError: the training left weights that are not finite.

@@ -15,7 +15,7 @@ import tensorflow as tf
 from amc_tf.errors import AmcError
 from amc_tf.training.data import Data
 
-# A change of one of these makes another training; others are data, callbacks or output.
+# Arguments that change the training; the others are data, callbacks or output.
 _RECORDED = (
     "batch_size",
     "epochs",
@@ -29,20 +29,20 @@ _RECORDED = (
 
 
 class FitArguments:
-    """What a script gives to `fit`, for several models in turn.
+    """The arguments that a script passes to `fit`, used for several models in turn.
 
     Args:
         args: positional arguments of `Model.fit`.
-        kwargs: named ones.
+        kwargs: keyword arguments of `Model.fit`.
 
     Attributes:
-        given: all of them, by name.
-        train: what the training sees, as `amc_tf.Task` takes it.
-        validation: what is held out, likewise.
+        given: all arguments, by name.
+        train: training data, in a form that `amc_tf.Task` accepts.
+        validation: held-out data, in a form that `amc_tf.Task` accepts.
 
     Raises:
         TypeError: `fit` has no such argument.
-        AmcError: nothing is held out, or data cannot be read more than once.
+        AmcError: no data is held out, or data cannot be read more than once.
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]):
@@ -61,15 +61,16 @@ class FitArguments:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What distinguishes one training from another, as JSON values."""
+        """The arguments that distinguish one training from another, as JSON values."""
         values = {name: self.given[name] for name in _RECORDED if name in self.given}
         return {name: _json(value) for name, value in values.items()}
 
     def fit(self, model: keras.Model) -> keras.callbacks.History:
         """Calls `model.fit`.
 
-        Callbacks may have watched another model before. Most of Keras' begin anew by
-        themselves; a checkpoint would go on comparing with that model's best value.
+        A callback may have been used with another model before. Most callbacks of Keras
+        reset themselves; a `ModelCheckpoint` would still compare with the best value of
+        that other model, so it is reset here.
         """
         for callback in self.callbacks:
             used = getattr(callback, "model", None) is not None
@@ -129,12 +130,12 @@ def _arrays(name: str, parts: Any) -> Data:
             f"{name}: expected inputs and labels, received no {'labels' if y is None else 'inputs'}"
         )
     arrays = keras.tree.map_structure(np.asarray, (x, y, *(w for w in weight if w is not None)))
-    # A list of labels is those of several outputs, and would be stacked into one tensor.
+    # A list holds the labels of several outputs; as a list it would be stacked into one tensor.
     return (arrays[0], *(tuple(a) if isinstance(a, list) else a for a in arrays[1:]))
 
 
 def _split(arrays: Data, share: float) -> tuple[Data, Data]:
-    """As Keras splits: the last samples, before any shuffling, are held out."""
+    """Splits arrays as Keras does: the last samples, before any shuffling, are held out."""
     count = len(keras.tree.flatten(arrays)[0])
     first = math.floor(count * (1 - share))
     if not 0 < first < count:
@@ -151,7 +152,7 @@ def _split(arrays: Data, share: float) -> tuple[Data, Data]:
 def _dataset(
     name: str, data: Any, given: Mapping[str, Any], steps_name: str
 ) -> tf.data.Dataset | None:
-    """One pass over a dataset; None for arrays."""
+    """Returns a dataset for one epoch; None for arrays."""
     steps = given.get(steps_name)
     if isinstance(data, keras.utils.PyDataset):
         data = _of_pydataset(data)

@@ -1,4 +1,4 @@
-"""What the owner of a model plugs in: data, and the code that trains and scores it."""
+"""What the user provides: data, and the code that trains and scores the model."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from amc_tf.training.time_limit import within
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """Data and training code. Everything but the data has a default.
+    """The user's data and training code. Everything but the data has a default.
 
     Attributes:
         train: training data: `(x, y)` arrays or a batched `tf.data.Dataset` of pairs.
             The search never measures its reward on it.
-        validation: held out of training; the search's reward is measured here.
-        test: played no part in any choice; only reports use it. Default: `validation`.
+        validation: data held out of training, on which the search measures its reward.
+        test: data that plays no part in any choice; only reports use it. Default:
+            `validation`.
         compile: `compile(model)` prepares a model for fit and evaluate. Default:
-            the dense model's own compile settings.
+            the dense model's compile settings.
         fit: `fit(model)` trains a compiled model in place. Default: `model.fit`
             on `train` for `epochs`.
         fine_tune: `fine_tune(model)` for pruned models. Default: `fit`.
@@ -44,17 +45,17 @@ class Task:
             model's loss and optimizer on `train` (see `amc_tf.export.qat.training`).
         evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
             Default: `model.evaluate(data)[metric]`.
-        evaluate_timeout: seconds after which a scoring that has not ended is an
-            error. Off (None) by default: only its owner knows how long it may
-            take, and an interrupted search loses nothing. It is then run in a
-            thread of its own, which is left behind if it hangs.
-        metric: the name under which the compiled model reports its accuracy.
-        epochs: of the default fit.
-        batch_size: for arrays, in the default fit and evaluate.
+        evaluate_timeout: seconds that one evaluation may take; a longer one is an
+            error. Default: None, no limit, because only the user knows how long it
+            may take, and an interrupted search loses nothing. With a limit, the
+            evaluation runs in a thread of its own, which is abandoned if it hangs.
+        metric: name under which the compiled model reports its accuracy.
+        epochs: number of epochs of the default fit.
+        batch_size: batch size for arrays, in the default fit and evaluate.
         calibration: unlabelled inputs (array, or a list for several inputs) for
-            least-squares refit and int8 calibration, all of them used. Default: drawn
-            from `train`.
-        calibration_size: how many inputs are drawn from `train`.
+            least-squares refit and int8 calibration; all of them are used. Default:
+            inputs drawn from `train`.
+        calibration_size: number of inputs that are drawn from `train`.
     """
 
     train: Data
@@ -73,7 +74,7 @@ class Task:
     calibration_size: int = 512
 
     def compiled(self, model: keras.Model, dense: keras.Model) -> keras.Model:
-        """Compiles `model` as the owner does, or as `dense` was; returns it."""
+        """Compiles `model` with the user's compile, or as `dense` was compiled; returns it."""
         if self.compile is not None:
             self.compile(model)
         elif dense.compiled:
@@ -86,11 +87,11 @@ class Task:
         return model
 
     def train_dense(self, model: keras.Model) -> None:
-        """Trains a compiled model in place with the owner's fit."""
+        """Trains a compiled model in place with the user's fit."""
         (self.fit or self._default_fit)(model)
 
     def train_pruned(self, model: keras.Model) -> None:
-        """Fine-tunes a compiled pruned model in place with the owner's code."""
+        """Fine-tunes a compiled pruned model in place with the user's code."""
         (self.fine_tune or self.fit or self._default_fit)(model)
 
     def _default_fit(self, model: keras.Model) -> None:
@@ -99,11 +100,11 @@ class Task:
         model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=2)
 
     def score(self, model: keras.Model, data: Data) -> float:
-        """The accuracy of a compiled model on `data`.
+        """Returns the accuracy of a compiled model on `data`.
 
         Raises:
-            AmcError: evaluate raised or did not end in time; the metric is not
-                reported, or its value is not a finite number of at most 1.
+            AmcError: evaluate raised an error or did not end in time; the metric is
+                not reported, or its value is not a finite number of at most 1.
         """
         value = within(
             self.evaluate_timeout,
@@ -122,11 +123,11 @@ class Task:
         return value
 
     def prepared(self, data: Data) -> Data:
-        """`data` in the form that is fastest to score again and again.
+        """Returns `data` in the form that is fastest to score many times.
 
-        Arrays are batched once and kept, because Keras would make a new
+        Arrays are batched once and cached, because Keras would make a new
         pipeline of them at every evaluation, which costs more than a small
-        network; an owner's own evaluate gets what the owner gave.
+        network. The user's own evaluate gets the data unchanged.
         """
         if self.evaluate is not None or not isinstance(data, tuple):
             return data
@@ -159,17 +160,17 @@ class Task:
 
     @property
     def test_data(self) -> Data:
-        """The test data, or the validation data where there is none."""
+        """The test data; the validation data if there is none."""
         return self.validation if self.test is None else self.test
 
     def calibration_inputs(self, model: keras.Model) -> list[np.ndarray]:
-        """Unlabelled inputs, one array for each model input."""
+        """Returns unlabelled inputs, one array for each model input."""
         if self.calibration is None:
             return self.sample_inputs(self.train, model, self.calibration_size)
         return [np.asarray(a) for a in inputs_of(self.calibration, model)]
 
     def sample_inputs(self, data: Data, model: keras.Model, count: int) -> list[np.ndarray]:
-        """At most `count` inputs out of `data`, one array for each model input."""
+        """Returns at most `count` inputs from `data`, one array for each model input."""
         if isinstance(data, tuple):
             arrays = inputs_of(data[0], model)
             chosen = evenly_spaced(len(arrays[0]), count)
@@ -182,7 +183,7 @@ class Task:
         return [np.concatenate(a)[:count] for a in zip(*parts, strict=True)]
 
     def check(self, model: keras.Model) -> None:
-        """Refuses data that cannot belong to the model, before any work.
+        """Checks that the data fits the model, before any work is done.
 
         Raises:
             AmcError: a split is empty or of the wrong shape, labels are out of
@@ -194,13 +195,13 @@ class Task:
                 continue
             for i, (x, y) in enumerate(in_batches(split, data)):
                 check_batch(split, x, y, model)
-                if i == 8:  # enough to find a wrong pipeline without reading all of it
+                if i == 8:  # enough to detect a wrong pipeline without reading all data
                     break
         for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
             check_shape("calibration", array, tensor)
         if self.evaluate is None:
-            # One batch through the real thing: the metric must be reported. The probe shares the
-            # layers, so that the owner's model keeps its own compile settings.
+            # One batch is really evaluated, to see that the metric is reported. The probe shares
+            # the layers, but compiling it leaves the compile settings of the user's model alone.
             probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
             self.score(probe, self._first_batch())
 

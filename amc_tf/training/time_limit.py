@@ -1,4 +1,4 @@
-"""A bound on the time that code of others may take."""
+"""A limit on the time that the user's code may take."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from amc_tf.errors import AmcError
 
 
 class TimeLimitError(AmcError):
-    """Code did not end in time; its thread still runs."""
+    """A call that did not end in time; its thread may still run."""
 
 
 def within(seconds: float | None, call: Callable[[], Any], name: str) -> Any:
-    """What `call` returns, if it does so in time.
+    """Calls `call` in a thread; returns its result if it ends in time.
 
-    A thread rather than a signal: what hangs in C++ (the pipeline of a dataset)
-    heeds no signal. Nothing can end that thread, so it is left behind, and does
-    not keep the process from ending.
+    A thread is used rather than a signal, because code that hangs in C++ (a
+    dataset's pipeline) does not react to signals. Nothing can end that thread, so
+    it is abandoned; it does not keep the process from ending.
 
     Args:
-        seconds: the bound, by the monotonic clock; None for none, and no thread.
-        call: takes no arguments.
-        name: what it is called in the error.
+        seconds: limit by the monotonic clock; None for no limit and no thread.
+        call: function without arguments.
+        name: name of the call in the error message.
+
+    Returns:
+        The result of `call`.
 
     Raises:
-        TimeLimitError: it did not end.
+        TimeLimitError: `call` did not end in time.
         Exception: whatever `call` raised.
     """
     if seconds is None:
