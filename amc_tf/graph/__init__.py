@@ -1,11 +1,11 @@
-"""The model as groups of channels that live or die together.
+"""The model as groups of channels that are kept or dropped together.
 
 `analyze` reads a Keras model into a `ChannelGraph`: the flat list of its calls (`Network`), the
 sites whose weights are indexed by channels, and the groups of channels that are kept or dropped
-together. A `PruningPlan` says which channels of each group are kept; `macs` and `params` tell what
-it costs, exactly.
+together. A `PruningPlan` says which channels of each group are kept; `macs` and `params` compute
+its exact cost.
 
-What is known of a kind of layer is one row of the layer table; `register_layer` adds a row.
+The layer table has one row for each kind of layer; `register_layer` adds a row.
 Nothing here changes a model.
 """
 

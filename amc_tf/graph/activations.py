@@ -1,4 +1,4 @@
-"""Which activations treat every channel alone, and which of them do nothing or clip."""
+"""Which activations treat every channel alone, and which of them are linear or clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, Bounds
 
 @keras.saving.register_keras_serializable(package="amc_tf")
 def keras2_hard_sigmoid(x: Any) -> Any:
-    """Keras 2's `hard_sigmoid`, 0.2 x + 0.5 clipped; Keras 3's has the slope 1/6."""
+    """Computes Keras 2's `hard_sigmoid`: 0.2 x + 0.5, clipped; Keras 3's has the slope 1/6."""
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -55,7 +55,7 @@ _CLIPS = ((activations.relu, RECTIFIED), (activations.relu6, (0.0, 6.0)))
 
 
 def is_elementwise(activation: Any) -> bool:
-    """Whether an activation treats every channel alone (softmax, for one, does not)."""
+    """Returns whether an activation treats every channel alone (softmax, for one, does not)."""
     if activation is None or type(activation) in ELEMENTWISE_LAYERS:
         return True
     try:
@@ -65,15 +65,15 @@ def is_elementwise(activation: Any) -> bool:
 
 
 def is_linear(activation: Any) -> bool:
-    """Whether an activation returns what it is given."""
+    """Returns whether an activation returns its input."""
     return activation is None or activation is activations.linear
 
 
 def clipped(activation: Any) -> Bounds:
-    """The range to which an activation clips, if it is a rectifier; all numbers for others."""
+    """Returns the range to which an activation clips; all numbers if it is no rectifier."""
     return next((bounds for rectifier, bounds in _CLIPS if rectifier is activation), UNBOUNDED)
 
 
 def activation_name(activation: Any) -> str:
-    """What messages call an activation."""
+    """Returns an activation's name, for messages."""
     return getattr(activation, "__name__", type(activation).__name__)

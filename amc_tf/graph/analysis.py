@@ -1,10 +1,11 @@
-"""Which channels of a model must live or die together.
+"""Which channels of a model must be kept or dropped together.
 
 Every value of the flat network carries one integer id for each position of
-its channel axis. One pass in topological order applies the layer table's
-rules; ids that must agree are united; classes of united ids that no layer can
-tell apart form a *group*, the unit of pruning. Whatever the table cannot vouch
-for is frozen, and the reason is kept.
+its channel axis. One pass in topological order applies the rules of the layer
+table. Ids that must be kept or dropped together are united into a class.
+Classes that no layer can tell apart form a *group*, the unit of pruning.
+Channels of calls that the table does not understand are frozen, and the reason
+is recorded.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
     Args:
         model: a Functional or Sequential Keras 3 model, channels last; nested
             models are inlined.
-        freeze: patterns (`fnmatch`) of names of layers whose output channels
-            all stay.
+        freeze: patterns (`fnmatch`) for the names of layers that keep all their
+            output channels.
 
     Returns:
         The `ChannelGraph`.
@@ -58,7 +59,7 @@ class _Analysis:
         self._first_roles: dict[int, Roles] = {}
         self._made_by: list[str] = []  # for every id, the operation that made it
 
-    # What rules may do.
+    # The methods of a `Connector`, which rules call.
     def fresh(self, count: int) -> Ids:
         ids = np.arange(self._count, self._count + count)
         self._count += count
@@ -72,7 +73,7 @@ class _Analysis:
         if len(ids):
             self._frozen.append((ids, reason))
 
-    # The pass.
+    # The pass itself.
     def graph(self) -> ChannelGraph:
         self._operation_name = "input"
         for number in self.network.inputs:
@@ -90,7 +91,7 @@ class _Analysis:
         return tuple(self.network.tensors[number].shape)
 
     def _width(self, number: int) -> int:
-        """Channels of a value; 0 if it has no channel axis of known size."""
+        """Returns the channels of a value; 0 if it has no channel axis of known size."""
         shape = self._shape(number)
         return 0 if len(shape) < 2 or shape[-1] is None else shape[-1]
 
@@ -111,14 +112,14 @@ class _Analysis:
         if rule is not None and (rule.weights or rule.rewrite):
             self._sites.append((call, rule, roles))
         if rule is not None and rule.weights:
-            # A shared layer: one set of weights, one decision. A refused call knows only the
-            # roles its weights name.
+            # A shared layer has one set of weights, so its calls keep the same channels. A
+            # refused call has only the roles that its weights name.
             first = self._first_roles.setdefault(id(call.operation), roles)
             for role in first.keys() & roles.keys() if first is not roles else ():
                 self.unite(first[role], roles[role])
 
     def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:
-        # Flatten's setting only says in which order it reads.
+        # In Flatten this setting only gives the order in which it reads.
         if type(call.operation) is not keras.layers.Flatten and (
             getattr(call.operation, "data_format", None) == "channels_first"
         ):
@@ -140,13 +141,13 @@ class _Analysis:
 
     @staticmethod
     def _inner_inputs(call: network_lib.Call) -> set[int]:
-        """Values passed by keyword under another name than the operands' (a mask, say)."""
+        """Returns the values passed by a keyword that is not an operand's (a mask, say)."""
         operands = {"inputs", "x", "x1", "x2", "xs", "key"}
         leaves = keras.tree.flatten({k: v for k, v in call.kwargs.items() if k not in operands})
         return {x.number for x in leaves if isinstance(x, network_lib.Value)}
 
     def _refuse(self, call: network_lib.Call, rule: LayerRule | None, reason: str) -> Roles:
-        """Freezes everything a call touches; its weights keep their full size."""
+        """Freezes all channels that a call reads or makes; its weights keep their full size."""
         name, operation = self._operation_name, call.operation
         self._refused.append(Refused(name, type(operation).__name__, reason))
         reason = f"{name} ({type(operation).__name__}): {reason}"
@@ -192,7 +193,7 @@ class _Analysis:
         )
 
     def _classes(self) -> np.ndarray:
-        """The class of each id, numbered in the order of first ids."""
+        """Returns the class of each id; classes are numbered in the order of their first ids."""
         pairs = [np.stack([a, b]) for a, b in self._united]
         a, b = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
         links = coo_array((np.ones(len(a), bool), (a, b)), shape=(self._count, self._count))
@@ -207,7 +208,7 @@ class _Analysis:
         return makers
 
     def _frozen_listing(self, classes_of_id: np.ndarray, makers: Sequence[str]):
-        """(layers that made them, how many channels, first reason), in order."""
+        """Returns (layers that made the channels, number of channels, first reason), in order."""
         seen: set[int] = set()
         by_reason: dict[str, list[int]] = {}
         for ids, reason in self._frozen:
@@ -222,7 +223,10 @@ class _Analysis:
 
 
 def _groups(sites: Sequence[Site], frozen: np.ndarray, makers: Sequence[str]) -> dict[str, Group]:
-    """Classes that appear alike in every role of every site, frozen ones left out."""
+    """Groups the classes that appear equally often in every role of every site.
+
+    Frozen classes are left out.
+    """
     signature: list[list[tuple[int, str, int]]] = [[] for _ in frozen]
     for i, site in enumerate(sites):
         for role, classes in site.roles.items():
@@ -234,7 +238,8 @@ def _groups(sites: Sequence[Site], frozen: np.ndarray, makers: Sequence[str]) ->
     for class_number, seen in enumerate(signature):
         if seen:
             alike.setdefault(tuple(seen), []).append(class_number)
-    # The agent walks along the network: by the first layer that reads the channels.
+    # Groups are ordered by the first layer that reads their channels, because the agent goes
+    # along the network.
     first_read = {
         key: min((i for i, role, _ in key if role in _mixed_roles(sites[i])), default=len(sites))
         for key in alike
@@ -247,7 +252,7 @@ def _groups(sites: Sequence[Site], frozen: np.ndarray, makers: Sequence[str]) ->
         )
         consumers = _names(sites[i] for i, role, _ in key if role in _mixed_roles(sites[i]))
         if not consumers:
-            continue  # nothing ever reads them: there is no weight to gain or refit
+            continue  # no kernel reads them: there is no weight to save or refit
         stem = name = (producers or (makers[classes[0]],))[0]
         copy = 1
         while name in groups:
@@ -266,5 +271,5 @@ def _mixed_roles(site: Site) -> set[str]:
 
 
 def _makes(rule: LayerRule) -> bool:
-    """Whether a row computes new channels (as against passing its input's on)."""
+    """Returns whether a row computes new channels, rather than passing on those of its input."""
     return bool(rule.mixes)

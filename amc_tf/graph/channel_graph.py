@@ -1,4 +1,4 @@
-"""The channel graph: what the analysis of a model finds."""
+"""The channel graph, which is the result of the analysis of a model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Site:
     Attributes:
         name: the operation's unique name in the network.
         call: the call.
-        rule: its row of the layer table.
-        roles: role to the channel class of each of its positions.
+        rule: the operation's row of the layer table.
+        roles: mapping from a role to the channel class of each of its positions.
     """
 
     name: str
@@ -35,14 +35,15 @@ class Site:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Channels that every layer treats alike: one decision of the agent.
+    """Channels that every layer treats in the same way; one decision of the agent.
 
     Attributes:
-        name: the first producing layer's name (with `:2`, ... if it has several groups).
+        name: name of the first layer that computes the channels (with `:2`, ... if that layer
+            has several groups).
         channels: number of channels, each of which may cover several positions.
-        producers: names of the layers that compute these channels.
-        consumers: names of the layers whose kernels read them.
-        classes: the channel class of each channel, ascending.
+        producers: names of the layers that compute the channels.
+        consumers: names of the layers whose kernels read the channels.
+        classes: channel class of each channel, ascending.
     """
 
     name: str
@@ -66,11 +67,12 @@ class ChannelGraph:
 
     Attributes:
         network: the model as a flat list of calls.
-        sites: every call of the layer table that has weights or names positions.
-        groups: name to group, in the order in which their channels are first read.
+        sites: every call known to the layer table that has weights or whose arguments name
+            positions.
+        groups: groups by name, in the order in which their channels are first read.
         refused: operations that could not be pruned through, with reasons.
-        frozen: (layers, channels, reason) of every set of channels that must stay.
-        classes: number of channel classes, frozen ones included.
+        frozen: (layers, number of channels, reason) of every set of channels that must stay.
+        classes: number of channel classes, including frozen ones.
     """
 
     network: network_lib.Network
@@ -81,7 +83,10 @@ class ChannelGraph:
     classes: int
 
     def keep_mask(self, plan: PruningPlan | None) -> np.ndarray:
-        """The plan as one boolean for each channel class: index it with a site's roles.
+        """Returns whether a plan keeps each channel class (None: all are kept).
+
+        Returns:
+            Booleans (classes,), to be indexed with a site's roles.
 
         Raises:
             AmcError: the plan names an unknown group or a channel that does not exist.
@@ -99,19 +104,19 @@ class ChannelGraph:
         return keep
 
     def site(self, name: str) -> Site:
-        """The site of the layer of that name: of its first call."""
+        """Returns the site of the first call of the layer with that name."""
         return self._by_name[name]
 
     def site_at(self, call: network_lib.Call) -> Site | None:
-        """What a call is a site of, if it is."""
+        """Returns the site of a call; None if it has none."""
         return self._by_call.get(id(call))
 
     def sites_of(self, operation: Any) -> Sequence[Site]:
-        """The sites of every call of an operation, in order."""
+        """Returns the sites of all calls of an operation, in order."""
         return self._by_operation.get(id(operation), ())
 
     def first_sites(self) -> Sequence[Site]:
-        """Of each layer the site of its first call: what holds weights, once."""
+        """Returns the site of each layer's first call, so that shared weights appear once."""
         return tuple(self._by_name.values())
 
     @functools.cached_property
@@ -131,10 +136,10 @@ class ChannelGraph:
         return found
 
     def group(self, name: str) -> Group:
-        """The group of that name.
+        """Returns the group with that name.
 
         Raises:
-            AmcError: there is none; the nearest name is suggested.
+            AmcError: there is none; the message suggests the most similar name.
         """
         if name in self.groups:
             return self.groups[name]

@@ -1,4 +1,4 @@
-"""What the owner of a model wishes of single layers: to stay, a least size, a multiple."""
+"""The user's constraints on single layers: frozen, a least preserve ratio, a multiple."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph, Group
 
-# Patterns with a value each, in an order that counts.
+# Patterns with a value for each; their order matters.
 Wishes = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """Wishes for layers, named by patterns as of a shell: `*`, `?`, `[seq]`.
+    """Constraints on layers, which are named by shell patterns: `*`, `?`, `[seq]`.
 
-    A pattern of `min_preserve` or `rounding` means the groups of which it
-    matches the name or a producing layer (`amc-inspect` lists them). Where
-    several match a group, the last one wins, as in: everything a little, one
-    block more. A group that none matches follows the search's own setting.
+    A pattern of `min_preserve` or `rounding` applies to each group if it matches
+    the name of the group or of a layer that produces it (`amc-inspect` lists
+    them). If several patterns match a group, the last one applies; so a general
+    pattern comes first and its exceptions follow. A group that no pattern matches
+    follows the setting of the search.
 
     Attributes:
-        freeze: layers that keep all their output channels.
-        min_preserve: least preserve ratio, in (0, 1]: `{"block_1*": 0.5}`, or as pairs
-            `(("block_1*", 0.5),)`, the form of configuration files and of the command line.
-        rounding: channel counts are multiples of this, at least 1; the same forms.
+        freeze: patterns of layers that keep all their output channels.
+        min_preserve: least preserve ratio of each pattern, in (0, 1]: `{"block_1*": 0.5}`, or
+            as pairs `(("block_1*", 0.5),)`, the form of configuration files and of the command
+            line.
+        rounding: number of each pattern, at least 1, of which channel counts are multiples; in
+            the same forms.
 
     Raises:
         AmcError: a value is out of range or not of these forms.
@@ -63,14 +66,14 @@ class Constraints:
         """Analyses a model for pruning within these constraints.
 
         Args:
-            model: as for `amc_tf.analyze`.
+            model: a model as for `amc_tf.analyze`.
 
         Returns:
-            Its graph, the layers of `freeze` frozen.
+            The channel graph, in which the layers of `freeze` are frozen.
 
         Raises:
-            AmcError: see `amc_tf.analyze`; or a pattern matches no layer (the
-                nearest names are suggested), or none whose channels can be pruned.
+            AmcError: see `amc_tf.analyze`; or a pattern matches no layer (the message
+                suggests similar names), or no layer whose channels can be pruned.
         """
         free = analyze(model)
         layers = [free.network.name(operation) for operation in free.network.operations()]
@@ -78,7 +81,8 @@ class Constraints:
             for pattern in self._patterns(field):
                 _check_known(field, pattern, dict.fromkeys([*layers, *free.groups]))
         for pattern in self.freeze:
-            # What a pattern freezes is the analysis' to say: it knows where channels pass through.
+            # Only the analysis knows what a pattern freezes, as it follows the channels through
+            # the layers.
             if _prunable(analyze(model, freeze=(pattern,))) == _prunable(free):
                 raise AmcError(
                     f"constraints.freeze: {_matched(pattern, layers)}, whose channels are not "
@@ -99,11 +103,14 @@ class Constraints:
         return graph
 
     def min_preserves(self, graph: ChannelGraph, default: float) -> list[float]:
-        """The least preserve ratio of each group, in the order of `graph.groups`."""
+        """Returns the least preserve ratio of each group, in the order of `graph.groups`."""
         return self._resolved("min_preserve", graph, default)
 
     def roundings(self, graph: ChannelGraph, default: int) -> list[int]:
-        """The multiple of each group's channel count, in the order of `graph.groups`."""
+        """Returns the number of which each group's channel count is a multiple.
+
+        The order is that of `graph.groups`.
+        """
         return self._resolved("rounding", graph, default)
 
     def _patterns(self, field: str) -> list[str]:
@@ -119,7 +126,7 @@ class Constraints:
         ]
 
 
-# Fields of values: an example, the test of a value, and that test in words.
+# Fields that hold values: name, example, test of a value, and the test in words.
 _VALUES = (
     (
         "min_preserve",

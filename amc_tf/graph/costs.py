@@ -1,11 +1,11 @@
 """Exact costs of a plan, as pure functions of how many channels each group keeps.
 
-Every weight of a site has a size that is a product of widths, and each width is
-a constant plus a sum of whole numbers times the groups' channel counts. So a
-cost is a small polynomial, evaluated without building a model. One
-multiply-accumulate (MAC) is two floating-point operations; what the AMC paper
-calls FLOPs are MACs. Biases, batch norms, activations and pooling count
-nothing, as in the published figures.
+The size of a site's weight is a product of widths, and each width is a constant
+plus a sum of whole numbers times the groups' channel counts. So a cost is a
+small polynomial, which is evaluated without building a model. One
+multiply-accumulate (MAC) is two floating-point operations; the FLOPs of the AMC
+paper are MACs. Biases, batch norms, activations and pooling count as zero MACs,
+as in published figures.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ class Cost:
 
     Attributes:
         name: `macs` or `params`.
-        base: what no group changes.
-        scale: one factor a term.
-        slopes: widths of each term, array (terms, 2, groups).
-        offsets: constant parts of the widths, array (terms, 2).
-        sites: name of the site each term belongs to.
-        dense: the groups' full channel counts.
+        base: part of the cost that no group changes.
+        scale: factor of each term, int64 (terms,).
+        slopes: factors of the groups' channel counts in the widths of each term, int64
+            (terms, 2, groups).
+        offsets: constant parts of the widths, int64 (terms, 2).
+        sites: name of the site of each term.
+        dense: the groups' full channel counts, int64 (groups,).
     """
 
     name: str
@@ -47,21 +48,21 @@ class Cost:
     dense: np.ndarray
 
     def __call__(self, counts: np.ndarray) -> int:
-        """The cost when group i keeps `counts[i]` channels (in the order of graph.groups)."""
+        """Returns the cost when group i keeps `counts[i]` channels (in order of graph.groups)."""
         return self.base + int(self.terms(counts).sum())
 
     def terms(self, counts: np.ndarray) -> np.ndarray:
-        """The cost of each term, int64, aligned with `sites`."""
+        """Returns the cost of each term, int64, in the order of `sites`."""
         widths = self.slopes @ np.asarray(counts, np.int64) + self.offsets
         return self.scale * widths.prod(axis=1)
 
     def touched(self) -> np.ndarray:
-        """Which groups change which terms: boolean array (terms, groups)."""
+        """Returns which groups change which terms, as booleans (terms, groups)."""
         return (self.slopes != 0).any(axis=1)
 
 
 def macs_cost(graph: ChannelGraph) -> Cost:
-    """Multiply-accumulates of one forward pass of one sample.
+    """Returns the MACs of one forward pass of one sample, as a `Cost`.
 
     Raises:
         AmcError: the model's input size is not fixed.
@@ -76,7 +77,7 @@ def macs_cost(graph: ChannelGraph) -> Cost:
 
 
 def multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int:
-    """How often a call multiplies each element of a weight; 0 for a bias, say.
+    """Returns how often a call multiplies each element of a weight; 0 for a bias, say.
 
     Raises:
         AmcError: the model's input size is not fixed.
@@ -92,7 +93,7 @@ def multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int:
 
 
 def _unpruned_macs(graph: ChannelGraph) -> int:
-    """Of layers that are known but never pruned, such as attention."""
+    """Returns the MACs of layers that are known but never pruned, such as attention."""
 
     def shape(number: int) -> tuple[int | None, ...]:
         return tuple(graph.network.tensors[number].shape)
@@ -117,7 +118,7 @@ def _size_not_fixed(name: str) -> AmcError:
 
 
 def params_cost(graph: ChannelGraph) -> Cost:
-    """Parameters, trainable or not (`keras.Model.count_params`)."""
+    """Returns the number of parameters, trainable or not (`keras.Model.count_params`)."""
     sites = graph.first_sites()
     known = {site.name for site in sites}
     base = sum(
@@ -138,7 +139,7 @@ def _cost(name, graph, sites: Iterable[Site], base: int, uses) -> Cost:
     dense = dense_counts(graph)
 
     def width(classes: np.ndarray) -> tuple[np.ndarray, int]:
-        """A role's width as (multiple of each group's count, constant)."""
+        """Returns a role's width as (factor of each group's count, constant)."""
         found = group_of_class[classes]
         total = np.bincount(found[found >= 0], minlength=len(dense))
         return total // dense, int(np.count_nonzero(found < 0))
@@ -170,12 +171,12 @@ def _cost(name, graph, sites: Iterable[Site], base: int, uses) -> Cost:
 
 
 def dense_counts(graph: ChannelGraph) -> np.ndarray:
-    """The groups' full channel counts, int64, in the order of `graph.groups`."""
+    """Returns the groups' full channel counts, int64, in the order of `graph.groups`."""
     return np.array([group.channels for group in graph.groups.values()], np.int64)
 
 
 def plan_counts(graph: ChannelGraph, plan: PruningPlan | None) -> np.ndarray:
-    """How many channels each group keeps under a plan (checked against the graph)."""
+    """Returns how many channels each group keeps under a plan (checked against the graph)."""
     keep = graph.keep_mask(plan)
     return np.array(
         [np.count_nonzero(keep[group.classes]) for group in graph.groups.values()], np.int64
@@ -183,10 +184,10 @@ def plan_counts(graph: ChannelGraph, plan: PruningPlan | None) -> np.ndarray:
 
 
 def macs(graph: ChannelGraph, plan: PruningPlan | None = None) -> int:
-    """Multiply-accumulates of one sample's forward pass under a plan (None: dense)."""
+    """Returns the MACs of one sample's forward pass under a plan (None: dense)."""
     return macs_cost(graph)(plan_counts(graph, plan))
 
 
 def params(graph: ChannelGraph, plan: PruningPlan | None = None) -> int:
-    """Parameters, trainable or not, under a plan (None: dense)."""
+    """Returns the number of parameters, trainable or not, under a plan (None: dense)."""
     return params_cost(graph)(plan_counts(graph, plan))

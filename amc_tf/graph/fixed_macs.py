@@ -1,4 +1,4 @@
-"""Multiply-accumulates of layers that are known and never pruned.
+"""MACs of layers that are known and never pruned.
 
 Each function is the `fixed_macs` of rows of the layer table.
 """
@@ -15,7 +15,7 @@ Shape = tuple[int | None, ...]
 
 
 def einsum(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Every input element meets every element of the kernel's other axes."""
+    """Multiplies every input element by every element of the kernel's other axes."""
     layer = call.operation
     x, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
     sizes = zip(kernel, layer.kernel.shape, strict=True)
@@ -25,7 +25,7 @@ def einsum(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
 
 
 def attention(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Projections of query, key, value and output, and the two products of the attention."""
+    """Adds the projections of query, key, value and output, and the attention's two products."""
     layer = call.operation
     query, value = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
     targets, sources = positions(query), positions(value)
@@ -40,7 +40,7 @@ def attention(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
 
 
 def recurrent(call: Call, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Kernel and recurrent kernel, once for every time step."""
+    """Counts the kernel and the recurrent kernel once for every time step."""
     steps = inputs[0][1]
     matrices = [w.shape for w in call.operation.weights if w.name.endswith("kernel")]
     return None if steps is None else steps * sum(math.prod(shape) for shape in matrices)

@@ -1,7 +1,7 @@
-"""How Keras models are put together, and what of that is private to Keras.
+"""How Keras models are built up, including what is private to Keras.
 
-All that is read of Keras beside its public names is read here (and the classes of the layer table
-in `amc_tf.graph.layer_table`): a new release of Keras is met in one place.
+Private names of Keras are read here (and in `amc_tf.graph.layer_table`, which needs some classes),
+so that a new release of Keras needs changes in few places.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def nesting(model: keras.Model, side: str) -> Any:
-    """How the model's `inputs` or `outputs` are nested: a structure for `pack`."""
+    """Returns how the model's `inputs` or `outputs` are nested, as a structure for `pack`."""
     tensors = getattr(model, side)
     structure = getattr(model, f"_{side}_struct", None)
     if structure is None:
@@ -42,12 +42,12 @@ def nesting(model: keras.Model, side: str) -> Any:
 
 
 def pack(structure: Any, tensors: list[Any]) -> Any:
-    """Tensors (or arrays) nested as `structure` is."""
+    """Nests tensors (or arrays) in the same way as `structure`."""
     return keras.tree.pack_sequence_as(structure, tensors)
 
 
 def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
-    """A functional model whose inputs and outputs are nested as those of `model`."""
+    """Makes a functional model whose inputs and outputs are nested like those of `model`."""
     return keras.Model(
         pack(nesting(model, "inputs"), inputs),
         pack(nesting(model, "outputs"), outputs),
@@ -56,10 +56,10 @@ def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Mod
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """The same layers without compile settings: what a file should hold.
+    """Makes a model of the same layers without compile settings, to be saved.
 
-    A loss of the owner's own would have to be registered wherever the file is
-    read, and the optimizer's state doubles or triples its size.
+    A loss that the user wrote would have to be registered wherever the file is
+    read, and the optimizer's state doubles or triples the size of the file.
     """
     return like(model, model.inputs, model.outputs)
 
@@ -68,17 +68,17 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 
 def is_functional(operation: Any) -> bool:
-    """Whether an operation is a model whose calls can be walked (and inlined)."""
+    """Returns whether an operation is a model whose calls can be visited (and inlined)."""
     if not isinstance(operation, (Functional, keras.Sequential)):
         return False
     if isinstance(operation, keras.Sequential):
         return operation.built and bool(operation.outputs)
-    # A subclass of a functional model that overrides call() does something else than its graph.
+    # A subclass that overrides call() may compute something other than its graph.
     return type(operation).call is Functional.call
 
 
 def nodes_in_order(model: Any) -> list[Any]:
-    """The nodes between a model's inputs and outputs, topologically, depth first."""
+    """Returns the nodes between a model's inputs and outputs in topological order, depth first."""
     ready = {id(t) for t in model.inputs}
     order: list[Any] = []
     done: set[int] = set()
@@ -105,17 +105,18 @@ def _node_of(tensor: Any) -> Any:
 
 
 def made_by(tensor: keras.KerasTensor) -> Any:
-    """The operation whose call gave a symbolic tensor."""
+    """Returns the operation whose call returned a symbolic tensor."""
     return tensor._keras_history.operation
 
 
 def twin(operation: Any) -> Any:
-    """An operation without weights, for another model.
+    """Makes a copy of an operation without weights, for use in another model.
 
-    It shares everything but the record of its calls, through which the dense model would keep
-    every model alive that was ever built from it.
+    The copy shares everything but the record of its calls. If it shared that too, the dense
+    model would keep every model alive that was ever built from it.
     """
-    # Not by `copy`, for which Keras saves and loads; not by setattr, which TensorFlow tracks.
+    # Not `copy`, for which Keras saves and loads the operation; not setattr, which TensorFlow
+    # tracks.
     other = object.__new__(type(operation))
     vars(other).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
     return other

@@ -30,7 +30,7 @@ def _check_kernel(layer: Any) -> None:
 
 
 def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Convolutions and Dense: every output channel reads every input channel."""
+    """Makes new output channels, each of which reads every input channel (Conv, Dense)."""
     layer, (x,) = call.operation, inputs
     _check_kernel(layer)
     out = c.fresh(out_shape[-1])
@@ -39,7 +39,7 @@ def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
 
 
 def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Grouped convolution that keeps its groups: each loses the same positions."""
+    """Unites the same positions of all groups of a grouped convolution, which keeps its groups."""
     layer, (x,) = call.operation, inputs
     _check_kernel(layer)
     parts = x.ids.reshape(layer.groups, -1)
@@ -51,7 +51,10 @@ def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape)
 
 
 def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Grouped convolution that loses whole groups: their inputs with their outputs."""
+    """Unites the inputs and outputs of each group of a grouped convolution.
+
+    Only whole groups are dropped.
+    """
     layer, (x,) = call.operation, inputs
     _check_kernel(layer)
     block = tie_blocks(c, x.ids, layer.groups)
@@ -61,7 +64,7 @@ def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) 
 
 
 def is_dense(layer: Any) -> bool:
-    """Whether an EinsumDense is a Dense in other words: `ab,bc->ac`, `...x,xy->...y`."""
+    """Returns whether an EinsumDense computes a Dense: `ab,bc->ac`, `...x,xy->...y`."""
     operands, result = layer.equation.replace(" ", "").split("->")
     x, kernel = operands.split(",")
     return (
@@ -74,7 +77,7 @@ def is_dense(layer: Any) -> bool:
 
 
 def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Keras lays the multiplier innermost: output channel i*multiplier+j reads channel i."""
+    """Repeats each id `depth_multiplier` times: output i * multiplier + j reads channel i."""
     (x,) = inputs
     out = np.repeat(x.ids, call.operation.depth_multiplier)
     _check_activation(c, call.operation, out)
@@ -82,7 +85,7 @@ def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 
 def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """A depthwise kernel, then a pointwise one."""
+    """Applies a depthwise kernel, then a pointwise kernel that makes new output channels."""
     (x,) = inputs
     out = c.fresh(out_shape[-1])
     _check_activation(c, call.operation, out)

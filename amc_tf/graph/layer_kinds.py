@@ -1,8 +1,8 @@
-"""What a layer computes, as far as refit, batch norm folding and linear paths ask.
+"""What a layer computes, as far as refit, batch norm folding and linear paths need to know.
 
-Each row of the layer table holds one `LayerKind`. Whoever treats linear, affine or rectifying
-layers in a way of their own reads the row, so that a layer that is taught to the table is treated
-likewise.
+Each row of the layer table holds one `LayerKind`. Code that treats linear, affine or rectifying
+layers specially reads it from the row, so that it treats layers that users register in the same
+way.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ RECTIFIED: Bounds = (0.0, math.inf)
 class Product:
     """A layer that computes activation(x W + b) at every position of its output.
 
-    The bias is its weight named `bias`, if it has one; the activation its attribute `activation`.
+    The bias b is the weight named `bias`, if the layer has one; the activation is the layer's
+    attribute `activation`.
 
     Attributes:
-        kernel: the name of the weight W.
-        outputs: the axes of the kernel that together, in this order, count the outputs.
-        reads: what a row x holds: the channels at one position (`positions`); those under the
-            kernel (`windows`, given by the attributes `kernel_size`, `strides`, `padding` and
-            `dilation_rate`); or those at one position behind a depthwise convolution by
-            `depthwise_kernel` (`depthwise`). None for a kernel that least squares leaves alone.
+        kernel: name of the weight W.
+        outputs: axes of the kernel that together, in this order, index the outputs.
+        reads: content of a row x. `positions`: the channels at one position. `windows`: the
+            channels under the kernel (given by the attributes `kernel_size`, `strides`,
+            `padding` and `dilation_rate`). `depthwise`: the channels at one position after a
+            depthwise convolution by `depthwise_kernel`. None: the kernel is not refitted by
+            least squares.
     """
 
     kernel: str = "kernel"
@@ -41,19 +43,20 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class LayerKind:
-    """What a layer computes; by default nothing that is known.
+    """A description of what a layer computes; by default nothing is known.
 
     Attributes:
-        product: the product with a kernel that it is, if it is one.
+        product: description of the product with a kernel that the layer computes; None if it
+            computes none.
         batch_norm: whether it is a batch norm, with weights named `gamma`, `beta`, `moving_mean`
             and `moving_variance` (or some of them) and an attribute `epsilon`.
-        affine: whether it is y -> a y + b in each channel when it reads one tensor and does not
-            train; a function where that depends on the call.
-        sums: whether it is a weighted sum of the tensors it reads, if these are several.
-        scales: whether the TFLite converter would work its factors, when it reads one tensor,
-            into the weights before or behind it.
-        clips: the range to which it clips, being a rectifier; a function where that depends on
-            the operation.
+        affine: whether it computes y -> a y + b in each channel when it reads one tensor and is
+            in inference mode; a function of the call if that depends on the call.
+        sums: whether it computes a weighted sum of its input tensors when it reads several.
+        scales: whether the TFLite converter would fold its factors, when it reads one tensor,
+            into the weights before or after it.
+        clips: range to which it clips, if it is a rectifier; a function of the operation if
+            that depends on the operation.
     """
 
     product: Product | None = None
@@ -64,11 +67,11 @@ class LayerKind:
     clips: Bounds | Callable[[Any], Bounds] = UNBOUNDED
 
     def is_affine(self, call: Call) -> bool:
-        """Whether a call that reads one tensor is y -> a y + b in each channel."""
+        """Returns whether a call that reads one tensor computes y -> a y + b in each channel."""
         return self.affine(call) if callable(self.affine) else self.affine
 
     def bounds(self, operation: Any) -> Bounds:
-        """The range to which an operation clips; all numbers if it is no rectifier."""
+        """Returns the range to which an operation clips; all numbers if it is no rectifier."""
         return self.clips(operation) if callable(self.clips) else self.clips
 
 

@@ -1,10 +1,12 @@
 """What a row of the layer table says, and what it may do to channel ids.
 
-A *role* names a vector of channel ids of one call: `in` (positions of the
-first input's last axis), `out` (of the first output's; `out1`, `out2`, ... of
-further ones), `mid` (between the two kernels of a separable convolution),
-`part` (the positions within one group of a grouped convolution) and `block`
-(one id for each group).
+A *role* names a vector of channel ids of one call:
+
+- `in`: one id for each position of the first input's last axis.
+- `out`: the same for the first output; `out1`, `out2`, ... for further outputs.
+- `mid`: the channels between the two kernels of a separable convolution.
+- `part`: the positions within one group of a grouped convolution.
+- `block`: one id for each group.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ Roles = dict[str, Ids]
 
 
 class Refusal(Exception):
-    """Why a call cannot be pruned through; its channels are frozen."""
+    """The reason why a call cannot be pruned through; its channels are frozen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +38,25 @@ class Signal:
 
 
 class Connector(Protocol):
-    """What a rule may do to channel ids (implemented by the analysis)."""
+    """The operations on channel ids that a rule may use (the analysis implements them)."""
 
     def fresh(self, count: int) -> Ids:
-        """New ids, tied to nothing."""
+        """Makes new ids that are united with no others."""
         ...
 
     def unite(self, a: Ids, b: Ids) -> None:
-        """Position by position, `a` and `b` live or die together."""
+        """Declares that, position by position, `a` and `b` are kept or dropped together."""
         ...
 
     def freeze(self, ids: Ids, reason: str) -> None:
-        """Channels that must stay."""
+        """Declares that channels must stay, and why."""
         ...
 
 
 # (connector, call, inputs, shape of the first output) -> ids of each role; raises `Refusal`.
 Connect = Callable[[Connector, Call, Sequence[Signal], tuple[int | None, ...]], Roles]
 # (call, kept positions of each role as boolean vectors, rank of the input) -> what the rebuilt
-# model calls in the operation's place.
+# model calls instead of the operation.
 Rewrite = Callable[[Call, Mapping[str, np.ndarray], int], Callable[..., Any]]
 # (call, shapes of the inputs, shape of the first output) -> multiply-accumulates.
 FixedMacs = Callable[[Call, Sequence[tuple[int | None, ...]], tuple[int | None, ...]], int | None]
@@ -65,19 +67,22 @@ class LayerRule:
     """A row of the table.
 
     Attributes:
-        connect: ids of each role of a call; raises `Refusal`.
-        weights: weight name to the roles of its *last* axes (None: never sliced).
-        widths: configuration key to the role whose width it holds (of a list or
-            tuple, its last element).
-        mixes: weight name to the role whose channels it sums over: the rows
-            that are zeroed for a masked model and refitted by least squares.
-        macs: weight name to `out` or `in`: each element of the weight is
-            multiplied once for every position (all axes but batch and
-            channels) of that side.
-        rewrite: for operations without widths whose arguments name positions.
-        variant: chooses another row by an operation's settings.
-        fixed_macs: multiply-accumulates of an operation that is never pruned;
-            None where they are not known.
+        connect: function that returns the ids of each role of a call, or raises `Refusal`.
+        weights: mapping from a weight's name to the roles of its *last* axes (None: the
+            axis is never sliced).
+        widths: mapping from a configuration key to the role whose width it holds (in its
+            last element, if its value is a list or tuple).
+        mixes: mapping from a weight's name to the role whose channels it sums over. The
+            rows of these channels are zeroed in a masked model and refitted by least
+            squares.
+        macs: mapping from a weight's name to `out` or `in`. Each element of the weight is
+            multiplied once for every position (all axes but batch and channels) of the
+            output or the input.
+        rewrite: function that makes the replacement of an operation that has no widths
+            but whose arguments name positions.
+        variant: function that chooses another row by an operation's settings.
+        fixed_macs: function that returns the MACs of an operation that is never pruned;
+            it returns None if they are unknown.
         kind: what the layer computes, for refit, batch norm folding and linear paths.
     """
 
@@ -92,35 +97,38 @@ class LayerRule:
     kind: LayerKind = UNKNOWN
 
     def weight_axes(self, operation: Any) -> Iterator[tuple[Any, tuple[str | None, ...]]]:
-        """Every weight of an operation with the role of each of its axes (None: fixed size)."""
+        """Yields every weight of an operation with the roles of its axes (None: fixed size)."""
         for weight in getattr(operation, "weights", ()):
             roles = self.weights.get(weight.name, ())
             yield weight, (None,) * (len(weight.shape) - len(roles)) + tuple(roles)
 
 
 def positions(shape: Sequence[int | None]) -> int | None:
-    """Positions of a batched tensor beside its channel axis; None if not fixed."""
+    """Returns the number of positions of a batched tensor (all axes but batch and channels).
+
+    None if a size is not fixed.
+    """
     return volume(shape[1:-1])
 
 
 def volume(sizes: Sequence[int | None]) -> int | None:
-    """The product of the sizes; None if one is not fixed."""
+    """Returns the product of the sizes; None if one is not fixed."""
     return None if any(d is None for d in sizes) else math.prod(d for d in sizes if d is not None)
 
 
 def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:
-    """Ties the ids of each of `count` neighbouring blocks together; one id for each block."""
+    """Unites the ids within each of `count` neighbouring blocks; returns one id for each block."""
     block = ids.reshape(count, -1)
     c.unite(np.repeat(block[:, 0], block.shape[1]), ids)
     return block[:, 0]
 
 
 def covers_channels(axis: Any, rank: int) -> bool:
-    """Whether one axis, or one of several (None: all), is the last of `rank`."""
+    """Returns whether an axis, or one of several (None: all), is the last of `rank` axes."""
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
     return any(a is None or a % rank == rank - 1 for a in axes)
 
 
 def output_role(number: int) -> str:
-    """The role of a call's `number`-th output."""
+    """Returns the role of a call's `number`-th output, counted from 0."""
     return f"out{number}" if number else "out"

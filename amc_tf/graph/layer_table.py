@@ -1,12 +1,12 @@
-"""The one table of operations whose channels are understood.
+"""The table of operations whose channels are understood.
 
 For each class the table says how channel ids pass through a call, which axes
-of its weights they index, which configuration keys hold its widths, and where
-its multiply-accumulates are spent (`amc_tf.graph.layer_rule.LayerRule`), and
-what it computes (`amc_tf.graph.layer_kinds.LayerKind`). Graph analysis,
-surgery, costs, refit and batch norm folding read the same row, so that a new
-layer is one more row and nothing else. Classes are matched exactly, never by
-inheritance: a subclass may compute anything.
+of its weights they index, which configuration keys hold its widths, where its
+MACs are spent (`amc_tf.graph.layer_rule.LayerRule`), and what it computes
+(`amc_tf.graph.layer_kinds.LayerKind`). Graph analysis, surgery, costs, refit
+and batch norm folding read the same row, so that a new layer needs one more
+row and nothing else. Classes are matched exactly, never by inheritance: a
+subclass may compute anything.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _WHOLE_GROUPS = LayerRule(
 
 
 def _by_groups(layer: Any) -> LayerRule:
-    """The way of pruning a convolution that leaves more choices."""
+    """Returns the row for a convolution that leaves more choices for pruning it."""
     if layer.groups == 1:
         return _PLAIN_CONV
     inside = layer.kernel.shape[-2]
@@ -76,7 +76,8 @@ _DEPTHWISE = LayerRule(
     kernel_propagation.depthwise,
     weights={"kernel": ("in", None), **_OUT},
     macs={"kernel": "out"},
-    # Output i * multiplier + j comes from input i. A regression a channel made MobileNet-V1 worse.
+    # Output i * multiplier + j reads input i. It is not refitted: one regression for each channel
+    # made MobileNet-V1 worse.
     kind=LayerKind(Product(outputs=(-2, -1))),
 )
 _SEPARABLE = LayerRule(
@@ -101,7 +102,7 @@ _BATCH_NORM = LayerRule(
     kind=LayerKind(batch_norm=True, affine=True),
 )
 _SAME = LayerRule(propagation.same)
-# At inference: what is dropped or added in training is not.
+# At inference these layers do nothing: they drop or add only in training.
 _SAME_VALUE = dataclasses.replace(_SAME, kind=LayerKind(affine=True))
 _MERGE = LayerRule(propagation.merge)
 _SUM = dataclasses.replace(_MERGE, kind=LayerKind(sums=True))
@@ -110,7 +111,7 @@ _STATISTICS = LayerRule(propagation.channel_statistics)
 
 # --- layers that are known and never pruned: what they cost -----------------------------------
 
-# Its output's size is often left open, its input's not.
+# The MACs are counted by the input, because the output's size is often left open.
 _EINSUM_DENSE = dataclasses.replace(
     _DENSE, widths={"output_shape": "out"}, macs={"kernel": "in"}, kind=UNKNOWN
 )
@@ -231,7 +232,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     ),
     (_SUM, kl, "Add Subtract Average"),
     (_MERGE, kl, "Multiply Maximum Minimum"),
-    # Layers of keras.applications' own.
+    # Layers that keras.applications defines.
     (_MERGE, inception_resnet_v2, "CustomScaleLayer"),
     (
         LayerRule(propagation.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}),
@@ -304,29 +305,32 @@ TABLE: Mapping[type, LayerRule] = {
     if hasattr(module, name)
 }
 
-# A user's row is kept on the user's class, so that it goes where the class goes.
+# A user's row is kept on the user's class, so that the two stay together.
 RULE_ATTRIBUTE = "_amc_tf_layer_rule"
 
 
 def rule_of(operation: Any) -> LayerRule | None:
-    """The row for an operation (its owner's, then the table's), or None if there is none."""
+    """Returns the row for an operation (the user's, else the table's); None if there is none."""
     kind = type(operation)
     rule = vars(kind).get(RULE_ATTRIBUTE) or TABLE.get(kind)
     return rule.variant(operation) if rule is not None and rule.variant is not None else rule
 
 
 def is_registered(operation: Any) -> bool:
-    """Whether an operation's class was taught to the table by its user."""
+    """Returns whether a user has registered the class of an operation."""
     return RULE_ATTRIBUTE in vars(type(operation))
 
 
 def kind_of(operation: Any) -> LayerKind:
-    """What an operation computes."""
+    """Returns what an operation computes."""
     rule = rule_of(operation)
     return UNKNOWN if rule is None else rule.kind
 
 
 def bounds_of(operation: Any) -> Bounds:
-    """The range to which an operation or activation clips; all numbers if it is no rectifier."""
+    """Returns the range to which an operation or activation clips.
+
+    The range is all numbers if it is no rectifier.
+    """
     bounds = clipped(operation)
     return kind_of(operation).bounds(operation) if bounds == UNBOUNDED else bounds

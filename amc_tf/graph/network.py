@@ -1,10 +1,10 @@
 """A Keras model as a flat list of calls, nested models inlined.
 
-Keras keeps a functional graph as nodes hanging off tensors and hides nested
+Keras keeps a functional graph as nodes attached to tensors and hides nested
 models behind one opaque layer; `model.layers` leaves out `x + y`, slices and
-every other `keras.ops` call. Everything in this package works on the flat list
-made here instead, in which each call names its operation and the numbers of
-the values it reads and writes.
+every other `keras.ops` call. Everything in this package works instead on the
+flat list that is made here. Each call in it has its operation and the numbers
+of the values that it reads and writes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Call:
     Attributes:
         operation: the `keras.Operation` (most often a layer).
         args: positional arguments, each tensor replaced by its `Value`.
-        kwargs: keyword arguments, likewise.
-        inputs: numbers of the values read, in the order of the arguments.
-        outputs: numbers of the values written.
+        kwargs: keyword arguments, each tensor replaced by its `Value`.
+        inputs: numbers of the values that the call reads, in the order of the arguments.
+        outputs: numbers of the values that the call writes.
     """
 
     operation: Any
@@ -57,8 +57,8 @@ class Network:
         tensors: the symbolic `KerasTensor` of every value (shape and dtype).
         inputs: value numbers of `model.inputs`.
         outputs: value numbers of `model.outputs`.
-        names: a name for every operation, unique in the network; that of the
-            operation itself unless two nested models use the same one.
+        names: the unique name of every operation, by the operation's `id`. It is the
+            operation's own name unless two nested models use the same name.
     """
 
     model: keras.Model
@@ -69,19 +69,19 @@ class Network:
     names: dict[int, str]
 
     def name(self, operation: Any) -> str:
-        """The unique name of one of the network's operations."""
+        """Returns the unique name of one of the network's operations."""
         return self.names[id(operation)]
 
     def told(self, operation: Any) -> str:
-        """What messages call an operation."""
+        """Returns an operation's name and class, for messages."""
         return f"layer {self.name(operation)!r} ({type(operation).__name__})"
 
     def operations(self) -> list[Any]:
-        """Every operation once, in the order of its first call."""
+        """Returns every operation once, in the order of the first calls."""
         return list({id(call.operation): call.operation for call in self.calls}.values())
 
     def readers(self, number: int) -> Sequence[Call]:
-        """The calls that read a value, one entry for each time they do."""
+        """Returns the calls that read a value; a call that reads it twice is there twice."""
         return self._readers.get(number, ())
 
     @functools.cached_property
@@ -101,8 +101,8 @@ class Network:
 
         Args:
             inputs: one tensor for each of `self.inputs`.
-            invoke: called as `invoke(call, args, kwargs)` in place of the
-                call's own operation, with real arguments.
+            invoke: function that is called as `invoke(call, args, kwargs)` instead of
+                the call's operation, with tensors in the place of each `Value`.
 
         Returns:
             One tensor for each of `self.outputs`.
@@ -119,7 +119,8 @@ class Network:
             )
             out = call.operation(*args, **kwargs) if invoke is None else invoke(call, args, kwargs)
             values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
-            # Activations of a whole calibration set are large: drop each after its last reader.
+            # Activations of a whole calibration set are large, so each is dropped after its
+            # last reader.
             for n in (*call.inputs, *call.outputs):
                 if n not in kept and last_use.get(n, -1) <= i:
                     values.pop(n, None)
@@ -127,7 +128,7 @@ class Network:
 
 
 def flatten(model: keras.Model) -> Network:
-    """Flattens a Functional or Sequential model, inlining nested ones.
+    """Flattens a Functional or Sequential model, inlining nested models.
 
     Args:
         model: a built `keras.Model` made of calls on symbolic tensors.
@@ -156,12 +157,12 @@ def flatten(model: keras.Model) -> Network:
 
 
 def infer(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Calls an operation as at inference.
+    """Calls an operation in inference mode.
 
-    Layers that augment images train unless told otherwise.
+    Layers that augment images run in training mode by default.
     """
-    told = {"training": False} if _can_train(type(operation)) else {}
-    return operation(*args, **{**kwargs, **told})
+    mode = {"training": False} if _can_train(type(operation)) else {}
+    return operation(*args, **{**kwargs, **mode})
 
 
 @functools.cache
@@ -170,7 +171,7 @@ def _can_train(kind: type) -> bool:
 
 
 class Flattener:
-    """The state of one pass: values and calls so far, names taken."""
+    """The state of one pass: the values and calls so far, and the names in use."""
 
     def __init__(self) -> None:
         self.tensors: list[Any] = []
@@ -179,7 +180,7 @@ class Flattener:
         self._taken: set[str] = set()
 
     def network(self, model: Any) -> Network:
-        """The flat list of a model's calls."""
+        """Returns the flat list of a model's calls."""
         inputs = [self.new_value(tensor) for tensor in model.inputs]
         outputs = self.inline(model, inputs, path="")
         return Network(
@@ -222,7 +223,7 @@ class Flattener:
         return [numbers[id(t)] for t in model.outputs]
 
     def claim_name(self, operation: Any, path: str) -> None:
-        """Gives an operation a name of its own, once."""
+        """Gives an operation a unique name, unless it has one already."""
         if id(operation) in self.names:
             return
         taken = self._taken

@@ -1,4 +1,4 @@
-"""Plans: what a search decides, and which channels of which group a pruning plan keeps."""
+"""Plans: the result of a search, and the pruning plan, which says which channels are kept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FORMAT = "amc_tf.PruningPlan/1"
 
 
 class Plan(Protocol):
-    """How much of a model is kept, decision by decision."""
+    """A record of how much of a model is kept, decision by decision."""
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many units each decision keeps."""
+        """Number of units that each decision keeps."""
         ...
 
     def save(self, path: str | os.PathLike) -> None:
@@ -36,10 +36,10 @@ PlanT_contra = TypeVar("PlanT_contra", bound=Plan, contravariant=True)
 
 @dataclasses.dataclass(frozen=True)
 class PruningPlan:
-    """The channels each group keeps; a group that is not named keeps all.
+    """A record of the channels that each group keeps; a group that is not named keeps all.
 
     Attributes:
-        keep: group name to ascending channel indices, at least one each.
+        keep: mapping from a group's name to ascending channel indices, at least one each.
 
     Raises:
         AmcError: an entry is empty, repeated, negative or not an integer.
@@ -54,7 +54,7 @@ class PruningPlan:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many channels each group that is named keeps."""
+        """Number of channels that each named group keeps."""
         return tuple(len(kept) for kept in self.keep.values())
 
     def save(self, path: str | os.PathLike) -> None:
@@ -75,16 +75,19 @@ class PruningPlan:
 
 
 def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str, Any]:
-    """The content of a plan's file.
+    """Reads a plan's file.
 
     Args:
-        path: the file.
-        format_name: what its "format" must be.
-        kind: what it is called in errors.
+        path: path of the file.
+        format_name: required value of its "format".
+        kind: name of this kind of plan in error messages.
+
+    Returns:
+        The content of the file, without its checksum.
 
     Raises:
-        AmcError: the file is missing, is not JSON, is of another format, or is not
-            what was written.
+        AmcError: the file is missing, is not JSON, has another format, or does not
+            match its checksum.
     """
     try:
         data = json.loads(pathlib.Path(path).read_text())

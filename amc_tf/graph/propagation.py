@@ -1,6 +1,6 @@
-"""How channel ids pass through a call, and how a call is rewritten for the channels kept.
+"""How channel ids pass through a call.
 
-Each function is the `connect` or `rewrite` of rows of the layer table.
+Each function is the `connect` of rows of the layer table, or makes one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from amc_tf.graph.rewrites import pad_width, split_key
 
 
 def refused(reason: str) -> Callable[..., Roles]:
-    """The `connect` of a class that is known, and known not to be prunable through."""
+    """Makes the `connect` of a class that is known but cannot be pruned through."""
 
     def connect(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
         raise Refusal(reason)
@@ -34,7 +34,7 @@ def refused(reason: str) -> Callable[..., Roles]:
 
 
 def same(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Every channel alone, positions of the channel axis unchanged."""
+    """Passes on every channel by itself, at the same position."""
     (x,) = inputs
     if out_shape[-1] != len(x.ids):
         raise Refusal("it changes the channel axis")
@@ -42,7 +42,7 @@ def same(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles
 
 
 def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """By the function it holds."""
+    """Passes channels on as the function of an Activation layer allows."""
     activation = call.operation.activation
     if activation in (activations.softmax, activations.log_softmax):
         return softmax(c, call, inputs, out_shape)
@@ -53,14 +53,17 @@ def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
 
 
 def softmax(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Each output depends on all channels: they stay, and stay what they are."""
+    """Freezes the channels if softmax is taken over them: each output depends on them all."""
     if covers_channels(getattr(call.operation, "axis", -1), len(out_shape)):
         c.freeze(inputs[0].ids, f"softmax {call.operation.name!r} mixes channels")
     return same(c, call, inputs, out_shape)
 
 
 def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Layer, RMS and unit normalisation: over other axes exact, over channels frozen."""
+    """Freezes the channels of layer, RMS and unit normalisation if these normalise over them.
+
+    Normalisation over other axes is exact in each channel.
+    """
     if covers_channels(call.operation.axis, len(out_shape)):
         c.freeze(
             inputs[0].ids,
@@ -73,7 +76,10 @@ def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_s
 
 
 def group_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Exact by whole groups, each of which has its own statistics (instance norm: by channels)."""
+    """Unites the channels of each group of the layer, as each group has its own statistics.
+
+    In an instance norm each channel is a group.
+    """
     layer, (x,) = call.operation, inputs
     if layer.axis not in (-1, len(out_shape) - 1):
         raise Refusal(f"it normalises axis {layer.axis}, not the last one")
@@ -81,18 +87,18 @@ def group_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
 
 
 def normalization(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """By statistics that were fixed beforehand."""
+    """Passes on every channel by itself, if the statistics are weights that can be sliced."""
     layer = call.operation
     if layer.axis not in ((-1,), (len(out_shape) - 1,)):
         raise Refusal(f"it normalises axes {layer.axis}, not the last one alone")
     if layer.input_mean is not None:
-        # Its statistics sit in its configuration, where no weight can be sliced.
+        # The statistics are in the layer's configuration, where they cannot be sliced.
         c.freeze(inputs[0].ids, f"the mean and variance of {layer.name!r} are fixed by its maker")
     return same(c, call, inputs, out_shape)
 
 
 def batch_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Every channel by its own statistics."""
+    """Passes on every channel by itself, as each has its own statistics."""
     axis = call.operation.axis
     if axis not in (-1, len(out_shape) - 1):
         raise Refusal(f"it normalises axis {axis}, not the last one")
@@ -100,14 +106,14 @@ def batch_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
 
 
 def prelu(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """One slope for each channel."""
+    """Passes on every channel by itself, as each has its own slope."""
     if len(out_shape) - 1 in (call.operation.shared_axes or ()):
         raise Refusal("its slopes are shared over the channel axis")
     return same(c, call, inputs, out_shape)
 
 
 def rescaling(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """The same factor and offset for all channels."""
+    """Passes on every channel by itself, as all have the same factor and offset."""
     layer = call.operation
     if np.ndim(layer.scale) or np.ndim(layer.offset):
         raise Refusal("its scale or offset differs from channel to channel")
@@ -115,7 +121,7 @@ def rescaling(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 
 def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Elementwise operation of several tensors, broadcasting as numpy does."""
+    """Unites the channels of the operands of an elementwise operation that broadcasts as NumPy."""
     for argument in (*call.args, *call.kwargs.values()):
         several = isinstance(argument, (list, tuple)) and all(
             isinstance(a, Value) for a in argument
@@ -126,7 +132,7 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     wide = [x for x in inputs if len(x.ids) == width]
     for x in inputs:
         if len(x.ids) != width:
-            # One map that scales every channel (spatial attention): it must stay as it is.
+            # One map that scales every channel (spatial attention): it must stay.
             c.freeze(x.ids, f"broadcast over all channels by {call.operation.name!r}")
     for x in wide[1:]:
         c.unite(wide[0].ids, x.ids)
@@ -134,7 +140,7 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
 
 
 def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Ids one after another; along other axes, channels live and die together."""
+    """Concatenates ids along the channel axis; unites the operands' channels along other axes."""
     if call.operation.axis in (-1, len(out_shape) - 1):
         ids = np.concatenate([x.ids for x in inputs])
         return {"in": ids, "out": ids}
@@ -144,7 +150,7 @@ def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -
 
 
 def reduce(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Over positions."""
+    """Passes on every channel by itself through a reduction over positions."""
     rank = len(inputs[0].shape)
     axis = call.operation.axis
     axes = [axis] if isinstance(axis, int) else axis
@@ -154,7 +160,7 @@ def reduce(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Rol
 
 
 def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Allowed where rows of the result hold whole channel vectors, one or several of them.
+    """Repeats the ids if each row of the result holds one or several whole channel vectors.
 
     Memory order is row-major, so a last axis of k times the channels holds the
     channels of k neighbouring positions one after another.
@@ -169,7 +175,10 @@ def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 
 def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Row-major, or with axis 1 moved last before (`data_format="channels_first"`)."""
+    """Repeats the ids for every position, in row-major order.
+
+    With `data_format="channels_first"`, the layer moves axis 1 to the end before it flattens.
+    """
     (x,) = inputs
     sizes = [size for size in x.shape[1:] if size is not None]
     if len(sizes) < len(x.shape) - 1:
@@ -181,7 +190,7 @@ def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 
 def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Drops axes of size 1."""
+    """Passes on every channel by itself when axes of size 1 before the channels are dropped."""
     axis, rank = call.operation.axis, len(inputs[0].shape)
     if axis is None or covers_channels(axis, rank):
         raise Refusal(f"it may drop the channel axis (axis={axis})")
@@ -189,14 +198,14 @@ def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 
 def expand_dims(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Adds axes of size 1 before the channels."""
+    """Passes on every channel by itself when axes of size 1 before the channels are added."""
     if covers_channels(call.operation.axis, len(out_shape)):
-        raise Refusal("it adds an axis behind the channels")
+        raise Refusal("it adds an axis after the channels")
     return same(c, call, inputs, out_shape)
 
 
 def transpose(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Moves axes, neither batch nor channels."""
+    """Passes on every channel by itself when axes other than batch and channels are moved."""
     axes, last = call.operation.axes, len(out_shape) - 1
     if axes is None or axes[0] != 0 or axes[-1] % (last + 1) != last:
         raise Refusal("it moves the batch or the channel axis")
@@ -204,16 +213,16 @@ def transpose(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 
 def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """A new axis before the channels: every operand has the same channels."""
+    """Unites the channels of operands that are stacked along a new axis before the channels."""
     if covers_channels(call.operation.axis, len(out_shape)):
-        raise Refusal("it stacks behind the channels")
+        raise Refusal("it stacks along a new axis after the channels")
     for x in inputs[1:]:
         c.unite(inputs[0].ids, x.ids)
     return {"in": inputs[0].ids, "out": inputs[0].ids}
 
 
 def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Several outputs, each with its part of the channels, or with all of them."""
+    """Gives each output its part of the channels; all channels if another axis is split."""
     (x,) = inputs
     sections = call.operation.indices_or_sections
     outputs = len(call.outputs)
@@ -225,14 +234,14 @@ def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
 
 
 def permute(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Moves axes before the channels."""
+    """Passes on every channel by itself when a Permute layer moves axes before the channels."""
     if call.operation.dims[-1] != len(out_shape) - 1:
         raise Refusal("it moves the channel axis")
     return same(c, call, inputs, out_shape)
 
 
 def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """A contiguous slice of the channels."""
+    """Takes a contiguous slice of the channels."""
     (x,) = inputs
     channel_key = split_key(call, len(x.shape))[1]
     if not isinstance(channel_key, slice) or channel_key.step not in (None, 1):
@@ -241,7 +250,7 @@ def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> R
 
 
 def pad(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Channels added by zero padding (ResNet's parameter-free shortcut) are channels too."""
+    """Makes new ids for channels that zero padding adds (ResNet's parameter-free shortcut)."""
     (x,) = inputs
     operation = call.operation
     before, after = pad_width(operation, len(x.shape))[-1]

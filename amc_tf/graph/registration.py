@@ -1,4 +1,4 @@
-"""Rows for layers of the user's own."""
+"""Rows of the layer table for layers that the user wrote."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def register_layer(
     rule: LayerRule | None = None,
     **changes: Any,
 ) -> type:
-    """Teaches the graph analysis a layer class of yours.
+    """Adds a row for your layer class to the layer table.
 
-    What the row says is your promise; `amc_tf.verify` checks on a model what it says of channels.
+    You promise that the row is true; `amc_tf.verify` checks on a model what it says of channels.
 
     The row also says what the layer computes (`LayerRule.kind`): a product with a kernel is
-    refitted, a batch norm is folded when plans are scored, and what is affine is followed on the
-    way from a layer to its rectifier. `like` hands that on, so that a layer like a convolution
-    must compute activation(x W + b) by the weights of these names, whatever else its `call` does.
-    One that does not is told by a warning, and its weights stay as they are; say
-    `kind=amc_tf.LayerKind()` where nothing of the kind is meant. Only that a layer clips is not
-    handed on, as many a layer that treats each channel alone is registered like a ReLU.
+    refitted, a batch norm is folded when plans are scored, and an affine layer is passed through
+    on the way from a layer to its rectifier. `like` copies this. A layer like a convolution must
+    therefore compute activation(x W + b) with the weights of these names, whatever else its
+    `call` does. If it does not, a warning says so, and its weights stay unchanged; pass
+    `kind=amc_tf.LayerKind()` if the layer computes nothing of this kind. Only the range to which
+    a layer clips is not copied, because layers that treat each channel alone are often
+    registered like a ReLU.
 
         class ChannelScale(keras.layers.Layer):
             ...  # y = x * self.scale, with one scale for each channel
@@ -35,14 +36,14 @@ def register_layer(
         amc_tf.register_layer(ChannelScale, like=keras.layers.ReLU, weights={"scale": ("in",)})
 
     Args:
-        layer_class: the class; its subclasses are not meant by it.
+        layer_class: the class; its subclasses are not registered with it.
         like: a class of the table whose channels pass in the same way and
             whose weights and configuration keys have the same names:
-            `keras.layers.ReLU` for one that treats each channel alone,
-            `keras.layers.Dense` for one that mixes them, and so on.
-            What it computes is taken over with the rest of the row.
-        rule: a row of your own, in place of `like`.
-        **changes: fields of `LayerRule` that differ from it, such as
+            `keras.layers.ReLU` for a layer that treats each channel alone,
+            `keras.layers.Dense` for a layer that mixes them, and so on.
+            What it computes is copied with the rest of the row.
+        rule: a row of your own, instead of `like`.
+        **changes: fields of `LayerRule` that differ from that row, such as
             `weights={"scale": ("in",)}`.
 
     Returns:
@@ -55,7 +56,7 @@ def register_layer(
     if not isinstance(layer_class, type):
         raise AmcError(f"expected a layer class, received {layer_class!r}")
     if (like is None) == (rule is None):
-        raise AmcError("give either like=, a class that passes channels alike, or rule=")
+        raise AmcError("give either like=, a class that passes channels in the same way, or rule=")
     row = rule if like is None else TABLE.get(like)
     if row is None:
         raise AmcError(

@@ -1,6 +1,6 @@
-"""What the rebuilt model calls in the place of operations whose arguments name positions.
+"""What the rebuilt model calls instead of operations whose arguments name positions.
 
-Each function is the `rewrite` of rows of the layer table.
+Each `rewrite_` function is the `rewrite` of rows of the layer table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def rewrite_split(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Call
 
 
 def split_key(call: Call, rank: int) -> tuple[list, Any]:
-    """The key of a slice, spelled out for `rank` axes: (all axes but channels, channels)."""
+    """Returns the key of a slice, written out for `rank` axes: (axes before channels, channels)."""
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     key = list(key) if isinstance(key, (tuple, list)) else [key]
     if any(isinstance(k, Value) or np.ndim(k) for k in key if k is not Ellipsis):
@@ -37,12 +37,12 @@ def split_key(call: Call, rank: int) -> tuple[list, Any]:
     at = next((i for i, k in enumerate(key) if k is Ellipsis), None)
     key = key + missing if at is None else key[:at] + missing + key[at + 1 :]
     if key[-1] is None:
-        raise Refusal("it adds an axis behind the channels")
+        raise Refusal("it adds an axis after the channels")
     return key[:-1], key[-1]
 
 
 def rewrite_get_item(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The slice of what is left."""
+    """Slices the kept channels that are in the original slice."""
     before, channels = split_key(call, rank)
     start, stop, _ = channels.indices(len(kept["in"]))
     low, high = (int(np.count_nonzero(kept["in"][:end])) for end in (start, stop))
@@ -50,12 +50,12 @@ def rewrite_get_item(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> C
 
 
 def pad_width(operation: Any, rank: int) -> list[tuple[int, int]]:
-    """The padding before and after each axis."""
+    """Returns the padding before and after each axis."""
     return [(int(a), int(b)) for a, b in np.broadcast_to(operation.pad_width, (rank, 2))]
 
 
 def rewrite_pad(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """As much padding as is kept."""
+    """Pads the channel axis by as many channels as are kept of the padding."""
     operation = call.operation
     width = pad_width(operation, rank)
     before, after = width[-1]
@@ -68,13 +68,13 @@ def rewrite_pad(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callab
 
 
 def rewrite_reshape(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The same layer with another last axis."""
+    """Makes the same layer with the kept channels in the last axis."""
     layer = call.operation
     target = (*layer.target_shape[:-1], int(np.count_nonzero(kept["out"])))
     return kl.Reshape(target, name=layer.name, dtype=layer.dtype_policy)
 
 
 def rewrite_reshape_op(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """The same operation with another last axis."""
+    """Calls the same operation with the kept channels in the last axis."""
     target = (*call.operation.newshape[:-1], int(np.count_nonzero(kept["out"])))
     return lambda x, *_, **__: keras.ops.reshape(x, target)

@@ -2,8 +2,8 @@
 
 Every width in a pruned network counts the kept channels of some vector of
 channel classes: a tensor's last axis, an axis of a weight, the part of an axis
-that a slice takes. Here are all the vectors of a network, and plans under
-which their counts differ.
+that a slice takes. This module finds all these vectors of a network, and plans
+under which their counts differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_DRAWS = 50
 
 
 def prunable(graph: ChannelGraph) -> np.ndarray:
-    """Whether a channel class may be dropped."""
+    """Returns whether each channel class may be dropped, as booleans (classes,)."""
     may_drop = np.zeros(graph.classes, bool)
     for group in graph.groups.values():
         may_drop[group.classes] = group.channels > 1
@@ -31,10 +31,12 @@ def prunable(graph: ChannelGraph) -> np.ndarray:
 
 
 def channel_vectors(graph: ChannelGraph) -> csr_array:
-    """How often each channel class is counted by whatever a file may give the width of.
+    """Returns how often each width that a model's file may hold counts each channel class.
 
     Returns:
-        Integers (vectors, classes), each vector once, those that no plan changes left out.
+        Integers (vectors, classes + 1); the last column counts channels that belong to no
+        class and are always kept. Each vector is there once. Vectors that no plan changes are
+        left out.
     """
     may_drop = np.append(prunable(graph), False)
     distinct: dict[bytes, np.ndarray] = {}
@@ -50,21 +52,21 @@ def channel_vectors(graph: ChannelGraph) -> csr_array:
 
 
 def counts(vectors: csr_array, keep: np.ndarray) -> np.ndarray:
-    """How many positions of each vector are kept (`keep`: one boolean for each class)."""
+    """Returns how many positions of each vector are kept (`keep`: one boolean for each class)."""
     return vectors @ np.append(keep, True).astype(np.int32)
 
 
 def positions(vectors: csr_array, number: int) -> np.ndarray:
-    """The classes that a vector counts, each as often as it does."""
+    """Returns the classes that a vector counts, each as often as the vector counts it."""
     row = vectors[[number]].tocsr()
     return np.repeat(row.indices, row.data)
 
 
 def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
-    """The roles of every call that is understood, of channel classes.
+    """Yields the roles of every call that the layer table understands, as channel classes.
 
-    Those of `graph.sites` are known; the calls between them only pass channels on.
-    Channels of refused calls have the class after the last, which is always kept.
+    The roles of `graph.sites` are known; the calls between them only pass channels on.
+    Channels of refused calls get the class after the last one, which is always kept.
     """
     network = graph.network
     follow = _Follow(graph.classes)
@@ -85,7 +87,7 @@ def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 class _Follow:
-    """A `Connector` for ids that are classes already."""
+    """A `Connector` for ids that are already classes."""
 
     def __init__(self, kept: int):
         self._kept = kept
@@ -101,7 +103,10 @@ class _Follow:
 
 
 def _pieces(roles: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """What a slice or a padding names: the positions before and after the part that passes on."""
+    """Yields the parts of an axis whose sizes a slice or a padding names.
+
+    They are the positions before, up to the end of, and after the part that is passed on.
+    """
     for name, ids in roles.items():
         if not name.startswith("out") or len(ids) == len(roles.get("in", ids)):
             continue
@@ -115,12 +120,13 @@ def _pieces(roles: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
 def telling_plans(
     graph: ChannelGraph, vectors: csr_array, rng: np.random.Generator
 ) -> tuple[PruningPlan, PruningPlan]:
-    """Two plans whose widths, taken together, tell as many vectors apart as can be."""
+    """Draws two plans whose widths, taken together, distinguish as many vectors as possible."""
 
     def confused(plans: tuple[PruningPlan, PruningPlan]) -> int:
         a, b = (counts(vectors, graph.keep_mask(plan)) for plan in plans)
         pairs = np.unique(np.stack([a, b]), axis=1)
-        # Constants of equal widths may be merged, so within a plan these should differ too.
+        # A converter may merge constants of equal widths, so the widths within one plan should
+        # differ too.
         return int(
             (a == b).sum() + 3 * len(a) - pairs.shape[1] - len(np.unique(a)) - len(np.unique(b))
         )
@@ -134,7 +140,11 @@ def telling_plans(
 
 
 def random_plan(graph: ChannelGraph, rng: np.random.Generator) -> PruningPlan:
-    """Random channels of every group: two at least, as a converter may treat one otherwise."""
+    """Draws random channels of every group.
+
+    At least two are kept where the group has more than two, because a converter may treat a
+    single channel differently.
+    """
     keep = {}
     for name, group in graph.groups.items():
         least = 2 if group.channels > 2 else 1

@@ -1,7 +1,7 @@
-"""The channel graph for people: as text, as a Graphviz drawing and as a page.
+"""The channel graph for people to read: as text, as a Graphviz drawing and as an HTML page.
 
-`describe` lists the groups, what they cost, and what is frozen and why. `picture` lays the network
-out once; `to_dot` and `to_html` write it.
+`describe` lists the groups, what they cost, and what is frozen and why. `picture` makes the boxes
+and edges of a drawing; `to_dot` and `to_html` return it in their formats.
 """
 
 from typing import TYPE_CHECKING

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from amc_tf.graph.inspection.drawing import REFUSED, Box, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.drawing import REFUSED, Box, Picture, colour, fills, line, tooltip
 from amc_tf.graph.inspection.listing import Row
 
 
 def to_dot(drawn: Picture) -> str:
-    """The picture as a Graphviz graph, beside it one box for each group."""
+    """Returns the picture as a Graphviz graph, with one box for each group beside it."""
     rows = drawn.table.rows
     lines = [
         "digraph channels {",
@@ -21,7 +21,7 @@ def to_dot(drawn: Picture) -> str:
             f"  n{i} [label={_quoted(_lines_of(box))} "
             f'style={"filled" if len(colours) == 1 else "striped"} fillcolor="{":".join(colours)}" '
             + (f'color="{REFUSED}" penwidth=3 ' if box.refusal else "")
-            + f"tooltip={_quoted(told(box, rows))}]"
+            + f"tooltip={_quoted(tooltip(box, rows))}]"
         )
     lines += [f'  n{e.source} -> n{e.target} [color="{line(e.channels)}"]' for e in drawn.edges]
     lines.append('  subgraph cluster_groups { label="groups"')
@@ -29,7 +29,7 @@ def to_dot(drawn: Picture) -> str:
         lines.append(
             f'    g{i} [label={_quoted(_words(row))} style=filled fillcolor="{colour(i)}"]'
         )
-    # Invisible links stack them; else Graphviz would lay all groups side by side.
+    # Invisible links stack the groups; otherwise Graphviz would put them side by side.
     lines += [f"    g{i - 1} -> g{i} [style=invis]" for i in range(1, len(rows))]
     return "\n".join([*lines, "  }", "}", ""])
 
@@ -43,7 +43,7 @@ def _words(row: Row) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A DOT string, in which an ampersand begins an HTML entity and a backslash an escape."""
+    """Quotes a string for DOT, in which & begins an HTML entity and a backslash an escape."""
     for character, escape in (("&", "&amp;"), ("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
         text = text.replace(character, escape)
     return f'"{text}"'

@@ -1,9 +1,9 @@
-"""A channel graph as a picture, before it takes a format.
+"""A channel graph as a picture, independent of a file format.
 
-Boxes are calls, edges the values between them. Each group has a colour of its
-own, which every value that carries its channels has, and every box that hands
-them on. Channels that belong to no group are grey; what was refused has a red
-outline.
+Boxes are calls; edges are the values between them. Each group has its own
+colour. The edge of every value that carries the group's channels has this
+colour, and so has every box that returns them. Channels that belong to no
+group are grey; refused calls have a red outline.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ REFUSED = "#d00000"
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """Whose channels a value carries.
+    """The groups whose channels a value carries.
 
     Attributes:
         groups: numbers of the groups in `Picture.table.rows`, each once.
-        stays: whether it also has channels that belong to no group.
+        stays: whether the value also has channels that belong to no group.
     """
 
     groups: tuple[int, ...] = ()
@@ -47,11 +47,11 @@ class Box:
     """A call, or an input of the model.
 
     Attributes:
-        name: the operation's unique name.
-        class_name: the operation's class.
-        shape: what it returns, without the batch axis, as "56 x 56 x 64".
-        channels: of what it returns.
-        refusal: why it cannot be pruned through; empty if it can.
+        name: unique name of the operation.
+        class_name: name of the operation's class.
+        shape: shape of what the call returns, without the batch axis, such as "56 x 56 x 64".
+        channels: channels of what the call returns.
+        refusal: reason why the call cannot be pruned through; empty if it can.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """A value on its way from the box numbered `source` to the one numbered `target`."""
+    """A value that the box numbered `source` returns and the box numbered `target` reads."""
 
     source: int
     target: int
@@ -72,7 +72,7 @@ class Edge:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """What is drawn: boxes in topological order, edges, and the listing beside them."""
+    """The boxes in topological order, the edges, and the listing beside them."""
 
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...]
@@ -80,7 +80,7 @@ class Picture:
 
 
 def picture(graph: ChannelGraph) -> Picture:
-    """The boxes and edges of a channel graph."""
+    """Makes the boxes and edges of a channel graph."""
     network = graph.network
     refusals = {r.operation: r.reason for r in graph.refused}
     carried = _carried(graph, refusals)
@@ -115,7 +115,7 @@ def picture(graph: ChannelGraph) -> Picture:
 
 
 def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Channels]:
-    """Value number to its channels: a site's are known, other calls pass theirs on."""
+    """Returns the channels of each value: a site's are known, other calls pass theirs on."""
     network = graph.network
     group_of_class = np.full(graph.classes, -1)
     for i, group in enumerate(graph.groups.values()):
@@ -125,7 +125,8 @@ def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Chan
         def width(n: int) -> int | None:
             return network.tensors[n].shape[-1] if network.tensors[n].shape else None
 
-        # A narrower operand scales all channels and lends none, unless all are joined.
+        # An operand of another width only scales the channels, so the result has none of its
+        # channels. If no operand has the width of the result, they are joined.
         alike = [n for n in call.inputs if width(n) == width(output)]
         channels = Channels(stays=not call.inputs)
         for n in alike or call.inputs:
@@ -152,10 +153,10 @@ def _shape(shape: Sequence[int | None]) -> str:
 
 
 def colour(number: int) -> str:
-    """The colour of a group, `#rrggbb`; neighbours in the list are far apart.
+    """Returns the colour of a group, `#rrggbb`; neighbours in the list differ strongly.
 
     Hue and lightness follow the two-dimensional golden ratio (M. Roberts' R2
-    sequence), so that any number of first groups is spread evenly.
+    sequence), so that the colours of any number of groups are spread evenly.
     """
     plastic = 1.324717957244746
     hue, lightness = (number / plastic) % 1, 0.64 + 0.22 * ((number / plastic**2) % 1)
@@ -164,18 +165,18 @@ def colour(number: int) -> str:
 
 
 def fills(channels: Channels) -> list[str]:
-    """The colours of a box, from left to right."""
+    """Returns the colours of a box, from left to right."""
     return [colour(i) for i in channels.groups] + [GREY] * (channels.stays or not channels.groups)
 
 
 def line(channels: Channels) -> str:
-    """The colour of an edge."""
+    """Returns the colour of an edge."""
     found = fills(channels)
     return found[0] if len(found) == 1 else MIXED
 
 
-def told(box: Box, rows: Sequence[Row]) -> str:
-    """What the colours of a box say, in words."""
+def tooltip(box: Box, rows: Sequence[Row]) -> str:
+    """Returns the content of a box and the meaning of its colours, in words."""
     lines = [f"{box.name} ({box.class_name}): {box.shape}"]
     lines += [f"group {rows[i].name}" for i in box.channels.groups]
     lines += ["channels that stay"] * box.channels.stays

@@ -1,4 +1,4 @@
-"""A picture as one HTML page that needs nothing else: no network, no other file."""
+"""A picture as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 from collections import defaultdict
 from collections.abc import Sequence
 
-from amc_tf.graph.inspection.drawing import Box, Channels, Picture, colour, fills, line, told
+from amc_tf.graph.inspection.drawing import Box, Channels, Picture, colour, fills, line, tooltip
 from amc_tf.graph.inspection.layout import HEIGHT, layout
 from amc_tf.graph.inspection.listing import Row, few
 
@@ -14,7 +14,7 @@ _LETTER = 6.7  # width of a letter of the boxes' font, pixels
 
 
 def to_html(drawn: Picture) -> str:
-    """The picture and the listing as one page, which is also well-formed XML."""
+    """Returns the picture and the listing as one page, which is also well-formed XML."""
     groups = [_row(i, row) for i, row in enumerate(drawn.table.rows)]
     notes = [
         f"{count} channels of {few(names)}: {reason}" for names, count, reason in drawn.table.frozen
@@ -74,7 +74,7 @@ def _svg(drawn: Picture) -> str:
         parts += [
             f'<g data-groups="{_numbers(box.channels | read[i])}" '
             f'data-own="{_numbers(box.channels)}">',
-            f"<title>{html.escape(told(box, drawn.table.rows))}</title>",
+            f"<title>{html.escape(tooltip(box, drawn.table.rows))}</title>",
             *(
                 f'<rect x="{x - width / 2 + k * stripe:.1f}" y="{y}" width="{stripe:.1f}" '
                 f'height="{HEIGHT}" fill="{fill}"/>'
@@ -150,7 +150,7 @@ svg path { fill: none; stroke-width: 3; }
 tr.on { background: #fff0b0; }
 """
 
-# No "&" and no "<" in it, which XML would read as markup.
+# The script must not contain "&" or "<", which XML would read as markup.
 _SCRIPT = """
 const marked = document.querySelectorAll("[data-groups]");
 const split = text => text.split(" ").filter(word => word !== "");

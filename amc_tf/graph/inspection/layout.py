@@ -8,20 +8,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-HEIGHT = 36  # of a box, pixels
+HEIGHT = 36  # height of a box, pixels
 _GAP, _SPACE, _BEND = 26, 18, 6  # between rows, between boxes, width of a bend; pixels
 _SWEEPS = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Places in pixels.
+    """The places of boxes and edges, in pixels.
 
     Attributes:
         boxes: (x of the middle, y of the top, width) of each box.
-        edges: points (x, y) of each edge; it is vertical in each of them.
-        width: of the whole.
-        height: of the whole.
+        edges: points (x, y) of each edge, which is vertical at each of them.
+        width: width of the drawing.
+        height: height of the drawing.
     """
 
     boxes: tuple[tuple[float, float, float], ...]
@@ -31,16 +31,17 @@ class Layout:
 
 
 def layout(widths: Sequence[float], edges: Sequence[tuple[int, int]]) -> Layout:
-    """Layers from top to bottom (Sugiyama, Tagawa, Toda 1981).
+    """Places boxes in rows from top to bottom (Sugiyama, Tagawa, Toda 1981).
 
-    A box lies one row below the lowest it reads. An edge over several rows
-    passes between their boxes by way of a narrow node in each, which all edges
-    from one box share. Sweeps down and up sort each row by the mean place of
-    what its nodes are tied to, and put them as near to that as they fit.
+    A box lies one row below the lowest box that it reads. An edge that crosses
+    several rows passes through a narrow node in each of them; all edges from one
+    box share these nodes. Sweeps down and up sort each row by the mean place of
+    the nodes to which its nodes are linked, and put each node as near to that
+    place as it fits.
 
     Args:
-        widths: of the boxes, in pixels, in topological order.
-        edges: numbers of the boxes (from, to), ascending in the second.
+        widths: widths of the boxes, in pixels, in topological order.
+        edges: numbers of the boxes (from, to), sorted by the second.
     """
     level, width = [0] * len(widths), list(widths)
     for source, target in edges:
@@ -89,7 +90,7 @@ def layout(widths: Sequence[float], edges: Sequence[tuple[int, int]]) -> Layout:
 
 
 def _placed(rows, width, above, below) -> list[float]:
-    """The x of each node's middle; sorts the rows."""
+    """Sorts the rows; returns the x of each node's middle."""
     x = [0.0] * len(width)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
@@ -99,7 +100,7 @@ def _placed(rows, width, above, below) -> list[float]:
                 tied = (above if down else below)[node]
                 wanted[node] = sum(x[n] for n in tied) / len(tied) if tied else x[node]
             row.sort(key=wanted.__getitem__)
-            # Where each would lie if the row began at 0 and had no holes.
+            # The place of each node if the row began at 0 and had no gaps.
             packed = np.cumsum([width[n] + _SPACE for n in row]) - [width[n] / 2 for n in row]
             shifts = _nondecreasing([wanted[n] - p for n, p in zip(row, packed, strict=True)])
             for node, place, shift in zip(row, packed, shifts, strict=True):
@@ -108,7 +109,7 @@ def _placed(rows, width, above, below) -> list[float]:
 
 
 def _nondecreasing(values: Iterable[float]) -> list[float]:
-    """The nearest nondecreasing sequence in least squares (pool adjacent violators)."""
+    """Returns the nearest nondecreasing sequence by least squares (pool adjacent violators)."""
     pools: list[tuple[float, int]] = []  # (sum, count)
     for value in values:
         total, count = value, 1

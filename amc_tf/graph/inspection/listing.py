@@ -1,4 +1,4 @@
-"""A channel graph as a table a person reads."""
+"""A channel graph as a table for people to read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from amc_tf.graph.costs import Cost, macs_cost, params_cost
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A group and what it touches.
+    """A group and the share of the costs that it changes.
 
-    Shares of several groups overlap: the kernel between two groups counts for both.
+    The shares of several groups overlap: a kernel between two groups counts for both.
 
     Attributes:
-        name: the group's name.
-        channels: its number of channels.
-        macs: share of the model's MACs in kernels it changes, as "4.7%" ("?" if unknown).
-        params: share of the model's parameters in weights it changes.
-        producers: names of the layers that compute its channels.
-        consumers: names of the layers whose kernels read them.
+        name: name of the group.
+        channels: number of channels.
+        macs: share of the model's MACs in kernels that the group changes, such as "4.7%"
+            ("?" if unknown).
+        params: share of the model's parameters in weights that the group changes.
+        producers: names of the layers that compute the channels.
+        consumers: names of the layers whose kernels read the channels.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What `describe` prints: a headline, the groups, what is frozen or refused and why."""
+    """The content of `describe`: a headline, the groups, what is frozen or refused and why."""
 
     head: str
     rows: tuple[Row, ...]
@@ -43,7 +44,7 @@ class Table:
 
 
 def table(graph: ChannelGraph) -> Table:
-    """The groups of a graph with their shares of the dense model's costs."""
+    """Makes the table of a graph's groups with their shares of the dense model's costs."""
     params, params_head, params_shares = _shares(params_cost(graph))
     try:
         macs, macs_head, macs_shares = _shares(macs_cost(graph))
@@ -64,11 +65,14 @@ def table(graph: ChannelGraph) -> Table:
 
 
 def describe(graph: ChannelGraph, names: int | None = 2) -> str:
-    """Groups with their share of the costs, then what is frozen or refused and why.
+    """Lists the groups with their shares of the costs, then what is frozen or refused and why.
 
     Args:
         graph: the result of `amc_tf.analyze`.
-        names: how many layers to name in one place before "and N more"; None for all.
+        names: number of layers to name in one place before "and N more"; None for all.
+
+    Returns:
+        The list as text of several lines.
     """
     content = table(graph)
     lines = [content.head]
@@ -93,14 +97,14 @@ def describe(graph: ChannelGraph, names: int | None = 2) -> str:
 
 
 def _shares(cost: Cost) -> tuple[int, str, list[str]]:
-    """The dense cost, the share of it that any group changes, and each group's share."""
+    """Returns the dense cost, the share that any group changes, and each group's share."""
     total, terms, touched = cost(cost.dense), cost.terms(cost.dense), cost.touched()
     prunable = int(terms[touched.any(axis=1)].sum())
     return total, _percent(prunable, total), [_percent(n, total) for n in terms @ touched]
 
 
 def _percent(part: int, total: int) -> str:
-    """A share of which only nothing is called 0.0%, and only all of it 100.0%."""
+    """Formats a share; only nothing is written as 0.0%, and only all of it as 100.0%."""
     share = part / max(1, total)
     if 0 < share < 0.0005:
         return "<0.1%"
@@ -108,7 +112,7 @@ def _percent(part: int, total: int) -> str:
 
 
 def few(names: tuple[str, ...], most: int | None = 2) -> str:
-    """Names with commas between; "and N more" after `most` of them (None: all)."""
+    """Joins names by commas, with "and N more" after `most` of them (None: all)."""
     shown = ", ".join(names[:most]) or "-"
     more = len(names) - len(names[:most])
     return shown + (f" and {more} more" if more else "")
