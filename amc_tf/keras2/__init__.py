@@ -1,7 +1,7 @@
-"""Keras 2 models in and out.
+"""Conversion of Keras 2 models to Keras 3 and back.
 
-`from_keras2` makes a Keras 3 model of a Keras 2 one, `to_keras2` goes the other way. Both run the
-copy beside the original on random inputs and refuse it where they differ.
+`from_keras2` makes a Keras 3 model from a Keras 2 model; `to_keras2` does the reverse. Both run
+the original and the copy on random inputs and raise an error if the outputs differ.
 """
 
 from typing import TYPE_CHECKING

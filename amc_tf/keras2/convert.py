@@ -1,9 +1,9 @@
-"""Keras 2 models (the package tf_keras) in, and out again.
+"""Conversion between models of Keras 2 (the package tf_keras) and Keras 3.
 
-A Keras 2 model is made anew in Keras 3 call by call, and a Keras 3 model in
-Keras 2 likewise: layers by the rules of `keras2_layers`, other operations by
-the tables of `keras2_ops`. Each copy is run beside its original on random
-inputs before it is handed out.
+A model is made anew in the other version call by call: layers by the rules of
+`amc_tf.keras2.layers`, other operations by the tables of
+`amc_tf.keras2.ops_from_keras2` and `amc_tf.keras2.ops_to_keras2`. Each copy is
+compared with its original on random inputs before it is returned.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ def from_keras2(
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> keras.Model:
-    """Makes a Keras 2 model anew in Keras 3, nested models inlined.
+    """Makes a Keras 3 model from a Keras 2 model; nested models are inlined.
 
     Names, weights, `trainable` flags, regularizers and the nesting of inputs
-    and outputs are kept; compile settings are not. Neither is `training=False`
-    in the call of a layer or nested model, which Keras 3 overrides in `fit`: set
-    `trainable = False` on batch norms that must stay at rest.
+    and outputs are kept; compile settings are not. `training=False` in the call
+    of a layer or nested model is not kept either, as Keras 3 overrides it in
+    `fit`: set `trainable = False` on batch norms whose statistics must not change.
 
     Args:
         model_or_path: a functional or sequential `tf_keras` model, or the path
             of an .h5 or .keras file or a SavedModel folder that holds one. `~`
             is expanded.
-        custom_objects: name of a Keras 2 class to the `keras.Layer` (or
-            regularizer, constraint) that does the same, name of an activation
-            to its counterpart. It must take the configuration of the Keras 2
-            class, and have the same weights in the same order. Classes that
-            are registered in both Kerases under one name need no entry, and
-            activations that are plain TensorFlow functions none either.
-        safe_mode: whether files that would execute code of theirs are refused, see
+        custom_objects: mapping from the name of a Keras 2 class to the
+            `keras.Layer` (or regularizer, constraint) that does the same, and from
+            the name of an activation to its counterpart. A counterpart must take
+            the configuration of the Keras 2 class, and have the same weights in
+            the same order. No entry is needed for classes that are registered
+            under the same name in both versions of Keras, nor for activations
+            that are plain TensorFlow functions.
+        safe_mode: whether files that would execute their own code are refused, see
             `amc_tf.keras2.safety.refuse_code`.
 
     Returns:
@@ -57,8 +58,9 @@ def from_keras2(
 
     Raises:
         AmcError: the file cannot be loaded or holds code; the model is subclassed or not
-            built; a class has no counterpart (all are named); the copy does not
-            give the same outputs (names the first layer that differs).
+            built; a class has no counterpart (the message names all such classes); the
+            copy does not compute the same outputs (the message names the first layer
+            that differs).
     """
     import tf_keras
 
@@ -96,22 +98,22 @@ def from_keras2(
 
 
 def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Makes a Keras 3 model anew in Keras 2, of stock layers where they exist.
+    """Makes a Keras 2 model from a Keras 3 model, with stock layers where they exist.
 
-    `keras.ops` calls become the stock layers that compute the same, or
-    TensorFlow functions where there is none. An operation that has neither is
-    wrapped in a Lambda layer, which computes but cannot be saved.
+    `keras.ops` calls become stock layers that compute the same, or TensorFlow
+    functions if there is no such layer. An operation that has neither is wrapped
+    in a Lambda layer, which can be run but not saved.
 
     Args:
         model: a functional or built sequential Keras 3 model.
-        custom_objects: name of a Keras 3 class or activation to its Keras 2
-            counterpart, as for `from_keras2`.
+        custom_objects: mapping from the name of a Keras 3 class or activation to its
+            Keras 2 counterpart, as for `from_keras2`.
 
     Returns:
         A new, uncompiled functional `tf_keras.Model` with the weights of `model`.
 
     Raises:
-        AmcError: as `from_keras2`.
+        AmcError: the same errors as for `from_keras2`, except those of files.
     """
     import tf_keras
 
@@ -122,7 +124,8 @@ def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
 
     def invoke(call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         operation, name = call.operation, source.name(call.operation)
-        # Keras 3 writes a layer's default there, which Keras 2 would not let a model override.
+        # Keras 3 records a layer's default for `training`; in Keras 2 the model could not
+        # override it.
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
         make = _maker(tf_keras, name, source.tensors[call.outputs[0]].dtype)
         if not isinstance(operation, keras.Layer):
@@ -177,7 +180,7 @@ def _refuse_unknown(source: Network, layers: LayerCarrier, wanted: str) -> None:
 
 
 def _maker(tf_keras: Any, name: str, dtype: str) -> Callable[..., Any]:
-    """Makes stock Keras 2 layers that stand for one operation."""
+    """Returns a function that makes the stock Keras 2 layers that replace one operation."""
     count = 0
 
     def make(kind: str, **config: Any) -> Any:

@@ -13,23 +13,30 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import pack
 from amc_tf.graph.network import Network
 
-# Largest difference of an output, as a fraction of its largest value: float rounding adds up
-# over a hundred layers in another order of operations, and faster in 16 bits.
+# Largest allowed difference of an output, as a fraction of its largest value: in another order of
+# operations, float rounding adds up over a hundred layers, and faster in 16 bits.
 TOLERANCE = 1e-4
 
 TOLERANCE_16_BIT = 5e-2
 
-# Where an input leaves a size open. Common networks halve a side five times.
+# Used for a size that an input leaves open. Common networks halve a side five times.
 OPEN_SIZE = 32
 
 
 def check_copy(
     source: Network, inputs_like: Any, copy: Any, invoke: Callable[..., Any], what: str
 ) -> None:
-    """Runs the original and the copy on random inputs.
+    """Compares the original and the copy on random inputs.
+
+    Args:
+        source: the original as a flat list of calls.
+        inputs_like: structure in which the inputs are nested.
+        copy: the copy, a model of the other version of Keras.
+        invoke: function that runs a call of `source` with the layers of the copy.
+        what: name of the copy in the error message.
 
     Raises:
-        AmcError: they differ; names the first layer that does.
+        AmcError: the outputs differ; the message names the first layer that differs.
     """
     inputs = _random_inputs(source)
     given = pack(inputs_like, inputs)
@@ -49,7 +56,7 @@ def check_copy(
 def _first_difference(
     source: Network, inputs: list[Any], invoke: Callable[..., Any], tolerance: float
 ) -> str:
-    """Runs the calls one by one on both sides; says which is the first to differ."""
+    """Runs the calls one by one in both models; returns a message about the first difference."""
     runs: list[list[Any]] = []
     for act in (lambda call, args, kwargs: call.operation(*args, **kwargs), invoke):
         run: list[Any] = []
@@ -81,7 +88,7 @@ def _tolerance(source: Network) -> float:
 
 
 def _difference(a: Any, b: Any) -> float:
-    """The largest difference as a fraction of the largest value; NaN equals NaN."""
+    """Returns the largest difference as a fraction of the largest value; NaN equals NaN."""
     if a.dtype == tf.string:
         return float(np.any(np.asarray(a) != np.asarray(b)))
     a, b = (np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in (a, b))
@@ -97,7 +104,7 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def _random_inputs(source: Network) -> list[Any]:
-    """Two samples for every input: normal numbers, or integers that its readers can look up."""
+    """Draws two samples for every input: normal numbers, or integers its readers can look up."""
     rng = np.random.default_rng(0)
     arrays = []
     for number in source.inputs:

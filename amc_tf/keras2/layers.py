@@ -1,9 +1,9 @@
-"""A layer of one Keras made anew in the other, and how their layers differ.
+"""Making a layer of one version of Keras anew in the other, and how their layers differ.
 
 Most configuration keys are the same in Keras 2 (the package tf_keras) and
-Keras 3; the tables below hold the exceptions, for both directions. Whatever
-they do not tell is passed on as it is, so that a constructor which does not
-know it refuses it.
+Keras 3; the tables below hold the exceptions, for both directions. All other
+keys are passed on unchanged, so that a constructor that does not know one
+raises an error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from amc_tf.graph.activations import keras2_hard_sigmoid
 
 # (class, Keras 2 key, Keras 3 key)
 _RENAMED = (("LeakyReLU", "alpha", "negative_slope"),)
-# Keras 2 class -> Keras 3 class, where the names differ, with what the latter needs to be told.
+# Keras 2 class -> (Keras 3 class, its additional arguments), where the names differ.
 _CLASSES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "SyncBatchNormalization": ("BatchNormalization", {"synchronized": True})
 }
-# Keys of one Keras that mean nothing at this value, so that the other need not know them.
+# Keys of one version that have no effect at this value, so that the other need not know them.
 _WITHOUT_EFFECT: Mapping[str, Any] = {
     "groups": 1,
     "kernel_regularizer": None,
@@ -47,7 +47,7 @@ _WITHOUT_EFFECT: Mapping[str, Any] = {
     "salt": None,
     "oov_method": "floormod",
 }
-# The same for keys that another class does have at the same value and meaning something.
+# The same for one class only, as the key has an effect at this value in another class.
 _WITHOUT_EFFECT_IN: Mapping[tuple[str, str], Any] = {
     ("ZeroPadding1D", "data_format"): "channels_last",
     ("CenterCrop", "data_format"): "channels_last",
@@ -58,11 +58,12 @@ _WITHOUT_EFFECT_IN: Mapping[tuple[str, str], Any] = {
         for name in "Brightness Contrast Crop Flip Rotation Translation Zoom".split()
     },
     ("RandomContrast", "value_range"): (0, 255),
-    # All ones: a dilation that Keras 2 does not put into the configuration.
+    # Keras 2 does not put this dilation into the configuration.
     ("Conv3DTranspose", "dilation_rate"): (1, 1, 1),
 }
-# Set apart (names, types), of no effect on results (speed, parts of features that are switched by
-# another key, the state of random numbers, which no seed makes alike), or found again from inputs.
+# Keys that are not passed on. They are set separately (names, types), have no effect on results
+# (speed, details of a feature that another key switches on, random numbers, which differ between
+# the versions with any seed), or follow from the inputs.
 _LEFT_OUT = frozenset(
     "name dtype trainable batch_input_shape batch_shape implementation use_cudnn renorm_clipping "
     "renorm_momentum rng_type seed input_length query_shape key_shape value_shape "
@@ -71,19 +72,20 @@ _LEFT_OUT = frozenset(
 # Keras 2 name -> Keras 3 name of a weight.
 _WEIGHT_NAMES = {"depthwise_kernel": "kernel"}
 _ACTIVATION_NAMES = {"swish": "silu"}
-# TensorFlow's own functions, often given as activations.
+# TensorFlow functions that are often given as activations.
 _TF_ACTIVATIONS = (
     "relu relu6 elu selu silu sigmoid tanh softplus softsign softmax log_softmax gelu leaky_relu"
 ).split()
 
 
 class LayerCarrier:
-    """Makes layers of one Keras anew in the other.
+    """A converter that makes layers of one version of Keras anew in the other.
 
     Args:
-        source: the package (`keras` or `tf_keras`) of the layers to carry over.
-        target: the other one.
-        custom_objects: class or function name to its counterpart in `target`.
+        source: package (`keras` or `tf_keras`) of the layers to convert.
+        target: the other package.
+        custom_objects: mapping from the name of a class or function to its counterpart in
+            `target`.
     """
 
     def __init__(self, source: Any, target: Any, custom_objects: Mapping[str, Any] | None):
@@ -100,7 +102,7 @@ class LayerCarrier:
         }
 
     def counterpart(self, layer: Any) -> type | None:
-        """The class that takes the place of a layer's, None if there is none."""
+        """Returns the target's class for a layer; None if there is none."""
         name = type(layer).__name__
         if self._is_stock(layer):
             found = getattr(self.target.layers, self._classes.get(name, name), None)
@@ -108,7 +110,7 @@ class LayerCarrier:
         return self._custom(type(layer))
 
     def missing(self, layer: Any) -> list[str]:
-        """Names of the classes, of the layer and of layers within it, without a counterpart."""
+        """Returns the names of classes without a counterpart, in a layer and its inner layers."""
         names = [] if self.counterpart(layer) else [type(layer).__name__]
         for inner in self._inner_layers(layer).values():
             for one in inner if isinstance(inner, list) else [inner]:
@@ -125,8 +127,8 @@ class LayerCarrier:
 
         Args:
             layer: a layer of `source`.
-            name: of the new layer; that of `layer` if not given.
-            changes: configuration keys to set otherwise.
+            name: name of the new layer; by default the name of `layer`.
+            **changes: configuration keys that get other values.
 
         Raises:
             AmcError: the target's class does not take the configuration.
@@ -151,7 +153,7 @@ class LayerCarrier:
         return new
 
     def activation(self, function: Any) -> Any:
-        """An activation in the target's terms; a plain function is its own counterpart."""
+        """Returns the target's activation; a plain function is its own counterpart."""
         if isinstance(function, self.source.layers.Layer):
             return self.carry(function)
         name = _name(function)
@@ -178,13 +180,13 @@ class LayerCarrier:
         """Copies weights by position.
 
         Raises:
-            AmcError: their number, shapes or names do not agree.
+            AmcError: the weights differ in number, shapes or names.
         """
         pairs = [(_weights(old), _weights(new))]
         found = [[(_weight_name(w), tuple(w.shape)) for w in side] for side in pairs[0]]
         names = [[name for name, _ in side] for side in found]
         shapes = [[shape for _, shape in side] for side in found]
-        # Names of custom layers' weights are their makers' business, in both versions.
+        # The weights of custom layers may have any names, so these are not compared.
         if shapes[0] != shapes[1] or (self._is_stock(old) and not _same_names(*names)):
             raise AmcError(
                 f"layer {old.name!r} ({type(old).__name__}) has the weights {found[0]}, its "
@@ -193,7 +195,7 @@ class LayerCarrier:
         for source, weight in zip(*pairs[0], strict=True):
             weight.assign(keras.ops.convert_to_numpy(source))
         if isinstance(new, self.target.layers.Normalization):
-            new.finalize_state()  # it derives what it computes with from its weights
+            new.finalize_state()  # computes the mean and variance in use from the weights
 
     def _is_stock(self, layer: Any) -> bool:
         name = type(layer).__name__
@@ -201,7 +203,7 @@ class LayerCarrier:
         return any(type(layer) is getattr(home, name, None) for home in homes)
 
     def _custom(self, kind: type) -> Any:
-        """The counterpart of a custom class: given, or registered under the same name."""
+        """Returns a custom class's counterpart: given, or registered under the same name."""
         registered = self.source.saving.get_registered_name(kind)
         return (
             self.custom_objects.get(kind.__name__)
@@ -212,7 +214,7 @@ class LayerCarrier:
     def _config(self, layer: Any, stock: bool) -> dict[str, Any]:
         name = type(layer).__name__
         if stock and name == "Lambda":
-            # Their written forms differ, the function itself serves in both.
+            # The configurations differ, but both versions take the function itself.
             config = {"function": layer.function, "arguments": layer.arguments}
             return config if layer.mask is None else {**config, "mask": layer.mask}
         inner = self._inner_layers(layer)
@@ -244,12 +246,12 @@ class LayerCarrier:
         return type(value) is type(nothing) and value == nothing
 
     def _inner_layers(self, layer: Any) -> dict[str, Any]:
-        """Configuration key -> layer or layers, for wrappers and recurrent cells."""
+        """Returns the layers inside wrappers and recurrent layers, by configuration key."""
         if type(layer) is self.source.layers.Bidirectional:
             return {"layer": layer.forward_layer, "backward_layer": layer.backward_layer}
         found = {key: getattr(layer, key, None) for key in ("layer", "cell", "cells")}
         if type(layer) is not self.source.layers.RNN:
-            found.pop("cell")  # LSTM and its kin make theirs from their own configuration
+            found.pop("cell")  # LSTM and the like make their cell from their own configuration
         result = {}
         for key, value in found.items():
             if isinstance(value, self.source.layers.Layer):
@@ -259,7 +261,7 @@ class LayerCarrier:
         return result
 
     def _part(self, value: Any, kind: str) -> Any:
-        """The class (or function) that takes the place of a regularizer or constraint."""
+        """Returns the target's class (or function) for a regularizer or constraint."""
         name = _name(value)
         if type(value) is getattr(getattr(self.source, f"{kind}s"), name, None):
             return getattr(getattr(self.target, f"{kind}s"), name, None)
@@ -273,7 +275,7 @@ class LayerCarrier:
 
 
 class _Never:
-    """Equal to no value of a configuration."""
+    """A marker that equals no value of a configuration."""
 
 
 def _name(value: Any) -> str:
@@ -296,7 +298,7 @@ def _attributes(layer: Any, kind: str) -> list[str]:
 
 
 def _weights(layer: Any) -> list[Any]:
-    # Keras 2 lists trainable weights first, Keras 3 goes from sublayer to sublayer.
+    # Keras 2 lists trainable weights first; Keras 3 lists the weights sublayer by sublayer.
     return [*layer.trainable_weights, *layer.non_trainable_weights]
 
 
@@ -312,7 +314,7 @@ def _same_names(a: list[str], b: list[str]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own types for numpy scalars and for the wrappers in which Keras 2 keeps lists."""
+    """Converts NumPy scalars, and the wrappers that Keras 2 puts around lists, to Python types."""
     if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
         return value.item()
     if isinstance(value, Mapping):

@@ -14,7 +14,7 @@ from amc_tf.keras2 import safety
 
 
 def is_keras2_file(path: pathlib.Path) -> bool:
-    """Whether a .keras or .h5 file, or a SavedModel folder, was written by Keras 1 or 2."""
+    """Returns whether Keras 1 or 2 wrote a .keras or .h5 file, or a SavedModel folder."""
     if path.is_dir():
         return (path / "keras_metadata.pb").exists()
     if zipfile.is_zipfile(path):
@@ -24,7 +24,7 @@ def is_keras2_file(path: pathlib.Path) -> bool:
             version = json.loads(archive.read("metadata.json")).get("keras_version", "")
     elif h5py.is_hdf5(path):
         with h5py.File(path) as file:
-            # Some of the first files do not tell.
+            # Some very old files do not record the version.
             version = file.attrs.get("keras_version", "1" if "model_config" in file.attrs else "")
     else:
         return False
@@ -33,7 +33,11 @@ def is_keras2_file(path: pathlib.Path) -> bool:
 
 
 def load_file(path: pathlib.Path, safe_mode: bool) -> Any:
-    """The model of a file, loaded by Keras 2."""
+    """Loads the model in a file with Keras 2.
+
+    Raises:
+        AmcError: the file does not exist, cannot be loaded, or, in safe mode, holds code.
+    """
     import tf_keras
 
     if not path.exists():

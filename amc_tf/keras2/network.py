@@ -12,14 +12,18 @@ from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.graph.network import Call, Network, Value
 
-# A list as first argument of these Keras 2 layers holds the initial state behind the sequence.
+# A list as the first argument of these Keras 2 layers holds the sequence and the initial state.
 _RECURRENT = frozenset("RNN LSTM GRU SimpleRNN Bidirectional".split())
 
 LAYERS_WITH_A_FUNCTION = frozenset({"TFOpLambda", "SlicingOpLambda"})
 
 
 def flatten_keras_2(model: Any) -> Network:
-    """A built functional or sequential `tf_keras` model as a flat list of calls."""
+    """Flattens a functional or built sequential `tf_keras` model, inlining nested models.
+
+    Raises:
+        AmcError: `model` is not a Keras 2 model, is subclassed or is not built.
+    """
     import tf_keras
 
     if not isinstance(model, tf_keras.Model):
@@ -42,15 +46,15 @@ def _is_functional(layer: Any) -> bool:
 
     if not isinstance(layer, Functional) or not getattr(layer, "_nodes_by_depth", None):
         return False
-    # A subclass that overrides call() does something else than its graph.
+    # A subclass that overrides call() may compute something other than its graph.
     return type(layer).call in (Functional.call, tf_keras.Sequential.call)
 
 
 class _Flattener(network.Flattener):
-    """Walks the nodes of Keras 2, which are laid out otherwise."""
+    """A flattener for the nodes of Keras 2, which are organised differently."""
 
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
-        """As in Keras 3."""
+        """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
         numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
@@ -84,7 +88,10 @@ class _Flattener(network.Flattener):
 
 
 def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
-    """A node's arguments as Keras 3 takes them: all but tensors by keyword, and nothing empty."""
+    """Returns a node's arguments as Keras 3 takes them.
+
+    Everything but tensors is passed by keyword; arguments that are None are left out.
+    """
     layer, args, kwargs = node.layer, node.call_args, node.call_kwargs
     if type(layer).__name__ in LAYERS_WITH_A_FUNCTION:
         return tuple(args), dict(kwargs)
@@ -105,7 +112,7 @@ def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
 
 
 def gives_several(layer: Any) -> bool:
-    """Whether the call of a layer that is called once gave a list of tensors, not a bare one."""
+    """Returns whether a layer that is called once returned a list of tensors, not a tensor."""
     return isinstance(layer._inbound_nodes[0].outputs, (list, tuple))
 
 

@@ -1,10 +1,9 @@
-"""Operations without a layer of their own: TensorFlow calls in Keras 2, `keras.ops` in Keras 3.
+"""TensorFlow calls in Keras 2 models as `keras.ops` of Keras 3.
 
 Keras 2 hides `x + y`, `tf.nn.relu(x)` or `x[:, 1:]` in layers that hold a
-TensorFlow function. One table gives their `keras.ops` twins; any other
-TensorFlow function becomes a `TensorFlowOp`, of which the channel analysis
-knows nothing. The other table gives, for `keras.ops`, stock Keras 2 layers
-wherever one computes the same, because tools for Keras 2 models know only these.
+TensorFlow function. The table gives the `keras.ops` function that computes the
+same; any other TensorFlow function becomes a `TensorFlowOp`, which the channel
+analysis does not understand.
 """
 
 from __future__ import annotations
@@ -20,25 +19,22 @@ from keras import ops
 from amc_tf.graph.keras_structure import made_by
 from amc_tf.keras2.tensorflow_op import TensorFlowOp, Unlisted, dtype_of, is_symbolic
 
-# --- Keras 2 to 3 --------------------------------------------------------------------------
-# Keys are names of TensorFlow's API, values take what those functions take, by the same names.
-
 
 def _static(x: Any) -> Any:
-    """A shape, axis or slice bound as Python numbers."""
+    """Converts a shape, axis or slice bound to Python numbers."""
     if any(is_symbolic(leaf) for leaf in keras.tree.flatten(x)):
         raise Unlisted
-    leaves_out = keras.tree.map_structure(
+    numbers = keras.tree.map_structure(
         lambda leaf: (
             np.asarray(leaf).tolist() if tf.is_tensor(leaf) or hasattr(leaf, "shape") else leaf
         ),
         x,
     )
-    return list(leaves_out) if isinstance(leaves_out, tuple) else leaves_out
+    return list(numbers) if isinstance(numbers, tuple) else numbers
 
 
 def _operand(x: Any, other: Any) -> Any:
-    """A constant in the type of the tensor it meets, as TensorFlow would take it."""
+    """Converts a constant to the type of the other operand, as TensorFlow does."""
     if isinstance(x, (int, float)) or not isinstance(other, keras.KerasTensor) or is_symbolic(x):
         return x
     value = np.asarray(x)
@@ -78,7 +74,10 @@ def _getitem(tensor, slice_spec, var=None):
 
 
 def slice_of(x: Any) -> Any:
-    """Keras 2 keeps slices as dictionaries in what a layer was called with."""
+    """Makes a slice from the dictionary that Keras 2 records for it in a layer's arguments.
+
+    Scalar tensors become Python numbers; other values are returned unchanged.
+    """
     if isinstance(x, dict) and set(x) == {"start", "stop", "step"}:
         return slice(*(_plain_number(x[k]) for k in ("start", "stop", "step")))
     return _plain_number(x)
@@ -108,7 +107,7 @@ def _pool(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _resize(images, size, method="bilinear", preserve_aspect_ratio=False, antialias=False):
-    """By a whole number, a layer of the channel table does the same."""
+    """Resizes by whole factors with UpSampling2D, which the layer table knows."""
     old, new = tuple(images.shape)[1:-1], _static(size)
     if len(old) != 2 or None in old or any(b % a for a, b in zip(old, new, strict=True)):
         raise Unlisted
@@ -120,6 +119,7 @@ def _resize(images, size, method="bilinear", preserve_aspect_ratio=False, antial
     )(images)
 
 
+# Name in TensorFlow's API -> function that takes the same arguments by the same names.
 FROM_KERAS_2: Mapping[str, Callable[..., Any]] = {
     "__operators__.add": _binary(ops.add),
     "math.add": _binary(ops.add),
@@ -169,12 +169,12 @@ FROM_KERAS_2: Mapping[str, Callable[..., Any]] = {
 
 
 def from_keras_2(layer: Any, outputs: Any, name: str) -> Callable[..., Any]:
-    """What a Keras 3 model calls in the place of a Keras 2 layer that holds a TensorFlow function.
+    """Returns what a Keras 3 model calls instead of a layer that holds a TensorFlow function.
 
     Args:
         layer: a `TFOpLambda` or `SlicingOpLambda`.
-        outputs: what its call gave: a `tf_keras` tensor or several.
-        name: of the operation that takes the layer's place.
+        outputs: result of the layer's call: one `tf_keras` tensor or several.
+        name: name of the operation that replaces the layer.
     """
 
     def invoke(*args, **kwargs):
@@ -186,7 +186,7 @@ def from_keras_2(layer: Any, outputs: Any, name: str) -> Callable[..., Any]:
             out = twin(*args, **kwargs)
             given = [id(x) for x in keras.tree.flatten((args, kwargs))]
             if is_symbolic(out) and id(out) not in given:
-                # Keras 3 would count up a name that one of the layers may have.
+                # The name that Keras 3 generates may be the name of another layer.
                 made_by(out).name = name
             return out
         except Unlisted:
@@ -197,7 +197,7 @@ def from_keras_2(layer: Any, outputs: Any, name: str) -> Callable[..., Any]:
 
 
 def _slices(x: Any) -> Any:
-    """The same arguments with slices in the place of the dictionaries that stand for them."""
+    """Replaces the dictionaries that stand for slices in arguments by slices."""
     if isinstance(x, dict) and set(x) != {"start", "stop", "step"}:
         return {key: _slices(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
@@ -209,9 +209,3 @@ def _outputs_like(outputs: Any) -> list:
     if isinstance(outputs, (list, tuple)):
         return [_outputs_like(output) for output in outputs]
     return [list(outputs.shape), outputs.dtype.name]
-
-
-# --- Keras 3 to 2 --------------------------------------------------------------------------
-# Each function is called as f(make, operation, *args, **kwargs), the arguments being those of the
-# operation's call; `make(class name, **configuration)` gives a new stock layer with its name and
-# type.

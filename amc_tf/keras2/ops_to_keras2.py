@@ -1,4 +1,11 @@
-"""Operations of Keras 3 as layers of Keras 2."""
+"""Operations of Keras 3 as layers of Keras 2.
+
+The table gives a stock Keras 2 layer for an operation wherever one computes the
+same, because tools for Keras 2 models know only these. Each of its functions is
+called as `f(make, operation, *args, **kwargs)` with the arguments of the
+operation's call; `make(class name, **configuration)` returns a new stock layer
+with the operation's name and type.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +61,13 @@ def _to_binary(
     right: Callable[[float], tuple[float, float]] | None = None,
     left: Callable[[float], tuple[float, float]] | None = None,
 ) -> Callable[..., Any]:
-    """Of two tensors: the layer `kind`; of a tensor and a number: a scale and an offset.
+    """Converts an operation of two tensors, or of a tensor and a number.
 
-    Layers that merge align axes otherwise than numpy where ranks differ, and
-    want one batch size; elsewhere the TensorFlow function stands in.
+    Two tensors are read by the layer `kind`. A tensor and a number become a
+    Rescaling by the scale and offset that `right` (for a number on the right) or
+    `left` returns. In all other cases the TensorFlow function is called: layers
+    that merge align axes differently from NumPy if ranks differ, and need equal
+    batch sizes.
     """
 
     def emit(make: Make, operation: Any, x: Any, y: Any) -> Any:
@@ -211,7 +221,7 @@ TO_KERAS_2: Mapping[type, Callable[..., Any]] = {
     if hasattr(home, name)
 }
 
-# Activations that Keras 2 does not have, but has layers for.
+# Activations that Keras 2 lacks, although it has layers that compute the same.
 ACTIVATIONS_AS_LAYERS: Mapping[Any, Callable[..., Any]] = {
     keras.activations.relu6: _to_relu6,
     keras.activations.hard_sigmoid: _to_hard_sigmoid,
@@ -221,16 +231,20 @@ ACTIVATIONS_AS_LAYERS: Mapping[Any, Callable[..., Any]] = {
 
 
 def to_keras_2(make: Make, operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Calls what stands for a `keras.ops` operation in a Keras 2 model.
+    """Calls what replaces a `keras.ops` operation in a Keras 2 model.
 
-    An operation without a stock layer or a TensorFlow function in the table is
-    wrapped in a Lambda layer: it computes, but a file cannot hold it.
+    An operation that is not in the table is wrapped in a Lambda layer, which can
+    be run but not saved.
 
     Args:
-        make: called as `make(class name, **configuration)` for a stock layer.
+        make: function that is called as `make(class name, **configuration)` for a
+            stock layer.
         operation: the Keras 3 operation.
-        args: arguments of its call, with `tf_keras` tensors.
-        kwargs: likewise.
+        args: positional arguments of its call, with `tf_keras` tensors.
+        kwargs: keyword arguments of its call, with `tf_keras` tensors.
+
+    Returns:
+        The result of the call, one or several `tf_keras` tensors.
     """
     if isinstance(operation, TensorFlowOp):
         return operation.call(*args, **kwargs)

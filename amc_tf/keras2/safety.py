@@ -1,8 +1,8 @@
-"""Code in Keras 2 files, found before anything of theirs is executed.
+"""Finding code in Keras 2 files before any of it is executed.
 
-Keras 2 (tf_keras) is no longer mended: loading its files can execute bytecode
+Keras 2 (tf_keras) no longer gets fixes: loading its files can execute bytecode
 of a Lambda layer, import any module that a configuration names, and call any
-function of TensorFlow. Here the configuration is read as the data that it is.
+function of TensorFlow. Here the configuration is only read as data.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import h5py
 
 from amc_tf.errors import AmcError
 
-# Namespaces of TensorFlow's API that only compute; "" is its top level, where most do.
+# Namespaces of TensorFlow's API whose functions only compute; "" is the top level, where most do.
 _COMPUTING = frozenset(
     "__operators__ audio bitwise dtypes image linalg math nn quantization ragged random sets "
     "signal sparse strings".split()
 ) | {""}
-# At the top level: what calls Python, reads or writes files, or loads libraries.
+# Functions at the top level that call Python, read or write files, or load libraries.
 _ACTING = frozenset(
-    "function import_graph_def load_library load_op_library matching_files numpy_function print "
-    "py_func py_function read_file write_file".split()
+    "function import_graph_def load_file_system_library load_library load_op_library "
+    "matching_files numpy_function print py_func py_function read_file write_file".split()
 )
 _FUNCTION_LAYERS = frozenset("TFOpLambda SlicingOpLambda ClassMethod".split())
 # Modules of Keras whose functions only compute.
@@ -38,21 +38,21 @@ _ALLOW = (
 
 
 def only_computes(symbol: str) -> bool:
-    """Whether a function of TensorFlow's API, named without `tf.`, does nothing but compute."""
+    """Returns whether a function of TensorFlow's API, named without `tf.`, only computes."""
     symbol = symbol.removeprefix("compat.").removeprefix("v1.").removeprefix("v2.")
     namespace, _, name = symbol.rpartition(".")
     return namespace.split(".")[0] in _COMPUTING and (bool(namespace) or name not in _ACTING)
 
 
 def refuse_code(path: pathlib.Path) -> None:
-    """Refuses a Keras 2 file whose loading would execute more than layers of Keras.
+    """Raises an error if loading a Keras 2 file would execute more than layers of Keras.
 
     Args:
         path: an existing .h5 or .keras file, or a SavedModel folder.
 
     Raises:
-        AmcError: it is a SavedModel (a TensorFlow program), or holds a Lambda layer,
-            a class that is neither Keras' nor registered, or a TensorFlow
+        AmcError: the file is a SavedModel (a TensorFlow program), or holds a Lambda layer,
+            a class that is neither part of Keras nor registered, or a TensorFlow
             function that does more than compute.
     """
     if path.is_dir():
@@ -67,7 +67,7 @@ def refuse_code(path: pathlib.Path) -> None:
 
 
 def _configurations(path: pathlib.Path) -> list[Any]:
-    """What either format would read: a file can be made to be of both."""
+    """Returns the configurations that either format would read: a file can have both formats."""
     found = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -79,7 +79,7 @@ def _configurations(path: pathlib.Path) -> list[Any]:
 
 
 def _objects(node: Any) -> Iterator[dict[str, Any]]:
-    """Every object in configurations that names a class or function."""
+    """Yields every object in configurations that names a class or function."""
     if isinstance(node, dict):
         if "class_name" in node:
             yield node
@@ -90,7 +90,7 @@ def _objects(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _acts(entry: dict[str, Any]) -> str:
-    """What a configuration's object would execute, in words; empty if nothing."""
+    """Returns what a configuration's object would execute, in words; empty if nothing."""
     import tf_keras
 
     name, module = str(entry["class_name"]), entry.get("module")
@@ -104,7 +104,8 @@ def _acts(entry: dict[str, Any]) -> str:
     if tf_keras.saving.get_registered_object(str(registered)) is not None:
         return ""
     root, *rest = str(module or "keras").split(".")
-    known = root in ("keras", "tf_keras") and not name[0].islower()  # a function, by its name
+    # A lower-case name is that of a function.
+    known = root in ("keras", "tf_keras") and not name[0].islower()
     if name == "function":
         builtin = root == "builtins" and not hasattr(builtins, str(config))
         known = builtin or (root in ("keras", "tf_keras") and rest[-1:] and rest[-1] in _FUNCTIONS)

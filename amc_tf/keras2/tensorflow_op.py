@@ -1,4 +1,4 @@
-"""A TensorFlow operation as a layer, for those that Keras has no word for."""
+"""A TensorFlow function as an operation of Keras 3, for functions that `keras.ops` lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amc_tf.keras2.safety import only_computes
 
 
 class Unlisted(Exception):
-    """This call of a listed operation cannot be said by its twin."""
+    """A call of a TensorFlow function that `keras.ops` cannot express."""
 
 
 @keras.saving.register_keras_serializable(package="amc_tf")
@@ -19,14 +19,14 @@ class TensorFlowOp(keras.Operation):
     """A public TensorFlow function as an operation of a Keras 3 model.
 
     Args:
-        function: its name in TensorFlow's API, without `tf.`.
+        function: name of the function in TensorFlow's API, without `tf.`.
         outputs: (shape, dtype) of every output; a single pair if the function
-            gives a tensor rather than a list. Keras 3 cannot always infer them.
-        name: of the operation.
+            returns a tensor rather than a list. Keras 3 cannot always infer them.
+        name: name of the operation.
 
     Raises:
-        ValueError: the function may do more than compute: a file of a model must not
-            write other files, say.
+        ValueError: the function may do more than compute. A model file must not be
+            able to write other files, for instance.
     """
 
     def __init__(self, function: str, outputs: list, name: str | None = None):
@@ -41,13 +41,13 @@ class TensorFlowOp(keras.Operation):
         return tf_export.get_symbol_from_name(self.function)(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """The recorded shapes and types."""
+        """Returns the recorded shapes and types."""
         if isinstance(self.outputs_like[1], str):
             return _spec(self.outputs_like)
         return [_spec(output) for output in self.outputs_like]
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Returns the arguments of the constructor."""
         return {"function": self.function, "outputs": self.outputs_like, "name": self.name}
 
 
@@ -57,10 +57,10 @@ def _spec(output: Any) -> keras.KerasTensor:
 
 
 def is_symbolic(x: Any) -> bool:
-    """Whether a value stands for a tensor of a model that is being built."""
+    """Returns whether a value is a symbolic tensor, of a model that is being built."""
     return isinstance(x, keras.KerasTensor)
 
 
 def dtype_of(tensor: Any) -> str:
-    """A tensor's type as Keras writes it."""
+    """Returns a tensor's type as Keras writes it."""
     return keras.backend.standardize_dtype(tensor.dtype)
