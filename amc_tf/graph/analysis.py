@@ -100,7 +100,7 @@ class _Analysis:
         try:
             if rule is None:
                 raise Refusal(
-                    "its class is not in the layer table; amc_tf.register_layer can teach it"
+                    "its class is not in the layer table; amc_tf.register_layer can add it"
                 )
             roles = self._connect(call, rule)
         except Refusal as refusal:

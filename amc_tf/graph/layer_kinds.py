@@ -21,7 +21,7 @@ RECTIFIED: Bounds = (0.0, math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A layer that computes activation(x W + b) at every position of its output.
+    """A description of a layer that computes activation(x W + b) at every output position.
 
     The bias b is the weight named `bias`, if the layer has one; the activation is the layer's
     attribute `activation`.

@@ -133,8 +133,8 @@ _RECURRENT = LayerRule(
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 _LAMBDA = LayerRule(
     propagation.refused(
-        "a Lambda may compute anything; write it with keras.ops, or as a layer that is taught to "
-        "amc_tf.register_layer"
+        "a Lambda may compute anything; write it with keras.ops, or as a layer class that you "
+        "register with amc_tf.register_layer"
     )
 )
 

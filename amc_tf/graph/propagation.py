@@ -93,7 +93,7 @@ def normalization(c: Connector, call: Call, inputs: Sequence[Signal], out_shape)
         raise Refusal(f"it normalises axes {layer.axis}, not the last one alone")
     if layer.input_mean is not None:
         # The statistics are in the layer's configuration, where they cannot be sliced.
-        c.freeze(inputs[0].ids, f"the mean and variance of {layer.name!r} are fixed by its maker")
+        c.freeze(inputs[0].ids, f"the mean and variance of {layer.name!r} are in its configuration")
     return same(c, call, inputs, out_shape)
 
 
