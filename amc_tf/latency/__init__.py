@@ -1,9 +1,9 @@
-"""Latency of pruned networks, from a table of what their operators take on a device.
+"""Latency of pruned networks, from a table of their operators' times on a device.
 
-`latency_cost` makes a cost of channel counts, in milliseconds, of a `LatencyTable` that a device
-measured: `operators` reads a TFLite file's operators as text and makes files of them; `blueprint`
-tells their shapes from channel counts; `surface` says what to measure, and fills in between;
-`calibration` goes from the sum of operators to the network.
+`latency_cost` makes a cost in milliseconds, a function of channel counts, from a `LatencyTable`
+that a device fills. `operators` reads a TFLite file's operators as text, and makes files of them.
+`blueprint` derives their shapes from channel counts. `surface` decides what to measure, and
+interpolates. `calibration` goes from the sum of the operators to the network.
 """
 
 from typing import TYPE_CHECKING

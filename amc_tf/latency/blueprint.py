@@ -1,10 +1,10 @@
 """The operators of a pruned network as functions of its channel counts.
 
-The network is converted three times, pruned by random plans. The texts of its
-operators (see `operators`) differ in numbers alone; each that differs is a
-width, and which channels it counts is told by the first two plans. The third
-must then come out as foreseen. Nothing is assumed about the converter, and what
-is timed are the operators that will be exported.
+The network is converted three times, each time pruned by a random plan. The
+texts of its operators (see `operators`) differ only in numbers. Each number
+that differs is a width, and the first two plans show which channels it counts.
+The numbers of the third plan must then be as predicted. So nothing is assumed
+about the converter, and the operators timed are those that will be exported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from amc_tf.latency import operators as ops
 from amc_tf.pruning.surgery import rebuild
 from tflite_tools import convert
 
-# A whole number of the JSON text: no digit of a name, and no part of a fraction.
+# A whole number in the JSON text, which is neither a digit of a name nor a part of a fraction.
 _NUMBER = re.compile(r"(?<![\w.\-])-?\d+(?![\w.])")
 _MAX_CONVERSIONS = 5
 
@@ -37,15 +37,17 @@ Point = tuple[int, ...]
 class Block:
     """Operators that run as one, at any widths.
 
+    Every number of their text is `matrix @ widths + constants`.
+
     Attributes:
-        label: what they are, in words.
-        kind: code of the last of them, such as CONV_2D.
+        label: description of the operators in a few words.
+        kind: code of the last operator, such as CONV_2D.
         pieces: the text between the numbers.
-        matrix: every number as a multiple of the widths, array (numbers, widths).
-        constants: and what is added, array (numbers,).
-        fixed: what no group changes of the widths, array (widths,).
-        shares: number of a group to the widths that its channels make up, one
-            row for each count of channels from none to all.
+        matrix: factors of the widths in every number, array (numbers, widths).
+        constants: constant term of every number, array (numbers,).
+        fixed: part of each width that no group changes, array (widths,).
+        shares: number of a group to the part of each width that its channels make
+            up, array (counts, widths), a row for each count of channels from none to all.
     """
 
     label: str
@@ -57,17 +59,17 @@ class Block:
     shares: Mapping[int, np.ndarray]
 
     def point(self, channel_counts: Sequence[int] | np.ndarray) -> Point:
-        """The widths when group i keeps `channel_counts[i]` channels."""
+        """Returns the widths if group i keeps `channel_counts[i]` channels."""
         widths = self.fixed.copy()
         for group, rows in self.shares.items():
             widths += rows[channel_counts[group]]
         return tuple(widths.tolist())
 
     def text(self, point: Sequence[int]) -> str:
-        """The text of the operators at these widths: the key of a measurement.
+        """Returns the text of the operators at these widths: the key of a measurement.
 
         Raises:
-            AmcError: no operators have these widths.
+            AmcError: the operators cannot have these widths.
         """
         exact = self.matrix @ np.asarray(point, float) + self.constants
         numbers = np.rint(exact).astype(int)
@@ -76,11 +78,11 @@ class Block:
         return _joined(self.pieces, numbers)
 
     def weight_mb(self, point: Sequence[int]) -> float:
-        """Megabytes of weights at these widths."""
+        """Returns the megabytes of weights at these widths."""
         return ops.weight_bytes(json.loads(self.text(point))) / 1e6
 
     def candidates(self, choices: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The values each width may take when group i keeps one of `choices[i]`, ascending."""
+        """Returns each width's possible values if group i keeps one of `choices[i]`, ascending."""
         result = []
         for axis, width in enumerate(self.fixed):
             sums = np.array([width])
@@ -91,7 +93,7 @@ class Block:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Equal for blocks that have one text at equal widths."""
+        """A key that is equal for blocks with the same text at equal widths."""
         return self.pieces, self.matrix.tobytes(), self.constants.tobytes()
 
 
@@ -100,15 +102,15 @@ class Blueprint:
     """A network's operators. Made by `draw`.
 
     Attributes:
-        blocks: the operators, cut into those that run on their own.
-        whole: all of them as one block.
+        blocks: the operators, split into those that run on their own.
+        whole: all operators as one block.
     """
 
     blocks: tuple[Block, ...]
     whole: Block
 
     def text(self, channel_counts: Sequence[int] | np.ndarray) -> str:
-        """The text of the whole network; `operators.build` makes a file of it."""
+        """Returns the text of the whole network; `operators.build` makes a file of it."""
         return self.whole.text(self.whole.point(channel_counts))
 
 
@@ -117,19 +119,19 @@ def draw(
     seed: int = 0,
     converted: Callable[[keras.Model], bytes] = convert,
 ) -> Blueprint:
-    """Finds a network's operators and what their shapes depend on.
+    """Finds a network's operators and the channels on which their shapes depend.
 
     Args:
         graph: `analyze(model)`.
-        seed: of the random plans.
-        converted: converts a Keras model to a .tflite file.
+        seed: seed of the random plans.
+        converted: function that converts a Keras model to the content of a .tflite file.
 
     Returns:
         The `Blueprint`.
 
     Raises:
-        AmcError: the model cannot be converted, or a shape in the file is no
-            width of the network's.
+        AmcError: the model cannot be converted, or a number in the file that
+            differs between plans is not a width of the network.
     """
     rng = np.random.default_rng(seed)
     vectors = channel_vectors(graph)
@@ -161,49 +163,50 @@ def draw(
 
 
 class _AmbiguousError(Exception):
-    """Several widths explain a number, and they are not the same."""
+    """Several different widths explain a number."""
 
 
 class _Widths:
-    """What the widths of a network count.
+    """The channels that the widths of a network count.
 
-    A width may count part of a group: the channels that a padding puts before
-    and behind others, say. How many of them a plan keeps is not told by the
-    group's count alone; then the channels that are kept are taken as spread
-    evenly, as they are on average, and so all widths fit together.
+    A width may count only part of a group: for example, the channels that a
+    padding puts before and behind others. The group's count alone does not say
+    how many of these a plan keeps. So the kept channels are taken as evenly
+    spread, as they are on average; then all widths are consistent.
     """
 
     def __init__(self, graph: ChannelGraph, vectors: csr_array):
         counted = vectors.toarray()
         self.fixed = counted.sum(axis=1, dtype=np.int64)
-        self.shares = []  # of each group: (counts, vectors)
+        self.shares = []  # for each group, array (counts, vectors)
         for group in graph.groups.values():
             own = counted[:, group.classes]
             self.fixed = self.fixed - own.sum(axis=1)
             rows = [own[:, _spread(group.channels, k)].sum(axis=1) for k in range(len(own.T) + 1)]
             self.shares.append(np.array(rows, np.int64))
-        # Channels that every vector counts alike add nothing to what depends on what.
+        # One of the channels that all vectors count alike is enough to see which vectors depend
+        # on which.
         self.distinct = np.unique(counted, axis=1)
 
 
 def _spread(total: int, count: int) -> np.ndarray:
-    """`count` of `total` positions, evenly."""
+    """Picks `count` of `total` positions, evenly spread."""
     return np.arange(count) * total // max(count, 1)
 
 
 def _block(parts: Sequence[dict[str, Any]], seen: np.ndarray, widths: _Widths) -> Block:
-    """The block that each plan's operators are an example of.
+    """Makes the block of which the operators of each plan are an example.
 
     Args:
-        parts: the operators, one for each plan.
-        seen: how many channels each vector counts under each plan, (plans, vectors).
-        widths: what the vectors count.
+        parts: the operators under each plan.
+        seen: number of channels that each vector counts under each plan, (plans, vectors).
+        widths: the channels that the vectors count.
     """
     label = ops.label(parts[0])
     texts = [ops.text_of(part) for part in parts]
     pieces = {tuple(_NUMBER.split(text)) for text in texts}
     if len(pieces) > 1:
-        raise AmcError(f"{label}: the converter makes other operators for other widths")
+        raise AmcError(f"{label}: the converter makes different operators for different widths")
     numbers = np.array([[int(n) for n in _NUMBER.findall(text)] for text in texts])
     vector_of: dict[int, int] = {}
     for i in np.flatnonzero((numbers != numbers[0]).any(axis=0)).tolist():
@@ -211,7 +214,7 @@ def _block(parts: Sequence[dict[str, Any]], seen: np.ndarray, widths: _Widths) -
         if not len(found):
             raise AmcError(
                 f"{label}: the converted files of {len(texts)} plans hold {numbers[:, i].tolist()} "
-                "in one place, which is no width of theirs"
+                "in one place, which are not the widths of anything in the network"
             )
         if len(found) > 1:
             raise _AmbiguousError(f"{label}: widths in the file cannot be told apart")
@@ -222,7 +225,8 @@ def _block(parts: Sequence[dict[str, Any]], seen: np.ndarray, widths: _Widths) -
     if vector_of:
         used = widths.distinct[list(vector_of.values())].T.astype(float)
         factors = np.linalg.lstsq(widths.distinct[axes].T.astype(float), used, rcond=None)[0].T
-        matrix[list(vector_of)] = np.round(factors, 9) + 0.0  # no -0.0: equal blocks, equal bytes
+        # Without -0.0, so that equal blocks have equal bytes.
+        matrix[list(vector_of)] = np.round(factors, 9) + 0.0
         constants[list(vector_of)] = 0.0
     return Block(
         label=label,
@@ -238,7 +242,7 @@ def _block(parts: Sequence[dict[str, Any]], seen: np.ndarray, widths: _Widths) -
 
 
 def _basis(vectors: Iterable[int], counted: np.ndarray) -> list[int]:
-    """Vectors of which all others are multiples and sums, the first that will do."""
+    """Returns the first vectors of which all others are linear combinations."""
     basis: list[int] = []
     for vector in vectors:
         if np.linalg.matrix_rank(counted[[*basis, vector]]) > len(basis):

@@ -1,14 +1,14 @@
 """From the sum of operators' times to the time of the network.
 
-In a network the operators find their weights and inputs elsewhere in the caches
-than when each runs alone over and over, and the runtime passes from one to the
-next. How much that takes depends on the kind of the operator, so each kind's
-sum has a factor, beside a constant and a cost of each megabyte of weights. They
-are fitted to a few whole networks by least squares, never negative, and drawn
-towards the plain sum, which is what remains where too little is measured. A
-network that was timed while something else kept the device busy must not bend
-them, so errors beyond what the others show count by their size alone (Huber,
-"Robust Estimation of a Location Parameter", 1964).
+In a network, an operator finds its weights and inputs in other caches than when
+it runs alone over and over, and the runtime has to go from one operator to the
+next. The time of this depends on the kind of operator, so the sum of each kind
+has a factor; there are also a constant, and a cost for each megabyte of
+weights. All are fitted to a few whole networks by least squares. They are never
+negative, and are drawn towards the plain sum, which remains where too little is
+measured. A network that was timed while the device was busy with something else
+must not distort the fit, so a large error counts by its size, not by its square
+(Huber, "Robust Estimation of a Location Parameter", 1964).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-# Strength of the pull towards the plain sum. The errors fitted are relative ones: this is as much
-# as the square of a tenth for a factor that is off by one.
+# Strength of the pull towards the plain sum: a factor that is off by one costs as much as a
+# relative error of a tenth, squared.
 _PULL = 0.01
-# Relative error beyond which one counts by its size, not its square: what an undisturbed network
-# is foreseen to. The weights settle within a few solves.
+# Relative error beyond which an error counts by its size, not by its square: undisturbed networks
+# are predicted to within this.
 _UNDISTURBED = 0.05
-_SOLVES = 20
+_SOLVES = 20  # of the weighted least squares; a few are enough
 _CONSTANT, _WEIGHTS = "constant", "weight_mb"
 
 Sums = Mapping[str, float]
@@ -36,14 +36,14 @@ class Calibration:
     """Factors of a network's parts.
 
     Attributes:
-        factors: of each kind of operator; `weight_mb` in milliseconds for each
-            megabyte, `constant` in milliseconds.
+        factors: factor of each kind of operator; `weight_mb` in milliseconds for
+            each megabyte, `constant` in milliseconds.
     """
 
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __call__(self, sums: Sums) -> float:
-        """Milliseconds of a network.
+        """Returns the milliseconds of a network.
 
         Args:
             sums: milliseconds of the operators by kind, and `weight_mb`.
@@ -59,12 +59,12 @@ def calibrate(
     """Fits the factors.
 
     Args:
-        examples: a network's sums, and its measured milliseconds.
-        corrections: the same of networks that were measured because it matters what they take:
-            they count in full, however wrong they were foreseen.
+        examples: sums and measured milliseconds of networks.
+        corrections: the same for networks that were measured because their latency matters:
+            they count in full, however wrong their prediction was.
 
     Returns:
-        The `Calibration`; that of plain sums if there are no examples.
+        The `Calibration`; that of plain sums if there are no networks.
     """
     trusted = [False] * len(examples) + [True] * len(corrections)
     examples = [*examples, *corrections]
@@ -74,7 +74,7 @@ def calibrate(
     measured = np.array([ms for _, ms in examples])
     plain = np.array([[sums.get(kind, 0.0) for kind in kinds] for sums, _ in examples])
     weights = np.array([[sums.get(_WEIGHTS, 0.0)] for sums, _ in examples])
-    # Columns of one size, so that the pull is as strong for each.
+    # Columns of one size, so that the pull is equally strong for each.
     scale = np.concatenate([np.ones(len(kinds)), [measured.mean()], [_unit(weights, measured)]])
     columns = np.hstack([plain, np.ones_like(weights), weights]) * scale
     rows = columns / measured[:, None]
@@ -93,5 +93,5 @@ def calibrate(
 
 
 def _unit(weights: np.ndarray, measured: np.ndarray) -> float:
-    """Milliseconds for a megabyte at which weights would take all of the time."""
+    """Milliseconds for a megabyte at which the weights would account for all of the time."""
     return float(measured.mean() / weights.mean()) if weights.any() else 1.0

@@ -16,7 +16,7 @@ from amc_tf.latency.surface import Point, Surface, Tolerance, Unmeasured, fit
 from amc_tf.latency.table import LatencyTable
 
 _CALIBRATION_SEED = 0
-_LOWEST_MEAN_RATIO = 0.3  # of a random plan's choices
+_LOWEST_MEAN_RATIO = 0.3  # lowest mean preserve ratio of a random plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +29,11 @@ class LatencyCost:
     Attributes:
         name: `latency`.
         blueprint: the network's operators.
-        surfaces: time of each block of the blueprint at its widths.
+        surfaces: time of each block of the blueprint, as a function of its widths.
         calibration: factors of the sums.
-        examples: channel counts and the milliseconds measured of the whole network with them.
-        call_ms: what a call takes beside the operators.
-        corrections: as `examples`, of plans that a search had to know about.
+        examples: channel counts, and the measured milliseconds of the whole network with them.
+        call_ms: milliseconds of a call without its operators.
+        corrections: the same as `examples`, for plans whose latency a search had to know.
     """
 
     blueprint: Blueprint
@@ -52,11 +52,11 @@ class LatencyCost:
             self._parts.extend({} for _ in self.surfaces)
 
     def __call__(self, counts: Sequence[int] | np.ndarray) -> float:
-        """Milliseconds when group i keeps `counts[i]` channels (in the order of graph.groups)."""
+        """Returns the milliseconds if group i keeps `counts[i]` channels, i as in graph.groups."""
         return self.calibration(self.sums(counts))
 
     def sums(self, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
-        """Milliseconds by kind of operator before calibration, and `weight_mb`."""
+        """Returns the milliseconds by kind of operator before calibration, and `weight_mb`."""
         counts = np.asarray(counts).tolist()
         totals = {"call": self.call_ms, "weight_mb": 0.0}
         for block, surface, known in zip(
@@ -73,11 +73,11 @@ class LatencyCost:
 
     @property
     def network(self) -> str:
-        """What the network is known by in a table."""
+        """The text that identifies the network in a table."""
         return "".join(self.blueprint.whole.pieces)
 
     def corrected(self, measured: Mapping[tuple[int, ...], float]) -> LatencyCost:
-        """The same, with more corrections.
+        """Makes the same cost with more corrections.
 
         Args:
             measured: channel counts to milliseconds of the whole network.
@@ -89,7 +89,7 @@ class LatencyCost:
         examples: Sequence[tuple[tuple[int, ...], float]],
         corrections: Sequence[tuple[tuple[int, ...], float]],
     ) -> LatencyCost:
-        """The same, calibrated on these measurements of the whole network alone."""
+        """Makes the same cost, calibrated only on these measurements of whole networks."""
         calibration = calibrate(
             *([(self.sums(counts), ms) for counts, ms in part] for part in (examples, corrections))
         )
@@ -110,29 +110,30 @@ def latency_cost(
     calibration_plans: int = 8,
     tolerance: Tolerance | None = None,
 ) -> LatencyCost:
-    """Measures what is missing in a table, and calibrates.
+    """Measures what is missing in a table, calibrates, and makes the cost.
 
-    Interrupted at any moment, the same call goes on where it stopped.
+    If it is interrupted at any moment, the same call goes on where it stopped.
 
     Args:
         graph: the analysed network.
-        table: of the device.
+        table: table of the device.
         choices: the channel counts that each group may keep, ascending (see
             `amc_tf.search.env.channels.allowed_counts`).
-        blueprint: of the network, if it was drawn before.
-        calibration_plans: random plans whose whole networks are measured, beside
-            the dense one.
-        tolerance: where interpolation is held for safe.
+        blueprint: blueprint of the network, if it was drawn before.
+        calibration_plans: number of random plans whose whole networks are measured,
+            in addition to the dense one.
+        tolerance: errors at which interpolation is accepted; default: half of a call's
+            time, and the other defaults of `Tolerance`.
 
     Returns:
         The cost.
 
     Raises:
-        AmcError: the network cannot be taken apart, or the device fails.
+        AmcError: the network cannot be split into operators, or the device fails.
     """
     blueprint = draw(graph) if blueprint is None else blueprint
     if tolerance is None:
-        # Half of a call's own time is as much as two measurements of it may differ by.
+        # Two measurements of a call may differ by half of its time.
         tolerance = Tolerance(absolute_ms=table.call_ms / 2)
     surfaces = _surfaces(blueprint, table, choices, tolerance)
     cost = LatencyCost(blueprint, surfaces, Calibration(), (), table.call_ms)
@@ -147,7 +148,7 @@ def _surfaces(
     choices: Sequence[np.ndarray],
     tolerance: Tolerance,
 ) -> list[Surface]:
-    """The surface of each block; equal blocks at equal widths have one in common."""
+    """Fits the surface of each block; equal blocks at equal widths share one."""
     wanted: dict[tuple, tuple[Block, list[np.ndarray]]] = {}
     keys = []
     for block in blueprint.blocks:
@@ -172,7 +173,7 @@ def _surfaces(
 
 
 def _net(block: Block, table: LatencyTable) -> Callable[[Point], float | None]:
-    """Time of a block beside that of the call."""
+    """Makes a function that returns the time of a block without that of the call."""
 
     def time(point: Point) -> float | None:
         ms = table.get(block.text(point))
@@ -184,7 +185,7 @@ def _net(block: Block, table: LatencyTable) -> Callable[[Point], float | None]:
 def _measured_plans(
     blueprint: Blueprint, table: LatencyTable, choices: Sequence[np.ndarray], plans: int
 ) -> dict[tuple[int, ...], float]:
-    """Whole networks: the dense one and random plans of all sizes."""
+    """Measures whole networks: the dense one and those of random plans of all sizes."""
     rng = np.random.default_rng(_CALIBRATION_SEED)
     dense = tuple(int(allowed[-1]) for allowed in choices)
     chosen = [dense, *(random_counts(choices, rng) for _ in range(plans))]
@@ -196,9 +197,9 @@ def _measured_plans(
 
 
 def random_counts(choices: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[int, ...]:
-    """Random channel counts, around a preserve ratio that is random too.
+    """Draws channel counts around a preserve ratio that is random too.
 
-    Counts drawn one by one would all give networks of the same size.
+    If each count were drawn on its own, all networks would have about the same size.
     """
     ratio = rng.uniform(_LOWEST_MEAN_RATIO, 1.0)
     result = []
@@ -209,7 +210,7 @@ def random_counts(choices: Sequence[np.ndarray], rng: np.random.Generator) -> tu
 
 
 def describe(cost: LatencyCost, dense: Sequence[int]) -> str:
-    """Where the dense network spends its time, and how the calibration fits: a few lines."""
+    """Describes in a few lines where the dense network spends its time, and the calibration."""
     sums = cost.sums(dense)
     kinds = sorted((k for k in sums if k != "weight_mb"), key=lambda k: -sums[k])
     lines = [f"dense: {cost(dense):.4g} ms"]
@@ -218,7 +219,7 @@ def describe(cost: LatencyCost, dense: Sequence[int]) -> str:
         lines.append(f"  {kind:<20} {sums[kind]:9.4f} ms alone, factor {factor:.3f}")
     errors = [abs(cost(counts) / ms - 1) for counts, ms in cost.examples]
     lines.append(
-        f"{len(errors)} whole networks foreseen to {np.median(errors):.1%} in the median, "
+        f"{len(errors)} whole networks predicted to within {np.median(errors):.1%} in the median, "
         f"{max(errors):.1%} at worst"
     )
     return "\n".join(lines)

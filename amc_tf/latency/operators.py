@@ -1,12 +1,12 @@
 """Operators of a TFLite file as text, and text as a TFLite file.
 
-The text tells everything that an operator's time depends on, and nothing else:
+The text holds everything that an operator's time depends on, and nothing else:
 codes, options and fused activations, shapes and types, which tensors are
-constant, and the values of those constants that say what is done (axes,
-paddings, new shapes). Weights are left out, names and scales too. So equal
-operators of different networks have one text, which serves as the key of a
-measurement; and a file that runs the operators, with random weights, is made
-from the text alone, by the schema of the format and without TensorFlow.
+constant, and the values of those constants that define the operation (axes,
+paddings, new shapes). Weights, names and scales are left out. So equal
+operators of different networks have one text, which is the key of a
+measurement. A file that runs the operators, with random weights, is made from
+the text alone, with the schema of the format and without TensorFlow.
 
 The text is JSON:
 
@@ -37,7 +37,7 @@ _TYPES = {
     "UINT8": "|u1",
     "BOOL": "|b1",
 }
-# XNNPACK runs the first together with the second, as one operator.
+# XNNPACK runs the key and a value that follows it as one operator.
 _RUN_TOGETHER = {"PAD": ("CONV_2D", "DEPTHWISE_CONV_2D")}
 
 
@@ -50,7 +50,7 @@ _CODE_NAMES = _names(schema.BuiltinOperator)
 
 
 def text_of(operators: Mapping[str, Any]) -> str:
-    """The text of operators that `read` or `cut` returned."""
+    """Returns the text of operators that `read` or `blocks` returned."""
     return json.dumps(operators, separators=(",", ":"), sort_keys=True)
 
 
@@ -62,14 +62,15 @@ def read(file: bytes) -> dict[str, Any]:
 
     Returns:
         The JSON object described above. Tensors are numbered in the order in
-        which operators name them; a constant that several share is one for each.
+        which operators name them. A constant that several operators share is
+        listed once for each of them.
 
     Raises:
-        AmcError: it has control flow, custom operators or quantised tensors.
+        AmcError: the file has control flow, custom operators or quantised tensors.
     """
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     if len(model.subgraphs) != 1:
-        raise AmcError("the latency of a file with control flow cannot be taken apart")
+        raise AmcError("latency is measured on files without control flow; this file has some")
     graph = model.subgraphs[0]
     numbers: dict[int, int] = {}
     tensors: list[dict[str, Any]] = []
@@ -94,7 +95,7 @@ def _operator(model: Any, operator: Any, number: Any) -> dict[str, Any]:
     code = model.operatorCodes[operator.opcodeIndex]
     name = _CODE_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
     if name == "CUSTOM" or operator.builtinOptions2Type:
-        raise AmcError(f"the operator {code.customCode or name} is not one that can be cut out")
+        raise AmcError(f"the operator {code.customCode or name} cannot be timed on its own")
     described = {
         "code": name,
         "version": code.version,
@@ -110,7 +111,7 @@ def _operator(model: Any, operator: Any, number: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """An option as a value of JSON."""
+    """Returns an option as a JSON value."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, (list, np.ndarray)):
@@ -136,14 +137,14 @@ def _described(tensor: Any, data: np.ndarray | None) -> dict[str, Any]:
 
 
 def blocks(operators: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cuts operators into those that run on their own.
+    """Splits operators into those that run on their own.
 
     Args:
-        operators: of a whole file, as `read` returns them.
+        operators: operators of a whole file, as `read` returns them.
 
     Returns:
-        Objects of the same kind, in order: of one operator each, but for those
-        that the runtime joins.
+        JSON objects of the same form, in order. Each has one operator, or
+        several that the runtime joins.
     """
     readers: dict[int, list[int]] = {}
     for i, operator in enumerate(operators["operators"]):
@@ -166,7 +167,7 @@ def blocks(operators: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _cut(
     operators: Mapping[str, Any], chosen: Sequence[int], readers: Mapping[int, Sequence[int]]
 ) -> dict[str, Any]:
-    """Some of the operators, with their tensors numbered anew."""
+    """Takes some of the operators, and renumbers their tensors."""
     numbers: dict[int, int] = {-1: -1}
     parts = [operators["operators"][i] for i in chosen]
     for part in parts:
@@ -199,7 +200,7 @@ def _is_constant(tensor: Mapping[str, Any]) -> bool:
 
 
 def label(operators: Mapping[str, Any]) -> str:
-    """Operators in a few words: codes, and the shape of what goes in first."""
+    """Describes operators in a few words: their codes, and the shape of the first input."""
     codes = [operator["code"] for operator in operators["operators"]]
     first = operators["tensors"][operators["inputs"][0]] if operators["inputs"] else {"shape": []}
     shape = "x".join(map(str, first["shape"]))
@@ -207,7 +208,7 @@ def label(operators: Mapping[str, Any]) -> str:
 
 
 def weight_bytes(operators: Mapping[str, Any]) -> int:
-    """Bytes of all constants that are weights."""
+    """Returns the size of all constants that are weights, in bytes."""
     return sum(4 * _size(t) for t in operators["tensors"] if "constant" in t)
 
 
@@ -216,10 +217,10 @@ def _size(tensor: Mapping[str, Any]) -> int:
 
 
 def build(text: str) -> bytes:
-    """A file that runs the operators of a text, with random weights.
+    """Makes a file that runs the operators of a text, with random weights.
 
     Args:
-        text: of one operator, several, or a whole network.
+        text: text of one operator, several, or a whole network.
 
     Returns:
         Contents of a .tflite file, the same for the same text.
@@ -273,7 +274,7 @@ def build(text: str) -> bytes:
 
 def _code(name: str, version: int) -> Any:
     code = getattr(schema.BuiltinOperator, name)
-    # The old field is one byte; larger codes are marked in it by 127.
+    # The old field is one byte, in which 127 stands for all larger codes.
     return schema.OperatorCodeT(
         builtinCode=code, deprecatedBuiltinCode=min(code, 127), version=version
     )
@@ -290,7 +291,7 @@ def _options(operator: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(tensor: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """A constant. Random weights keep the size of what they multiply, so that none overflows."""
+    """Makes a constant. Random weights keep the scale of their inputs, so none overflows."""
     if "values" in tensor:
         return np.array(tensor["values"], _TYPES[tensor["type"]])
     shape = tensor["shape"]

@@ -1,4 +1,4 @@
-"""Which device, and how it measures."""
+"""The device that measures latency, and how it measures."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tflite_tools import DeviceError, open_device
 
 @dataclasses.dataclass(frozen=True)
 class LatencySettings:
-    """Of the device that a budget of latency is for, and of its table.
+    """Settings of the device that a latency budget is for, and of its table.
 
     Attributes:
         device: `host`, `android` or `android:SERIAL`.
         table: file of the table, shared by all networks and devices.
-        num_threads: of the runtime on the CPU.
-        benchmark_binary: a benchmark_model for the phone (see `amc-benchmark`).
-        delegate: of the phone: `cpu`, `gpu` or `nnapi`.
+        num_threads: number of threads of the runtime on the CPU.
+        benchmark_binary: path of a benchmark_model for the phone (see `amc-benchmark`).
+        delegate: delegate on the phone: `cpu`, `gpu` or `nnapi`.
         taskset: mask of the phone's cores, in hexadecimal.
-        adb: the adb executable.
-        rounds: series in which each operator is timed.
-        network_rounds: the same for whole networks. More, as few of them calibrate the
-            table, and a plan is rejected for 1 % too much.
-        calibration_plans: random plans whose whole networks are measured, beside
-            the dense one.
-        finalists: how many of a policy's best plans are measured whole at a time.
+        adb: path of the adb executable.
+        rounds: number of series in which each operator is timed.
+        network_rounds: the same for whole networks. It is larger, as few networks calibrate
+            the table, and a plan is rejected if it takes 1 % too long.
+        calibration_plans: number of random plans whose whole networks are measured, in
+            addition to the dense one.
+        finalists: number of a policy's best plans whose whole networks are measured at a time.
     """
 
     device: str = "host"
@@ -50,8 +50,8 @@ class LatencySettings:
                 )
 
 
-# A device's kind to the settings that only it takes, and to options for hundreds of small models.
-# Whole networks have a process each: those that share one are all slower, or faster, together.
+# Kind of device to the settings that only it takes, and to options for hundreds of small models.
+# Each whole network has its own process: networks that share one are all slower, or all faster.
 _ANDROID = {"delegate": "delegate", "taskset": "taskset", "adb": "adb"}
 _KINDS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "host": ({}, {"models_per_process": 16}),
@@ -60,7 +60,7 @@ _KINDS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 
 def open_table(settings: LatencySettings) -> LatencyTable:
-    """The table of a device.
+    """Opens the table of a device.
 
     Raises:
         AmcError: there is no such device, it cannot measure operators, or the

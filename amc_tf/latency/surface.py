@@ -1,15 +1,16 @@
-"""Time as a function of widths, from as few measurements as it takes.
+"""Time as a function of widths, from as few measurements as possible.
 
 Latency against a width is a staircase: a kernel works on 8, 16 or 32 channels
-at once, and the last piece costs as much as a whole one. Along each width a
-line of points is measured, all others at their largest; a stretch of it is
-taken for straight only where two neighbours inside it lie on the straight line,
-a round number and the width after it, where a staircase has its steps.
+at once, and the last piece costs as much as a whole one. A line of points is
+measured along each width, with all other widths at their largest. A stretch of
+the line is taken as straight only if two neighbouring points inside it lie on
+the straight line: a round number and the width after it, because there a
+staircase has its steps.
 
 Two widths together are nearly a product of their lines (work is their product).
-What is left over is measured on a coarse lattice, and points between the lattice
-are drawn at random to check it; where one is off, the lattice gets finer. Three
-widths and more, of a concatenation, are a sum of their lines.
+The deviation from it is measured on a coarse lattice, and checked at random
+points between those of the lattice; where one is off, the lattice is made
+finer. Three and more widths, of a concatenation, are a sum of their lines.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class Unmeasured(Exception):  # noqa: N818 (it is an answer, not a failure)
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """When a foreseen time counts as right.
+    """The errors at which a predicted time counts as right.
 
     Attributes:
-        relative: of the measured time, along a line.
-        absolute_ms: always allowed: what measuring itself leaves uncertain.
-        lattice: of the measured time, between the lattice's points.
-        checks: random points against which a lattice is checked.
-        refinements: how often it is made finer.
+        relative: error allowed along a line, relative to the measured time.
+        absolute_ms: error always allowed in addition, as measurements are uncertain.
+        lattice: error allowed between the lattice's points, relative to the measured time.
+        checks: number of random points at which a lattice is checked.
+        refinements: largest number of times that a lattice is made finer.
     """
 
     relative: float = 0.05
@@ -49,9 +50,9 @@ class Tolerance:
     checks: int = 4
     refinements: int = 3
 
-    def met(self, foreseen: float, measured: float, relative: float) -> bool:
-        """Whether a foreseen time is near enough."""
-        return abs(foreseen - measured) <= relative * measured + self.absolute_ms
+    def met(self, predicted: float, measured: float, relative: float) -> bool:
+        """Returns whether a predicted time is close enough."""
+        return abs(predicted - measured) <= relative * measured + self.absolute_ms
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,9 +62,9 @@ class Surface:
     Attributes:
         corner_ms: time at the largest widths.
         knots: measured widths of each line, ascending.
-        line_ms: their times.
-        lattice: of two widths, the lattice's values along each; else empty.
-        correction: measured time over the product of lines, at the lattice's points.
+        line_ms: times at the knots.
+        lattice: for two widths, the lattice's values along each; else empty.
+        correction: measured time divided by the product of lines, at the lattice's points.
     """
 
     corner_ms: float
@@ -73,7 +74,7 @@ class Surface:
     correction: np.ndarray | None = None
 
     def __call__(self, point: Point) -> float:
-        """Time in milliseconds."""
+        """Returns the time in milliseconds."""
         along = [
             float(np.interp(x, knots, times))
             for x, knots, times in zip(point, self.knots, self.line_ms, strict=True)
@@ -98,14 +99,14 @@ def fit(
 ) -> Surface:
     """Fits a surface to measured points.
 
-    It is a pure function of the times: called again with those it asked for, it
-    goes on from there, and what else is known changes nothing.
+    It is a pure function of the times that it asks for: called again when these
+    are known, it goes on from there. Other known times change nothing.
 
     Args:
-        candidates: the values of each width that plans can take, ascending.
-        time: milliseconds at a point, None where it is not measured.
+        candidates: the values that each width can have in plans, ascending.
+        time: function that returns the milliseconds at a point, None where it is not measured.
         tolerance: see `Tolerance`.
-        seed: of the points that check the lattice.
+        seed: seed of the points that check the lattice.
 
     Returns:
         The `Surface`.
@@ -134,7 +135,7 @@ def fit(
 
 
 def _lines(candidates, corner, times, tolerance) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices of the knots of every line with their times; all lines are asked for at once."""
+    """Finds the knots of every line, as indices and times; asks for the points of all at once."""
     results, missing = [], []
     for axis, values in enumerate(candidates):
 
@@ -151,7 +152,7 @@ def _lines(candidates, corner, times, tolerance) -> list[tuple[np.ndarray, np.nd
 
 
 def _line(values: np.ndarray, times, tolerance: Tolerance) -> tuple[np.ndarray, np.ndarray]:
-    """Knots between which the line is straight."""
+    """Finds knots between which the line is straight."""
     last = len(values) - 1
     known = dict(zip((0, last), times((0, last)), strict=True))
     stretches = [(0, last)]
@@ -165,11 +166,11 @@ def _line(values: np.ndarray, times, tolerance: Tolerance) -> tuple[np.ndarray, 
             inside = dict(zip((max(low, after - 1), after), ms, strict=True))
             straight = np.interp(values[[*inside]], values[[low, high]], (known[low], known[high]))
             met = all(
-                tolerance.met(foreseen, found, tolerance.relative)
-                for foreseen, found in zip(straight, inside.values(), strict=True)
+                tolerance.met(predicted, found, tolerance.relative)
+                for predicted, found in zip(straight, inside.values(), strict=True)
             )
             known.update(inside)
-            # Two points tell little about half of a line.
+            # Two points say little about half of a line.
             if high - low > last / 2 or not met:
                 stretches += [(low, max(low, after - 1)), (after, high)]
     knots = np.array(sorted(known))
@@ -177,7 +178,7 @@ def _line(values: np.ndarray, times, tolerance: Tolerance) -> tuple[np.ndarray, 
 
 
 def _step(values: np.ndarray, low: int, high: int) -> int:
-    """A point near the middle of a stretch that comes after a round number."""
+    """Returns the index near the middle of a stretch that comes after a round number."""
     quarter = (high - low) // 4
     middle = range(low + max(1, quarter), high - max(1, quarter) + 1)
 
@@ -213,13 +214,13 @@ def _with_lattice(surface: Surface, candidates, times, tolerance, rng) -> Surfac
         ]
         if not wrong or refinement == tolerance.refinements:
             return corrected
-        # One of them at a time: the others may come right by it.
+        # One at a time, as this may correct the others too.
         anchors = [sorted({*values, x}) for values, x in zip(anchors, wrong[0], strict=True)]
     raise AssertionError("the last refinement returns")
 
 
 def _spread(values: np.ndarray, count: int = 4) -> list[int]:
-    """Some of the values, their ratios about equal, both ends among them."""
+    """Picks some of the values, including both ends, with about equal ratios between them."""
     wanted = np.geomspace(max(int(values[0]), 1), int(values[-1]), count)
     nearest = [int(values[np.argmin(np.abs(values - w))]) for w in wanted]
     return sorted({*nearest, int(values[0]), int(values[-1])})

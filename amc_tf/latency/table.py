@@ -1,10 +1,10 @@
 """Measured times of operators, kept in a file that every network can use.
 
-A time is kept under what was timed (the text of the operators) and under which
-conditions (device, runtime and its version, threads, delegate). Nothing in
-either names a network. Each batch is written when it is measured, so that an
-interrupted measurement goes on where it stopped, and a number is never measured
-again: results that rest on it stay as they are.
+The key of a time is what was timed (the text of the operators) and the
+conditions (device, runtime and its version, threads, delegate). Neither of them
+names a network. Each batch is written as soon as it is measured, so that an
+interrupted measurement goes on where it stopped. No time is measured twice, so
+that results which depend on it stay the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from amc_tf.errors import AmcError
 from amc_tf.latency import operators
 from tflite_tools.errors import DeviceError
 
-# Conditions that change from one minute to the next, or name a cable.
+# Conditions that change from one minute to the next, or depend on how the device is connected.
 _PASSING = {
     "device",
     "adb",
@@ -31,8 +31,8 @@ _PASSING = {
     "reference_ms",
     "reference_ms_max",
 }
-_BATCH = 64  # models of one session on the device
-# An operator that does next to nothing: what it takes is the cost of a call.
+_BATCH = 64  # models in one session on the device
+# An operator that does next to nothing: its time is the cost of a call.
 NOTHING = operators.text_of(
     {
         "inputs": [0],
@@ -53,25 +53,25 @@ CREATE TABLE IF NOT EXISTS corrections (
 
 
 class Timer(Protocol):
-    """What times models (`tflite_tools.open_device` returns one)."""
+    """A device that times models (`tflite_tools.open_device` returns one)."""
 
     def measure_all(
         self, models: Mapping[str, bytes], progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
-        """A `tflite_tools.Latency` for each name."""
+        """Times models; returns a `tflite_tools.Latency` for each name."""
         ...
 
 
 class LatencyTable:
     """Times of operators on one device, from a file or from the device.
 
-    Where the device runs a reference model beside the others, times are scaled
-    to what the reference took when the table was begun: the device may have been
-    slower since, or faster.
+    Where the device runs a reference model along with the others, times are
+    scaled by the reference's time, relative to that when the table was begun:
+    the device may have become slower or faster since.
 
     Attributes:
-        conditions: under which the times hold.
-        measured: how many times were measured since it was opened.
+        conditions: the conditions under which the times hold.
+        measured: number of times measured since the table was opened.
     """
 
     def __init__(self, path: str | pathlib.Path, device: Timer, networks: Timer | None = None):
@@ -79,11 +79,11 @@ class LatencyTable:
 
         Args:
             path: the file; made if absent, shared by networks and devices.
-            device: times the operators that are missing.
-            networks: times whole networks on the same device; default: as `device` does.
+            device: timer of the operators that are missing.
+            networks: timer of whole networks on the same device; default: `device`.
 
         Raises:
-            AmcError: the file cannot be used, or the device not be measured.
+            AmcError: the file cannot be used, or nothing can be timed on the device.
         """
         self._path = pathlib.Path(path).expanduser()
         self._device = device
@@ -104,16 +104,16 @@ class LatencyTable:
 
     @property
     def found(self) -> int:
-        """How many times that were asked for were in the file when it was opened."""
+        """Number of times that were asked for and were in the file when it was opened."""
         return len(self._found)
 
     @property
     def call_ms(self) -> float:
-        """Milliseconds that a call takes beside its operators."""
+        """Milliseconds of a call without its operators."""
         return self._known[_key(NOTHING)]
 
     def get(self, text: str) -> float | None:
-        """Milliseconds of operators, the call included; None where they are not measured."""
+        """Returns the milliseconds of operators with the call; None if they are not measured."""
         key = _key(text)
         if key in self._in_file:
             self._found.add(key)
@@ -126,12 +126,12 @@ class LatencyTable:
         *,
         whole: bool = False,
     ) -> dict[str, float]:
-        """Milliseconds of operators, the call included; what is missing is measured.
+        """Returns the milliseconds of operators with the call; measures those that are missing.
 
         Args:
-            texts: of operators or whole networks.
+            texts: texts of operators or whole networks.
             progress: called with the number of texts that have just been measured.
-            whole: whether they are whole networks.
+            whole: whether the texts are of whole networks.
 
         Returns:
             Text to milliseconds.
@@ -155,7 +155,7 @@ class LatencyTable:
         return {text: self._known[_key(text)] for text in texts}
 
     def files(self, models: Mapping[str, bytes]) -> dict[str, float]:
-        """Median milliseconds of whole files, timed in turn; they are not kept.
+        """Times whole files in turn; returns their median milliseconds, and does not keep them.
 
         Raises:
             AmcError: the device fails.
@@ -164,7 +164,7 @@ class LatencyTable:
         return {name: latency.median_ms for name, latency in latencies.items()}
 
     def corrections(self, network: str) -> dict[tuple[int, ...], float]:
-        """What `correct` was told of a network."""
+        """Returns what `correct` kept for a network: channel counts to milliseconds."""
         with self._database() as database:
             rows = database.execute(
                 "SELECT counts, ms FROM corrections WHERE conditions = ? AND network = ?",
@@ -173,10 +173,10 @@ class LatencyTable:
         return {tuple(json.loads(counts)): ms for counts, ms in rows}
 
     def correct(self, network: str, measured: Mapping[tuple[int, ...], float]) -> None:
-        """Keeps what whole networks took, for the calibration of the next search.
+        """Keeps the times of whole networks, for the calibration of the next search.
 
         Args:
-            network: the text of the dense network.
+            network: text of the dense network (`LatencyCost.network`).
             measured: channel counts to milliseconds.
         """
         rows = [
@@ -210,7 +210,7 @@ class LatencyTable:
             for text, latency in latencies.items()
         ]
         with self._database() as database:
-            # Another process may have been faster: the first number stands.
+            # Another process may have kept a time already: the first one stays.
             database.executemany("INSERT OR IGNORE INTO times VALUES (?,?,?,?,?,?,?)", rows)
 
     @contextlib.contextmanager

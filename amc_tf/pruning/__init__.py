@@ -1,7 +1,7 @@
-"""A plan carried out.
+"""Applying a plan to a model.
 
-`rebuild` makes the smaller network, `mask` the same one at full size with its pruned channels
-silenced. The two compute the same outputs, to float rounding; `verify` checks that on a model.
+`rebuild` makes the smaller network; `mask` makes one of full size whose pruned channels have no
+effect. The two compute the same outputs, to float rounding; `verify` checks that on a model.
 """
 
 from typing import TYPE_CHECKING

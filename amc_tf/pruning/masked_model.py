@@ -16,11 +16,11 @@ from amc_tf.pruning.weights import numpy_of
 class MaskedModel:
     """An ordinary Keras model whose pruned rows are zero (see `amc_tf.pruning.masking.mask`).
 
-    It computes exactly what the pruned one would, is made once, and each plan
-    only assigns weights.
+    It computes what the pruned model would, to float rounding. It is made
+    once; each plan only assigns weights.
 
     Attributes:
-        model: the model, uncompiled.
+        model: the Keras model, uncompiled.
     """
 
     def __init__(self, graph: ChannelGraph):
@@ -31,10 +31,10 @@ class MaskedModel:
             for layer in self.model.layers
             for weight in layer.weights
         }
-        self._dense: dict[str, np.ndarray] = {}  # of every weight changed so far
+        self._dense: dict[str, np.ndarray] = {}  # dense value of every weight changed so far
 
     def assign(self, plan: PruningPlan | None, weights: Mapping[str, np.ndarray]) -> None:
-        """Makes it the model of a plan, with refitted weights by `layer/weight`."""
+        """Gives the model the weights of a plan, refitted ones by `layer/weight` included."""
         changed = masked_weights(self._graph, plan, weights)
         for name in changed:
             if name not in self._dense:

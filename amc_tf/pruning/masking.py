@@ -17,10 +17,10 @@ def mask(
     plan: PruningPlan | None,
     weights: Weights | None = None,
 ) -> keras.Model:
-    """A full-size copy of the model that computes what the pruned one would.
+    """Makes a full-size copy of the model that computes what the pruned one would.
 
-    Rows of *consuming* kernels are zeroed, because zeroing producers would
-    still let a batch norm's beta through.
+    It zeroes rows of the kernels that *read* pruned channels: if it zeroed the
+    filters that compute them, the beta of a batch norm would still get through.
 
     Args, Raises: as `rebuild`.
 
@@ -33,7 +33,7 @@ def mask(
 def masked_weights(
     graph: ChannelGraph, plan: PruningPlan | None, weights: Weights | None = None
 ) -> dict[str, np.ndarray]:
-    """The weights that `mask` changes, by `layer/weight`, refitted ones included."""
+    """Returns the weights that `mask` changes, by `layer/weight`, refitted ones included."""
     keep = graph.keep_mask(plan)
     result = dict(weights or {})
     for site, weight, axis in mixing_weights(graph):

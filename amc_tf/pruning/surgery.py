@@ -1,4 +1,4 @@
-"""Building the smaller model, and its full-size twin with masked weights."""
+"""Building the smaller model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def rebuild(
 ) -> keras.Model:
     """Builds the model without the channels a plan drops.
 
-    The calls are run again on new symbolic inputs with layers of the new
-    widths, so that every kind of model goes one way and nested models come out
-    flat. Weights are sliced from the dense ones.
+    The model's calls are run again on new symbolic inputs, with layers of the
+    new widths. So all kinds of models are handled in the same way, and nested
+    models become flat. The weights are slices of the dense ones.
 
     Args:
         model: the model that was analysed; it is not changed.
@@ -38,7 +38,7 @@ def rebuild(
 
     Raises:
         AmcError: `graph` was made from another model, the plan does not fit it,
-            or a layer cannot be made anew from its configuration.
+            or a layer cannot be recreated from its configuration.
     """
     if graph.network.model is not model:
         raise AmcError("the graph was made from another model; call amc_tf.analyze(model) first")
@@ -52,7 +52,7 @@ def rebuild(
         if site is not None and site.rule.rewrite:
             rank = len(graph.network.tensors[call.inputs[0]].shape)
             out = site.rule.rewrite(call, kept, rank)(*args, **kwargs)
-            # Keras would name it anew, perhaps as another operation of the model is called.
+            # Keras would give it a new name, perhaps that of another operation of the model.
             for tensor in keras.tree.flatten(out):
                 made_by(tensor).name = graph.network.name(operation)
             return out
@@ -70,9 +70,9 @@ def rebuild(
 
 
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
-    """A new layer of the same configuration with the kept widths."""
+    """Makes a layer of the same configuration with the kept widths."""
     if not layer.variables and site is None and layer.name == name:
-        return twin(layer)  # not made anew: a Lambda, say, may have no configuration
+        return twin(layer)  # a Lambda, for example, may have no configuration to recreate it from
     config = layer.get_config()
     config["name"] = name
     if callable(getattr(layer, "activation", None)) and "activation" in config:
@@ -87,7 +87,7 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
         return type(layer).from_config(config)
     except Exception as error:
         raise AmcError(
-            f"layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its "
+            f"layer {layer.name!r} ({type(layer).__name__}) cannot be recreated from its "
             f"configuration: {error}; register it with "
             "keras.saving.register_keras_serializable and implement get_config()"
         ) from error
@@ -111,6 +111,6 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
                     value = np.compress(keep[site.roles[role]], value, axis)
             target.assign(value)
         if isinstance(new, keras.layers.Normalization):
-            new.finalize_state()  # it derives what it computes with from its weights
+            new.finalize_state()  # it computes with values that it derives from its weights
     if unused:
         raise AmcError(f"no weight of the model is called {sorted(unused)[0]!r}")

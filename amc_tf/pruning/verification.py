@@ -1,4 +1,4 @@
-"""The proof that a model is pruned rightly: rebuilt and masked compute the same."""
+"""Checking that a model is pruned correctly: the rebuilt and the masked one agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HALF = ("float16", "bfloat16")
 
 
 def halved(graph: ChannelGraph, seed: int = 0) -> PruningPlan:
-    """A plan that keeps a random half of every group (at least one channel)."""
+    """Makes a plan that keeps a random half of every group (at least one channel)."""
     rng = np.random.default_rng(seed)
     return PruningPlan(
         {
@@ -37,18 +37,19 @@ def verify(
 ) -> float:
     """Compares the rebuilt model with the masked one, by running both.
 
-    Masking follows from the mathematics of the layers that read the channels;
-    rebuilding follows from everything the layer table says. A wrong row, the
-    owner's own included, lets them differ.
+    The masked model follows from the mathematics of the layers that read the
+    channels; the rebuilt one follows from everything that the layer table
+    says. So they differ if a row of the table is wrong, which may be one that
+    the user registered.
 
     Args:
         model: the model that was analysed.
         graph: `analyze(model)`.
-        plan: what is kept; default a random half of every group.
-        inputs: one array (samples, ...) for each model input; default two
+        plan: the plan; default: a random half of every group is kept.
+        inputs: one array (samples, ...) for each model input; default: two
             samples of uniform noise in [0, 1).
         tolerance: the largest difference allowed, relative to the largest
-            output; default 0.001, and 0.05 where a layer computes in half
+            output; default: 0.001, or 0.05 where a layer computes in half
             precision.
 
     Returns:
@@ -56,7 +57,7 @@ def verify(
         that output.
 
     Raises:
-        AmcError: it is above the tolerance, or not a number.
+        AmcError: the difference is above the tolerance, or not a number.
     """
     if tolerance is None:
         half = any(getattr(x, "compute_dtype", "") in _HALF for x in graph.network.operations())
@@ -85,7 +86,7 @@ def verify(
 
 
 def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarray]:
-    """Uniform noise in [0, 1) for every input of a model; open sizes become 32."""
+    """Draws uniform noise in [0, 1) for every input of a model; open sizes become 32."""
     rng = np.random.default_rng(seed)
     return [
         rng.random([samples, *(32 if size is None else size for size in t.shape[1:])]).astype(
@@ -96,13 +97,13 @@ def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarra
 
 
 def relative_difference(received: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of two arrays, as a part of the largest value expected."""
+    """Returns the largest difference of two arrays, relative to the largest value expected."""
     scale = max(float(np.abs(expected).max(initial=0)), np.finfo(np.float32).tiny)
     return float(np.abs(received - expected).max(initial=0)) / scale
 
 
 def outputs_of(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What a model computes of one array for each of its inputs, float64."""
+    """Runs a model on one array for each of its inputs; returns its outputs as float64."""
     given = pack(nesting(model, "inputs"), list(inputs))
     found = keras.tree.flatten(model(given, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in found]

@@ -10,12 +10,12 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 
-# "layer/weight" -> an array of the dense weight's shape that takes its place.
+# "layer/weight" -> an array of the dense weight's shape that replaces it.
 Weights = Mapping[str, np.ndarray]
 
 
 def mixing_weights(graph: ChannelGraph):
-    """Yields (site, weight, axis) of every kernel that sums over channels, once a layer."""
+    """Yields (site, weight, axis) for the kernels that sum over channels, once for each layer."""
     for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name in site.rule.mixes:
@@ -23,7 +23,7 @@ def mixing_weights(graph: ChannelGraph):
 
 
 def numpy_of(weight: Any) -> np.ndarray:
-    """A variable's value."""
+    """Returns a variable's value."""
     return keras.ops.convert_to_numpy(weight)
 
 
@@ -33,5 +33,5 @@ def has_weight(layer: Any, name: str) -> bool:
 
 
 def named_weight(layer: Any, name: str) -> Any:
-    """A layer's variable of that name."""
+    """Returns a layer's variable of that name."""
     return next(w for w in layer.weights if w.name == name)

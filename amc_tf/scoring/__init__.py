@@ -1,8 +1,8 @@
-"""Plan to accuracy.
+"""Scoring plans: the accuracy of the network under a plan.
 
-`fastest_scorer` picks what the network and the user's code allow: the network's own TFLite file,
-cut out of one converted template, or a full-size model with masked channels. Neither rebuilds nor
-retraces a network for each plan.
+`fastest_scorer` picks the fastest way that the network and the user's code allow: the pruned
+network's TFLite file, cut out of one converted template, or a full-size model with masked
+channels. Neither way rebuilds or retraces a network for each plan.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What every scorer can do."""
+"""The interface of all scorers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from amc_tf.pruning.refit.methods import Refit
 
 
 class Scorer(Protocol[PlanT_contra]):
-    """Scores plans on the task's validation data."""
+    """A function that scores plans on the task's validation data."""
 
     def __call__(self, plan: PlanT_contra | None, beat: float | None = None) -> float:
-        """The accuracy of the network under a plan (None: dense), before fine-tuning.
+        """Returns the accuracy of the network under a plan, before fine-tuning.
 
         Args:
-            plan: the plan.
-            beat: an accuracy of which it is enough to know that the plan's is
-                well below; its estimate from part of the images then does.
+            plan: the plan; None for the dense network.
+            beat: accuracy to beat. Where the plan's is well below it, an
+                estimate from part of the images may be returned.
 
         Raises:
             AmcError: the user's metric or evaluate does not give a usable number.
@@ -28,11 +28,11 @@ class Scorer(Protocol[PlanT_contra]):
         ...
 
     def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
-        """Whether a refit may change these weights of the model, by `layer/weight`."""
+        """Returns whether a refit may change these weights of the model, by `layer/weight`."""
         ...
 
     def refitted_by(self, refit: Refit[PlanT_contra]) -> Scorer[PlanT_contra]:
-        """This scorer with another refit; both may be used."""
+        """Makes a scorer like this one with another refit; both may be used."""
         ...
 
     def run(self, plan: PlanT_contra | None) -> Iterator[list[np.ndarray]]:
@@ -44,20 +44,20 @@ class Scorer(Protocol[PlanT_contra]):
         ...
 
     def outputs(self, plan: PlanT_contra | None) -> list[np.ndarray]:
-        """What `run` yields, for all of the validation data at once."""
+        """Returns what `run` yields, for all of the validation data at once."""
         ...
 
 
 def refitted_weights(refit: Refit[PlanT] | None, plan: PlanT | None) -> dict[str, np.ndarray]:
-    """The weights that a plan is scored with beside the model's own, by `layer/weight`."""
+    """Returns the weights that a refit changes when a plan is scored, by `layer/weight`."""
     return {} if refit is None or plan is None else refit.refit(plan)
 
 
 def channels(plan: Plan | None) -> PruningPlan | None:
-    """What a plan says of channels; None where it keeps them all."""
+    """Returns the plan if it prunes channels; None, which keeps all of them, if it does not."""
     return plan if isinstance(plan, PruningPlan) else None
 
 
 def concatenated(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
-    """The outputs of all batches, each output as one array."""
+    """Joins the outputs of all batches, each output to one array."""
     return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]

@@ -4,13 +4,14 @@ At inference a batch norm is y = scale * x + offset for each channel, with
 
     scale = gamma / sqrt(variance + epsilon),   offset = beta - mean * scale.
 
-Behind a convolution or Dense layer without activation that nothing else reads,
-it disappears into that layer's kernel and bias. Elsewhere (before an
-activation, after a concatenation) it stays, as a batch norm whose gamma is
-`scale` and whose beta is `offset`. Either way every number of the folded model
-is one that a plan may slice, and none is left to be computed from several.
-Every convolution and Dense layer comes out with a bias, if only zeros: TFLite
-adds them where there are none, and lets layers of equal width share them.
+A batch norm that is the only reader of a convolution or Dense layer without
+activation disappears into that layer's kernel and bias. Elsewhere (behind an
+activation or a concatenation, for example) it stays, as a batch norm whose
+gamma is `scale` and whose beta is `offset`. Either way a plan can slice every
+weight of the folded model, and no constant has to be computed from several
+weights. Every convolution and Dense layer of the folded model has a bias, if
+only of zeros: TFLite would add a missing one, and let layers of equal width
+share it.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from amc_tf.pruning.weights import Weights, has_weight, numpy_of
 
 _LOWEST = float(np.finfo(np.float32).min)
 _LOG = logging.getLogger(__name__)
-_TOLERANCE = 1e-3  # of the largest output, where layers were taught to the table
+_TOLERANCE = 1e-3  # relative to the largest output, for models with registered layers
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class NotCarriedError(AmcError):
-    """Why a network cannot be scored by way of a folded, converted twin."""
+    """A network cannot be scored with a folded and converted copy of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fold:
-    """One batch norm and the layer it went into (None: it stayed).
+    """A batch norm and the layer into which it is folded.
 
     Attributes:
         norm: name of the batch norm.
-        epsilon: its constant under the root.
-        layer: name of the layer.
+        epsilon: constant that it adds to the variance.
+        layer: name of the layer; None if the batch norm stays.
         kernel: name of the layer's weight that is scaled.
         axes: the axes of `kernel` along which `scale` lies.
     """
@@ -63,7 +64,7 @@ class _Fold:
     axes: tuple[int, ...] = ()
 
     def sources(self) -> list[str]:
-        """Names of the original's weights that are read."""
+        """Returns the names of the original model's weights that are read."""
         names = [f"{self.norm}/{w}" for w in ("gamma", "beta", *_STATISTICS)]
         return names if self.layer is None else [*names, f"{self.layer}/{self.kernel}", self._bias]
 
@@ -72,7 +73,7 @@ class _Fold:
         return f"{self.layer}/bias"
 
     def __call__(self, original: Weights) -> dict[str, np.ndarray]:
-        """The folded weights, float32, from all of `original`'s."""
+        """Computes the folded weights, float32, from all weights of the original model."""
 
         def get(name: str, default: float) -> np.ndarray:
             return np.asarray(original.get(name, default), np.float64)
@@ -87,7 +88,7 @@ class _Fold:
             axes = [a % kernel.ndim for a in self.axes]
             along = scale.reshape([n if a in axes else 1 for a, n in enumerate(kernel.shape)])
             bias = get(self._bias, 0.0) * scale + offset
-            scaled = kernel * along.astype(kernel.dtype)  # large: not widened
+            scaled = kernel * along.astype(kernel.dtype)  # it is large, so it is not widened
             folded = {f"{self.layer}/{self.kernel}": scaled, self._bias: bias}
         return {name: value.astype(np.float32, copy=False) for name, value in folded.items()}
 
@@ -99,9 +100,9 @@ class Folding:
     Attributes:
         graph: the analysis of the folded model (`graph.network.model`), which
             is flat and independent of the original. Its groups and channel
-            classes are those of the original, so plans serve both.
-        fixed: `layer/weight` of the folded model's weights that stay as they
-            are whatever the original's become.
+            classes are those of the original, so plans fit both.
+        fixed: names (`layer/weight`) of the folded model's weights that no
+            change of the original's weights changes.
     """
 
     graph: ChannelGraph
@@ -110,11 +111,11 @@ class Folding:
     _folds: tuple[_Fold, ...]
 
     def weights(self, changed: Weights) -> dict[str, np.ndarray]:
-        """What a change of the original's weights does to the folded model's.
+        """Translates changed weights of the original model to those of the folded model.
 
         Args:
             changed: `layer/weight` of the original to an array of the dense
-                shape, as `Reconstruction.refit` and `masked_weights` give.
+                shape, as `Refit.refit` and `masked_weights` return them.
 
         Returns:
             The same for the folded model.
@@ -141,7 +142,7 @@ def fold(graph: ChannelGraph) -> Folding:
 
     Raises:
         NotCarriedError: the folded model's channels are not grouped as the original's, or
-            layers that were taught to the table are not what their rows say.
+            registered layers are not what their rows say.
     """
     network = flatten(rebuild(graph.network.model, graph, None))
     folds = _folds(network)
@@ -182,7 +183,7 @@ def fold(graph: ChannelGraph) -> Folding:
     values = {**original, **{k: v for f in folds for k, v in f(original).items()}}
     for name, layer in made.items():
         for weight in layer.weights:
-            if weight.name not in _STATISTICS:  # of a new batch norm: zero and one
+            if weight.name not in _STATISTICS:  # those of a new batch norm are zero and one
                 weight.assign(values.get(f"{name}/{weight.name}", np.zeros(weight.shape)))
     if any(is_registered(o) and _is_changed(kind_of(o)) for o in network.operations()):
         _check(network.model, folded)
@@ -195,7 +196,7 @@ def fold(graph: ChannelGraph) -> Folding:
 
 
 def _folds(network: Network) -> tuple[_Fold, ...]:
-    """One `_Fold` for every plain batch norm."""
+    """Makes one `_Fold` for every plain batch norm."""
     calls_of: dict[int, list[Any]] = {}
     makers: dict[int, Any] = {}
     for call in network.calls:
@@ -230,18 +231,18 @@ def _folds(network: Network) -> tuple[_Fold, ...]:
 
 
 def _is_plain(network: Network, norm: Any) -> bool:
-    """Whether a batch norm has no other weights than those that are folded."""
+    """Returns whether a batch norm has no other weights than those that are folded."""
     plain = {w.name for w in norm.weights} <= {"gamma", "beta", *_STATISTICS}
     if plain and _takes(norm, "epsilon", "center", "scale"):
         return True
     if is_registered(norm):
         what = network.told(norm)
-        _LOG.warning("%s is not folded: it has not the settings of a batch norm", what)
+        _LOG.warning("%s is not folded: it does not have the settings of a batch norm", what)
     return False
 
 
 def _scalable(network: Network, layer: Any) -> Product | None:
-    """The product into which a batch norm can be folded, if a layer is one."""
+    """Returns a layer's product if a batch norm can be folded into it."""
     rule = rule_of(layer)
     product = None if rule is None else rule.kind.product
     if product is not None and has_weight(layer, product.kernel) and _takes(layer, "use_bias"):
@@ -249,14 +250,14 @@ def _scalable(network: Network, layer: Any) -> Product | None:
     if is_registered(layer) and rule is not None and (rule.mixes or product is not None):
         _LOG.warning(
             "no batch norm is folded into %s: its row does not say that it is a product with a "
-            "kernel, or it has not the weights and the setting 'use_bias' of one",
+            "kernel, or it lacks the weights or the setting 'use_bias' of one",
             network.told(layer),
         )
     return None
 
 
 def _takes(layer: Any, *settings: str) -> bool:
-    """Whether a layer can be made anew with other settings; those of Keras can."""
+    """Returns whether a layer can be recreated with other settings; those of Keras can."""
     return not is_registered(layer) or set(settings) <= set(layer.get_config())
 
 
@@ -265,7 +266,7 @@ def _is_changed(kind: LayerKind) -> bool:
 
 
 def _check(original: keras.Model, folded: keras.Model) -> None:
-    """Folds what is taught to the table only if it computes what its row says."""
+    """Checks that folding registered layers did not change what the model computes."""
     inputs = noise(original)
     for a, b in zip(outputs_of(original, inputs), outputs_of(folded, inputs), strict=True):
         if not relative_difference(b, a) <= _TOLERANCE:
@@ -276,10 +277,10 @@ def _check(original: keras.Model, folded: keras.Model) -> None:
 
 
 def _held(x: Any) -> Any:
-    """The same tensor, as the result of an operation that the converter cannot look behind.
+    """Adds an operation that changes no value, and that the converter cannot fold through.
 
-    It would work a constant factor into the kernel next to it, and a bias in front of a Dense
-    layer, by way of that layer's kernel, into its bias.
+    Without it, the converter would multiply a constant factor into the kernel next to it. It
+    would also move a bias in front of a Dense layer through that layer's kernel into its bias.
     """
     return keras.ops.maximum(x, _LOWEST) if isinstance(x, keras.KerasTensor) else x
 
@@ -289,7 +290,7 @@ def _alone(tensors: list[Any]) -> Any:
 
 
 def _with_groups_of(graph: ChannelGraph, folded: ChannelGraph) -> ChannelGraph:
-    """The folded model's analysis with the original's groups, some of which may be frozen there."""
+    """Gives the folded model's analysis the groups of the original, where some may be frozen."""
     found = {group.classes.tobytes(): group for group in folded.groups.values()}
     for name, group in graph.groups.items():
         same = found.get(group.classes.tobytes())

@@ -15,7 +15,7 @@ _MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
 
 
 class Batch(NamedTuple):
-    """A batch: the inputs in the order of the model's, labels, weights of the samples."""
+    """A batch: inputs in the order of the model's inputs, labels, sample weights."""
 
     inputs: list[np.ndarray]
     labels: Any
@@ -25,11 +25,11 @@ class Batch(NamedTuple):
 class Batches:
     """The user's data as arrays, in the user's batches.
 
-    A dataset is read once and kept if it is not too large, because its
-    decoding may cost more than the network.
+    A dataset is read once and kept if it is not too large, because decoding it
+    may cost more than running the network.
 
     Attributes:
-        images: how many there are; None until they were read once.
+        images: number of images; None until the data has been read once.
     """
 
     def __init__(self, data: Data, batch_size: int, model: keras.Model):
@@ -58,7 +58,7 @@ class Batches:
         self._kept, self.images = kept, images
 
     def shuffled(self) -> Iterable[Batch]:
-        """The batches in another, fixed order, if they are kept."""
+        """Returns the batches, in a random but fixed order if they are kept."""
         if self._kept is None:
             return self
         return [self._kept[i] for i in order(len(self._kept))]

@@ -7,34 +7,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# A spread of fewer batches tells too little of itself.
+# The spread of fewer batches is too uncertain.
 _FEWEST_BATCHES = 4
 
 
 def order(batches: int) -> np.ndarray:
-    """In which batches are run: those of data sorted by class tell nothing of one another."""
+    """Draws the order in which batches are run, the same each time.
+
+    In data sorted by class, the first batches say nothing about the others.
+    """
     return np.random.default_rng(0).permutation(batches)
 
 
 def hopeless(
     scores: Sequence[float], sizes: Sequence[int], total: int, beat: float, z: float
 ) -> bool:
-    """Whether the mean score of all images will stay below `beat`.
+    """Returns whether the mean score of all images is expected to stay below `beat`.
 
-    The batches run so far are taken as a sample of all batches: the standard
-    error of their mean comes from their spread, so that batches of one class
-    each, which differ widely, count for as little as they tell, and shrinks to
-    nothing at the last batch.
+    The batches run so far are taken as a sample of all batches. The standard
+    error of their mean comes from their spread: it is large where each batch
+    holds one class, as such batches differ widely, and becomes zero at the
+    last batch.
 
     Args:
         scores: mean score of each batch run so far.
-        sizes: images in each.
-        total: images in all batches.
-        beat: score that counts as success.
-        z: standard errors by which the mean must be below it.
-
-    Returns:
-        True if running the rest is not worth it.
+        sizes: number of images in each of these batches.
+        total: number of images in all batches.
+        beat: score to beat.
+        z: number of standard errors by which the mean must be below `beat`.
     """
     if len(scores) < _FEWEST_BATCHES:
         return False

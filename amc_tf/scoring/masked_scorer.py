@@ -1,4 +1,4 @@
-"""Plans scored by one full-size model with masked channels."""
+"""Scoring plans with one full-size model whose channels are masked."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from amc_tf.training.task import Task
 
 
 class MaskedScorer(Generic[PlanT]):
-    """Scores plans on the validation data with one full-size model.
+    """A scorer that runs one full-size model on the validation data.
 
-    The user's own compile and evaluate see an ordinary Keras model, compiled
-    and traced once (see `MaskedModel`).
+    The user's own compile and evaluate get an ordinary Keras model, which is
+    compiled and traced once (see `MaskedModel`).
     """
 
     def __init__(self, graph: ChannelGraph, task: Task, refit: Refit[PlanT] | None):
@@ -40,7 +40,7 @@ class MaskedScorer(Generic[PlanT]):
         return self._task.score(self._model, self._data)
 
     def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
-        """See `Scorer`; every weight is that of a Keras model."""
+        """See `Scorer`; a Keras model can change every weight."""
         del weights
         return True
 

@@ -1,4 +1,4 @@
-"""The score of a plan, without rebuilding or retracing a model."""
+"""The choice of a scorer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LOG = logging.getLogger(__name__)
 def fastest_scorer(
     graph: ChannelGraph, task: Task, refit: Refit[PlanT] | None, stop_at: float | None = None
 ) -> Scorer[PlanT]:
-    """The fastest scorer that the network and the user's code allow.
+    """Makes the fastest scorer that the network and the user's code allow.
 
     Args:
         graph: the analysed model.
         task: its data and scoring code.
-        refit: restores the weights of a plan before it is scored.
-        stop_at: standard errors below `beat` at which a plan is given up; None
-            for never. A scorer that is not the fast one never does.
+        refit: the refit that restores the weights of a plan before it is scored; None for none.
+        stop_at: number of standard errors below `beat` at which the scoring of a plan
+            ends early; None for never. A `MaskedScorer` never ends early.
     """
     try:
         return LiteScorer(graph, task, refit, stop_at)

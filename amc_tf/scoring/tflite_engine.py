@@ -23,16 +23,16 @@ from amc_tf.scoring.tflite_template import learn
 
 
 class LiteEngine:
-    """Makes and runs the TFLite file of any plan.
+    """An engine that makes and runs the TFLite file of any plan.
 
-    XNNPACK, behind LiteRT's interpreter, runs a float32 network on a CPU in
-    about half the time of a TensorFlow graph, and wants static shapes; a new
-    file for every plan gives it both the small widths and these.
+    XNNPACK, which LiteRT's interpreter uses, runs a float32 network on a CPU in
+    about half the time of a TensorFlow graph, but needs static shapes. A new
+    file for every plan has both static shapes and small widths.
 
     Attributes:
         graph: the analysed network.
-        batch_size: images in one invocation.
-        num_threads: interpreters that run side by side.
+        batch_size: number of images in one invocation.
+        num_threads: number of interpreters that run in parallel.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class LiteEngine:
         inputs: Sequence[np.ndarray] | None = None,
         seed: int = 0,
     ):
-        """Learns the template; takes two or three conversions, seconds each.
+        """Learns the template, with two or three conversions of some seconds each.
 
         Args:
-            graph: `fold(analyze(model)).graph`: a batch norm that is not folded
-                is computed from several weights and is not carried.
+            graph: `fold(analyze(model)).graph`. A batch norm that is not folded
+                is computed from several weights, and is refused.
             batch_size: see above.
-            num_threads: see above; default: all processors.
+            num_threads: see above; default: the number of processors.
             fixed: weights that never change (`Folding.fixed`).
             inputs: one array (images, ...) for each model input, on which the
                 engine is compared with Keras; default: noise.
-            seed: of the random plans, and of the noise.
+            seed: seed of the random plans and of the noise.
 
         Raises:
             NotCarriedError: the network cannot be cut out of a converted file.
@@ -69,19 +69,20 @@ class LiteEngine:
         self._verify(inputs, random_plan(graph, rng), rng)
 
     def carries(self, weights: Collection[str]) -> bool:
-        """Whether all of these weights, by `layer/weight`, can be replaced in a file."""
+        """Returns whether all of these weights, by `layer/weight`, can be replaced in a file."""
         return all(name in self._names for name in weights)
 
     def file(self, plan: PruningPlan | None, weights: Weights | None = None) -> bytes:
-        """The TFLite file of the pruned network, at the engine's batch size.
+        """Makes the TFLite file of the pruned network, at the engine's batch size.
 
         Its weights lie behind the flatbuffer (`Buffer.offset` in the schema),
-        as in files too large for one; every current TFLite runtime reads them.
+        as in files too large for a flatbuffer; every current TFLite runtime
+        reads them.
 
         Args:
             plan: the plan; None keeps every channel.
-            weights: weights of `graph` that take the place of the dense ones,
-                by `layer/weight`, in the dense shape.
+            weights: weights of `graph` that replace the dense ones, by
+                `layer/weight`, in the dense shape.
 
         Raises:
             AmcError: the plan does not fit the graph, or `weights` names a
@@ -97,7 +98,7 @@ class LiteEngine:
         return self._template.file(self.graph.keep_mask(plan), weights)
 
     def network(self, plan: PruningPlan | None, weights: Weights | None = None) -> LiteNetwork:
-        """The pruned network, ready to run. Args, Raises: as `file`."""
+        """Makes the pruned network, ready to run. Args, Raises: as `file`."""
         return LiteNetwork(self.file(plan, weights), self.num_threads)
 
     def _verify(self, inputs, plan: PruningPlan, rng: np.random.Generator) -> None:
@@ -120,11 +121,11 @@ class LiteEngine:
 
 
 class LiteNetwork:
-    """A TFLite file of a static batch that runs any number of images.
+    """A TFLite file with a static batch, run on any number of images.
 
-    Images are shared out to interpreters of one thread each: threads within an
-    operation would wait for each other at the end of every one, and small
-    networks have many small operations (benchmarks/engines.py).
+    The images are distributed to interpreters of one thread each. Threads
+    within an operation would wait for each other at the end of every operation,
+    and small networks have many small ones (benchmarks/engines.py).
     """
 
     def __init__(self, file: bytes, num_threads: int):
@@ -145,7 +146,7 @@ class LiteNetwork:
         """
         count = len(inputs[0])
         results = [np.empty((count, *o["shape"][1:]), o["dtype"]) for o in self._outputs]
-        # One iterator for all: who is done takes the next batch.
+        # One iterator for all: an interpreter that is done takes the next batch.
         starts = iter(range(0, count, self._batch_size))
 
         def work(interpreter: Interpreter) -> None:

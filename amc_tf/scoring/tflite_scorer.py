@@ -1,4 +1,4 @@
-"""Plans scored by the TFLite files of their networks."""
+"""Scoring plans with the TFLite files of their networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from amc_tf.training.task import Task
 
 
 class LiteScorer(Generic[PlanT]):
-    """Scores plans by running their TFLite files, which are as small as the plan is.
+    """A scorer that runs the TFLite files of pruned networks, at their small size.
 
     The files give the outputs; the user's compiled Keras metrics turn them
     into the score.
@@ -39,13 +39,13 @@ class LiteScorer(Generic[PlanT]):
         """Prepares the engine (see `LiteEngine`; the arguments are `fastest_scorer`'s).
 
         Raises:
-            NotCarriedError: the network or the user's score does not allow it.
+            NotCarriedError: the network or the user's scoring code does not allow it.
             AmcError: the model cannot be compiled.
         """
         if task.evaluate is not None:
-            raise NotCarriedError("Task(evaluate=...) wants a Keras model")
+            raise NotCarriedError("Task(evaluate=...) needs a Keras model")
         if "loss" in task.metric:
-            raise NotCarriedError(f"{task.metric!r} is no metric but a loss")
+            raise NotCarriedError(f"{task.metric!r} is a loss, not a metric")
         model = graph.network.model
         self._task = task
         self._refit = refit
@@ -55,7 +55,7 @@ class LiteScorer(Generic[PlanT]):
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)
         if self._folding.fixed and isinstance(refit, Reestimated):
-            raise NotCarriedError("statistics of batch norms that cannot be folded change")
+            raise NotCarriedError("the refit changes statistics of batch norms that are not folded")
         self._engine = LiteEngine(
             self._folding.graph,
             batch_size=_divisor(len(first[0])),
@@ -76,7 +76,7 @@ class LiteScorer(Generic[PlanT]):
         def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
             return hopeless(scores, sizes, images, beat, self._stop_at)
 
-        # Data may be sorted by class, so that its first batches tell nothing of the others.
+        # Data may be sorted by class, so that its first batches say nothing about the others.
         batches = self._batches.shuffled()
         return self._task.score(
             _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
@@ -106,13 +106,13 @@ class LiteScorer(Generic[PlanT]):
 
 
 class _Played:
-    """The face of a compiled model for outputs that exist already: `Task.score` evaluates it.
+    """A stand-in for a compiled model whose outputs exist already; `Task.score` evaluates it.
 
     Args:
-        model: its metrics are used.
-        metric: the one that `enough` judges.
-        enough: tells from the mean score and the size of each batch so far
-            whether the rest is not wanted; default: it always is.
+        model: the compiled model, whose metrics are used.
+        metric: the metric that `enough` judges.
+        enough: function from the mean score and the size of each batch so far
+            to whether the rest can be left out; default: it never can.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class _Played:
     def evaluate(
         self, played: Iterator[tuple[Batch, list[np.ndarray]]], **_: Any
     ) -> dict[str, float]:
-        """The metrics of the model's compile settings (but no loss)."""
+        """Computes the metrics of the model's compile settings, but no loss."""
         model, structure = self._model, nesting(self._model, "outputs")
         model.reset_metrics()
         scores: list[float] = []
@@ -139,7 +139,7 @@ class _Played:
             model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
             if self._enough is None:
                 continue
-            # A metric is taken for a mean over the images, as most are.
+            # The metric is taken as a mean over the images, as most metrics are.
             sizes.append(len(batch.inputs[0]))
             summed = sum(sizes) * float(model.get_metrics_result().get(self._metric, 0.0))
             scores.append((summed - before) / sizes[-1])
@@ -150,7 +150,7 @@ class _Played:
 
 
 def _divisor(count: int, preferred: int = 4) -> int:
-    """A batch near the preferred one that leaves little of `count` over."""
+    """Returns a batch size near the preferred one whose last batch of `count` is nearly full."""
     sizes = range(1, min(count, 2 * preferred) + 1)
     small = range(max(1, min(count, preferred // 2)), sizes.stop)
     return min(small, key=lambda size: (-count % size, abs(size - preferred)))

@@ -1,4 +1,4 @@
-"""A converted file whose weights can be told apart by their values."""
+"""A converted file whose weights can be recognised by their values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIRST_CODE = int(np.float32(2.0**40).view(np.int32))
 
 _MAX_CODES = 2**28
 
-_ALIGNMENT = 64  # of a weight in the file, bytes
+_ALIGNMENT = 64  # of each weight in the file, in bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class Weight:
 
     Attributes:
         name: `layer/weight`.
-        value: of the dense network.
-        classes: for each axis the channel class of each position, None where nothing is cut.
-        start: number of its first element.
+        value: the weight's value in the dense network.
+        classes: for each axis, the channel class of each position; None where nothing is cut.
+        start: number of the first element.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Weight:
     start: int
 
     def cut(self, value: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """`value` without the positions of channels that are not kept."""
+        """Returns `value` without the positions of channels that are not kept."""
         for axis, classes in enumerate(self.classes):
             if classes is not None:
                 rows = keep[classes]
@@ -57,7 +57,7 @@ class Weight:
         return value
 
     def codes(self) -> np.ndarray:
-        """The numbers of its elements, as floats."""
+        """Returns the numbers of the elements, as floats."""
         numbers = np.arange(self.start, self.start + self.value.size, dtype=np.int32)
         return (numbers + np.int32(_FIRST_CODE)).view(np.float32).reshape(self.value.shape)
 
@@ -67,7 +67,7 @@ class Slot:
     """A constant of the file that is a weight.
 
     Attributes:
-        buffer: its number in the file.
+        buffer: number of the constant's buffer in the file.
         weight: the weight.
         sign: 1, or -1 where the constant is the negated weight.
         orders: the orders of the weight's axes that give the constant.
@@ -79,12 +79,12 @@ class Slot:
     orders: frozenset[tuple[int, ...]]
 
     def settled(self) -> bool:
-        """Whether all orders are the same but for axes of size one."""
+        """Returns whether all orders are the same except for axes of size one."""
         shape = self.weight.value.shape
         return len({tuple(a for a in order if shape[a] > 1) for order in self.orders}) == 1
 
     def contents(self, value: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """Its bytes, where `value` is the weight's in the dense shape."""
+        """Returns the constant's bytes, given the weight's value in the dense shape."""
         value = self.weight.cut(np.asarray(value, np.float32), keep).transpose(min(self.orders))
         value = np.ascontiguousarray(value if self.sign > 0 else -value)
         return value.reshape(-1).view(np.uint8)
@@ -95,9 +95,9 @@ class Specimen:
     """A converted pruned network.
 
     Attributes:
-        keep: the plan, a boolean for each channel class.
-        header: its file without weights, bytes.
-        slots: which weights these were.
+        keep: whether the plan keeps each channel class, boolean.
+        header: the file without its weights, bytes.
+        slots: the places of the weights.
         fills: number of a buffer to its contents, for constants of one repeated value.
     """
 
@@ -108,7 +108,7 @@ class Specimen:
 
 
 def numbered(graph: ChannelGraph, fixed: Collection[str]) -> tuple[Weight, ...]:
-    """Every weight that a plan may cut, or a refit change."""
+    """Numbers the elements of every weight that a plan may cut or a refit may change."""
     may_drop = prunable(graph)
     result: list[Weight] = []
     start = 0
@@ -134,7 +134,7 @@ def numbered(graph: ChannelGraph, fixed: Collection[str]) -> tuple[Weight, ...]:
 def make_specimen(
     graph: ChannelGraph, plan: PruningPlan, weights: Sequence[Weight], batch_size: int
 ) -> Specimen:
-    """The file of a plan's network, each of the given weights known by its values."""
+    """Converts a plan's network, with the given weights recognisable by their values."""
     small = rebuild(graph.network.model, graph, plan, {w.name: w.codes() for w in weights})
     keep = graph.keep_mask(plan)
     file = schema.ModelT.InitFromPackedBuf(_convert(small, batch_size), 0)
@@ -151,7 +151,7 @@ def make_specimen(
         if slot is not None:
             slots[tensor.buffer] = slot
         elif len(values) > 1 and (values == values[0]).all():
-            fills[tensor.buffer] = values  # the zero bias of a layer without, for one
+            fills[tensor.buffer] = values  # for example the zero bias of a layer without one
     missing = {w.name for w in weights} - {slot.weight.name for slot in slots.values()}
     if missing:
         raise NotCarriedError(
@@ -159,13 +159,13 @@ def make_specimen(
             "is computed from it"
         )
     for number, tensor in enumerate(file.subgraphs[0].tensors):
-        tensor.name = f"{number}"  # Keras counts its nameless operations on and on
-    for entry in file.metadata or ():  # the converter's notes on itself, a hash among them
+        tensor.name = f"{number}"  # Keras numbers unnamed operations across all models
+    for entry in file.metadata or ():  # notes of the converter, such as a hash
         file.buffers[entry.buffer].data = None
     file.metadata = None
     for number in (*slots, *fills):
         buffer = file.buffers[number]
-        # Placeholders: anything but their defaults, which are not written.
+        # Placeholders that differ from the defaults, as defaults are not written to the file.
         buffer.data, buffer.offset, buffer.size = None, 2, 2
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(file.Pack(builder), b"TFL3")
@@ -176,10 +176,10 @@ def make_specimen(
 def _slot(
     buffer: int, values: np.ndarray, weights: Sequence[Weight], keep: np.ndarray
 ) -> Slot | None:
-    """The weight that a constant is a copy of, if it is one."""
+    """Finds the weight of which a constant is a copy; None if it is not a copy of any."""
     if not values.size:
         return None
-    sign = -1 if values[0] < 0 else 1  # a PReLU's slopes, for one, are negated
+    sign = -1 if values[0] < 0 else 1  # a PReLU's slopes, for example, are negated
     numbers = (sign * values).view(np.int32) - np.int32(_FIRST_CODE)
     starts = [w.start for w in weights]
     at = int(np.searchsorted(starts, numbers[0], side="right")) - 1
@@ -199,7 +199,7 @@ def _slot(
 
 
 def _convert(model: keras.Model, batch_size: int) -> bytes:
-    """The float32 TFLite file of a Keras model, with a static batch."""
+    """Converts a Keras model to a float32 TFLite file with a static batch."""
     signature = [
         tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype, name=t.name) for t in model.inputs
     ]
@@ -209,12 +209,12 @@ def _convert(model: keras.Model, batch_size: int) -> bytes:
 
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # advice on how to call the converter otherwise
+    logger.setLevel(logging.ERROR)  # hides advice to call the converter in another way
     try:
         traced = tf.function(call, input_signature=signature, autograph=False)
         frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
-    except Exception as error:  # the converter raises whatever it likes
+    except Exception as error:  # the converter raises errors of many kinds
         reasons = re.findall("error: (.+)", str(error)) or str(error).strip().splitlines()
         raise NotCarriedError(f"the model cannot be converted: {reasons[0]}") from error
     finally:
@@ -222,11 +222,11 @@ def _convert(model: keras.Model, batch_size: int) -> bytes:
 
 
 def run(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
-    """Inference with flat lists of tensors or arrays, however the model nests them."""
+    """Runs a model on a flat list of tensors or arrays, whatever nesting it has; returns one."""
     flat = keras.Model(list(model.inputs), list(model.outputs))
     return keras.tree.flatten(flat(list(inputs), training=False))
 
 
 def padded(data: np.ndarray) -> np.ndarray:
-    """Bytes up to a multiple of the alignment."""
+    """Pads bytes to a multiple of the alignment."""
     return np.pad(data, (0, -len(data) % _ALIGNMENT))

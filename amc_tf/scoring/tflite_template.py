@@ -1,19 +1,19 @@
 """TFLite files of pruned networks, cut out of one template in milliseconds.
 
 A plan changes two things in a converted file: numbers that are widths, and the
-contents of weights. Where they are is found out by converting the model twice,
-each time pruned by another random plan, with weights that hold their own
-number instead of their value:
+contents of weights. Two conversions of the model show where these are. Each
+conversion prunes the model by another random plan, and its weights hold their
+own numbers instead of their values:
 
-*   A constant whose contents are such numbers is a weight, transposed in the way
-    that the numbers tell. It moves out of the flatbuffer, behind it.
-*   What is left of the two files differs in 32-bit words alone. Each is a width,
-    and the channels it counts are those of which the first plan keeps as many as
-    the first file says, and the second as the second.
+*   A constant whose contents are such numbers is a weight, transposed as the
+    numbers show. It is moved out of the flatbuffer to a place behind it.
+*   What is left of the two files differs only in 32-bit words. Each of these
+    is a width. It counts the set of channels of which each plan keeps as many
+    as its file says.
 
-So nothing is assumed about the converter: what it does not simply copy or count
-is found, and refused. A file is then the template with other words, and sliced
-weights after it.
+So nothing is assumed about the converter: if it does more than copy and count,
+that is found, and the network is refused. The file of a plan is the template
+with other words, and sliced weights after it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Template:
 
     Attributes:
         header: a flatbuffer without weights, bytes.
-        words: which 32-bit words of it are widths.
+        words: indices of its 32-bit words that are widths.
         vectors: for each word, how often it counts each channel class.
         slots: the constants behind the flatbuffer.
-        fields: for each slot, where the flatbuffer gives its offset and its size.
+        fields: for each slot, the positions of its offset and its size in the flatbuffer.
     """
 
     header: np.ndarray
@@ -62,15 +62,15 @@ class Template:
     fields: Sequence[tuple[int, int]]
 
     def weights(self) -> set[str]:
-        """Names of the weights that can be replaced."""
+        """Returns the names of the weights that can be replaced."""
         return {slot.weight.name for slot in self.slots}
 
     def file(self, keep: np.ndarray, weights: Weights) -> bytes:
-        """The file of a plan.
+        """Makes the file of a plan.
 
         Args:
-            keep: one boolean for each channel class.
-            weights: values in place of the dense ones, by `layer/weight`, in the dense shape.
+            keep: whether each channel class is kept, boolean.
+            weights: values that replace the dense ones, by `layer/weight`, in the dense shape.
         """
         header = self.header.copy()
         header.view(np.int32)[self.words] = counts(self.vectors, keep)
@@ -91,9 +91,9 @@ def learn(
 
     Args:
         graph: the analysed network.
-        batch_size: of the file.
+        batch_size: batch size of the file.
         fixed: weights that never change, by `layer/weight`.
-        rng: draws the plans.
+        rng: random number generator that draws the plans.
 
     Raises:
         NotCarriedError: something in the file is neither copied nor counted.
@@ -121,14 +121,14 @@ def learn(
             numbers = seen[:, np.argmin(found)].tolist()
             raise NotCarriedError(
                 f"the converted files of {len(numbers)} plans hold {numbers} in one place, which "
-                "is no width of theirs"
+                "are not the widths of anything in the network"
             )
         constant = (counted == counted[0]).all(axis=0).sum()
         if (found == 1).all() and not constant and all(slot.settled() for slot in slots):
             break
         if len(specimens) == _MAX_CONVERSIONS:
             raise NotCarriedError(
-                f"{(found > 1).sum()} widths in the file cannot be told apart, {constant} came out "
+                f"{(found > 1).sum()} widths in the file cannot be told apart, {constant} were "
                 "the same for every plan tried, and the axes of "
                 f"{sum(not slot.settled() for slot in slots)} weights might be swapped"
             )
@@ -145,35 +145,38 @@ def learn(
 
 
 def _differing_words(specimens: Sequence[Specimen]) -> np.ndarray:
-    """Where the files differ, in words of 32 bits."""
+    """Returns the indices of the 32-bit words in which the files differ."""
     headers = [s.header for s in specimens]
     if len({len(h) for h in headers}) > 1:
-        raise NotCarriedError("the converter makes other operators for other widths")
+        raise NotCarriedError("the converter makes different operators for different widths")
     words = np.stack([h.view(np.int32) for h in headers])
     return np.flatnonzero((words != words[0]).any(axis=0))
 
 
 def _differing_fills(specimens: Sequence[Specimen]) -> list[int]:
-    """Buffers of one repeated value that are of several lengths."""
+    """Returns the buffers of one repeated value whose lengths differ between the files."""
     first = {number: values[0] for number, values in specimens[0].fills.items()}
     if any({n: v[0] for n, v in s.fills.items()} != first for s in specimens):
-        raise NotCarriedError("the converter makes other constants for other widths")
+        raise NotCarriedError("the converter makes different constants for different widths")
     return [n for n in first if len({len(s.fills[n]) for s in specimens}) > 1]
 
 
 def _common_slots(specimens: Sequence[Specimen]) -> list[Slot]:
-    """The weights in the files, each with an order of axes that holds in all of them."""
+    """Returns the weights in the files, each with the orders of axes that hold in all files."""
     result = []
     for slots in zip(*(s.slots for s in specimens), strict=True):
         orders = frozenset.intersection(*(slot.orders for slot in slots))
         if len({(s.buffer, s.weight.name, s.sign) for s in slots}) > 1 or not orders:
-            raise NotCarriedError(f"{slots[0].weight.name!r} lies elsewhere in another plan's file")
+            raise NotCarriedError(
+                f"weight {slots[0].weight.name!r} has another place or order of axes in the file "
+                "of another plan"
+            )
         result.append(dataclasses.replace(slots[0], orders=orders))
     return result
 
 
 def _buffer_fields(header: np.ndarray, buffers: Sequence[int]) -> list[tuple[int, int]]:
-    """Where the file gives offset and size of some buffers: bytes from its beginning."""
+    """Returns the positions of some buffers' offset and size, in bytes from the file's start."""
     model = schema.Model.GetRootAs(header.tobytes(), 0)
     fields = []
     for number in buffers:

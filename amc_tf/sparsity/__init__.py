@@ -1,7 +1,8 @@
 """Fine-grained pruning: single weights instead of channels (AMC, section 3.2 and table 5).
 
-`sparsify` prunes in rounds, each to a given density: a density for every kernel by the agents of
-the channel search, the weights kept refitted, the masks held through the user's training.
+`sparsify` prunes in rounds, each to a given density. In each round the agents of the channel
+search choose a density for every kernel, the weights kept are refitted, and the masks hold
+through the user's fine-tuning.
 """
 
 from typing import TYPE_CHECKING

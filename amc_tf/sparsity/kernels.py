@@ -19,13 +19,13 @@ STEPS = 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel.
+    """A kernel whose weights can be pruned one by one.
 
     Attributes:
         name: `layer/weight`.
         site: the layer's first call.
         weight: the Keras variable; it must not change while the kernel is in use.
-        uses: how often each weight is multiplied in one forward pass of one sample.
+        uses: number of multiplications by each weight in one forward pass of one sample.
     """
 
     name: str
@@ -35,35 +35,35 @@ class Kernel:
 
     @property
     def size(self) -> int:
-        """Weights in it."""
+        """Number of weights."""
         return int(np.prod(self.weight.shape))
 
     def kept(self, steps: int | np.ndarray) -> int | np.ndarray:
-        """Weights kept at a density of `steps` / STEPS: exact, at least one."""
+        """Returns the exact number of weights kept at a density of `steps` / STEPS, at least 1."""
         return np.maximum(1, (self.size * np.asarray(steps) + STEPS // 2) // STEPS)
 
     def mask(self, steps: int) -> np.ndarray:
-        """Which weights are kept, those of largest magnitude: boolean, shaped as the kernel."""
+        """Returns the mask of the weights of largest magnitude: boolean, shaped as the kernel."""
         mask = np.zeros(self.size, bool)
         mask[self._order[: int(self.kept(steps))]] = True
         return mask.reshape(self.weight.shape)
 
     @functools.cached_property
     def _order(self) -> np.ndarray:
-        """The weights from the largest to the smallest: sorted once, for all plans of a search."""
-        # Stable, so that of equal weights the same are kept wherever this runs.
+        """Weights from the largest to the smallest magnitude; sorted once for a whole search."""
+        # Stable, so that the same ones of equal weights are kept wherever this runs.
         return np.argsort(-np.abs(numpy_of(self.weight)).ravel(), kind="stable")
 
 
 def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
-    """Every kernel that sums over channels, in the order of the network.
+    """Finds every kernel that sums over channels, in the order of the network.
 
-    Depthwise kernels are left alone: they are few weights, and no runtime
-    makes use of zeros in them. So are those of frozen layers that the analysis
-    does not follow.
+    Depthwise kernels are left out: they have few weights, and no runtime makes
+    use of zeros in them. The kernels of frozen layers that the analysis does
+    not follow are left out too.
 
     Raises:
-        AmcError: there are none, or the model's input size is not fixed.
+        AmcError: there is no such kernel, or the model's input size is not fixed.
     """
     found = []
     for site, weight, _ in mixing_weights(graph):

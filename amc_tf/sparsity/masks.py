@@ -1,4 +1,4 @@
-"""Masks of weights: put into a model, and kept there while it is trained."""
+"""Masks of weights, which hold while a model is trained."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from amc_tf.sparsity.plan import DensityPlan
 
 
 class MagnitudeMasks:
-    """The kernels of a plan, their smallest weights set to zero (a `Refit`).
+    """A `Refit` that sets the smallest weights of a plan's kernels to zero.
 
     Attributes:
-        kernels: by name.
+        kernels: the model's kernels by name.
     """
 
     def __init__(self, graph: ChannelGraph):
         self.kernels = {kernel.name: kernel for kernel in kernels(graph)}
 
     def masks(self, plan: DensityPlan) -> dict[str, np.ndarray]:
-        """What is kept of each kernel that is not dense, boolean, by `layer/weight`.
+        """Returns the masks of the plan's kernels, True for weights kept, by `layer/weight`.
 
         Raises:
             AmcError: the plan names a kernel that the model lacks.
@@ -39,7 +39,7 @@ class MagnitudeMasks:
         return {name: self.kernels[name].mask(steps) for name, steps in plan.steps.items()}
 
     def refit(self, plan: DensityPlan) -> dict[str, np.ndarray]:
-        """The masked kernels, by `layer/weight`."""
+        """Returns the masked kernels, by `layer/weight`, without those that stay dense."""
         return {
             name: np.where(mask, numpy_of(self.kernels[name].weight), 0)
             for name, mask in self.masks(plan).items()
@@ -48,19 +48,19 @@ class MagnitudeMasks:
 
 
 class Masked(keras.constraints.Constraint):
-    """Keeps masked weights at zero: Keras' optimizers apply it after each of their steps.
+    """A constraint that keeps masked weights at zero; Keras optimizers apply it after each step.
 
-    So the user's training code needs no change, whatever its loop.
+    So the user's training code needs no change, whatever its loop is.
 
     Args:
-        mask: what is kept, boolean, shaped as the weight.
+        mask: True for the weights kept, boolean, shaped as the weight.
     """
 
     def __init__(self, mask: np.ndarray):
         self._mask = np.asarray(mask)
 
     def __call__(self, w):
-        """The weight with zeros where the mask has them."""
+        """Returns the weight with zeros where the mask is False."""
         return w * keras.ops.cast(self._mask, w.dtype)
 
 
@@ -68,31 +68,31 @@ def constrain(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     """Sets masked weights of a model to zero, and keeps them there while it is trained.
 
     Args:
-        model: changed in place; compile it afterwards.
-        masks: of `MagnitudeMasks.masks`.
+        model: the model, which is changed in place; compile it afterwards.
+        masks: masks that `MagnitudeMasks.masks` returned.
 
     Raises:
-        AmcError: a weight has a constraint of its own already.
+        AmcError: a weight already has another constraint.
     """
     for name, mask in masks.items():
         weight = _weight(model, name)
         if weight.constraint is not None and not isinstance(weight.constraint, Masked):
             raise AmcError(
-                f"the weight {name!r} has the constraint {weight.constraint!r}, and cannot be kept "
-                "sparse beside it; remove it"
+                f"the weight {name!r} has the constraint {weight.constraint!r}, which the mask "
+                "would replace; remove it"
             )
         weight.assign(np.where(mask, numpy_of(weight), 0))
         weight.constraint = Masked(mask)
 
 
 def release(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
-    """Takes the constraints away again: a saved model holds plain weights."""
+    """Removes the constraints again, so that a saved model holds plain weights."""
     for name in masks:
         _weight(model, name).constraint = None
 
 
 def density(model: keras.Model, names: Mapping[str, np.ndarray]) -> float:
-    """Share of the named weights that is not zero."""
+    """Returns the share of the named weights' elements that are not zero."""
     values = [numpy_of(_weight(model, name)) for name in names]
     return sum(np.count_nonzero(v) for v in values) / max(1, sum(v.size for v in values))
 

@@ -19,10 +19,10 @@ class DensityPlan:
     """Densities of kernels (a `Plan`); a kernel that is not named stays dense.
 
     Attributes:
-        steps: `layer/weight` to its density in twentieths, 1 to 20.
+        steps: density of each kernel by `layer/weight`, in twentieths, 1 to 20.
 
     Raises:
-        AmcError: a density is not one of these.
+        AmcError: a density is not a whole number from 1 to 20.
     """
 
     steps: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""The problem of single weights: what density each kernel has."""
+"""The search problem of fine-grained pruning: the density of each kernel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from amc_tf.sparsity.plan import DensityPlan
 
 
 def density_problem(graph: ChannelGraph, *, min_density: float = 0.05) -> Problem[DensityPlan]:
-    """What density each kernel has, in steps (see `DecisionEnv`).
+    """Makes the problem of choosing the density of each kernel, in steps (see `DecisionEnv`).
 
-    Costs count what is not zero: `params` the weights kept and all parameters
-    that are never pruned, `macs` the multiplications by kept weights. The
+    Costs count what is not zero: `params` counts the weights kept and all
+    parameters that are never pruned, `macs` the multiplications by them. The
     state is that of `channel_problem`, with the kernel's input channels as c.
 
     Args:
         graph: the analysed model.
-        min_density: least density of a kernel, in (0, 1].
+        min_density: smallest density of a kernel, in (0, 1].
 
     Raises:
         AmcError: nothing can be pruned, or `min_density` is out of its range.
@@ -48,7 +48,7 @@ def density_problem(graph: ChannelGraph, *, min_density: float = 0.05) -> Proble
 
 
 def density_costs(graph: ChannelGraph, found: Sequence[Kernel]) -> Mapping[str, CountCost]:
-    """Exact counts of what is not zero, as functions of the kernels' densities in steps."""
+    """Makes the exact counts of what is not zero, as functions of the densities in steps."""
 
     def cost(dense: int, uses: np.ndarray) -> CountCost:
         rest = dense - int(uses @ np.array([kernel.size for kernel in found]))

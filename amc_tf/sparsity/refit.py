@@ -13,15 +13,16 @@ from amc_tf.sparsity.plan import DensityPlan
 
 
 class SparseReconstruction:
-    """Magnitude masks, and what they keep refitted layer by layer (a `Refit`).
+    """A `Refit` that masks weights by magnitude, and refits those kept, layer by layer.
 
     Each kernel is fitted on the inputs that it really gets, towards what the
-    dense network computed there (see `amc_tf.pruning.refit.in_order`); zeros stay zeros.
+    dense network computed there (see `amc_tf.pruning.refit.in_order`). Weights
+    that are zero stay zero.
 
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        seed: of the positions sampled.
+        seed: seed of the sampled positions.
     """
 
     def __init__(self, graph: ChannelGraph, images: Sequence[np.ndarray], seed: int = 0):
@@ -29,7 +30,7 @@ class SparseReconstruction:
         self._dense = gather_in_order(graph, images, seed=seed)
 
     def refit(self, plan: DensityPlan) -> dict[str, np.ndarray]:
-        """The masked and refitted kernels, with the biases and means that go with them."""
+        """Returns the masked and refitted kernels, and the biases and means that change too."""
         masks = self._magnitude.masks(plan)
         weights = self._magnitude.refit(plan)
         return self._dense.fit_sparse(weights, masks)

@@ -51,29 +51,30 @@ def sparsify(
 ) -> dict[str, Any]:
     """Makes a model's kernels sparse, in rounds of search and fine-tuning.
 
-    In each round the agent chooses the density of every kernel; its smallest
-    weights become zero, the others are refitted, and the zeros stay through
-    the user's fine-tuning.
+    In each round the agent chooses the density of every kernel. The smallest
+    weights of the kernel become zero, the others are refitted, and the zeros
+    stay zero through the user's fine-tuning.
 
-    Leaves `round1.keras`, `round2.keras`, ... and `result.json` in `workdir`.
-    Interrupted at any moment, the same call resumes.
+    Writes `round1.keras`, `round2.keras`, ... and `result.json` to `workdir`.
+    If it is interrupted at any moment, the same call resumes.
 
     Args:
-        model: a trained Keras model, its channels pruned before or not; it is not changed.
-        task: its data and training code; `fine_tune` is called once a round.
-        workdir: folder of the run's files.
+        model: a trained Keras model, whose channels may be pruned; it is not changed.
+        task: its data and training code; `fine_tune` is called once in each round.
+        workdir: work directory of the run.
         settings: see `SparsitySettings`.
-        search: episodes, seed, policies and agent of each round's search; what else
-            it holds is about channels.
+        search: episodes, seed, policies and agent of each round's search; its other
+            settings are about channels.
         safe_mode: see `amc_tf.load_model`.
 
     Returns:
-        The content of `result.json`: of the dense model and of each round the
-        accuracy on the test data, density, MACs and parameters that are not zero.
+        The content of `result.json`: the accuracy of the dense model on the test data
+        and, for each round, that accuracy, the density, and the MACs and parameters
+        that are not zero.
 
     Raises:
-        AmcError: the model or the data cannot be used, or the workdir belongs
-            to another run.
+        AmcError: the model or the data cannot be used, or the work directory
+            belongs to another run.
     """
     settings, search = settings or SparsitySettings(), search or SearchSettings()
     if safe_mode:
@@ -95,7 +96,7 @@ def _all_rounds(
         {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
     )
     folder.claim_model(model)
-    current = rebuild(model, analyze(model), None)  # the user's stays as it is
+    current = rebuild(model, analyze(model), None)  # the user's model is not changed
     accuracy = task.score(task.compiled(current, model), task.test_data)
     rounds: list[SparseRound] = []
     for number, share in enumerate(settings.densities, start=1):
@@ -121,9 +122,8 @@ def _round(
     settings: SparsitySettings,
     search: SearchSettings,
 ) -> SparseRound:
-    """One search and fine-tuning; saves the model, returns its measures."""
+    """Runs one search and fine-tuning; saves the model and returns its measures."""
     graph = analyze(model)
-
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
     env = DecisionEnv(density_problem(graph, min_density=settings.min_density), budget)
@@ -163,7 +163,7 @@ def _round(
 
 
 def _scorer(graph: ChannelGraph, task: Task) -> Scorer[DensityPlan]:
-    """The fastest scorer that can change every kernel."""
+    """Makes the fastest scorer that can change every kernel."""
     refit = masks.MagnitudeMasks(graph)
     score = fastest_scorer(graph, task, refit)
     weights = {name: numpy_of(kernel.weight) for name, kernel in refit.kernels.items()}

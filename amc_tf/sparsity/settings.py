@@ -9,13 +9,13 @@ from amc_tf.errors import AmcError
 
 @dataclasses.dataclass(frozen=True)
 class SparsitySettings:
-    """How a model is made sparse.
+    """Settings of `sparsify`.
 
     Attributes:
-        densities: share of the prunable weights that each round keeps, falling.
-        min_density: least density of a kernel, in (0, 1].
-        refit: whether the weights that a round keeps are refitted by least squares before they
-            are fine-tuned; on the task's calibration inputs, without labels.
+        densities: share of the prunable weights that each round keeps, in descending order.
+        min_density: smallest density of a kernel, in (0, 1].
+        refit: whether the weights that a round keeps are refitted before fine-tuning, by least
+            squares on the task's calibration inputs, without labels.
     """
 
     densities: tuple[float, ...] = (0.5, 0.35, 0.25, 0.2)

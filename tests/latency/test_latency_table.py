@@ -308,7 +308,7 @@ def test_foreseen_latency_of_any_plan(blueprint, choices, tmp_path):
     assert cost.call_ms == pytest.approx(CALL_MS)
     dense = [int(c[-1]) for c in choices]
     text = describe(cost, dense)
-    assert "CONV_2D" in text and "whole networks foreseen" in text
+    assert "CONV_2D" in text and "whole networks predicted" in text
     # A correction draws it towards what was measured, and leaves the original alone.
     before = cost(dense)
     corrected = cost.corrected({tuple(c): 2 * ms for c, ms in zip(plans, measured, strict=True)})

@@ -1,7 +1,7 @@
-"""Which channels of a group go first.
+"""Which channels of a group are pruned first.
 
 A criterion gives every channel of every group a score (`IMPORTANCES` lists them by name);
-`strongest` makes the plan that keeps the channels of highest score.
+`strongest` makes the plan that keeps the channels with the highest scores.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Which channels of a group to keep, once it is known how many.
+"""Which channels of a group to keep, given how many.
 
 A criterion gives every channel a number, and the channels with the largest are
-kept. Numbers are compared within a group only (how many channels a group keeps
-is the search's choice), so criteria need no common scale.
+kept. Numbers are compared only within a group (the search chooses how many
+channels a group keeps), so criteria need no common scale.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Importance = Mapping[str, np.ndarray]
 # (graph, task) -> group name to float64 array (channels,), finite and not negative.
 Criterion = Callable[[ChannelGraph, Task | None], dict[str, np.ndarray]]
 
-# Examples in one gradient of `taylor`: the more, the more their effects cancel.
+# Examples in one gradient of `taylor`: the more there are, the more their effects cancel.
 _TAYLOR_BATCH = 32
 
 
@@ -35,10 +35,10 @@ def consumer_magnitude(graph: ChannelGraph, task: Task | None = None) -> dict[st
     """L1 norm of the weights that read each channel (AMC, section 3.2).
 
     Where several layers read a channel (a residual stream), each layer's norms
-    are divided by their mean first, so that every layer has the same say.
+    are divided by their mean first, so that all layers count the same.
 
     Args:
-        graph: the analysed model; its present weights are read.
+        graph: the analysed model; its current weights are read.
         task: not used.
 
     Returns:
@@ -60,7 +60,7 @@ def producer_l1(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
 
     Depthwise filters count too: they compute the channel they read. Several
     layers are combined as in `consumer_magnitude`; a group that no filter
-    computes (zero padding, say) is ranked by `consumer_magnitude`.
+    computes (of zero padding, for example) is ranked by `consumer_magnitude`.
 
     Args, Returns: as `consumer_magnitude`.
     """
@@ -82,9 +82,9 @@ def producer_l2(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
 def geometric_median(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
     """Sum of a filter's distances to the others of its layer (FPGM, He et al., CVPR 2019).
 
-    What a filter near the middle of all computes, the others can make up for.
-    Beyond the paper, a filter of zeros scores 0: it computes nothing, however
-    far from the others it lies.
+    The other filters can make up for one in the middle of them. Unlike in the
+    paper, a filter of zeros scores 0: it computes nothing, however far it is
+    from the others.
 
     Args, Returns: as `producer_l1`.
     """
@@ -95,9 +95,9 @@ def geometric_median(graph: ChannelGraph, task: Task | None = None) -> dict[str,
 def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
     """|gamma| of the batch norms that read each channel (network slimming, Liu et al., ICCV 2017).
 
-    It means most for networks trained with an L1 penalty on gamma. Several
-    batch norms are combined as in `consumer_magnitude`; a group that none
-    with a gamma reads is ranked by `consumer_magnitude`.
+    It is most meaningful for networks trained with an L1 penalty on gamma.
+    Several batch norms are combined as in `consumer_magnitude`; a group that no
+    batch norm with a gamma reads is ranked by `consumer_magnitude`.
 
     Args, Returns: as `consumer_magnitude`.
     """
@@ -113,21 +113,23 @@ def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str,
 
 
 def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
-    """How much the loss would change without each channel, to first order (Molchanov et al., 2019).
+    """Change of the loss without each channel, to first order (Molchanov et al., 2019).
 
-    A gate of 1 on all weights that read a channel (those that pruning zeroes)
-    has the gradient sum(weight * gradient of the weight), over all its
-    readers. Its magnitude is taken for each 32 examples and averaged: over
-    the whole training set, gradients of a trained network cancel to nothing.
+    Imagine a gate of 1 that multiplies all weights that read a channel (those
+    that pruning zeroes). Its gradient is sum(weight * gradient of the weight),
+    over all readers of the channel. The magnitude of that gradient is taken
+    for each 32 examples and averaged: over the whole training set, the
+    gradients of a trained network would cancel.
 
-    The loss is the owner's, without penalties on weights, on the first
-    `task.calibration_size` examples of a training dataset, or as many evenly
-    spaced ones of arrays; dropout is off and batch norms use their moving
-    statistics. Validation data is left to the search's reward.
+    The loss is the user's, without penalties on weights. It is computed on the
+    first `task.calibration_size` examples of a training dataset, or on as many
+    evenly spaced examples of training arrays. Dropout is off, and batch norms
+    use their moving statistics. Validation data is not used; it is for the
+    search's reward.
 
     Args:
-        graph: the analysed model; its present weights are read.
-        task: the owner's training data and loss.
+        graph: the analysed model; its current weights are read.
+        task: the user's training data and loss.
 
     Returns:
         Group name to float64 array (channels,), in units of the loss.
@@ -141,7 +143,7 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
             "criterion that reads weights only, such as 'consumer_magnitude'"
         )
     dense = graph.network.model
-    model = task.compiled(rebuild(dense, graph, None), dense)  # the owner's stays as it is
+    model = task.compiled(rebuild(dense, graph, None), dense)  # the user's model is not changed
     if not model.compiled:
         raise AmcError(
             "importance 'taylor' needs the loss the model is trained with; give Task(compile=...), "
@@ -161,7 +163,7 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
         gradients = _gradients(model, [v for _, v, _ in readers], x, y, sample_weight)
         gates = np.zeros(graph.classes)
         for (classes, variable, axis), gradient in zip(readers, gradients, strict=True):
-            if gradient is not None:  # None: this layer does not act on the loss
+            if gradient is not None:  # None: this layer has no effect on the loss
                 products = numpy_of(variable).astype(np.float64) * numpy_of(gradient)
                 np.add.at(gates, classes, _rows(products, axis).sum(axis=1))
         score += np.abs(gates) * size
@@ -175,15 +177,15 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
 
 
 def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
-    """The order in which channels are taken away with the least error of their readers' outputs.
+    """Order of removal that leaves the least error in the outputs of the layers that read a group.
 
-    Statistics of the dense network tell the error that least squares leaves
-    (`amc_tf.pruning.importance.elimination`).
+    The error is that which remains after a least-squares refit, from statistics
+    of the dense network (see `amc_tf.pruning.importance.elimination`).
 
     Args, Returns: as `consumer_magnitude`.
 
     Raises:
-        AmcError: there is no task, so no images.
+        AmcError: there is no task, and so there are no images.
     """
     if task is None:
         raise AmcError("importance 'elimination' needs images; give a Task")
@@ -206,7 +208,7 @@ IMPORTANCES: Mapping[str, Criterion] = {
 
 
 def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
-    """The plan that keeps the `counts[group]` most important channels of each group.
+    """Makes the plan that keeps the `counts[group]` most important channels of each group.
 
     Ties go to the lower index, so that the plan is a pure function of its arguments.
     """
@@ -218,12 +220,12 @@ def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
     )
 
 
-# What one layer says: the channel class of each of its positions, and their scores.
+# Scores from one layer: (channel class of each of its positions, score of each position).
 _Part = tuple[np.ndarray, np.ndarray]
 
 
 def _summed(graph: ChannelGraph, parts: Iterable[_Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over layers of scores with mean 1: (score, whether any layer gave one) by class."""
+    """Sums scores over layers, scaled to mean 1: (score, whether any layer gave one) by class."""
     score, known = np.zeros(graph.classes), np.zeros(graph.classes, bool)
     for classes, values in parts:
         np.add.at(score, classes, values / max(values.mean(), np.finfo(float).tiny))
@@ -232,7 +234,7 @@ def _summed(graph: ChannelGraph, parts: Iterable[_Part]) -> tuple[np.ndarray, np
 
 
 def _or_consumers(graph: ChannelGraph, parts: Iterable[_Part]) -> dict[str, np.ndarray]:
-    """Scores of the groups; of those that no layer scores, the consumers' magnitude."""
+    """Sums scores by group; groups that no layer scores get their `consumer_magnitude`."""
     score, known = _summed(graph, parts)
     result = _of_groups(graph, score)
     unknown = [name for name, group in graph.groups.items() if not known[group.classes].all()]
@@ -247,7 +249,7 @@ def _of_groups(graph: ChannelGraph, score: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _filters(graph: ChannelGraph) -> Iterator[_Part]:
-    """Each layer's filters: (channel class computed by each, weights (filters, size))."""
+    """Yields each layer's filters: (channel class computed by each, weights (filters, size))."""
     for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
             if weight.name not in site.rule.macs:
@@ -258,7 +260,7 @@ def _filters(graph: ChannelGraph) -> Iterator[_Part]:
 
 
 def _rows(weight: np.ndarray, axis: int) -> np.ndarray:
-    """A weight as one row for each position of `axis`, float64 (positions, rest)."""
+    """Reshapes a weight to one row for each position of `axis`, float64 (positions, rest)."""
     rows = np.moveaxis(weight, axis, 0).astype(np.float64)
     return rows.reshape(len(rows), -1)
 
@@ -268,7 +270,7 @@ def _l1(rows: np.ndarray) -> np.ndarray:
 
 
 def _distances(rows: np.ndarray) -> np.ndarray:
-    """Sum of each row's Euclidean distances to all others; 0 for rows of zeros."""
+    """Sums each row's Euclidean distances to all others; 0 for rows of zeros."""
     squares = np.square(rows).sum(axis=1)
     squared = squares[:, None] + squares - 2 * rows @ rows.T
     np.fill_diagonal(squared, 0)
@@ -276,7 +278,7 @@ def _distances(rows: np.ndarray) -> np.ndarray:
 
 
 def _gradients(model: keras.Model, variables: list[Any], x: Any, y: Any, weight: Any) -> list[Any]:
-    """Gradients of the compiled loss in evaluation mode, trainable variables or not."""
+    """Computes gradients of the compiled loss in evaluation mode, for any kind of variable."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
@@ -285,7 +287,7 @@ def _gradients(model: keras.Model, variables: list[Any], x: Any, y: Any, weight:
 
 
 def _training_batches(task: Task) -> Iterator[tuple[Any, Any, Any, int]]:
-    """(inputs, labels, sample weights or None, size) of at most `calibration_size` examples."""
+    """Yields (inputs, labels, sample weights or None, size), up to `calibration_size` examples."""
     most = task.calibration_size
     if isinstance(task.train, tuple):
         x, *rest = task.train

@@ -1,16 +1,16 @@
-"""Which channels to keep: backward elimination by what the consumers cannot restore.
+"""Ranking channels by backward elimination: what the consumers cannot restore goes last.
 
-The magnitude of the weights that read a channel says how loud it is, not
-whether the other channels could do its work. With P the inverse covariance of
-a consumer's inputs and W its weights, taking away the inputs b of one channel
+The magnitude of the weights that read a channel says how strong the channel is,
+not whether the other channels could replace it. With P the inverse covariance
+of a consumer's inputs and W its weights, removing the inputs b of one channel
 and refitting the rest by least squares raises the squared error by
 
     W_b' (P_bb)^-1 W_b,
 
 and leaves P - P_:b (P_bb)^-1 P_b: and W - P_:b (P_bb)^-1 W_b for the rest
-(Hassibi and Stork, "Optimal Brain Surgeon", NIPS 1992, for blocks). So one
-covariance, gathered once, gives an order of all channels, in which the cheapest
-one goes first.
+(Hassibi and Stork, "Optimal Brain Surgeon", NIPS 1992, here for blocks). So one
+covariance, gathered once, gives an order of all channels: the cheapest one is
+removed first.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from amc_tf.pruning.weights import named_weight, numpy_of
 
 
 def elimination_order(
-    reconstruction: Reconstruction, otherwise: Mapping[str, np.ndarray]
+    refit: Reconstruction, otherwise: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The order in which channels are taken away, as an importance.
+    """Finds the order in which channels are removed, as an importance.
 
-    Where several layers read a channel, each one's error counts relative to
+    Where several layers read a channel, the error of each counts relative to
     the power of its output.
 
     Args:
-        reconstruction: statistics of the dense network, `reconstruct.gather`.
-        otherwise: the importance of groups that no refitted layer reads.
+        refit: statistics of the dense network, from `amc_tf.pruning.refit.gather`.
+        otherwise: importance of the groups that no refitted layer reads.
 
     Returns:
-        Group name to float64 array (channels,): 0 for the channel that goes
-        first. For `importance.strongest`.
+        Group name to float64 array (channels,), 0 for the channel removed
+        first; an argument of `amc_tf.pruning.importance.strongest`.
     """
-    graph = reconstruction.graph
-    consumers = {consumer.site.name: consumer for consumer in reconstruction.consumers}
+    graph = refit.graph
+    consumers = {consumer.site.name: consumer for consumer in refit.consumers}
     result = {}
     for name, group in graph.groups.items():
         losses = [
-            _loss(consumers[reader], group, reconstruction.ridge)
+            _loss(consumers[reader], group, refit.ridge)
             for reader in group.consumers
             if reader in consumers
         ]
@@ -57,7 +57,7 @@ def elimination_order(
 
 
 def _eliminate(channels: int, losses: Sequence[_Loss]) -> list[int]:
-    """All channels, the one that goes first in front."""
+    """Returns all channels in the order in which they are removed."""
     left = list(range(channels))
     order = []
     while left:
@@ -69,14 +69,14 @@ def _eliminate(channels: int, losses: Sequence[_Loss]) -> list[int]:
 
 
 class _Loss(Protocol):
-    """What one consumer loses, relative to the power of its output."""
+    """The squared error of one consumer's output, relative to the power of that output."""
 
     def of(self, channels: Sequence[int]) -> np.ndarray:
-        """The loss if one more channel went, for each of these."""
+        """Returns for each of these channels the loss if it were the next to be removed."""
         ...
 
     def remove(self, channel: int) -> None:
-        """Takes a channel away."""
+        """Removes a channel."""
         ...
 
 
@@ -122,7 +122,7 @@ class _Refitted:
 
 
 class _Apart:
-    """The loss without a refit, each input on its own: where a covariance would be too large."""
+    """The loss without a refit, each input on its own, where a covariance would be too large."""
 
     def __init__(self, variances: np.ndarray, weights: np.ndarray, features: np.ndarray):
         power = variances * np.square(weights).sum(axis=1)
@@ -133,4 +133,4 @@ class _Apart:
         return self._losses[channels]
 
     def remove(self, channel: int) -> None:
-        """Nothing: no channel knows of another."""
+        """Does nothing: a channel's loss does not depend on the other channels."""

@@ -1,6 +1,6 @@
-"""Weights of a pruned network restored by least squares, without labels.
+"""Restoring the weights of a pruned network by least squares, without labels.
 
-A `Refit` gives the weights of a plan's network; `REFITS` lists the ways by name. Layers that read
+A `Refit` gives the weights for a plan; `REFITS` lists the methods by name. Layers that read
 pruned channels are fitted so that their outputs come close to the dense network's again.
 """
 

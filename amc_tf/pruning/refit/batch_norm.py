@@ -1,7 +1,7 @@
 """Batch norm statistics of the pruned network (Li et al., "EagleEye", ECCV 2020).
 
-A pruned network's activations have other means and variances than those its
-batch norms remember. Forward passes over unlabelled images give the new ones.
+The activations of a pruned network have other means and variances than those
+that its batch norms hold. Forward passes over unlabelled images give the new ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class Reestimated:
-    """Another refit, and batch norm statistics re-estimated after it (a `Refit`).
+    """A `Refit` that runs another one and then re-estimates the batch norm statistics.
 
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input.
         inner: the refit that comes first.
-        batch_size: images a forward pass; the statistics are means over the batches.
+        batch_size: images in a forward pass; the statistics are means over the batches.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Reestimated:
         ]
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """The inner refit's weights, and every batch norm's statistics in the dense shape."""
+        """Returns the inner refit's weights, and all batch norm statistics in the dense shape."""
         weights = self._inner.refit(plan)
         self._masked.assign(plan, weights)
         starts = range(0, len(self._images[0]), self._batch_size)
@@ -70,7 +70,7 @@ class Reestimated:
 
     @staticmethod
     def _invoke(call, args, kwargs):
-        # Only these are told that they train: dropout would distort what they see.
+        # Only batch norms run in training mode: dropout would distort the statistics.
         if isinstance(call.operation, kl.BatchNormalization):
             return call.operation(*args, **{**kwargs, "training": True})
         return infer(call.operation, args, kwargs)

@@ -6,10 +6,10 @@ on the dense network's own activations are W_k + D with
 
     D = (C_kk + ridge)^-1 C_kp W_p,
 
-where C is the covariance of x and p the pruned columns. So nothing but C and
-the mean of x is needed, gathered once; each plan then costs one small solve a
-consumer, and a plan that keeps everything gets the dense weights exactly.
-(AMC, section 3.2, after He, Zhang and Sun, "Channel pruning", ICCV 2017.)
+where C is the covariance of x and p the pruned columns. So only C and the mean
+of x are needed, and they are gathered once. Each plan then costs one small
+solve for each consumer, and a plan that keeps everything gets exactly the dense
+weights. (AMC, section 3.2, after He, Zhang and Sun, "Channel pruning", ICCV 2017.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from amc_tf.pruning.weights import named_weight, numpy_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Consumer:
-    """One refitted kernel: where its statistics and its intercept live."""
+    """A kernel to refit, with its statistics and the weight that takes its intercept."""
 
     site: Site
     kernel: str
@@ -49,10 +49,10 @@ class Reconstruction:
     consumers: tuple[Consumer, ...]
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """Refitted weights for `rebuild` and `mask`.
+        """Returns refitted weights for `rebuild` and `mask`.
 
         Args:
-            plan: what is kept.
+            plan: the plan.
 
         Returns:
             `layer/weight` to an array of the dense shape (pruned rows zero);
@@ -72,7 +72,7 @@ class Reconstruction:
         layer = consumer.site.call.operation
         kernel = numpy_of(named_weight(layer, consumer.kernel))
         dense = kernel.reshape(-1, kernel.shape[-1])
-        # Windows are laid out as the kernel is: positions first, channels innermost.
+        # Windows have the order of the kernel: positions first, channels innermost.
         columns = np.tile(kept, len(dense) // len(kept))
         correction = consumer.statistics.correction(
             columns, dense[~columns], self.ridge, consumer.intercept is not None
@@ -81,9 +81,9 @@ class Reconstruction:
         refitted[columns] = dense[columns] + correction
         result = {f"{consumer.site.name}/{consumer.kernel}": refitted.reshape(kernel.shape)}
         if consumer.intercept is not None:
-            owner, name, value, sign = consumer.intercept
+            holder, name, value, sign = consumer.intercept
             shift = consumer.statistics.mean @ (dense - refitted)
-            result[f"{owner}/{name}"] = (value + sign * shift).astype(value.dtype)
+            result[f"{holder}/{name}"] = (value + sign * shift).astype(value.dtype)
         return result
 
 
@@ -103,12 +103,13 @@ def gather(
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_size: images a forward pass; few, as their activations lie in memory together.
-        rows: sampled inputs (positions of a convolution) a consumer, at least.
+        batch_size: images in a forward pass; few, as all their activations are in memory.
+        rows: least number of sampled inputs (positions of a convolution) for each consumer.
         rows_per_feature: the same, for each input feature.
         ridge: ridge term, relative to the mean variance of the kept inputs.
-        max_features: wider inputs than this keep `rows` samples instead of a covariance.
-        seed: of the positions sampled.
+        max_features: number of input features above which `rows` samples are kept instead of
+            a covariance.
+        seed: seed of the sampled positions.
 
     Returns:
         The `Reconstruction`.
@@ -155,7 +156,7 @@ def gather(
 
 
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
-    """Layers that read one tensor through the same window share their statistics."""
+    """Returns a key that is equal for layers that read one tensor through the same window."""
     layer = site.call.operation
     product = site.rule.kind.product
     reads = None if product is None else product.reads

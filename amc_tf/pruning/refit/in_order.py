@@ -1,15 +1,15 @@
 """Least-squares refit in the order of the network, on the pruned network's own activations.
 
-`reconstruct` refits each consumer as if all others were perfect. Here the
-pruned network is run layer by layer, for all calibration images at once, and
-each consumer is refitted on the inputs it will really get, towards what the
-dense network computed; so it also repairs what the layers before it broke, and
-layers that lost no channel are refitted too.
+`amc_tf.pruning.refit.dense` refits each consumer as if all others were perfect.
+Here the pruned network is run layer by layer, for all calibration images at
+once. Each consumer is refitted on the inputs that it will really get, towards
+what the dense network computed. So it also repairs the errors of the layers
+before it, and layers that lost no channel are refitted too.
 
-What is restored is not a consumer's own output but the value at the end of the
-linear path behind it (`amc_tf.pruning.refit.linear_path`). On a residual branch that means *dense
-sum minus pruned shortcut*, so that each branch repairs the stream it is added
-to (He, Zhang and Sun, "Channel pruning", ICCV 2017, section 3.3). Where a
+The refit restores not a consumer's own output but the value at the end of the
+linear path behind it (`amc_tf.pruning.refit.linear_path`). On a residual branch
+the target is *dense sum minus pruned shortcut*, so that each branch repairs the
+stream that it is added to (He, Zhang and Sun, "Channel pruning", ICCV 2017, section 3.3). Where a
 rectifier ends the path, errors that it clips away do not count (Zhang, Zou, He
 and Sun, "Accelerating Very Deep Convolutional Networks", PAMI 2016).
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from tensorflow.python.eager import context  # keras.backend.clear_session uses it likewise
+from tensorflow.python.eager import context  # keras.backend.clear_session uses it too
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.layer_kinds import UNBOUNDED
@@ -40,7 +40,8 @@ from amc_tf.pruning.refit.solver import fit, matmul, wanted
 from amc_tf.pruning.refit.statistics import one_blas_thread
 from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
 
-# Plans after which TensorFlow makes its kernels anew, which costs about as much as a fifth of one.
+# Number of plans after which TensorFlow's kernel cache is cleared. To make the kernels again costs
+# about a fifth of a plan's refit.
 _RUNS_REMEMBERED = 16
 
 
@@ -49,15 +50,15 @@ class _Consumer:
     """A layer to refit, and what the dense network computed at the sampled positions.
 
     Attributes:
-        site: its first call.
+        site: the call at which the layer is refitted.
         kernel: name of the weight.
-        intercept: where the constant goes, see `reconstruct.intercept`.
-        path: to the value that is restored.
-        positions: for each batch, of the output, int (images, positions).
-        targets: for each batch, the value restored, float32 (rows, outputs).
-        later: for each batch and each later call of a shared layer, the dense
-            network's inputs and linear outputs, float32. They stand for what
-            the pruned network has not computed when the first call needs its weights.
+        intercept: weight that absorbs the constant, see `refittable.intercept`.
+        path: linear path to the value that is restored.
+        positions: for each batch, the sampled positions of the output, int (images, positions).
+        targets: for each batch, the value to restore, float32 (rows, outputs).
+        later: for each batch and each other call of a shared layer, the dense
+            network's inputs and linear outputs, float32. They take the place of
+            the pruned network's.
     """
 
     site: Site
@@ -81,10 +82,10 @@ class InOrderReconstruction:
     _runs: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """Refitted weights for `rebuild` and `mask`; runs the pruned network once.
+        """Returns refitted weights for `rebuild` and `mask`; runs the pruned network once.
 
         Args:
-            plan: what is kept.
+            plan: the plan.
 
         Returns:
             `layer/weight` to an array of the dense shape (pruned rows zero);
@@ -103,22 +104,23 @@ class InOrderReconstruction:
                     result.update(self._fit(consumer, run))
                 run.add(call)
         if next(self._runs) % _RUNS_REMEMBERED == 0:
-            # TensorFlow keeps tens of KiB of every shape of variable that was ever made:
-            # gigabytes in a long search of a deep network.
+            # TensorFlow keeps tens of KiB for every shape of variable that was ever made: over a
+            # long search of a deep network, gigabytes.
             context.context().clear_kernel_cache()
         return result
 
     def fit_sparse(
         self, weights: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Refits a network of which no channel but single weights are pruned.
+        """Refits a network in which single weights are pruned, but no channels.
 
         Args:
             weights: the kernels with their zeros, by `layer/weight`.
-            masks: of each of them what is kept, boolean, shaped as the kernel.
+            masks: which weights of each kernel are kept, boolean, shaped as the kernel.
 
         Returns:
-            `weights` and all else that is changed; what `masks` has no place for stays zero.
+            `weights` after the refit, and all others that it changed. What `masks` does not keep
+            stays zero.
         """
         graph, result = self.graph, dict(weights)
         touched = {name.rpartition("/")[0] for name in weights}
@@ -126,8 +128,8 @@ class InOrderReconstruction:
             keep = graph.keep_mask(None)
             run = PrunedRun(graph, PruningPlan({}), keep, self.batches, pool)
             for name, value in weights.items():
-                owner, _, weight = name.rpartition("/")
-                run.assign(owner, weight, value)
+                layer, _, weight = name.rpartition("/")
+                run.assign(layer, weight, value)
             for call in graph.network.calls:
                 consumer = self.consumers.get(id(call))
                 changed = graph.network.name(call.operation) in touched
@@ -147,7 +149,7 @@ class InOrderReconstruction:
         columns = run.keep[site.roles["out"]]
         target = np.concatenate(consumer.targets)[:, columns]
         slope, base = run.along(path, consumer.positions, target.shape[1])
-        if consumer.later:  # a shared layer has no path, so that its base is zero everywhere
+        if consumer.later:  # a shared layer has no path, so its base is zero everywhere
             read = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
             features = np.tile(read, consumer.later[0][0].shape[1] // len(read))
             x = np.concatenate([x, *(part[:, features] for part, _ in consumer.later)])
@@ -169,13 +171,13 @@ class InOrderReconstruction:
         )
         yield run.assign(site.name, consumer.kernel, kernel)
         if consumer.intercept is not None:
-            owner, name, _, sign = consumer.intercept
-            old = numpy_of(named_weight(run.layer(owner), name))
-            yield run.assign(owner, name, old + sign * (constant - bias))
+            layer, name, _, sign = consumer.intercept
+            old = numpy_of(named_weight(run.layer(layer), name))
+            yield run.assign(layer, name, old + sign * (constant - bias))
 
 
 def _linear(layer: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A layer's kernel as a matrix (features, outputs) and its bias (zeros if none)."""
+    """Returns a layer's kernel as a matrix (features, outputs) and its bias (zeros if none)."""
     kernel = numpy_of(named_weight(layer, name))
     kernel = kernel.reshape(-1, kernel.shape[-1])
     bias = numpy_of(named_weight(layer, "bias")) if has_weight(layer, "bias") else None
@@ -196,26 +198,29 @@ def gather_in_order(
     residual: bool = True,
     seed: int = 0,
 ) -> InOrderReconstruction:
-    """Runs the dense network once over calibration images and keeps what a refit aims at.
+    """Runs the dense network once over calibration images and keeps the targets of a refit.
 
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_size: images a forward pass, at most.
-        batch_bytes: of the largest activation of a forward pass, which has fewer images for it.
-            But for rounding, the result does not depend on it.
-        rows: output positions sampled for each consumer, over all images, at
-            least: with fewer, the fit follows the calibration images, and each
-            layer's error adds to that of the next.
-        rows_per_feature: the same, for each feature of its input.
-        most_rows: of a consumer that `rows_per_feature` asks for, which bounds the memory.
+        batch_size: largest number of images in a forward pass.
+        batch_bytes: largest size of an activation in a forward pass, in bytes; a
+            pass has fewer images where it would be exceeded. Except for
+            rounding, the result does not depend on it.
+        rows: least number of output positions sampled for each consumer, over
+            all images. With fewer, the fit follows the calibration images, and
+            each layer's error adds to that of the next.
+        rows_per_feature: the same, for each input feature of the consumer.
+        most_rows: largest number of rows that `rows_per_feature` can ask for, which
+            bounds the memory.
         ridges: ridge terms, relative to the mean variance of the kept inputs;
             each consumer gets the one that does best on a fifth of the images.
-        rounds: solves of a consumer with a rectifier behind it; the second
-            and later ones leave out errors that are clipped away after the one before.
+        rounds: number of solves for a consumer with a rectifier behind it; each
+            but the first leaves out the errors that the rectifier clips away
+            after the one before.
         residual: whether a branch is fitted towards *dense sum minus pruned
             shortcut* rather than towards its own dense output.
-        seed: of the positions sampled.
+        seed: seed of the sampled positions.
 
     Returns:
         The `InOrderReconstruction`.
@@ -270,9 +275,9 @@ def gather_in_order(
     few = max(1, batch_bytes // _largest(network, [a[:1] for a in arrays]))
     batches = []
     for first in range(0, total, batch_size):
-        # Positions of a whole block at once, so that they are the same however it is cut.
+        # Positions are drawn for a whole block at once, to be the same however it is split.
         block, drawn = min(batch_size, total - first), {}
-        # Of equal size, as they are run side by side.
+        # Batches of equal size, as they are run in parallel.
         size = math.ceil(block / math.ceil(block / few))
         for done in range(0, block, size):
             part = slice(first + done, first + min(done + size, block))
@@ -282,7 +287,7 @@ def gather_in_order(
 
 
 def _largest(network: Network, image: Sequence[np.ndarray]) -> int:
-    """Bytes of the largest value of a forward pass of one image."""
+    """Returns the size of the largest value in a forward pass of one image, in bytes."""
     sizes = [array.nbytes for array in image]
 
     def invoke(call, args, kwargs):
@@ -295,5 +300,5 @@ def _largest(network: Network, image: Sequence[np.ndarray]) -> int:
 
 
 def _threads() -> ThreadPoolExecutor:
-    # Each holds the values of a batch; the operations have threads of their own besides.
+    # Few: each holds the values of a batch, and the operations have threads of their own.
     return ThreadPoolExecutor(min(4, os.cpu_count() or 1))

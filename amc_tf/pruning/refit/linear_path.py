@@ -1,8 +1,8 @@
-"""Where the output of a layer can be watched: behind the linear operations that follow it.
+"""The value that a refit restores: behind the linear operations that follow a layer.
 
-A convolution's output often goes on through a batch norm into a residual
-addition and then a rectifier. What counts is the value in front of the
-rectifier, sum included; this module finds the way there.
+The output of a convolution often goes through a batch norm into a residual
+addition and then into a rectifier. What counts is the value in front of the
+rectifier, after the addition. This module finds the path to it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Path:
-    """The linear way from a call's output to the value that is watched.
+    """The linear path from a call's output to the value that is restored.
 
     Attributes:
         start: number of the output.
         calls: batch norms, additions and the like, in order; none if the
-            output itself, before any fused activation, is watched.
-        others: numbers of the values added on the way, all computed before the call.
-        bounds: what the rectifier behind the path lets through.
+            output itself, before any fused activation, is restored.
+        others: numbers of the values added on the path, all computed before the call.
+        bounds: range that the rectifier behind the path lets through.
     """
 
     start: int
@@ -42,15 +42,15 @@ class Path:
 
     @property
     def end(self) -> int:
-        """Number of the value that is watched."""
+        """Number of the value that is restored."""
         return self.calls[-1].outputs[0] if self.calls else self.start
 
     def run(self, values: Mapping[int, Any], operation: Callable[[Call], Callable]) -> Any:
-        """The value at the end, given those of `start` and `others`.
+        """Computes the value at the end from those of `start` and `others`.
 
         Args:
             values: tensors by number.
-            operation: what is done in a call's place.
+            operation: function from a call to the operation that is run for it.
         """
         found = dict(values)
         for call in self.calls:
@@ -67,16 +67,16 @@ def follow(
     *,
     through_sums: bool = True,
 ) -> Path:
-    """The longest linear path behind a call.
+    """Finds the longest linear path behind a call.
 
-    It ends where a value has several readers, is the model's output, meets
-    something not linear, or is added to a value not computed before `call`
-    (the branch computed last repairs the sum).
+    It ends at a value that has several readers, is an output of the model, is
+    read by something that is not linear, or is added to a value that is not
+    computed before `call` (the branch computed last repairs the sum).
 
     Args:
         network: the network.
-        call: a convolution or Dense layer's.
-        through_sums: whether additions of other values are passed.
+        call: a call of a convolution or Dense layer.
+        through_sums: whether the path goes through additions of other values.
     """
     number = start = call.outputs[0]
     activation = getattr(call.operation, "activation", None)
@@ -106,7 +106,7 @@ def follow(
 
 
 def _is_linear(network: Network, call: Call, joins: bool) -> bool:
-    """Whether a call is affine in what it reads: one tensor, or several that it joins."""
+    """Returns whether a call is affine in what it reads: one tensor, or several that it joins."""
     kind = kind_of(call.operation)
     if not (kind.sums if joins else kind.is_affine(call)):
         return False

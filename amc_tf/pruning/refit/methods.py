@@ -1,4 +1,4 @@
-"""The ways of restoring a pruned network's weights, by name."""
+"""The methods of restoring a pruned network's weights, by name."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from amc_tf.training.data import evenly_spaced
 
 
 class Refit(Protocol[PlanT_contra]):
-    """Whatever restores a pruned network's weights."""
+    """A method of restoring a pruned network's weights."""
 
     def refit(self, plan: PlanT_contra) -> dict[str, np.ndarray]:
-        """Weights that take the place of the dense ones, by `layer/weight`, in the dense shape."""
+        """Returns weights that replace the dense ones, by `layer/weight`, in the dense shape."""
         ...
 
 
 class NoRefit:
-    """Leaves the weights that are kept as they are."""
+    """A refit that changes no weights."""
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """No weights."""
+        """Returns no weights."""
         return {}
 
 
@@ -50,7 +50,7 @@ def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refi
         [array[few] for array in images],
         rows=2000,
         rows_per_feature=16,
-        # Strong: the last layers see one row an image, with a weak one they follow those images.
+        # Strong: the last layers have one row for each image, and a weak one would overfit them.
         ridges=(1e-1,),
         rounds=2,
         seed=seed,
@@ -65,9 +65,10 @@ def _dense_batch_norm(graph: ChannelGraph, images: Sequence[np.ndarray], seed: i
     return Reestimated(graph, images, gather(graph, images, seed=seed))
 
 
-# Name to what makes it from calibration images. `dense` solves from statistics of the dense
-# network, in milliseconds a plan; `in_order` runs the pruned network over all images for each
-# plan, and is the better one by far (benchmarks/refit.py); `quick_in_order` does so over a few.
+# Name to a function that makes the refit from (graph, calibration images, seed). `dense` solves
+# from statistics of the dense network, in milliseconds for each plan. `in_order` runs the pruned
+# network over all images for each plan, and is by far the better one (benchmarks/refit.py).
+# `quick_in_order` does so over a few images.
 REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit[PruningPlan]]] = {
     "none": _none,
     "batch_norm": _batch_norm,

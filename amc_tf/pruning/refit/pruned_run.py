@@ -23,8 +23,8 @@ class PrunedRun:
     """The pruned network, run for all batches up to the next refit and no further.
 
     Attributes:
-        keep: kept channel classes.
-        pool: threads for what can be done side by side, such as batches.
+        keep: whether each channel class is kept, boolean (classes,).
+        pool: threads for work that can be done in parallel, such as batches.
     """
 
     def __init__(
@@ -47,7 +47,12 @@ class PrunedRun:
         self._done = 0
 
     def deviates(self, call: Call, others: Sequence[int] = ()) -> bool:
-        """Whether what a call reads, or will be added to, is not what the dense network has."""
+        """Returns whether a call's inputs, or `others`, differ from the dense network's.
+
+        Args:
+            call: the call.
+            others: numbers of the values that its output will be added to.
+        """
         if self._changed.intersection((*call.inputs, *others)):
             return True
         site = self._graph.site_at(call)
@@ -56,13 +61,18 @@ class PrunedRun:
         return any(not self.keep[site.roles[role]].all() for role in site.rule.mixes.values())
 
     def add(self, call: Call, changed: bool = False) -> None:
-        """The next call, which is run when a refit needs it; `changed` if its weights are."""
+        """Adds the next call, to be run when a refit needs it.
+
+        Args:
+            call: the call.
+            changed: whether its weights have changed.
+        """
         if changed or self.deviates(call):
             self._changed.update(call.outputs)
         self._waiting.append(call)
 
     def catch_up(self) -> None:
-        """Runs the calls that wait."""
+        """Runs the waiting calls."""
 
         def run(values: dict[int, Any]) -> None:
             for index, call in enumerate(self._waiting, start=self._done):
@@ -81,7 +91,7 @@ class PrunedRun:
         self._waiting.clear()
 
     def _operation(self, call: Call) -> Callable[..., Any]:
-        """What the pruned network does in a call's place."""
+        """Returns what the pruned network does in place of a call's operation."""
         site = self._graph.site_at(call)
         if site is not None and site.rule.rewrite:
             kept = {role: self.keep[classes] for role, classes in site.roles.items()}
@@ -90,14 +100,14 @@ class PrunedRun:
         return self._layers.get(self._network.name(call.operation), call.operation)
 
     def inputs(self, call: Call, positions: Sequence[np.ndarray]) -> np.ndarray:
-        """The rows that a call will multiply, of all batches."""
+        """Returns the rows that a call multiplies by its kernel, of all batches."""
         layer = self._operation(call)
         return self._gathered(functools.partial(linear_inputs, layer), call.inputs[0], positions)
 
     def _gathered(
         self, read: Callable[..., np.ndarray], number: int, positions: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """Rows of a value, of all batches; `read` takes them from one batch."""
+        """Returns rows of a value, of all batches; `read` takes them from one batch."""
         batches = [values[number] for values in self._values]
         rows = list(self.pool.map(read, batches, positions))
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -105,14 +115,17 @@ class PrunedRun:
     def along(
         self, path: Path, positions: Sequence[np.ndarray], outputs: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A path as `slope * output + base`: arrays (outputs,) and (rows or 1, outputs).
+        """Expresses a path as `slope * output + base`.
 
-        Its operations treat each position and each channel alone and are
-        affine, so running them on zeros and ones tells all, whichever they are.
+        Its operations are affine, and treat each position and each channel on
+        its own. So it is enough to run them on zeros and ones, whatever they are.
+
+        Returns:
+            The slope (outputs,) and the base (rows or 1, outputs).
         """
         if not path.calls:
             return np.ones(outputs, np.float32), np.zeros((1, outputs), np.float32)
-        # One run of few rows: of nothing, of the output alone, of each other value alone.
+        # One run of a few rows: of zeros, of the output alone, and of each other value alone.
         probes = np.eye(2 + len(path.others), dtype=np.float32)
         axes = [1] * (len(self._network.tensors[path.start].shape) - 2)
         spread = [
@@ -128,15 +141,24 @@ class PrunedRun:
         return slope, base
 
     def layer(self, name: str) -> Any:
-        """The small layer of that name."""
+        """Returns the pruned network's layer of that name."""
         return self._layers[name]
 
-    def assign(self, owner: str, name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-        """Sets a small layer's weight from here on; returns what `rebuild` takes for it."""
-        weight = named_weight(self._layers[owner], name)
+    def assign(self, layer: str, name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+        """Sets a weight of the pruned network for the calls that have not run yet.
+
+        Args:
+            layer: name of the layer.
+            name: name of the weight.
+            value: its new value, of any shape with as many elements.
+
+        Returns:
+            `layer/weight` and the value in the dense shape, as `rebuild` takes them.
+        """
+        weight = named_weight(self._layers[layer], name)
         value = value.reshape(weight.shape)
         weight.assign(value)
-        site = self._graph.site(owner)
+        site = self._graph.site(layer)
         dense, axes = next(
             (w, axes) for w, axes in site.rule.weight_axes(site.call.operation) if w.name == name
         )
@@ -146,4 +168,4 @@ class PrunedRun:
         ]
         full = np.zeros(dense.shape, value.dtype)
         full[np.ix_(*kept)] = value
-        return f"{owner}/{name}", full
+        return f"{layer}/{name}", full

@@ -16,10 +16,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
-    """The layers that least squares can refit (their last call), and their kernels.
+    """Yields the layers that least squares can refit (at their last call) and their kernels.
 
-    Grouped convolutions are left out, and so is what could not be analysed. A layer that was
-    taught to the table and cannot be refitted is told in a warning.
+    Grouped convolutions are left out, and so are layers that could not be analysed. A warning
+    names each layer that the user registered and that cannot be refitted.
     """
     refused = {refusal.operation for refusal in graph.refused}
     for site, weight, _ in mixing_weights(graph):
@@ -34,7 +34,7 @@ def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
 
 
 def _obstacle(graph: ChannelGraph, site: Site, weight: Any) -> str | None:
-    """Why a kernel is not refitted; empty if layers of its kind never are, None if it is."""
+    """Returns why a kernel is not refitted: "" if its kind of layer never is, None if it is."""
     product = site.rule.kind.product
     if product is None:
         return (
@@ -49,14 +49,14 @@ def _obstacle(graph: ChannelGraph, site: Site, weight: Any) -> str | None:
 
 
 def intercept(graph: ChannelGraph, site: Site):
-    """Where a change of the mean output can be absorbed.
+    """Finds the weight that can absorb a change of a layer's mean output.
 
-    The layer's own bias, or the moving mean of a batch norm that alone reads
-    it; the linear output is what counts, so an activation in between rules
-    the latter out.
+    It is the layer's own bias, or the moving mean of a batch norm that is the
+    only reader of the layer. The change is one of the linear output, so an
+    activation in between rules the batch norm out.
 
     Returns:
-        (layer's name, weight's name, value, sign of its effect); None if there is no such place.
+        (layer's name, weight's name, value, sign of its effect); None if there is no such weight.
     """
     layer, network = site.call.operation, graph.network
     if has_weight(layer, "bias"):

@@ -1,7 +1,7 @@
 """The rows that a layer multiplies by its kernel, at sampled output positions.
 
 A convolution or a Dense is y = x W for every position of its output, where x
-is the window under the kernel. Least squares needs some of these rows only.
+is the window under the kernel. Least squares needs only some of these rows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from amc_tf.graph.layer_table import kind_of
 
 
 def choose(available: int, images: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct positions for each image, int (images, min(wanted, available))."""
+    """Draws distinct positions for each image, int (images, min(wanted, available))."""
     if wanted >= available:
         return np.tile(np.arange(available), (images, 1))
     return np.argsort(rng.random((images, available)), axis=1)[:, :wanted]
 
 
 def at_positions(x: Any, chosen: np.ndarray) -> np.ndarray:
-    """A tensor's channel vectors at chosen positions.
+    """Takes a tensor's channel vectors at chosen positions.
 
     Args:
         x: tensor (images, *spatial, channels).
@@ -39,15 +39,15 @@ def at_positions(x: Any, chosen: np.ndarray) -> np.ndarray:
 
 
 def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
-    """The rows that a layer multiplies by its kernel at chosen output positions.
+    """Computes the rows that a layer multiplies by its kernel at chosen output positions.
 
     Args:
-        layer: the layer, by its row a `Product` that least squares can refit.
-        x: its input (images, *spatial, channels).
+        layer: a layer whose row says that it is a `Product` that least squares can refit.
+        x: the layer's input (images, *spatial, channels).
         chosen: output positions, row-major, int (images, positions).
 
     Returns:
-        Float32 (images * positions, features), features laid out as the
+        Float32 (images * positions, features), features in the order of the
         kernel: its positions first, channels innermost.
     """
     product = kind_of(layer).product
@@ -70,14 +70,14 @@ def windows(
     dilation: Sequence[int],
     chosen: np.ndarray,
 ) -> np.ndarray:
-    """The windows a convolution sees at chosen output positions.
+    """Copies the windows that a convolution reads at chosen output positions.
 
     Args:
         x: input (images, *spatial, channels).
-        kernel: window size of each spatial axis.
-        strides: steps, of each.
-        padding: `valid`, `same` or `causal` (TensorFlow's rule for odd rests).
-        dilation: spacing of the taps, of each.
+        kernel: window size along each spatial axis.
+        strides: step along each spatial axis.
+        padding: `valid`, `same` or `causal` (TensorFlow's rule for odd remainders).
+        dilation: spacing of the taps along each spatial axis.
         chosen: output positions, row-major, int (images, positions).
 
     Returns:
@@ -90,7 +90,7 @@ def windows(
         outputs.append((size - reach - 1) // s + 1 if padding == "valid" else -(-size // s))
         needed = max(0, (outputs[-1] - 1) * s + reach + 1 - size)
         before.append({"valid": 0, "causal": reach, "same": needed // 2}[padding])
-    # Row numbers of `x` as a matrix of channel vectors: only the windows wanted are copied.
+    # Row numbers of `x` as a matrix of channel vectors, so that only the wanted windows are copied.
     row = np.arange(len(x)).reshape(-1, 1, *[1] * rank)
     inside = np.ones((), bool)
     for axis, position in enumerate(np.unravel_index(chosen, outputs)):

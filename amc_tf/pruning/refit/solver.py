@@ -1,8 +1,9 @@
 """Least squares with a ridge towards the old weights: the solver of `in_order`.
 
-Products are TensorFlow's: its threads are those of the rest of the refit, where numpy's BLAS has
-a pool of its own that fights for the processors, and its kernels are twice as fast on some. All
-else is done in blocks of rows that stay in a processor's cache, several at once.
+Matrix products are TensorFlow's. Its threads are those of the rest of the refit, while numpy's
+BLAS has its own pool, which would compete for the processors; and on some processors its kernels
+are twice as fast. Everything else works on blocks of rows that stay in a processor's cache,
+several in parallel.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ import tensorflow as tf
 from amc_tf.pruning.refit.linear_path import UNBOUNDED, Bounds
 from amc_tf.pruning.refit.statistics import factorised
 
-# Linear outputs (n, outputs) of some rows, and which these are, to what they should be.
+# Maps the linear outputs (n, outputs) of some rows, and the slice of these rows, to the outputs
+# wanted.
 Goal = Callable[[np.ndarray, slice], np.ndarray]
 
 _BLOCK_NUMBERS = 2**18
 
 
 def wanted(target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Bounds) -> Goal:
-    """What a consumer's linear output should be, given what it is.
+    """Makes the goal of a consumer: what its linear output should be, given what it is.
 
     Args:
         target: value wanted at the end of the path (rows, outputs).
         slope: the path's factor of each output (outputs,).
-        base: value at its end where the output is zero (rows, outputs) or (1, outputs).
-        bounds: what the rectifier behind lets through.
+        base: value at the end of the path where the output is zero, (rows, outputs)
+            or (1, outputs).
+        bounds: range that the rectifier behind the path lets through.
 
     Returns:
         A function from linear outputs to linear outputs.
     """
     low, high = bounds
-    # A path that ignores the output (a batch norm's gamma of zero) asks for nothing.
+    # A path that ignores the output (a batch norm's gamma of zero) sets no goal.
     blind = np.abs(slope) <= 1e-6 * np.abs(slope).max(initial=0)
     slope = np.where(blind, 1, slope)
 
@@ -65,16 +68,16 @@ def fit(
     centred: bool,
     mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares with a ridge towards the old weights.
+    """Solves least squares with a ridge towards the old weights.
 
     Args:
-        x: inputs (rows, features); not of use afterwards.
+        x: inputs (rows, features); overwritten.
         kernel: old weights (features, outputs).
         constant: old intercept (outputs,).
-        goals: for each round, the outputs aimed at.
-        pool: threads to work in. The result does not depend on how many.
-        ridges: ridge terms, relative to the inputs' mean variance, to choose from.
-        held: rows on which the ridge term is chosen, boolean (rows,).
+        goals: the goal of each round.
+        pool: threads to work in. The result does not depend on their number.
+        ridges: ridge terms to choose from, relative to the mean variance of the inputs.
+        held: held-out rows, on which the ridge term is chosen, boolean (rows,).
         centred: whether the intercept is free.
         mask: weights that may change, boolean (features, outputs); None for all.
 
@@ -98,11 +101,11 @@ def fit(
 
 
 class _Rows:
-    """The rows of a fit and what the old weights make of them.
+    """The rows of a fit, and the outputs that the old weights give for them.
 
     Attributes:
         x: the inputs, less their mean if the intercept is free (rows, features).
-        mean: what has been taken from them (features,).
+        mean: what was subtracted from the inputs (features,).
     """
 
     def __init__(self, x: np.ndarray, kernel: np.ndarray, pool: Executor, centred: bool):
@@ -123,12 +126,12 @@ class _Rows:
     def residual(
         self, goal: Goal, step: np.ndarray | None, centre: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the old weights lack of a goal, and the intercept.
+        """Returns what the old weights' outputs lack to reach a goal, and the intercept.
 
         Args:
-            goal: the outputs aimed at.
+            goal: the goal of this round.
             step: what has been added to the old weights; None for nothing.
-            centre: present intercept of the inputs less their mean (outputs,).
+            centre: current intercept for the inputs less their mean (outputs,).
         """
         result = np.empty_like(self._old) if step is None else matmul(self.x, step)
 
@@ -152,9 +155,9 @@ class _Rows:
 
 
 class _Ridge:
-    """R -> argmin |x D - R|^2 + penalty |D|^2, through the smaller of x'x and x x'.
+    """Solver of R -> argmin |x D - R|^2 + penalty |D|^2, by the smaller of x'x and x x'.
 
-    The penalty is the one that does best on held rows when fitted without them.
+    The penalty is the one that does best on the held-out rows when fitted without them.
     """
 
     def __init__(
@@ -174,7 +177,7 @@ class _Ridge:
         self._factor = self._factorised(products, ridges[int(np.argmin(scores))])
 
     def solve(self, residual: np.ndarray) -> np.ndarray:
-        """D for a residual (rows, outputs)."""
+        """Returns D for a residual (rows, outputs)."""
         if not self._primal:
             return matmul(self._x, _solve(self._factor, residual), transposed=True)
         return _solve(self._factor, matmul(self._x, residual, transposed=True))
@@ -183,13 +186,13 @@ class _Ridge:
         rows, features = self._x.shape
         products = products.astype(np.float64)
         trace = products.trace()
-        # The second term is what float32 products are accurate to; the third serves dead inputs.
+        # The second term is the accuracy of float32 products; the third is for dead inputs.
         penalty = ridge * trace / features + 1e-7 * trace + 1e-12 * rows
         products[np.diag_indices_from(products)] += penalty
         return factorised(products)
 
     def _scores(self, products, residual, ridges, held) -> list[float]:
-        """Squared error on held rows for each ridge term."""
+        """Returns the squared error on the held-out rows for each ridge term."""
         x, target = tf.boolean_mask(self._x, held), residual[held]
         if self._primal:
             side = matmul(self._x, residual, transposed=True) - matmul(x, target, transposed=True)
@@ -206,9 +209,9 @@ class _Ridge:
 
 
 class _SparseRidge:
-    """`_Ridge` of which each output may use some of the inputs only.
+    """A `_Ridge` in which each output may use only some of the inputs.
 
-    Every output has a system of its own, small where few weights are kept.
+    Every output has its own system, which is small where few weights are kept.
     """
 
     def __init__(
@@ -237,7 +240,7 @@ class _SparseRidge:
         self._chosen = self._factors(products, best)
 
     def solve(self, residual: np.ndarray) -> np.ndarray:
-        """D for a residual (rows, outputs)."""
+        """Returns D for a residual (rows, outputs)."""
         return self._step(self._chosen, matmul(self._x, residual, transposed=True))
 
     def _factors(self, products: np.ndarray, ridge: float) -> list[Any]:
@@ -266,5 +269,5 @@ def _solve(factor: Any, side: np.ndarray) -> np.ndarray:
 def matmul(
     a: np.ndarray | tf.Tensor, b: np.ndarray | tf.Tensor, *, transposed: bool = False
 ) -> np.ndarray:
-    """The product of two matrices, the first of them transposed if told so."""
+    """Multiplies two matrices; `transposed` transposes the first one."""
     return tf.linalg.matmul(a, b, transpose_a=transposed).numpy()

@@ -1,4 +1,4 @@
-"""Sums over sampled rows, and the systems made of them."""
+"""Statistics of sampled rows, and the linear systems made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amc_tf.pruning.weights import numpy_of
 
 
 class Statistics(Protocol):
-    """Second moments of a consumer's inputs, as needed for a solve."""
+    """Second moments of a consumer's inputs, as a solve needs them."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -26,18 +26,25 @@ class Statistics(Protocol):
         ...
 
     def add(self, rows: np.ndarray) -> None:
-        """Takes in sampled inputs, float32 (samples, features)."""
+        """Adds sampled inputs, float32 (samples, features)."""
         ...
 
     def correction(
         self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
     ) -> np.ndarray:
-        """D: what to add to the kept rows, given the pruned rows (features_p, outputs)."""
+        """Returns D, what to add to the kept rows of a kernel (features_k, outputs).
+
+        Args:
+            kept: whether each feature is kept, boolean (features,).
+            pruned_weights: the pruned rows of the kernel (features_p, outputs).
+            ridge: ridge term, relative to the mean variance of the kept inputs.
+            centred: whether the intercept is free.
+        """
         ...
 
 
 class Moments:
-    """The covariance itself: for features up to a few thousand."""
+    """The covariance of the rows, for up to a few thousand features."""
 
     def __init__(self, features: int):
         self._count = 0
@@ -48,12 +55,12 @@ class Moments:
     def add(self, rows: np.ndarray) -> None:
         """See `Statistics.add`."""
         if not self._count:
-            # Products are taken about a point near the mean, or float32 would cancel.
+            # Products are taken about a point near the mean: about zero, float32 loses precision.
             self._shift = rows.mean(axis=0)
         rows = rows - self._shift
         self._count += len(rows)
         self._sum += rows.sum(axis=0, dtype=np.float64)
-        # The backend's threads, not those of numpy's BLAS: two pools fight for the same cores.
+        # In the backend's threads, not in those of numpy's BLAS: two pools compete for the cores.
         self._products += numpy_of(keras.ops.matmul(rows.T, rows))
 
     @property
@@ -76,7 +83,7 @@ class Moments:
         return np.diag(self.covariance(centred=True))
 
     def covariance(self, centred: bool) -> np.ndarray:
-        """Second moments (features, features), about the mean or about zero."""
+        """Returns second moments (features, features), about the mean or about zero."""
         everything = np.ones(len(self._sum), bool)
         return self._covariance(everything, everything, centred)
 
@@ -117,7 +124,7 @@ class Samples:
     def correction(
         self, kept: np.ndarray, pruned_weights: np.ndarray, ridge: float, centred: bool
     ) -> np.ndarray:
-        """See `Statistics.correction`: the same solution through its dual, samples squared."""
+        """See `Statistics.correction`: the same solution, by the dual system (samples, samples)."""
         rows = self._rows()
         if centred:
             rows = rows - rows.mean(axis=0)
@@ -130,19 +137,20 @@ class Samples:
 
 
 def one_blas_thread() -> threadpool_limits:
-    """A context for many small solves.
+    """Limits BLAS to one thread; returns a context for many small solves.
 
-    BLAS's threads wait actively for more work and fight the backend's for the
-    processors; ResNet-56's solves take a third of the time on one.
+    The threads of BLAS wait actively for more work, and so compete with the
+    backend's for the processors. With one thread, the solves of ResNet-56 take
+    a third of the time.
     """
     return threadpool_limits(1, user_api="blas")
 
 
 def factorised(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Cholesky factor of a symmetric positive definite matrix, for `scipy.linalg.cho_solve`."""
+    """Cholesky factor of a symmetric positive definite matrix for `scipy.linalg.cho_solve`."""
     return scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
 
 
 def ridge_term(variances: np.ndarray, ridge: float) -> float:
-    """What is added to a covariance: relative to its scale, and enough for dead inputs."""
+    """Term added to the diagonal of a covariance: relative to its scale, enough for dead inputs."""
     return ridge * float(np.mean(variances)) + 1e-12
