@@ -174,7 +174,7 @@ class DdpgSearcher:
         if not self._connection.poll(self._start_timeout):
             raise AgentError(
                 f"The agent did not come up within {self._start_timeout:g} s; a larger "
-                f"start_timeout or a less busy machine may help. "
+                f"start_timeout, or the same call on a less busy machine, may help. "
                 f"{self._log_tail()}"
             )
         self._receive()
