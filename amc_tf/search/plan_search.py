@@ -47,8 +47,8 @@ def search_plan(
     the factor by which they exceeded it, and measured again.
 
     Writes `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
-    `plan.json`, `best_plans.json`, `agent.log`, the folder `tensorboard` and, with
-    latency, `latency.json` to `workdir`.
+    `plan.json`, `best_plans.json`, `agent.log`, the folders `plans` and `tensorboard`
+    and, with latency, `latency.json` to `workdir`.
     After an interruption, the same call resumes and ends with the same plan.
 
     Args:
