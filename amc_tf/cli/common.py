@@ -1,4 +1,4 @@
-"""What the commands share: flags, and errors told in one sentence."""
+"""The flags and the error handling that the commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from absl import app, flags
 if TYPE_CHECKING:  # importing it takes seconds, which --help should not
     from amc_tf.runs.workdir import Workdir
 
-# Read by C++ at import: TensorFlow's greetings would drown the progress bar.
+# TensorFlow reads it at import. Without it, its messages would hide the progress bar.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -25,12 +25,12 @@ def define_debug_flag() -> None:
 def define_unsafe_flag() -> None:
     """Defines `--unsafe`."""
     flags.DEFINE_bool(
-        "unsafe", False, "Let model files execute code of theirs (Lambda layers, SavedModels)."
+        "unsafe", False, "Let model files execute their own code (Lambda layers, SavedModels)."
     )
 
 
 def run_stage(stage: str) -> None:
-    """Defines the flags, runs a stage of `Compression`, prints the table.
+    """Defines the flags, runs a stage of `Compression` and prints the tables.
 
     Args:
         stage: name of the method: `search`, `finetune`, `export`, `sparsify` or `run`.
@@ -55,7 +55,7 @@ def run_stage(stage: str) -> None:
             flags.FLAGS.config, path, flags.FLAGS.workdir, safe_mode=not flags.FLAGS.unsafe
         )
         getattr(compression, stage)()
-        if stage != "run":  # which writes the report by itself
+        if stage != "run":  # this stage writes the report itself
             compression.report()
         show(compression.workdir)
 
@@ -63,7 +63,7 @@ def run_stage(stage: str) -> None:
 
 
 def show(workdir: Workdir) -> None:
-    """Prints the tables of a run, and where its report is."""
+    """Prints the tables of a run and the path of its report."""
     from amc_tf.report import tables
     from amc_tf.runs import layout
 
@@ -85,8 +85,8 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def _folder_of_config(argv: list[str]) -> list[str]:
-    """The folder of the configuration file, whose modules it may import as a script's."""
-    # ml_collections, which loads the file while flags are parsed, would not tell its name.
+    """Returns the folder of the configuration file, whose modules the file may import."""
+    # ml_collections loads the file while flags are parsed and does not say which file is missing.
     from amc_tf.errors import AmcError
 
     for i, argument in enumerate(argv):

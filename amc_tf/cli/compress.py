@@ -1,4 +1,4 @@
-"""Searches, fine-tunes and exports: all stages that are not done yet.
+"""Searches, fine-tunes and exports: runs all stages that are not done yet.
 
 amc-compress --config=configs/mnist.py --workdir=runs/mnist
 """
@@ -7,7 +7,7 @@ from amc_tf.cli import common
 
 
 def entry() -> None:
-    """The command `amc-compress`."""
+    """Runs the command `amc-compress`."""
     common.run_stage("run")
 
 

@@ -1,16 +1,16 @@
-"""Exports checked `model_FORMAT.tflite`: of a run, or of any Keras file.
+"""Exports and checks `model_FORMAT.tflite`, of a run or of any Keras file.
 
 A run's fine-tuned model, timed beside the dense one:
 
     amc-export --config=configs/mnist.py --workdir=runs/mnist
 
-Any .keras or .h5 file, with the task and the settings of a configuration, or with samples alone:
+Any .keras or .h5 file, with the task and the settings of a configuration, or only with samples:
 
     amc-export --model=net.keras --config=configs/mnist.py --out=files
     amc-export --model=net.keras --representative=samples.npz --formats=float16,int8 --out=files
 
-The .npz file holds an array `x` (or one for each input, by its name) and, if there are any, class
-indices `y`.
+The .npz file holds an array `x` (or one for each input, by its name) and optionally class indices
+`y`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def _define_flags() -> None:
         lock_config=True,
     )
     flags.DEFINE_string("workdir", None, "Folder of a run whose model is exported.")
-    flags.DEFINE_string("model", None, "A Keras file to export instead of a run's model.")
+    flags.DEFINE_string("model", None, "Keras file to export instead of a run's model.")
     flags.DEFINE_string("out", None, "Folder for the files of --model.")
-    flags.DEFINE_string("representative", None, "An .npz file of samples, in place of --config.")
-    flags.DEFINE_list("formats", None, "Formats, in place of those of the configuration.")
+    flags.DEFINE_string("representative", None, "File of samples (.npz), instead of --config.")
+    flags.DEFINE_list("formats", None, "Formats, instead of those of the configuration.")
     common.define_debug_flag()
     common.define_unsafe_flag()
 
@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
     import tensorflow as tf
 
-    # Each file is scored as a Keras model of its own: TensorFlow takes it for careless retracing.
+    # Each file is scored as a separate Keras model, which TensorFlow would report as retracing.
     tf.get_logger().setLevel("ERROR")
     given = flags.FLAGS
     if given.model is None:
@@ -104,7 +104,7 @@ def _export_file(given: flags.FlagValues) -> None:
 
 
 def entry() -> None:
-    """The command `amc-export`."""
+    """Runs the command `amc-export`."""
     _define_flags()
     common.run(_main)
 

@@ -1,4 +1,4 @@
-"""Fine-tunes the pruned model of a search: `finetuned.keras`.
+"""Fine-tunes the pruned model of a search to `finetuned.keras`.
 
 amc-finetune --config=configs/mnist.py --workdir=runs/mnist
 """
@@ -7,7 +7,7 @@ from amc_tf.cli import common
 
 
 def entry() -> None:
-    """The command `amc-finetune`."""
+    """Runs the command `amc-finetune`."""
     common.run_stage("finetune")
 
 

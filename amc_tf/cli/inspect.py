@@ -13,7 +13,7 @@ from amc_tf.cli import common
 
 
 def main(argv: list[str]) -> None:
-    """Prints the channel graph of each file named."""
+    """Prints the channel graph of each given file."""
     from amc_tf.graph import constraints
     from amc_tf.graph.inspection import dot, drawing, html, listing
     from amc_tf.pruning import verification
@@ -42,9 +42,9 @@ def main(argv: list[str]) -> None:
 
 
 def entry() -> None:
-    """The command `amc-inspect`."""
-    flags.DEFINE_string("dot", None, "File to write a Graphviz picture of the groups to.")
-    flags.DEFINE_string("html", None, "File to write a page to that shows the groups.")
+    """Runs the command `amc-inspect`."""
+    flags.DEFINE_string("dot", None, "File for a Graphviz picture of the groups.")
+    flags.DEFINE_string("html", None, "File for a page that shows the groups.")
     flags.DEFINE_list("freeze", [], "Patterns of layers that keep all their output channels.")
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     common.define_debug_flag()

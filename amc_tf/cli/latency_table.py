@@ -3,8 +3,9 @@
 amc-latency-table --config=configs/mnist.py --device=host
 amc-latency-table --config=configs/mnist.py --device=android:SERIAL --benchmark_binary=FILE
 
-A search measures what is missing by itself; this does it beforehand, for as many networks as there
-are, each of which finds the operators of those before it. Interrupted, the same command goes on.
+A search itself measures what is missing. This command measures it beforehand, for any number of
+networks; operators that an earlier network has measured are not measured again. After an
+interruption, the same command continues.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from absl import app, flags
 
 from amc_tf.cli import common
 
-# Flags of the same names as the settings: how each is defined, and what it means.
+# Flags with the names of the settings: the function that defines each, and its meaning.
 _FLAGS = {
     "device": (flags.DEFINE_string, "host, android or android:SERIAL."),
     "table": (flags.DEFINE_string, "File of the table, shared by networks and devices."),
@@ -23,7 +24,7 @@ _FLAGS = {
         "A benchmark_model for the device. Prebuilt: "
         "https://ai.google.dev/edge/litert/next/benchmark (android_arm64).",
     ),
-    "delegate": (flags.DEFINE_string, "Of the phone: cpu, gpu or nnapi."),
+    "delegate": (flags.DEFINE_string, "Delegate of the phone: cpu, gpu or nnapi."),
     "taskset": (flags.DEFINE_string, "Mask of the phone's cores, in hexadecimal: f0."),
     "adb": (flags.DEFINE_string, "The adb executable."),
     "rounds": (flags.DEFINE_integer, "Series of each model, taken in turn."),
@@ -32,7 +33,7 @@ _FLAGS = {
 
 
 def main(argv: list[str]) -> None:
-    """Builds the table of the configuration's network and prints what it says of it."""
+    """Builds the table of the configuration's network and prints a summary."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
     from ml_collections import config_flags
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 def entry() -> None:
-    """The command `amc-latency-table`."""
+    """Runs the command `amc-latency-table`."""
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(

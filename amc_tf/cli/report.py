@@ -11,7 +11,7 @@ from amc_tf.runs import layout
 
 
 def main(argv: list[str]) -> None:
-    """Writes the page of the workdirs named."""
+    """Writes the page of the given work directories."""
     from amc_tf.report import html
 
     if len(argv) < 2:
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
 
 
 def entry() -> None:
-    """The command `amc-report`."""
+    """Runs the command `amc-report`."""
     usual = f"{layout.REPORT} in the workdir, {layout.COMPARISON} for several, if unset"
     flags.DEFINE_string("out", None, f"The file; {usual}.")
     common.define_debug_flag()

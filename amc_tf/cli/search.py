@@ -1,4 +1,4 @@
-"""Searches the pruning plan of an experiment: `plan.json`, `pruned.keras`.
+"""Searches for the pruning plan of an experiment: `plan.json`, `pruned.keras`.
 
 amc-search --config=configs/mnist.py --workdir=runs/mnist
 """
@@ -7,7 +7,7 @@ from amc_tf.cli import common
 
 
 def entry() -> None:
-    """The command `amc-search`."""
+    """Runs the command `amc-search`."""
     common.run_stage("search")
 
 

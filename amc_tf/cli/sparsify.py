@@ -1,15 +1,15 @@
-"""Makes single weights zero, in rounds of search and fine-tuning: `sparse/round1.keras`, ...
+"""Sets single weights to zero, in rounds of search and fine-tuning: `sparse/round1.keras`, ...
 
 amc-sparsify --config=configs/mnist.py --workdir=runs/mnist
 
-It goes on from the fine-tuned model of the workdir, or from the dense one if there is none.
+It starts from the fine-tuned model of the work directory, or from the dense one if there is none.
 """
 
 from amc_tf.cli import common
 
 
 def entry() -> None:
-    """The command `amc-sparsify`."""
+    """Runs the command `amc-sparsify`."""
     common.run_stage("sparsify")
 
 

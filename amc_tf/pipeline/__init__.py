@@ -1,8 +1,8 @@
 """The stages of a compression and their resumption.
 
-`compress` goes from a trained model to checked TFLite files; `Compression` has the stages one by
-one; `Compressor` is the same as a `fit`; an experiment file describes a run for the commands. A
-stage whose files are there is not repeated.
+`compress` turns a trained model into checked TFLite files. `Compression` runs the stages one by
+one. `Compressor` offers the whole compression as a `fit`. An experiment file describes a run for
+the commands. A stage whose files exist is not repeated.
 """
 
 from typing import TYPE_CHECKING

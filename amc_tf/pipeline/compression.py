@@ -45,7 +45,7 @@ from amc_tf.training.task import Task
 
 
 def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
-    """A stage that keeps other processes out of the workdir while it runs."""
+    """Makes a stage keep other processes out of the work directory while it runs."""
 
     @functools.wraps(stage)
     def locked(self: Compression) -> Any:
@@ -56,21 +56,22 @@ def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Compression:
-    """One run in one workdir; each stage can be called alone, in order.
+    """One run in one work directory; each stage can be called alone, in order.
 
     Args:
-        model: the Keras model, trained unless `settings.train_dense`.
-        task: its data and training code.
-        budget: the bound; None with a reward that prices the cost.
+        model: the Keras model, trained unless `settings.train_dense` is set.
+        task: the model's data and training code.
+        budget: the bounds on costs; None with a reward that prices the cost.
         workdir: folder of the run's files.
-        settings: of all stages.
-        config: what the caller's own configuration adds to `config.json`.
+        settings: settings of all stages.
+        config: additional entries of `config.json`, of the caller's own configuration.
         safe_mode: whether models that hold Python code are refused (see
-            `amc_tf.load_model`): files of the run are loaded by later stages.
+            `amc_tf.load_model`), as later stages load the run's files.
 
     Raises:
         AmcError: the model, the data or the budget cannot be used, or the
-            workdir belongs to another run or is in use. Nothing is lost then.
+            work directory belongs to another run or is in use. No work is
+            lost then.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Compression:
         self.graph = constraints.analyze(model)
         if safe_mode:
             refuse_code(self.graph.network)
-        # An impossible budget is told now, not after the dense model was trained.
+        # An impossible budget is reported now, not after the dense model is trained.
         check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
         self.workdir = Workdir(workdir, safe_mode)
@@ -108,13 +109,13 @@ class Compression:
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / layout.DENSE.name).exists():
-            check_installed()  # or the search would refuse, after the training
+            check_installed()  # now, as the search would fail only after the training
             with self._timed("train_dense"):
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)
                 self.task.train_dense(model)
                 self.workdir.save_model(layout.DENSE, model)
-        # Read back, so that a resumed run and this one go on from the very same model.
+        # Read back, so that a resumed run and this one continue with the same model.
         return self.task.compiled(self.workdir.load_model(layout.DENSE), model)
 
     @contextlib.contextmanager
@@ -125,7 +126,7 @@ class Compression:
         self.workdir.update_result(seconds=seconds, commands={stage: command()})
 
     def _measures(self, model: keras.Model) -> Measures:
-        """Accuracy on the test data, MACs and parameters of a model."""
+        """Returns the accuracy on the test data, the MACs and the parameters of a model."""
         graph = analyze(model)
         self.task.compiled(model, self.dense)
         accuracy = self.task.score(model, self.task.test_data)
@@ -133,7 +134,7 @@ class Compression:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Policies whose networks are kept beside the chosen one."""
+        """Names of the policies whose networks are compared with the chosen one."""
         return tuple(
             policy
             for policy in self.settings.finetune.compare
@@ -142,18 +143,17 @@ class Compression:
 
     @property
     def _chosen(self) -> str:
-        """The policy whose network the search chose."""
+        """Name of the policy whose network the search chose."""
         chosen = self.workdir.result.chosen
         if chosen is None:
             raise AmcError(
-                f"{self.workdir / layout.RESULT} tells of no search; run {layout.PRUNED.made_by} "
-                "first"
+                f"{self.workdir / layout.RESULT} holds no search; run {layout.PRUNED.made_by} first"
             )
         return chosen
 
     @_exclusive
     def search(self) -> SearchResult:
-        """Searches (or resumes), rebuilds the best plan: `plan.json`, `pruned.keras`."""
+        """Searches (or resumes) and rebuilds the best plans: `plan.json`, `pruned.keras`."""
         self.workdir.forget("policies", "pruned", "finetuned", "tflite")
         with self._timed("search"):
             found = search_plan(
@@ -176,7 +176,7 @@ class Compression:
             )
         chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
         self.workdir.save_model(layout.PRUNED, chosen)
-        dense = self._measures(rebuild(self.dense, self.graph, None))  # the owner's stays as it is
+        dense = self._measures(rebuild(self.dense, self.graph, None))  # not the user's own model
         dense_ms = None if found.measured is None else found.measured.dense_ms
         latency_ms = found.best[found.chosen].latency_ms
         reached: dict[str, Any] = {**measured[found.chosen].costs, "latency": latency_ms}
@@ -201,7 +201,7 @@ class Compression:
 
     @_exclusive
     def finetune(self) -> keras.Model:
-        """Fine-tunes `pruned.keras` into `finetuned.keras`, and the compared ones likewise."""
+        """Fine-tunes `pruned.keras` to `finetuned.keras`, and the compared networks likewise."""
         self.workdir.forget("finetuned", "tflite")
         with self._timed("finetune"):
             model = self.workdir.load_model(layout.PRUNED)
@@ -229,7 +229,7 @@ class Compression:
 
     @_exclusive
     def export(self) -> dict[str, Any]:
-        """Writes and checks `model_*.tflite`; times them beside the dense and compared models.
+        """Writes, checks and times `model_*.tflite`, beside the dense and compared models.
 
         Returns:
             The content of `result.json`.
@@ -266,10 +266,12 @@ class Compression:
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
-        """Fine-grained pruning of `finetuned.keras` if it is there, else of the dense model.
+        """Prunes single weights of `finetuned.keras` if it exists, else of the dense model.
+
+        The files are written to the folder `sparse`.
 
         Returns:
-            What `amc_tf.sparsity.rounds.sparsify` does; its files lie in `sparse`.
+            The result of `amc_tf.sparsity.rounds.sparsify`.
         """
         model = self.dense
         if (self.workdir / layout.FINETUNED.name).exists():
@@ -288,7 +290,11 @@ class Compression:
 
     @_exclusive
     def run(self) -> dict[str, Any]:
-        """All stages but `sparsify`; those whose files are there already are not repeated."""
+        """Runs all stages but `sparsify` and skips those whose files exist.
+
+        Returns:
+            The content of `result.json`.
+        """
         before = self.workdir.result
         if not self._done("policies", layout.PRUNED.name, layout.PLAN):
             self.search()
@@ -303,7 +309,7 @@ class Compression:
         return result.to_json()
 
     def report(self) -> pathlib.Path:
-        """Writes `report.html`, of all stages run so far; returns its path."""
+        """Writes `report.html`, on all stages run so far, and returns its path."""
         return write_report([self.workdir.path])
 
     def _done(self, section: str, *names: str) -> bool:
@@ -319,16 +325,16 @@ def compress(
     settings: Settings | None = None,
     safe_mode: bool = True,
 ) -> dict[str, Any]:
-    """Compresses a model: search, rebuild, fine-tune, export, check.
+    """Compresses a model: searches, rebuilds, fine-tunes, exports and checks.
 
-    Interrupted at any moment, the same call resumes.
+    After an interruption, the same call resumes.
 
     Args:
         model: a trained Functional or Sequential Keras model; it is not changed.
-        task: its data and training code.
-        budget: e.g. `Budget(macs=0.5)`.
+        task: the model's data and training code.
+        budget: see `Compression`; for example `Budget(macs=0.5)`.
         workdir: folder for the run's files: `finetuned.keras`, `model_float32.tflite`,
-            `model_int8.tflite`, `result.json`, `report.html` and what the stages need.
+            `model_int8.tflite`, `result.json`, `report.html` and the files that stages need.
         settings: see `Settings`.
         safe_mode: see `Compression`.
 
@@ -336,6 +342,6 @@ def compress(
         The content of `result.json`.
 
     Raises:
-        AmcError: input that cannot be used, before any work.
+        AmcError: an input cannot be used; raised before any work.
     """
     return Compression(model, task, budget, workdir, settings, safe_mode=safe_mode).run()

@@ -1,4 +1,4 @@
-"""Compression as a `fit` that takes what `Model.fit` takes."""
+"""Compression as a `fit` with the arguments of `Model.fit`."""
 
 from __future__ import annotations
 
@@ -19,45 +19,47 @@ from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.fit_arguments import FitArguments
 from amc_tf.training.task import Task
 
-# Fields of a task that come from the call of fit.
+# Fields of a task that the call of fit sets.
 _OF_FIT = ("train", "validation", "fit", "fine_tune", "epochs")
-# Methods of a model class of one's own that the small model, a plain one, would lack.
+# Methods that the small model, a plain keras.Model, would not have from the user's class.
 _TRAINING = ("compile", "fit", "evaluate", "train_step", "test_step", "compute_loss")
 
 
 class Compressor:
-    """Stands in for a compiled model; its `fit` trains it, and makes it small.
+    """A wrapper of a compiled model whose `fit` trains the model and makes it small.
 
         model = amc_tf.Compressor(model, amc_tf.Budget(macs=0.5), workdir="runs/mine")
         model.fit(x, y, epochs=10, validation_split=0.2, callbacks=[...])
         model.evaluate(x_test, y_test)  # the small model
         model.save("small.keras")
 
-    `fit` trains the model, searches, rebuilds it smaller, fine-tunes by another
-    `fit` with the very same arguments, and exports. The validation data are the
-    search's reward. Whatever else is asked of a Compressor (evaluate, predict, save,
-    compile) is the model's, to be set on `.model`.
+    `fit` trains the model, searches, rebuilds it smaller, fine-tunes it by another
+    `fit` with the same arguments, and exports it. The search's reward is computed on
+    the validation data. All other attributes of a Compressor (evaluate, predict, save,
+    compile) are the model's; to set one, set it on `.model`.
 
-    Interrupted at any moment, the same script resumes. Callbacks see both trainings,
-    so a file they write is in the end the small model's; the dense one stays in the
-    workdir.
+    After an interruption, the same script resumes. Callbacks run in both trainings, so
+    a file that they write holds the small model in the end; the dense one stays in the
+    work directory.
 
     Args:
         model: a Functional or Sequential Keras model, compiled before `fit`.
-        budget: e.g. `Budget(macs=0.5)`; None with a reward that prices the cost.
-        workdir: folder of the run's files, as of `amc_tf.compress`.
-        settings: of all stages; its `train_dense` is not read.
-        trained: the model is trained already, so `fit` only fine-tunes the small one.
+        budget: the bounds on costs, such as `Budget(macs=0.5)`; None with a reward that
+            prices the cost.
+        workdir: folder of the run's files, as in `amc_tf.compress`.
+        settings: settings of all stages; `train_dense` is ignored.
+        trained: whether the model is trained already, so that `fit` only fine-tunes the
+            small one.
         **task: other fields of `amc_tf.Task`: `test` (default: the validation data),
             `metric` (default: `accuracy`), `compile`, `calibration` and so on.
 
     Attributes:
-        model: the Keras model: the one given; after `fit` the small one, fine-tuned
-            and compiled alike. Nested models are inlined in it.
-        result: after `fit`, the content of `result.json`; None before.
+        model: the given Keras model; after `fit`, the small one, fine-tuned and compiled
+            in the same way. Nested models are inlined in it.
+        result: content of `result.json`; None before `fit`.
     """
 
-    # No others: an attribute meant for the model must not end here unseen.
+    # No others, so that an attribute meant for the model is not set here by mistake.
     __slots__ = ("_budget", "_settings", "_task", "_workdir", "model", "result")
 
     def __init__(
@@ -94,26 +96,28 @@ class Compressor:
         return self.model(*args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains, compresses, fine-tunes and exports; takes the arguments of `Model.fit`.
+        """Trains, compresses, fine-tunes and exports the model.
+
+        The arguments are those of `Model.fit`.
 
         Data are arrays, a batched `tf.data.Dataset` or a `keras.utils.PyDataset`.
-        Class weights count in training, not in quantisation-aware training.
+        Class weights are used in training, but not in quantisation-aware training.
 
         Returns:
             The history of the fine-tuning, from the file `history.json` if an earlier
             call did it.
 
         Raises:
-            AmcError: nothing is held out (`validation_data` or `validation_split`), the
-                model is not compiled or has training code of its own, or input is
-                refused by `amc_tf.compress`; before any work. Also, the model was
-                compressed already.
+            AmcError: there are no validation data (`validation_data` or
+                `validation_split`), the model is not compiled or has its own training
+                code, or `amc_tf.compress` refuses an input; raised before any work. Also
+                if the model was compressed already.
             TypeError: `Model.fit` has no such argument.
         """
         if self.result is not None:
             raise AmcError(
                 "this model was compressed by an earlier fit; train it further with "
-                ".model.fit(...), or make the Compressor before the last fit alone"
+                ".model.fit(...), or make the Compressor only before the last fit"
             )
         arguments = FitArguments(args, kwargs)
         self._check(arguments)
@@ -133,7 +137,7 @@ class Compressor:
 
     def _check(self, arguments: FitArguments) -> None:
         if not isinstance(self.model, keras.Model):
-            return  # told by the analysis, with the remedy
+            return  # the analysis raises an error with the remedy
         own = [n for n in _TRAINING if getattr(type(self.model), n) is not getattr(keras.Model, n)]
         if own:
             raise AmcError(
@@ -152,7 +156,7 @@ class Compressor:
         if checkpoints and self._settings.finetune.compare:
             raise AmcError(
                 "networks compared in fine-tuning would overwrite the file of ModelCheckpoint; "
-                "leave FineTuneSettings(compare=...) empty, or the callback out"
+                "leave FineTuneSettings(compare=...) empty, or remove the callback"
             )
         if isinstance(self.model, keras.Sequential) and not self.model.built:
             self.model.build(_shape(arguments.train))  # as fit would
@@ -163,7 +167,7 @@ class Compressor:
 
         def fine_tune(model: keras.Model) -> None:
             histories.append(arguments.fit(model))
-            if len(histories) == 1:  # the chosen network is trained before those it is compared to
+            if len(histories) == 1:  # the chosen network is fine-tuned first
                 _write(path, histories[0])
 
         fields: dict[str, Any] = {
@@ -171,7 +175,7 @@ class Compressor:
             **self._task,
         }
         if "compile" not in fields:
-            # Taken now: callbacks may lower the learning rate while the dense model is trained.
+            # Read now, as callbacks may lower the learning rate while the dense model is trained.
             fields["compile"] = CompileSettings.of(self.model).apply
         return Task(
             train=arguments.train,
@@ -195,6 +199,6 @@ def _write(path: pathlib.Path, history: keras.callbacks.History) -> None:
 
 
 def _shape(data: Any) -> tuple[int | None, ...]:
-    """The input shape of a Sequential model, from its data."""
+    """Returns the input shape of a Sequential model, from its data."""
     x = data[0] if isinstance(data, tuple) else next(iter(data))[0]
     return (None, *np.shape(x)[1:])

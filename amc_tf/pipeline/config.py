@@ -1,4 +1,4 @@
-"""Configuration files: one experiment each, as a Python program.
+"""Configuration files: each describes an experiment as a Python program.
 
 A configuration file defines
 
@@ -6,7 +6,7 @@ A configuration file defines
 * `get_model(config)`: the Keras model;
 * `get_task(config)`: the `amc_tf.Task`.
 
-It is code and is executed: run only files you trust.
+The file is code and is executed: run only files that you trust.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ Section = TypeVar("Section")
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Every setting with its default: `budget`, `train_dense`, `search`, `finetune`, `export`.
+    """Returns all settings with their defaults, by section, and an empty `budget`.
 
-    The sections are locked, so that a misspelt setting is an error that names
-    the nearest one; beside them an experiment adds keys of its own as it likes.
-    What each means is told at the class of its section (`amc_tf.Settings`).
+    The sections are `search`, `finetune`, `export`, `latency` and `sparsity`, as in
+    `amc_tf.Settings`, whose classes describe each setting; `train_dense` stands
+    beside them. The sections are locked, so that a misspelt setting is an error
+    that names the nearest one. An experiment may add its own keys beside them.
 
-    Constraints of single layers are pairs, so that the command line takes them too:
+    Constraints of single layers are pairs, so that the command line accepts them, too:
 
         config.search.importance = "taylor"
         config.search.constraints.freeze = ("stem",)
@@ -64,13 +65,13 @@ def load(
     """Builds the run that a configuration describes.
 
     Args:
-        config: what `get_config` of the file returned, with overrides.
+        config: the result of the file's `get_config`, with overrides.
         path: the configuration file, for `get_model` and `get_task`.
         workdir: folder of the run's files.
-        safe_mode: see `Compression`; the configuration file itself is executed anyway.
+        safe_mode: see `Compression`; the configuration file itself is always executed.
 
     Returns:
-        The `Compression`, its inputs checked.
+        The `Compression`, whose inputs are checked.
 
     Raises:
         AmcError: a value is wrong, or the file lacks a function.
@@ -82,7 +83,7 @@ def load(
     for name in ("get_model", "get_task"):
         if not callable(getattr(module, name, None)):
             raise AmcError(f"{path} must define {name}(config); see configs/mnist.py")
-    # The weights of a model built by get_model, and its dropout, follow the seed.
+    # The seed determines the weights of a model that get_model builds, and its dropout.
     keras.utils.set_random_seed(settings.search.seed)
     model, task = module.get_model(config), module.get_task(config)
     own = {k: v for k, v in config.to_dict().items() if k not in {"budget", "train_dense"}}
@@ -90,7 +91,7 @@ def load(
 
 
 def section(cls: type[Section], values: Mapping[str, Any] | ml_collections.ConfigDict) -> Section:
-    """The settings of a class, those within them included, made of a section's values.
+    """Makes the settings of a class, including nested ones, from a section's values.
 
     Raises:
         AmcError: a value is wrong.
@@ -110,7 +111,7 @@ def load_module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise AmcError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # As a script does, a configuration finds the modules that lie beside it.
+    # Like a script, a configuration can import the modules beside it.
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)

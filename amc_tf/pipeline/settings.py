@@ -13,16 +13,16 @@ from amc_tf.training.finetune import FineTuneSettings
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All stages' settings.
+    """The settings of all stages.
 
     Attributes:
-        train_dense: train the given model with the task's own fit first, and
-            keep it as `dense.keras` (for models that come untrained).
-        search: of the search.
-        finetune: of the fine-tuning.
-        export: of the TFLite files.
-        latency: of the device, if the budget or the reward is of latency.
-        sparsity: of fine-grained pruning, a stage of its own.
+        train_dense: whether the given model is first trained with the task's own fit and
+            kept as `dense.keras` (for untrained models).
+        search: settings of the search.
+        finetune: settings of fine-tuning.
+        export: settings of the export to TFLite files.
+        latency: settings of the device, for a budget or reward of latency.
+        sparsity: settings of fine-grained pruning, a separate stage.
     """
 
     train_dense: bool = False
@@ -34,7 +34,7 @@ class Settings:
 
 
 def nested(settings: type) -> dict[str, type]:
-    """The sections of a class of settings: name of a field to the class of its settings."""
+    """Returns the sections of a class of settings: each section's class by its field's name."""
     return {
         field.name: type(field.default)
         for field in dataclasses.fields(settings)

@@ -1,8 +1,8 @@
-"""A run's files as tables, charts and one page.
+"""The report of a run: tables, charts and an HTML page.
 
-`write_report` writes the page of one run, or of several beside each other; `tables.table` gives the
-closing tables as text. Everything is read from the files of the run: neither TensorFlow nor Keras
-is imported.
+`write_report` writes the page of one run, or a page that compares several. `tables.table` returns
+the closing tables as text. Everything is read from the files of the run, without TensorFlow and
+Keras.
 """
 
 from typing import TYPE_CHECKING

@@ -36,11 +36,11 @@ _EPISODE = tooltip(
 
 
 def charts(run: Run, data: Mapping[str, Rows]) -> list[Chart]:
-    """The charts for which a run has data.
+    """Returns the charts for which a run has data.
 
     Args:
         run: the run.
-        data: its `datasets`.
+        data: the run's `datasets`.
     """
     return [chart for chart in (make(run, data) for make in _CHARTS) if chart is not None]
 
@@ -205,7 +205,7 @@ def _ratios(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         "ratios",
         "Preserve ratio against depth",
         f"The share of channels that each policy's best plan keeps, group by group from input to "
-        f"output; {shown}'s is drawn thick.",
+        f"output; the line of {shown} is thick.",
         ("groups",),
         spec(
             280,
@@ -223,7 +223,7 @@ def _ratios(run: Run, data: Mapping[str, Rows]) -> Chart | None:
 
 
 def _before_after(field: str, title: str, tips: list[dict[str, Any]], x: dict[str, Any]) -> Any:
-    """Bars of the dense network, and before them those of what is kept."""
+    """Returns layers of bars: the dense network's, and in front of them those of what is kept."""
 
     def bars(name: str, of: str) -> dict[str, Any]:
         scale = {"domain": ["dense", "kept"], "range": [DENSE, KEPT]}
@@ -248,7 +248,7 @@ def _channels(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     return Chart(
         "channels",
         "Channels, dense and kept",
-        f"Of each group, in {policy_label(shown_policy(run))}'s plan.",
+        f"Channels of each group in {policy_label(shown_policy(run))}'s plan.",
         ("groups",),
         spec(
             260,
@@ -272,7 +272,7 @@ def _layer_costs(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     return Chart(
         "layers",
         "Cost of every layer, before and after",
-        f"MACs of one sample, or parameters, of the dense network and in "
+        f"MACs of one sample, or parameters, in the dense network and in "
         f"{policy_label(shown_policy(run))}'s plan.",
         ("layers",),
         spec(
@@ -288,7 +288,7 @@ def _layer_costs(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     )
 
 
-def _foreseen(run: Run, data: Mapping[str, Rows]) -> Chart | None:
+def _predicted(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     rows = data["latency"]
     if not rows:
         return None
@@ -306,8 +306,8 @@ def _foreseen(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     return Chart(
         "latency",
         "Latency, predicted and measured",
-        "Of whole networks on the device. The prediction was fitted to those of the calibration; "
-        "finalists were measured after the search.",
+        "Whole networks on the device. The prediction was fitted to the networks of the "
+        "calibration; finalists were measured after the search.",
         ("latency",),
         spec(
             300,
@@ -339,5 +339,5 @@ _CHARTS: Sequence[Callable[[Run, Mapping[str, Rows]], Chart | None]] = (
     _ratios,
     _channels,
     _layer_costs,
-    _foreseen,
+    _predicted,
 )

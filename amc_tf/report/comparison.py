@@ -1,4 +1,4 @@
-"""What a comparison of several runs shows."""
+"""The tables and charts of a comparison of several runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
-    """What the runs reached, and in which settings they differ."""
+    """Returns the tables of the runs' results and of the settings in which they differ."""
     header = (
         *("run", "model", "chosen", "accuracy", "fine-tuned", "MACs left", "parameters left"),
         *("smallest file", "latency of float32", "episodes"),
@@ -23,8 +23,8 @@ def tables(runs: Sequence[Run]) -> list[Table]:
         (run.name, str(run.search.get("name", "")), *_reached(run), f"{len(run.episodes):,}")
         for run in runs
     ]
-    note = "Accuracy on the test data. Of runs whose search is not done there are episodes only."
-    found = [Table("What was reached", header, rows, note)]
+    note = "Accuracy on the test data. A run whose search is not done has only episodes."
+    found = [Table("Results", header, rows, note)]
     flat = [settings({**run.config, "budget": run.config.get("budget") or {}}) for run in runs]
     differing = [
         (key, *(_value(one.get(key)) for one in flat))
@@ -33,7 +33,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     ]
     if differing:
         names = tuple(run.name for run in runs)
-        found.append(Table("Where the settings differ", ("setting", *names), differing))
+        found.append(Table("Settings that differ", ("setting", *names), differing))
     return found
 
 
@@ -63,7 +63,7 @@ def _costs(runs: Sequence[Run]) -> list[str]:
 
 
 def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
-    """The rows that the charts draw, by name."""
+    """Returns the rows that the charts draw, by name."""
     return {
         "episodes": [
             {**episode_row(episode), "run": run.name} for run in runs for episode in run.episodes
@@ -79,7 +79,7 @@ def datasets(runs: Sequence[Run]) -> dict[str, Rows]:
 
 
 def _best(runs: Sequence[Run]) -> Rows:
-    """The best reward so far, of all policies, where it rises and at the end."""
+    """Returns rows of the best reward so far of all policies, where it rises and at the end."""
     found: Rows = []
     for run in runs:
         best = float("-inf")
@@ -93,7 +93,7 @@ def _best(runs: Sequence[Run]) -> Rows:
 
 
 def charts(runs: Sequence[Run], data: Mapping[str, Rows]) -> list[Chart]:
-    """Fronts of all runs in one chart, and how fast each search improved."""
+    """Returns the charts: all runs' Pareto fronts, and the progress of each search."""
     found = []
     colours = runs_colour([run.name for run in runs])
     if data["fronts"]:
@@ -142,8 +142,8 @@ def _fronts(costs: Sequence[str], colours: dict[str, Any]) -> Chart:
     return Chart(
         "fronts",
         "Pareto fronts",
-        "Validation accuracy against cost. Lines: plans that no other of the run beats or equals "
-        "at no more cost; faint dots: all other episodes.",
+        "Validation accuracy against cost. Lines: plans that no other plan of the run equals or "
+        "beats at the same or a lower cost. Faint dots: all other episodes.",
         ("episodes", "fronts"),
         spec(360, params=costs_choice(costs), layer=layers),
     )
@@ -159,7 +159,7 @@ def _progress(colours: dict[str, Any]) -> Chart:
     return Chart(
         "progress",
         "Best reward so far",
-        "Over the plans that all policies of a run have tried, in their order.",
+        "Best reward over the plans that all policies of a run have tried, in their order.",
         ("best",),
         spec(
             260,

@@ -1,4 +1,4 @@
-"""The closing table of `amc-export` on a file."""
+"""The closing table of `amc-export` for a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from amc_tf.runs.result_parts import Exported
 
 
 def table(result: ExportResult, tolerance: float) -> str:
-    """The result of `export_model` as text: a row for each file, then what is to be known."""
+    """Returns the result of `export_model` as text: a row for each file, then notes."""
     header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
     accuracy = None if result.keras is None else result.keras.accuracy
     rows = [header, ("Keras", percent(accuracy), *[""] * 5)]

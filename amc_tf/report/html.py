@@ -25,12 +25,12 @@ def write_report(
     """Writes the page of one run, or of a comparison of several.
 
     Args:
-        paths: workdirs, at least one. They may belong to searches that are still running.
-        out: the file; `report.html` in the workdir, or `comparison.html` here if there
-            are several.
+        paths: work directories, at least one. They may belong to searches that are still running.
+        out: the file to write; by default `report.html` in the work directory, or
+            `comparison.html` in the current folder if there are several.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         AmcError: see `read_runs`; or the file's folder does not exist.
@@ -49,14 +49,14 @@ def write_report(
 
 
 def run_page(run: Run) -> str:
-    """The page of one run."""
+    """Returns the page of one run."""
     title = run.search.get("name", run.name)
     head = f"<header><h1>{html.escape(title)}</h1><p>{html.escape(_state(run))}</p></header>"
     data = datasets(run)
     parts: list[page.Part] = [
         head,
         page.tiles(_figures(run)),
-        page.facts("Asked and reached", _asked(run)),
+        page.facts("Budget and search", _asked(run)),
     ]
     parts += [*tables(run.result), *charts.charts(run, data)]
     parts.append(page.facts("How it was made", _made(run)))
@@ -66,7 +66,7 @@ def run_page(run: Run) -> str:
 
 
 def comparison_page(runs: Sequence[Run]) -> str:
-    """The page that compares runs."""
+    """Returns the page that compares runs."""
     names = ", ".join(run.name for run in runs)
     head = f"<header><h1>{len(runs)} runs compared</h1><p>{html.escape(names)}</p></header>"
     data = comparison.datasets(runs)
@@ -85,7 +85,7 @@ def _state(run: Run) -> str:
 
 
 def _figures(run: Run) -> list[tuple[str, str, str]]:
-    """What was reached, in large print."""
+    """Returns the name, value and detail of each figure to show in large print."""
     result = run.result
     dense, pruned, tuned = result.dense, result.pruned, result.finetuned
     if not result.policies or dense is None or pruned is None:
@@ -158,7 +158,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
 
 
 def _made(run: Run) -> list[tuple[str, str]]:
-    """Commands, seed, versions and time."""
+    """Returns the commands, the seed, the versions and the time, by name."""
     commands: dict[str, list[str]] = {}
     for stage, command in run.result.commands.items():
         commands.setdefault(command, []).append(stage)

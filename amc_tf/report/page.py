@@ -1,6 +1,6 @@
-"""One HTML page that needs nothing else: no network, no other file.
+"""A self-contained HTML page: it needs neither a network nor another file.
 
-The charts are drawn by Vega-Lite, whose JavaScript vl-convert brings along.
+Vega-Lite draws the charts. The page contains its JavaScript, which the package vl-convert provides.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Part = Table | Chart | str
 
 
 def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The page.
+    """Returns the page.
 
     Args:
-        title: its name.
+        title: title of the page.
         parts: tables, charts and pieces of HTML, from top to bottom.
         data: rows of the charts, by name.
     """
@@ -38,7 +38,7 @@ def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[
         title=html.escape(title),
         style=STYLE,
         body="\n".join(map(_part, parts)),
-        # Within a script element no "<" of the data may be read as markup.
+        # Within a script element, no "<" of the data may be read as markup.
         content=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         library=_library() if charts else "",
         script=_SCRIPT if charts else "",
@@ -46,7 +46,7 @@ def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[
 
 
 def facts(title: str, values: Sequence[tuple[str, str]]) -> str:
-    """A list of names and values under a heading."""
+    """Returns a list of names and values under a heading."""
     items = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in values
@@ -55,7 +55,11 @@ def facts(title: str, values: Sequence[tuple[str, str]]) -> str:
 
 
 def tiles(values: Sequence[tuple[str, str, str]]) -> str:
-    """Figures in large print: what each is, its value, and what to compare it with."""
+    """Returns figures in large print.
+
+    Args:
+        values: name, value and detail of each figure; the detail is what to compare it with.
+    """
     items = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}"
         f"<small>{html.escape(detail)}</small></dd></div>"
@@ -65,7 +69,7 @@ def tiles(values: Sequence[tuple[str, str, str]]) -> str:
 
 
 def folded(title: str, text: str) -> str:
-    """Long text that opens when asked for."""
+    """Returns a long text that is folded until the reader opens it."""
     summary = f"<summary>{html.escape(title)}</summary>"
     return f"<section><details>{summary}<pre>{html.escape(text)}</pre></details></section>"
 
@@ -93,7 +97,7 @@ def _table(shown: Table) -> str:
 
 
 def _cells(header: Sequence[str], row: Sequence[str]) -> str:
-    # On a narrow screen each cell stands on a line of its own, behind the name of its column.
+    # On a narrow screen each cell has its own line, which begins with the name of its column.
     return "".join(
         f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
         for name, cell in zip(header, row, strict=True)
@@ -102,12 +106,12 @@ def _cells(header: Sequence[str], row: Sequence[str]) -> str:
 
 @functools.cache
 def _library() -> str:
-    """Vega, Vega-Lite and vega-embed in one piece, about 0.9 MB; made in a second or two."""
+    """Returns Vega, Vega-Lite and vega-embed as one script of about 0.9 MB, in a second or two."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return re.sub("</(script)", r"<\\/\1", bundle, flags=re.IGNORECASE)
 
 
-# The policy forbids the page all that is not in it; Vega compiles its expressions by `eval`.
+# The security policy blocks everything outside the page. Vega compiles expressions by `eval`.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""Rows of the charts of one run, by name: what the page keeps of it."""
+"""The rows that the charts of one run draw; the page contains them as data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from amc_tf.runs.vocabulary import COUNTED, QUANTITIES, policy_label
 
 Rows = list[dict[str, Any]]
 
-# Of an episode, what charts draw or tell; the rest would make the page larger.
+# Fields of an episode that charts show; the others would only make the page larger.
 _FIELDS = (
     *("episode", "reward", "best_reward", "accuracy", "noise"),
     *(name for cost in QUANTITIES.values() for name in (cost.key, cost.share)),
@@ -18,7 +18,7 @@ _FIELDS = (
 
 
 def datasets(run: Run) -> dict[str, Rows]:
-    """The rows that the charts draw, by name."""
+    """Returns the rows that the charts draw, by name."""
     return {
         "episodes": _episodes(run),
         "fronts": [
@@ -34,7 +34,10 @@ def datasets(run: Run) -> dict[str, Rows]:
 
 
 def _bounds(run: Run) -> Rows:
-    """The budget's share of each cost; where there is none, a place to draw nothing at."""
+    """Returns the bound on each cost as a share of the dense network's cost.
+
+    A cost without a bound has the share of an episode, where the chart draws an invisible line.
+    """
     found: Rows = []
     for cost in run.costs:
         bound = cost in run.bounds
@@ -46,7 +49,7 @@ def _bounds(run: Run) -> Rows:
 
 def _episodes(run: Run) -> Rows:
     kept = _kept(run).get(shown_policy(run))
-    # Of several episodes that led to the plan shown, the first one is marked.
+    # Several episodes may have led to the plan shown; the first one is marked.
     first = next((i for i, e in enumerate(run.episodes) if e["counts"] == kept), None)
     return [
         {**episode_row(episode), "shown": number == first}
@@ -55,18 +58,18 @@ def _episodes(run: Run) -> Rows:
 
 
 def episode_row(episode: Mapping[str, Any]) -> dict[str, Any]:
-    """What a chart tells of an episode."""
+    """Returns the fields of an episode that charts show."""
     known = {key: episode[key] for key in _FIELDS if key in episode}
     return {"policy": policy_label(episode["policy"]), **known}
 
 
 def labels(run: Run) -> list[str]:
-    """Names of the policies that have played, as they are shown; AMC first."""
+    """Returns the displayed names of the policies that have played, AMC first."""
     return [policy_label(name) for name in run.policies]
 
 
 def _best(run: Run) -> dict[str, Mapping[str, Any]]:
-    """Of each policy the episode of the highest reward, the first of equals."""
+    """Returns each policy's episode of the highest reward, the first of equal ones."""
     found: dict[str, Mapping[str, Any]] = {}
     for episode in run.episodes:
         other = found.setdefault(episode["policy"], episode)
@@ -76,20 +79,20 @@ def _best(run: Run) -> dict[str, Mapping[str, Any]]:
 
 
 def _kept(run: Run) -> dict[str, Sequence[int]]:
-    """Channels kept by each policy's plan: the final one, or the best one so far."""
+    """Returns the channels that each policy's plan keeps: the final plan, or the best so far."""
     if run.plans:
         return {name: plan["kept"] for name, plan in run.plans.items()}
     return {name: episode["counts"] for name, episode in _best(run).items()}
 
 
 def single(run: Run) -> list[str]:
-    """Names, as they are shown, of the policies with one plan: the hand-crafted ones."""
+    """Returns the displayed names of the policies with one plan: the hand-crafted ones."""
     played = [episode["policy"] for episode in run.episodes]
     return [policy_label(name) for name in run.policies if played.count(name) == 1]
 
 
 def shown_policy(run: Run) -> str:
-    """The policy whose plan is shown in detail: the chosen one, or the best so far."""
+    """Returns the policy whose plan is shown in detail: the chosen one, or the best so far."""
     best = _best(run)
     return run.chosen or max(best, key=lambda name: best[name]["reward"], default="")
 
@@ -133,13 +136,13 @@ def _layers(run: Run) -> Rows:
 
 def _latency(run: Run) -> Rows:
     calibration = zip(run.latency.get("foreseen", ()), run.latency.get("examples", ()), strict=True)
-    rows = [("calibration", foreseen, ms) for foreseen, (_, ms) in calibration]
+    rows = [("calibration", predicted, ms) for predicted, (_, ms) in calibration]
     rows += [
         ("finalist", m["foreseen_ms"], m["ms"])
         for m in run.latency.get("measured", ())
         if "foreseen_ms" in m
     ]
     return [
-        {"kind": kind, "foreseen": foreseen, "measured": ms, "error": foreseen / ms - 1}
-        for kind, foreseen, ms in rows
+        {"kind": kind, "foreseen": predicted, "measured": ms, "error": predicted / ms - 1}
+        for kind, predicted, ms in rows
     ]

@@ -1,4 +1,4 @@
-"""What the files of a run tell, read without TensorFlow and without changing them."""
+"""A run as its files describe it, read without TensorFlow and without changing them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from amc_tf.runs.vocabulary import AGENT, QUANTITIES
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that is finished, interrupted or still going on.
+    """A run that is finished, interrupted or still running.
 
     Attributes:
-        path: its folder.
-        name: what it is called on the page.
-        config: of `config.json`; empty for a search without the stages around it.
-        result: of `result.json`, of the stages that are done; empty before.
-        search: of `search.json` (see `amc_tf.search.breakdown` and `search_plan`); empty before
-            the first episode, and in folders of versions that did not write it.
-        episodes: of all policies, in the order they were run: the scalars of `Progress`,
-            with `policy`, `episode`, `counts` and the costs.
-        latency: of `latency.json`; empty without a budget of latency.
+        path: work directory of the run.
+        name: name of the run on the page.
+        config: content of `config.json`; empty for a search that is not part of a compression.
+        result: content of `result.json`, of all completed stages; empty before the first one.
+        search: content of `search.json` (see `amc_tf.search.breakdown` and `search_plan`); empty
+            before the first episode, and in folders of versions that did not write it.
+        episodes: episodes of all policies, in the order in which they were run: the scalars of
+            `Progress`, with `policy`, `episode`, `counts` and the costs.
+        latency: content of `latency.json`; empty if latency is not a cost.
     """
 
     path: pathlib.Path
@@ -58,13 +58,16 @@ class Run:
 
     @property
     def policies(self) -> list[str]:
-        """Those that have played, AMC first."""
+        """Names of the policies that have played, AMC first."""
         found = dict.fromkeys(episode["policy"] for episode in self.episodes)
         return sorted(found, key=lambda name: name != AGENT)
 
     @property
     def costs(self) -> list[str]:
-        """Costs by which episodes can be placed: the budget's first."""
+        """Names of the costs that episodes have as a share of the dense network's.
+
+        Those that the budget bounds come first.
+        """
         known = [
             name
             for name, cost in QUANTITIES.items()
@@ -74,7 +77,7 @@ class Run:
 
     @property
     def plans(self) -> Mapping[str, Mapping[str, Any]]:
-        """Of each policy the best plan: channels `kept`, `macs` and `params` of the layers."""
+        """Best plan of each policy: channels `kept`, `macs` and `params` of the layers."""
         return self.search.get("plans", {})
 
     @property
@@ -88,7 +91,7 @@ class Run:
 
     @property
     def chosen(self) -> str | None:
-        """The policy whose plan was built."""
+        """Name of the policy whose network was chosen."""
         return self.result.chosen
 
 
@@ -96,11 +99,11 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     """Reads a run's folder.
 
     Args:
-        path: the workdir; `~` is expanded.
-        name: what to call it; the folder's name if None.
+        path: the work directory; `~` is expanded.
+        name: name of the run; the folder's name if None.
 
     Raises:
-        AmcError: there is no such folder, no run in it, or a file of it is damaged.
+        AmcError: the folder does not exist, holds no run, or has a damaged file.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
@@ -128,7 +131,11 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
 
 
 def read_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
-    """Reads several, each under the shortest end of its path that no other has."""
+    """Reads several runs; each is named by the shortest end of its path that no other has.
+
+    Raises:
+        AmcError: a folder is given twice; or see `read_run`.
+    """
     whole = [pathlib.Path(path).expanduser().resolve() for path in paths]
     if repeated := next((p for i, p in enumerate(whole) if p in whole[:i]), None):
         raise AmcError(f"{repeated} is named twice; name each workdir once")
@@ -144,14 +151,16 @@ def _distinct(path: pathlib.Path, among: Sequence[pathlib.Path]) -> str:
 
 
 def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    """The Pareto front: episodes that no other beats or equals in accuracy at no more cost.
+    """Returns the Pareto front of accuracy and a cost.
+
+    These are the episodes that no other equals or beats in accuracy at the same or a lower cost.
 
     Args:
-        episodes: those of a `Run`.
-        cost: its name; episodes without it are left out.
+        episodes: episodes of a `Run`.
+        cost: name of the cost; episodes without it are left out.
 
     Returns:
-        The front, the cheapest first.
+        The episodes of the front, the cheapest first.
     """
     key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
@@ -163,7 +172,7 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
 
 
 def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration as one level: `search.episodes` and its like to their values."""
+    """Flattens a configuration: keys like `search.episodes` to their values."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:

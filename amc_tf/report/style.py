@@ -1,4 +1,4 @@
-"""The look of a page: light and dark, wide and narrow."""
+"""The style sheet of a page, for light and dark themes and for wide and narrow screens."""
 
 _LIGHT = """
   --back: #ffffff; --card: #f6f7f9; --text: #24292f; --quiet: #57606a; --line: #d0d7de;

@@ -1,4 +1,4 @@
-"""A table, and how its cells are written."""
+"""A table and the format of its cells."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from amc_tf.runs.result_parts import Milliseconds
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of text under a header; of the first column each is a name, the others are values.
+    """A table of text: the first cell of each row is a name, the others are values.
 
     Attributes:
-        title: what it shows.
+        title: title of the table.
         header: names of the columns.
-        rows: as many cells each; empty where there is nothing.
-        note: how to read it.
+        rows: rows with one cell for each column; a cell without a value is empty.
+        note: explanation of the table; may be empty.
     """
 
     title: str
@@ -26,17 +26,17 @@ class Table:
 
 
 def percent(value: float | None) -> str:
-    """A share with two decimals; empty where there is none."""
+    """Formats a share as a percentage with two decimals; None becomes an empty text."""
     return "" if value is None else f"{value:.2%}"
 
 
 def milliseconds(latency: Milliseconds | None) -> str:
-    """The median of a latency; empty where there is none."""
+    """Formats the median of a latency; None becomes an empty text."""
     return "" if latency is None else f"{latency.median_ms:.3f} ms"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of a table as lines; the first column to the left, the others to the right."""
+    """Returns the rows of a table as lines, with only the first column aligned to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The closing tables of a run, as text; `amc_tf.report.html` shows the same on a page."""
+"""The closing tables of a run as text; `amc_tf.report.html` shows the same on a page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from amc_tf.runs.vocabulary import QUANTITIES, policy_label
 
 
 def table(result: RunResult) -> str:
-    """What was asked and reached, as text.
+    """Returns the budget and the results of a run as text.
 
     Args:
         result: the content of `result.json`, of all stages run so far.
 
     Returns:
-        A table of dense, compared and chosen networks, then of the exported
-        files, then of the rounds of fine-grained pruning; of what there is.
+        The budget's lines, then the tables of the networks, of the exported files and of the
+        rounds of fine-grained pruning, as far as there are any, then the seconds.
     """
     lines = budget_lines(result)
     for shown in tables(result):
@@ -29,7 +29,7 @@ def table(result: RunResult) -> str:
 
 
 def budget_lines(result: RunResult) -> list[str]:
-    """Each bound: what was asked, and what the chosen network reached."""
+    """Returns a line for each bound: the bound itself, and the chosen network's cost."""
     lines = []
     for kind, bound in (result.budget or {}).items():
         asked, reached = (
@@ -41,7 +41,7 @@ def budget_lines(result: RunResult) -> list[str]:
 
 
 def tables(result: RunResult) -> list[Table]:
-    """The tables of all stages that `result.json` tells of."""
+    """Returns the tables of all stages that are in `result.json`."""
     found = []
     if result.dense is not None and result.policies:
         found.append(_networks(result.dense, result))

@@ -1,7 +1,7 @@
-"""What all charts of a report have in common, as parts of Vega-Lite specifications.
+"""The common parts of a report's charts, as Vega-Lite specifications.
 
-A chart is data: https://vega.github.io/vega-lite/docs. Colours are names of CSS
-properties (`report.css`), which change with the reader's light or dark theme.
+The format is described in https://vega.github.io/vega-lite/docs. Colours are names
+of CSS properties (`amc_tf.report.style`), which follow the reader's light or dark theme.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _CONFIG: Spec = {
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A chart and the words around it.
+    """A chart and the text above it.
 
     Attributes:
-        name: its element's id on the page.
-        title: the heading.
-        about: how to read it, a sentence or two.
-        data: names of the page's datasets that it draws.
-        spec: Vega-Lite.
+        name: id of the chart's element on the page.
+        title: heading of the chart.
+        about: explanation of the chart, in a few sentences.
+        data: names of the page's datasets that the chart draws.
+        spec: Vega-Lite specification.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Chart:
 
 
 def spec(height: int, **parts: Any) -> Spec:
-    """A specification as wide as the page, of which `parts` say what is drawn."""
+    """Returns a specification as wide as the page; `parts` say what it draws."""
     return {
         "width": "container",
         "height": height,
@@ -86,13 +86,13 @@ def spec(height: int, **parts: Any) -> Spec:
 
 
 def quantity(field: str, title: str | None, format: str = "", **more: Any) -> Spec:
-    """The encoding of a number on an axis that need not begin at zero."""
+    """Returns the encoding of a number on an axis that need not begin at zero."""
     axis = {"title": title, **({"format": format} if format else {})}
     return {"field": field, "type": "quantitative", "scale": {"zero": False}, "axis": axis, **more}
 
 
 def looks(policies: Sequence[str]) -> Spec:
-    """Colour and shape of policies, by the field `policy`; both share one legend."""
+    """Returns the colour and shape of policies, by the field `policy`; they share one legend."""
     given = [_LOOKS.get(name, ("var(--text)", "stroke")) for name in policies]
     colours, shapes = zip(*given, strict=True)
     return {
@@ -102,19 +102,23 @@ def looks(policies: Sequence[str]) -> Spec:
 
 
 def colour(policies: Sequence[str]) -> Spec:
-    """Colour alone, for lines."""
+    """Returns only the colour of policies, for lines."""
     return {"color": looks(policies)["color"]}
 
 
 def runs_colour(names: Sequence[str]) -> Spec:
-    """Colour of runs, by the field `run`."""
+    """Returns the colour of runs, by the field `run`."""
     colours = [colour for colour, _ in _LOOKS.values()]
     chosen = [colours[i % len(colours)] for i in range(len(names))]
     return {"color": {"field": "run", "scale": {"domain": names, "range": chosen}}}
 
 
 def tooltip(**fields: tuple[str, str]) -> list[Spec]:
-    """What is shown of the thing under the pointer: field to its title and number format."""
+    """Returns what is shown of the element under the pointer.
+
+    Args:
+        **fields: title and number format of each field.
+    """
     return [
         {"field": field, "title": title, **({"format": form} if form else {})}
         for field, (title, form) in fields.items()
@@ -122,7 +126,7 @@ def tooltip(**fields: tuple[str, str]) -> list[Spec]:
 
 
 def costs_choice(costs: Sequence[str]) -> list[Spec]:
-    """A parameter `cost`, with a list to choose from where there are several."""
+    """Returns the parameter `cost`, with a list to choose from if there are several."""
     bind = {
         "input": "select",
         "name": "cost: ",
@@ -133,7 +137,10 @@ def costs_choice(costs: Sequence[str]) -> list[Spec]:
 
 
 def closer(values: Sequence[float]) -> list[Spec]:
-    """A parameter `least`: whether to show all, or only the better half, which bad ones squeeze."""
+    """Returns the parameter `least`: the smallest value that is shown.
+
+    The reader shows all episodes or only the better half, as very bad ones squeeze the others.
+    """
     middle = sorted(values)[len(values) // 2]
     bind = {
         "input": "select",
@@ -145,18 +152,22 @@ def closer(values: Sequence[float]) -> list[Spec]:
 
 
 def pickable(name: str, field: str) -> tuple[list[Spec], Spec]:
-    """Lets a click in the legend dim all others: parameters of a layer, and its opacity."""
+    """Lets a click in the legend dim all other entries.
+
+    Returns:
+        The parameters and the opacity of a layer.
+    """
     picked = [{"name": name, "select": {"type": "point", "fields": [field]}, "bind": "legend"}]
     return picked, {"condition": {"param": name, "value": 0.75}, "value": 0.08}
 
 
 def depth(field: str, count: int, title: str) -> Spec:
-    """The encoding of named parts of a network from input to output.
+    """Returns the encoding of named parts of a network from input to output.
 
     Args:
-        field: with the name; `depth` is their number.
-        count: how many there are; the names of many would hide each other.
-        title: what they are.
+        field: field with a part's name; the field `depth` holds its number.
+        count: number of parts. Names are shown up to 30 parts, as more would overlap.
+        title: name for the parts, such as "layers".
     """
     named = {"title": None, "labelAngle": -50, "labelLimit": 110}
     many = {"title": f"{title}, input to output", "labels": False, "ticks": False}

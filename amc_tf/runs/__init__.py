@@ -1,7 +1,7 @@
-"""The folder of a run: which files it has, what is in them, and who may write.
+"""The work directory of a run: its files, their content, and who may write them.
 
-A `Workdir` reads and writes them; each file is whole or absent. The log of episodes is the
-checkpoint of a search. Models are loaded safely unless the user says otherwise.
+A `Workdir` reads and writes the files; each is whole or absent. The log of episodes is the
+checkpoint of a search. Models are loaded in safe mode unless the user turns it off.
 """
 
 from typing import TYPE_CHECKING

@@ -1,13 +1,13 @@
 """The log of a search, which is also its checkpoint.
 
 A search is a deterministic function of its configuration, its seed and the
-scores of the plans it tries. So the log of scores is all that a resumed search
-needs: it runs again from the start, takes every score it knows from the log,
-and reaches the point of interruption in the time the agent takes, with the
-agent in the very same state.
+scores of the plans it tries. So a resumed search needs only the log of scores:
+it runs again from the start and takes every known score from the log. It
+reaches the point of interruption in the time that the agent alone takes, with
+the agent in the same state as before.
 
-Each line is sealed with a checksum, of all but the seconds that the episode
-took: logs of the same search are then alike.
+Each line is sealed with a checksum of everything but the seconds that the
+episode took, so that logs of the same search differ in nothing else.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _APART = ("seconds",)
 
 
 class EpisodeLog:
-    """`episodes.jsonl`: one JSON object an episode, in the order they were run.
+    """A log of episodes: one JSON object for each, in the order in which they were run.
 
     Args:
         path: the file; made if absent. A last line cut short by a crash is dropped.
-        ranks: checksum of what turns channel counts into channels: scores of other
-            channels would be wrong here. Empty where nothing else does.
+        ranks: checksum of the ranks that turn channel counts into channels, as scores of
+            other channels would be wrong here. Empty where no such ranks are used.
 
     Raises:
-        AmcError: a whole line is not an episode, or not as it was written; the
-            log's scores are of other channels.
+        AmcError: a complete line is not an episode or was changed after it was
+            written, or the log's scores are of other channels.
     """
 
     def __init__(self, path: str | os.PathLike, ranks: str = ""):
@@ -69,18 +69,18 @@ class EpisodeLog:
         return (json.dumps(files.sealed({**record, **ranks}, _APART)) + "\n").encode()
 
     def accuracy(self, counts: Sequence[int]) -> float | None:
-        """The score of channel counts tried before, if they were."""
+        """Returns the score of channel counts; None if they were not tried before."""
         return self._accuracy.get(tuple(counts))
 
     def add(self, record: dict[str, Any]) -> None:
-        """Appends an episode, unless it is there already.
+        """Appends an episode, unless it is in the log already.
 
-        Where the log tells of another episode under the same number (the
-        numerics of another machine led the agent elsewhere), that record and
-        all later ones of the policy are replaced.
+        If the log has a different episode under the same number (the numerics
+        of another machine led the agent to other actions), this episode replaces
+        that record, and all later records of the policy are removed.
 
         Raises:
-            AmcError: the system refuses to write it.
+            AmcError: the file cannot be written.
         """
         key = (record["policy"], record["episode"])
         old = self._records.get(key)
@@ -110,29 +110,29 @@ class EpisodeLog:
         self._records[key] = record
 
     def best(self, count: int) -> list[dict[str, Any]]:
-        """The records of the `count` best rewards, each choice of channels once."""
+        """Returns the records of the `count` best rewards, each choice of channels once."""
         ranked = sorted(self._records.values(), key=lambda record: -record["reward"])
         distinct = {tuple(record["counts"]): record for record in reversed(ranked)}
         return sorted(distinct.values(), key=lambda record: -record["reward"])[:count]
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The episodes of a log to which a search may be writing meanwhile.
+    """Reads the episodes of a log that a search may still be writing to.
 
-    The file is left as it is; a last line that is not whole yet is passed over.
+    The file is not changed; a last line that is not complete yet is skipped.
 
     Args:
-        path: the file; no episodes if it is absent.
+        path: the file; if it is absent, there are no episodes.
 
     Raises:
-        AmcError: a whole line is not an episode, or not as it was written.
+        AmcError: a complete line is not an episode, or was changed after it was written.
     """
     path = pathlib.Path(path)
     return _parsed(path)[0] if path.exists() else []
 
 
 def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
-    """The episodes of all whole lines, and what follows them."""
+    """Returns the episodes of all complete lines, and the bytes after these."""
     lines = path.read_bytes().split(b"\n")
     whole, rest = lines[:-1], lines[-1]
     records = []

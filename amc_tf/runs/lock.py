@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A lock that admits one process at a time to a folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LOG = logging.getLogger(__name__)
 
 
 class FolderLock:
-    """A lock that the kernel gives back however its holder ends, `kill -9` included.
+    """A lock that the kernel releases however its holder ends, even by `kill -9`.
 
-    It is flock(2) on the file `.lock`, which stays: removing it would let a third
-    process lock another file of that name. On NFS it holds between machines from
-    Linux 2.6.12 on, if the server's lock service runs. Processes that the holder
-    forks hold it too, until the last one has ended.
+    It is flock(2) on the file `.lock`. This file is never removed: a third process
+    could then lock a new file of the same name. On NFS the lock works between
+    machines from Linux 2.6.12 on, if the server's lock service runs. Processes that
+    the holder forks also hold the lock, until the last of them has ended.
 
     Args:
-        folder: the folder; must exist.
+        folder: the folder; it must exist.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -36,10 +36,10 @@ class FolderLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lock; within itself it may be entered again.
+        """Returns a context that holds the lock; it may be nested.
 
         Raises:
-            AmcError: another process (or object) has it; names it.
+            AmcError: another process (or object) holds the lock; the message names it.
         """
         if not self._depth:
             self._handle = self._acquire()
@@ -66,12 +66,12 @@ class FolderLock:
             ) from None
         except OSError as error:
             _LOG.warning(
-                "%s cannot be locked (%s): see to it that one process at a time uses it",
+                "%s cannot be locked (%s): make sure that only one process at a time uses it",
                 self._folder,
                 error.strerror,
             )
             return handle
-        # Only for the message above; a full disk keeps nobody from working.
+        # Only for the message above, so a full disk is no error here.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""Model files of a run: loaded safely, told apart by content."""
+"""Model files: safe loading, and fingerprints of the weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from amc_tf.keras2 import convert, model_files
 
 
 def refuse_code(flat: network.Network) -> None:
-    """Refuses a network whose saved file would hold Python code.
+    """Checks that the saved file of a network will hold no Python code.
 
     Raises:
-        AmcError: a Lambda layer's function is not a registered one; names it.
+        AmcError: the function of a Lambda layer is not registered; the message names the layer.
     """
     for operation in flat.operations():
         if isinstance(operation, keras.layers.Lambda):
@@ -27,8 +27,8 @@ def refuse_code(flat: network.Network) -> None:
                 keras.layers.Lambda.from_config(operation.get_config(), safe_mode=True)
             except Exception:
                 raise AmcError(
-                    f"the layer {operation.name!r} (Lambda) holds Python code, which files of the "
-                    "run would hold too, and they are loaded without executing code; register the "
+                    f"the layer {operation.name!r} (Lambda) holds Python code, and so would the "
+                    "files of the run, which are loaded without executing code; register the "
                     "function (keras.saving.register_keras_serializable), or allow it by "
                     "safe_mode=False (--unsafe)"
                 ) from None
@@ -39,13 +39,13 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
 
     Args:
         path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
-        safe_mode: whether files that would execute code of theirs are refused:
+        safe_mode: whether files that would execute their own code are refused:
             Lambda layers, and SavedModels, which are TensorFlow programs. Turn it
-            off for files only that you would run as programs.
+            off only for files that you would run as programs.
 
     Returns:
-        The model, compiled if it was when saved by Keras 3 and its loss and
-        metrics are known. A Keras 2 model is carried over (`from_keras2`).
+        The model. It is compiled if Keras 3 saved it compiled and its loss and
+        metrics are known. A Keras 2 model is converted (`from_keras2`).
 
     Raises:
         AmcError: the file is missing, is not a Keras model, holds code, or needs
@@ -66,7 +66,7 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
         if safe_mode and "safe_mode=False" in str(error):
             raise AmcError(
                 f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
-                "trust where it comes from, allow it by safe_mode=False (--unsafe)"
+                "trust its source, allow it by safe_mode=False (--unsafe)"
             ) from error
         reason = str(error).strip().split("\n")[0]
         raise AmcError(
@@ -76,7 +76,7 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
 
 
 def fingerprint(model: keras.Model) -> str:
-    """A hash of a model's weights, by which a workdir knows its model again."""
+    """Returns a hash of a model's weights, by which a work directory recognises its model."""
     digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))

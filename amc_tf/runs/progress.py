@@ -1,4 +1,4 @@
-"""The scalars by which a search is followed: on TensorBoard while it runs, in the report after."""
+"""The scalars that show the progress of a search, in TensorBoard and in the report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from amc_tf.runs.vocabulary import QUANTITIES
 
-# Taken from the record as they are, under the name on the right; those of the agent begin with
-# its exploration noise, the standard deviation of its actions.
+# Keys of the record to names of scalars. The agent's own begin with its exploration noise, the
+# standard deviation of its actions.
 _KEYS: Mapping[str, str] = {
     "reward": "reward",
     "accuracy": "accuracy",
@@ -21,7 +21,7 @@ _KEYS: Mapping[str, str] = {
 
 
 class Progress:
-    """Turns the episodes of a search, in their order, into scalars.
+    """A function that turns the episodes of a search, in their order, into scalars.
 
     Args:
         dense: costs of the dense network by name: `macs`, `params`, `latency` (ms).
@@ -32,15 +32,16 @@ class Progress:
         self._best: dict[str, float] = {}  # of each policy
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """The scalars of the next episode.
+        """Returns the scalars of the next episode.
 
         Args:
-            record: of `episodes.jsonl`.
+            record: record of `episodes.jsonl`.
 
         Returns:
-            What the record has of `reward`, `accuracy` (a fraction), `seconds`, `noise`,
-            `baseline`, `actor_loss` and `critic_loss`; `best_reward`, of the policy so
-            far; `macs_share`, `params_share` and `latency_share` of the dense network.
+            Those of `reward`, `accuracy` (a fraction), `seconds`, `noise`, `baseline`,
+            `actor_loss` and `critic_loss` that the record has; `best_reward`, the policy's
+            best so far; `macs_share`, `params_share` and `latency_share`, the shares of the
+            dense network's costs.
         """
         policy, reward = record["policy"], record["reward"]
         self._best[policy] = max(reward, self._best.get(policy, reward))

@@ -1,4 +1,4 @@
-"""What made a result: the command and the versions."""
+"""The provenance of a result: its command and versions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _DISTRIBUTIONS = [
 
 
 def command() -> str:
-    """The command line of this process, as it can be typed again."""
+    """Returns the command line of this process, in a form that can be typed again."""
     program, *arguments = sys.orig_argv
     if arguments and pathlib.Path(arguments[0]).name.startswith("amc-"):
-        program, *arguments = arguments  # a console script, which is an argument of Python's
+        program, *arguments = arguments  # a console script is an argument of Python
     return shlex.join([pathlib.Path(program).name, *arguments])
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Returns the versions of Python and of the packages on which a result depends."""
     found = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

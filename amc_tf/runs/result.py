@@ -1,9 +1,9 @@
-"""The schema of `result.json`: what a run, a standalone export or fine-grained pruning reached.
+"""The schema of `result.json`, of a run, a standalone export or fine-grained pruning.
 
-Each is a frozen dataclass whose fields are the keys of the file; what a stage has not made yet is
-None, or empty, and left out. `format` is the number of the schema: files without it are of earlier
-versions, which wrote the same keys. Keys of the file's top level that are not known here are kept
-when it is written again; those within its sections are not.
+Each of these is a frozen dataclass whose fields are the keys of the file. A field that no stage has
+set yet is None or empty, and is left out of the file. `format` is the number of the schema. Files
+without it come from earlier versions, which wrote the same keys. Unknown keys at the top level of
+the file are kept when it is written again; unknown keys within its sections are not.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class Result(Part):
     """The content of a `result.json`.
 
     Attributes:
-        others: what the file has beside the keys of this version.
+        others: entries of the file whose keys this version does not know.
     """
 
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file: what is known so far."""
+        """Returns the content of the file, as far as it is known."""
         content = {name: in_json(value) for name, value in vars(self).items() if name != "others"}
         known = {name: value for name, value in content.items() if value not in (None, {}, [])}
         return {"format": FORMAT, **known, **self.others}
 
     @classmethod
     def from_json(cls: type[Kind], content: Mapping[str, Any]) -> Kind:
-        """Reads what `to_json` gave, in this version or an earlier one.
+        """Reads the output of `to_json`, of this version or an earlier one.
 
         Raises:
-            AmcError: it is of a newer format, or a key is missing.
+            AmcError: the content is of a newer format, or a key is missing.
         """
         raise NotImplementedError
 
     @classmethod
     def _of(cls: type[Kind], content: Mapping[str, Any], **readers: Callable[[Any], Any]) -> Kind:
-        """Makes the object, each section by its reader, if it has one."""
+        """Makes the object; sections that have a reader are read by it."""
         number = content.get("format", 0)
         if number not in range(FORMAT + 1):
             raise AmcError(
@@ -80,10 +80,10 @@ class Result(Part):
 
     @classmethod
     def read(cls: type[Kind], folder: pathlib.Path) -> Kind:
-        """Reads the result of a folder; an empty one if there is none yet.
+        """Reads the result of a folder; it is empty if there is no file yet.
 
         Raises:
-            AmcError: the file is damaged, of a newer format, or no such result.
+            AmcError: the file is damaged, of a newer format, or not a result of this kind.
         """
         path = folder / layout.RESULT
         content = files.read_json(path, {})
@@ -93,21 +93,21 @@ class Result(Part):
             raise AmcError(f"{path} cannot be read: {error}") from None
 
     def write(self, folder: pathlib.Path) -> None:
-        """Writes the result of a folder, whole or not at all.
+        """Writes the result of a folder, completely or not at all.
 
         Raises:
-            AmcError: the system refuses.
+            AmcError: the file cannot be written.
         """
         files.write_json(folder / layout.RESULT, self.to_json())
 
 
 @dataclasses.dataclass(frozen=True)
 class SparseResult(Result):
-    """The result of fine-grained pruning: of its own folder, and a section of a run's.
+    """The result of fine-grained pruning, in its own folder and as a section of a run's result.
 
     Attributes:
-        dense: the model before the first round.
-        rounds: the rounds that are done.
+        dense: accuracy of the model before the first round.
+        rounds: completed rounds.
     """
 
     dense: Accuracy | None = None
@@ -115,7 +115,7 @@ class SparseResult(Result):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SparseResult:
-        """Reads what `to_json` gave."""
+        """Reads the output of `to_json`."""
         return cls._of(
             content,
             dense=Accuracy.from_json,
@@ -125,11 +125,11 @@ class SparseResult(Result):
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult(Result):
-    """The result of an export without a run around it.
+    """The result of an export that is not part of a run.
 
     Attributes:
-        keras: the Keras model.
-        tflite: the files by name.
+        keras: accuracy of the Keras model.
+        tflite: exported files, by name.
     """
 
     keras: Accuracy | None = None
@@ -137,7 +137,7 @@ class ExportResult(Result):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExportResult:
-        """Reads what `to_json` gave."""
+        """Reads the output of `to_json`."""
         return cls._of(content, keras=Accuracy.from_json, tflite=_each(Exported))
 
 
@@ -146,20 +146,20 @@ class RunResult(Result):
     """The result of a run.
 
     Attributes:
-        seconds: the time of each stage that is done.
-        commands: the command line of each.
+        seconds: time of each completed stage, in seconds.
+        commands: command line of each completed stage.
         dense: the network before pruning.
         pruned: the chosen network before fine-tuning.
-        budget: the bounds by name of the cost, none for a reward that prices the cost; None
+        budget: bounds by the name of the cost, empty for a reward that prices the cost; None
             before the search.
-        policies: the best network of each policy.
-        chosen: the policy whose network goes on.
-        episodes: the number of the agent's episodes.
-        seed: the seed of the search.
-        versions: the versions of Python and of packages.
+        policies: best network of each policy.
+        chosen: name of the policy whose network is fine-tuned and exported.
+        episodes: number of the agent's episodes.
+        seed: the search's seed.
+        versions: versions of Python and of packages.
         finetuned: the chosen network after fine-tuning.
-        tflite: the files by name, those for comparison included.
-        sparse: the rounds of fine-grained pruning.
+        tflite: exported files by name, including those for comparison.
+        sparse: result of fine-grained pruning.
     """
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -177,12 +177,12 @@ class RunResult(Result):
     sparse: SparseResult | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file; `budget` is null for a search that had none."""
+        """Returns the content of the file; `budget` is null for a search without a budget."""
         return {**super().to_json(), **({"budget": None} if self.budget == {} else {})}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunResult:
-        """Reads what `to_json` gave, or an earlier version."""
+        """Reads the output of `to_json`, of this version or an earlier one."""
         return cls._of(
             content,
             dense=DenseNetwork.from_json,
@@ -195,7 +195,7 @@ class RunResult(Result):
         )
 
     def updated(self, **sections: Any) -> RunResult:
-        """The result after a stage: mappings get its entries, other sections are replaced."""
+        """Returns the result after a stage: mappings gain entries, other sections are replaced."""
         merged = {
             name: {**getattr(self, name), **value}
             if isinstance(value, dict) and getattr(self, name)
@@ -205,11 +205,11 @@ class RunResult(Result):
         return dataclasses.replace(self, **merged)
 
     def without(self, *sections: str) -> RunResult:
-        """The result without sections that are about to be made again."""
+        """Returns the result without sections that are about to be made again."""
         empty = RunResult()
         return dataclasses.replace(self, **{name: getattr(empty, name) for name in sections})
 
 
 def _each(cls: type[Part]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A reader of parts by name."""
+    """Returns a reader of parts by name."""
     return lambda content: {name: cls.from_json(part) for name, part in content.items()}

@@ -1,7 +1,6 @@
-"""The parts of a `result.json`: what was measured on networks and files.
+"""The parts of a `result.json`: measurements of networks and files.
 
-Each is a frozen dataclass whose fields are its keys in the file. Keys that are not known are left
-out.
+Each is a frozen dataclass whose fields are its keys in the file. Unknown keys are left out.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ class Part:
     """A part of a result: a dataclass whose fields are its keys."""
 
     def to_json(self) -> dict[str, Any]:
-        """The content by key."""
+        """Returns the content by key."""
         return {name: in_json(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls: type[Record], content: Mapping[str, Any]) -> Record:
-        """Reads what `to_json` gave.
+        """Reads the output of `to_json`.
 
         Raises:
             AmcError: a key is missing.
@@ -36,12 +35,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Milliseconds:
-    """How long one inference takes, over rounds.
+    """The latency of one inference over several rounds, in milliseconds.
 
     Attributes:
-        median_ms: the median.
-        min_ms: the least.
-        max_ms: the greatest.
+        median_ms: median of the rounds.
+        min_ms: smallest value of the rounds.
+        max_ms: largest value of the rounds.
     """
 
     median_ms: float
@@ -49,7 +48,7 @@ class Milliseconds:
     max_ms: float
 
     def to_json(self) -> dict[str, float]:
-        """The keys that stand beside those of the file that was timed."""
+        """Returns the keys, which stand beside those of the file that was timed."""
         return {
             "latency_ms": self.median_ms,
             "latency_ms_min": self.min_ms,
@@ -58,7 +57,7 @@ class Milliseconds:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Milliseconds | None:
-        """The latency of a file, if it was timed."""
+        """Reads the latency of a file; None if it was not timed."""
         if "latency_ms" not in content:
             return None
         return cls(*(content[f"latency_ms{end}"] for end in ("", "_min", "_max")))
@@ -70,8 +69,8 @@ class Measures(Part):
 
     Attributes:
         accuracy: the task's metric on the test data.
-        macs: the multiply-accumulates of one sample.
-        params: the number of parameters.
+        macs: number of multiply-accumulates of one sample.
+        params: number of parameters.
     """
 
     accuracy: float
@@ -89,7 +88,7 @@ class DenseNetwork(Measures):
     """The network before pruning.
 
     Attributes:
-        search_accuracy: the accuracy on the validation data, as the search scores it.
+        search_accuracy: accuracy on the validation data, as the search scores it.
     """
 
     search_accuracy: float
@@ -100,10 +99,10 @@ class PolicyNetwork(Measures):
     """The network of a policy's best plan, before fine-tuning.
 
     Attributes:
-        search_accuracy: the accuracy on the validation data, as the search scores it.
-        reward: the reward of the plan.
-        finetuned_accuracy: the accuracy on the test data after fine-tuning, of networks that are
-            compared.
+        search_accuracy: accuracy on the validation data, as the search scores it.
+        reward: reward of the plan.
+        finetuned_accuracy: accuracy on the test data after fine-tuning; None for a network that
+            was not fine-tuned.
     """
 
     search_accuracy: float
@@ -111,31 +110,31 @@ class PolicyNetwork(Measures):
     finetuned_accuracy: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content, without an accuracy that was not measured."""
+        """Returns the content, without an accuracy that was not measured."""
         absent = ("finetuned_accuracy",) if self.finetuned_accuracy is None else ()
         return {key: value for key, value in super().to_json().items() if key not in absent}
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetunedNetwork(Measures):
-    """The chosen network after fine-tuning, and its Keras file once that was exported.
+    """The chosen network after fine-tuning, and its Keras file.
 
     Attributes:
-        bytes: the size of the file.
-        latency: the time of a forward pass by Keras.
+        bytes: size of the file; None before the export.
+        latency: time of a forward pass by Keras; None before the export.
     """
 
     bytes: int | None = None
     latency: Milliseconds | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content, without what was not measured."""
+        """Returns the content, without what was not measured."""
         size = {} if self.bytes is None else {"bytes": self.bytes}
         return {"accuracy": self.accuracy, **self.costs, **size, **_beside(self.latency)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinetunedNetwork:
-        """Reads what `to_json` gave."""
+        """Reads the output of `to_json`."""
         return record(cls, {**content, "latency": Milliseconds.from_json(content)})
 
 
@@ -144,9 +143,9 @@ class Bound(Part):
     """A bound of the budget.
 
     Attributes:
-        bound: the cost that was allowed.
-        reached: the cost of the chosen network.
-        dense: the cost of the dense network.
+        bound: allowed cost.
+        reached: cost of the chosen network.
+        dense: cost of the dense network.
     """
 
     bound: float
@@ -156,23 +155,24 @@ class Bound(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Exported(Part):
-    """A checked file.
+    """An exported TFLite file that was checked.
 
     Attributes:
-        accuracy: of the file itself, run by LiteRT, on the test data.
-        bytes: its size.
-        max_abs_error: greatest difference of an output from Keras' on held-out data.
-        agreement: least fraction, of all outputs, at which the file names the class that Keras
-            names (top-1); None if no output has classes.
-        outputs: name of each output to its `tflite_tools.OutputError`.
-        float_operators: in an integer format, the operators that compute in float.
+        accuracy: accuracy of the file itself on the test data, run by LiteRT.
+        bytes: size of the file.
+        max_abs_error: largest difference between an output and Keras' output on held-out data.
+        agreement: fraction of samples for which the file predicts the class that Keras predicts
+            (top-1), the smallest of all outputs; None if no output has classes.
+        outputs: `tflite_tools.OutputError` of each output, by the output's name.
+        float_operators: operators of an integer format that compute in float.
         flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
-        float_layers: in int8_qat, the layers that were trained without rounding.
-        within_tolerance: whether the accuracy is at most the tolerance below Keras'.
-        sparse_weights: in a sparse format, the weights that are stored so, with their density.
-        worst_tensors: where it is not, the tensors that are farthest from the float file's, with
-            their relative error; none for int8_qat, whose weights have moved.
-        latency: the time of an inference on this host; None if it was not measured.
+        float_layers: layers of int8_qat that were trained without rounding.
+        within_tolerance: whether the accuracy is at most the tolerance below Keras' accuracy.
+        sparse_weights: density of each weight that a sparse format stores as sparse, by name.
+        worst_tensors: relative errors of the tensors that differ most from the float file's, by
+            name, if the accuracy is not within the tolerance; empty for int8_qat, whose
+            training changes the weights.
+        latency: time of an inference on this host; None if it was not measured.
     """
 
     accuracy: float
@@ -189,14 +189,14 @@ class Exported(Part):
     latency: Milliseconds | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content, the latency's keys beside the others."""
+        """Returns the content, with the latency's keys beside the others."""
         content = super().to_json()
         del content["latency"]
         return {**content, **_beside(self.latency)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Exported:
-        """Reads what `to_json` gave."""
+        """Reads the output of `to_json`."""
         given = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
         errors = content.get("outputs", {})
         given["outputs"] = {name: record(OutputError, error) for name, error in errors.items()}
@@ -208,12 +208,12 @@ class SparseRound(Part):
     """A round of fine-grained pruning.
 
     Attributes:
-        density: the share of the prunable weights that are not zero.
-        macs: the multiply-accumulates by weights that are not zero.
-        params: the number of parameters that are not zero.
-        search_accuracy: the accuracy on the validation data, as the search scores it.
-        before: the accuracy on the test data before fine-tuning.
-        accuracy: the accuracy on the test data after it.
+        density: share of the prunable weights that are not zero.
+        macs: number of multiply-accumulates by weights that are not zero.
+        params: number of parameters that are not zero.
+        search_accuracy: accuracy on the validation data, as the search scores it.
+        before: accuracy on the test data before fine-tuning.
+        accuracy: accuracy on the test data after fine-tuning.
     """
 
     density: float
@@ -226,17 +226,17 @@ class SparseRound(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy(Part):
-    """A model of which no more is told.
+    """A model of which only the accuracy is recorded.
 
     Attributes:
-        accuracy: the accuracy on the data that score the others beside it.
+        accuracy: accuracy on the same data as the other models of the result.
     """
 
     accuracy: float
 
 
 def in_json(value: Any) -> Any:
-    """A value of a field in types of JSON."""
+    """Converts a field's value to types of JSON."""
     if isinstance(value, Part):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -247,7 +247,7 @@ def in_json(value: Any) -> Any:
 
 
 def record(cls: type[Record], content: Mapping[str, Any]) -> Record:
-    """An object of a dataclass, made of the keys that it knows.
+    """Makes an object of a dataclass from the keys that the dataclass knows.
 
     Raises:
         AmcError: a key is missing.

@@ -1,4 +1,4 @@
-"""What is counted, and what plays: names, keys, units and titles."""
+"""The vocabulary of costs and policies: names, keys, units and titles."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Quantity:
     """A cost of a network.
 
     Attributes:
-        name: of the cost, in budgets' bounds and in results.
-        title: the name in tables and charts.
-        key: the name in an episode's record, where it may tell the unit.
-        unit: the unit of a measured cost; empty for what is counted.
-        form: the number's format.
+        name: name of the cost in the bounds of budgets and in results.
+        title: name in tables and charts.
+        key: name in an episode's record; it may include the unit.
+        unit: unit of a measured cost; empty for a cost that is counted.
+        form: format of the number.
     """
 
     name: str
@@ -26,15 +26,15 @@ class Quantity:
 
     @property
     def share(self) -> str:
-        """The name of its share of the dense network's."""
+        """Name of the share of the dense network's cost."""
         return f"{self.name}_share"
 
     def amount(self, value: float) -> str:
-        """A value, with its unit if it has one."""
+        """Formats a value with its unit, if it has one."""
         return f"{value:{self.form}} {self.unit}".rstrip()
 
     def written(self, value: float) -> str:
-        """A value and what it is of, for a sentence."""
+        """Formats a value with its unit or name, for a sentence."""
         return f"{value:{self.form}} {self.unit or self.name}"
 
 
@@ -54,5 +54,5 @@ _LABELS: Mapping[str, str] = {AGENT: "AMC"}
 
 
 def policy_label(name: str) -> str:
-    """What a policy is called in tables and charts."""
+    """Returns the name of a policy in tables and charts."""
     return _LABELS.get(name, name)

@@ -1,4 +1,4 @@
-"""The folder through which the stages of a run talk to each other."""
+"""The work directory, through which the stages of a run exchange their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amc_tf.runs.model_files import fingerprint, load_model
 from amc_tf.runs.result import RunResult
 
 # Sections of the configuration that only later stages read, and the results that
-# a change makes stale. A change of anything else would make the search another one.
+# a change makes stale. A change of any other section would change the search.
 STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("finetuned", "tflite"),
     "export": ("tflite",),
@@ -30,14 +30,15 @@ STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 class Workdir:
-    """Names and rules of the files that a run leaves.
+    """The work directory of a run: reads and writes its files and keeps their rules.
 
     Args:
         path: the folder; made if absent.
-        safe_mode: of `load_model`.
+        safe_mode: whether model files that hold code are refused (see
+            `amc_tf.runs.model_files.load_model`).
 
     Raises:
-        AmcError: it cannot be made or written.
+        AmcError: the folder cannot be made or written.
     """
 
     def __init__(self, path: str | pathlib.Path, safe_mode: bool = True):
@@ -48,15 +49,15 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / layout.PROBE
             probe.touch()
-            probe.unlink(missing_ok=True)  # of another process that looks at the same time
+            probe.unlink(missing_ok=True)  # another process may have removed it in the meantime
         except OSError as error:
             raise AmcError(f"the workdir {self.path} cannot be written: {error.strerror}") from None
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other processes out while the context lasts.
+        """Returns a context that keeps other processes out.
 
         Raises:
-            AmcError: another process is in; names it.
+            AmcError: another process uses the folder; the message names it.
         """
         return self._lock.held()
 
@@ -66,14 +67,15 @@ class Workdir:
     def claim(self, config: Mapping[str, Any]) -> None:
         """Writes `config.json`, or checks that the folder belongs to the same run.
 
-        A changed stage section throws away that stage's part of `result.json`
-        and the parts of those after it, so that they are made again.
+        If the section of a later stage has changed, the parts of `result.json`
+        that depend on it are removed, so that they are made again.
 
         Args:
-            config: everything the result depends on, JSON values only.
+            config: all values on which the result depends; JSON values only.
 
         Raises:
-            AmcError: another run's folder; names the values that differ.
+            AmcError: the folder belongs to another run; the message names the values that
+                differ.
         """
         new = json.loads(json.dumps(config))
         old = self.read_json(layout.CONFIG, {})
@@ -111,26 +113,26 @@ class Workdir:
             files.write_json(self / layout.CONFIG, {**config, "model": found})
 
     def read_json(self, name: str, default: Any) -> Any:
-        """The content of a JSON file (see `amc_tf.files.read_json`)."""
+        """Returns the content of a JSON file (see `amc_tf.files.read_json`)."""
         return files.read_json(self / name, default)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON object for `read_json`, which will tell whether it was damaged since."""
+        """Writes a JSON object with a checksum, by which `read_json` detects damage."""
         files.write_json(self / name, files.sealed(content))
 
     @property
     def result(self) -> RunResult:
-        """The content of `result.json`, of all stages done so far."""
+        """The content of `result.json`, of all completed stages."""
         return RunResult.read(self.path)
 
     def update_result(self, **sections: Any) -> RunResult:
-        """Writes what a stage found (see `RunResult.updated`); returns it all."""
+        """Adds a stage's results (see `RunResult.updated`) and returns the whole result."""
         result = self.result.updated(**sections)
         result.write(self.path)
         return result
 
     def forget(self, *sections: str) -> None:
-        """Removes sections of the result: what they told is about to change."""
+        """Removes sections of the result that are about to change."""
         result = self.result
         left = result.without(*sections)
         if left != result:
@@ -140,12 +142,12 @@ class Workdir:
         """Saves a model, uncompiled, so that the file is whole or absent.
 
         Raises:
-            AmcError: it cannot be written, or not by the year that the clock tells.
+            AmcError: the file cannot be written, or the system's clock is before 1980.
         """
         path = self / file.name
         if time.localtime(time.time()).tm_year < 1980:
             raise AmcError(
-                f"{path} cannot be written: .keras files are zip archives, which know no time "
+                f"{path} cannot be written: .keras files are zip archives, which hold no time "
                 "before 1980; set the system's clock, and the same call resumes"
             )
         path.parent.mkdir(exist_ok=True)
@@ -156,7 +158,8 @@ class Workdir:
         """Loads a model of an earlier stage.
 
         Raises:
-            AmcError: it is not there, or damaged; names the command that makes it.
+            AmcError: the file is missing or damaged; the message names the command that makes
+                it.
         """
         path = self / file.name
         if not path.exists():

@@ -1,8 +1,8 @@
-"""Which plan: policies that play in one environment under a budget.
+"""The search for a plan: policies that play in one environment under a budget.
 
-`search_plan` runs them all, each with as many evaluations as the others, and returns the best plan
-of each as a `SearchResult`. Interrupted at any moment, the same call resumes from its log and ends
-with the same plan.
+`search_plan` runs them all and returns the best plan of each as a `SearchResult`. The searchers
+all get the same number of evaluations. After an interruption, the same call resumes from its log
+and ends with the same plan.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a search is about, and where the costs of its networks lie, as JSON for the report."""
+"""The groups of a search and the costs of its networks by layer, as JSON for the report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from amc_tf.graph.plan import PruningPlan
 
 
 def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str, Any]:
-    """Groups and layers of a network, dense and under plans.
+    """Describes the groups and layers of a network, dense and under plans.
 
     Args:
         graph: the analysed network.
-        plans: name of a policy to its plan.
+        plans: plan of each policy, by the policy's name.
 
     Returns:
-        `name` of the model; `groups`, each with its name, channels, producers and
-        consumers, from input to output; `layers` that have weights, each with
-        its name, class, MACs and parameters; and of each of `plans`
-        the channels `kept` by the groups, and `macs` and `params` of the layers,
-        in the same order. What no plan changes and no layer of the table holds
-        (attention's MACs, say) is left out.
+        `name` of the model. `groups`, from input to output, each with its name,
+        channels, producers and consumers. `layers` that have weights, each with
+        its name, class, MACs and parameters. `plans`, each with the channels
+        `kept` by the groups and the `macs` and `params` of the layers, in the
+        same order. Costs that no plan changes and that no layer of the table
+        holds (the MACs of attention, for example) are left out.
 
     Raises:
         AmcError: the model's input size is not fixed, or a plan does not fit.
@@ -70,7 +70,7 @@ def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str
 
 
 def by_layer(cost: Cost, counts: np.ndarray) -> dict[str, int]:
-    """The part of a cost that lies in each layer, when group i keeps `counts[i]` channels."""
+    """Returns the part of a cost in each layer, when group i keeps `counts[i]` channels."""
     found: dict[str, int] = {}
     for layer, value in zip(cost.sites, cost.terms(counts).tolist(), strict=True):
         found[layer] = found.get(layer, 0) + value

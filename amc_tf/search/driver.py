@@ -1,4 +1,4 @@
-"""Policies that play in one environment, one after another, every episode logged."""
+"""Policies that play in one environment, one after another; every episode is logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amc_tf.search.env.base import DecisionEnv, Outcome
 
 
 class Score(Protocol[PlanT_contra]):
-    """The accuracy of a plan, as a `Scorer` gives it."""
+    """A function that returns the accuracy of a plan, as a `Scorer` does."""
 
     def __call__(self, plan: PlanT_contra, beat: float | None = None, /) -> float:
         """See `Scorer`."""
@@ -24,19 +24,20 @@ class Score(Protocol[PlanT_contra]):
 
 
 class EpisodeDriver(Generic[PlanT]):
-    """Episodes of searchers in one environment.
+    """A driver that plays the episodes of searchers in one environment.
 
-    A plan that the log knows is not scored again, whoever tried it.
+    A plan whose score is in the log is not scored again, whichever searcher tried it.
 
     Args:
-        log: takes every episode.
+        log: log of all episodes.
         env: the environment.
-        score: the accuracy of a plan.
-        watch: is shown the record of every episode, those that the log knew included.
+        score: function that returns the accuracy of a plan.
+        watch: function that receives the record of every episode, including episodes that the
+            log knew.
 
     Attributes:
         env: the environment.
-        ranked: of each policy the outcomes, the best first (of equal ones the earliest).
+        ranked: outcomes of each policy, the best first (of equal ones the earliest).
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class EpisodeDriver(Generic[PlanT]):
                 try:
                     outcome = self._play(policy, episode, searcher, beat)
                 except AmcError as error:
-                    # The same exception, as what failed is in its class.
+                    # The same exception, as its class says what failed.
                     error.args = (f"episode {episode} of {policy!r}: {error}",)
                     raise
                 outcomes.append(outcome)
@@ -113,7 +114,7 @@ class EpisodeDriver(Generic[PlanT]):
         return outcome
 
     def best(self, policy: str, count: int) -> list[Outcome[PlanT]]:
-        """The best outcomes of a policy, each choice of channels once."""
+        """Returns the best outcomes of a policy, at most `count`, each choice of channels once."""
         first: dict[tuple[int, ...], Outcome[PlanT]] = {}
         for outcome in self.ranked[policy]:
             first.setdefault(outcome.counts, outcome)

@@ -1,4 +1,4 @@
-"""The best plans of a search, played again where the first score does not decide."""
+"""The best plans of a search, scored again where the first score does not decide."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Finalists:
     """The best plans of every policy.
 
     Attributes:
-        actions: name of a policy to the actions of its best plans.
-        problem: what was decided.
-        settings: of the search.
-        score: of networks as they are built, with the final refit.
+        actions: actions of each policy's best plans, by the policy's name.
+        problem: the decisions of the search.
+        settings: the search's settings.
+        score: scorer of networks as they are built, with the final refit.
         workdir: folder of the logs.
         ranks: see `EpisodeLog`.
     """
@@ -42,20 +42,20 @@ class Finalists:
     ranks: str
 
     def rescored(self, budget: Budget | None) -> Ranked:
-        """Outcomes of the same plans with the final refit, of each policy the best first."""
+        """Returns the outcomes of the plans with the final refit, each policy's best first."""
         env = environment(self.problem, budget, self.settings)
         return self._played(layout.finals_file(), env, self.actions)
 
     def within(self, number: int, budget: Budget, names: Sequence[str]) -> Ranked:
-        """Outcomes of the plans of some policies, made smaller to fit a tighter budget.
+        """Returns the outcomes of some policies' plans, made smaller to fit a tighter budget.
 
         Args:
-            number: tells the tighter budgets of a search apart.
-            budget: the tighter one.
-            names: of policies.
+            number: number of the tighter budget, different for each of a search.
+            budget: the tighter budget.
+            names: names of the policies.
         """
         env = environment(self.problem, budget, self.settings)
-        # In proportion: decided one after another, the last would bear it all.
+        # Scaled in proportion: if decided one after another, only the last would shrink.
         plans = {name: [env.fitted(actions) for actions in self.actions[name]] for name in names}
         return self._played(layout.finals_file(number), env, plans)
 

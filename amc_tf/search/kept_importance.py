@@ -15,16 +15,17 @@ from amc_tf.training.task import Task
 def kept_importance(
     graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
 ) -> Importance:
-    """The importance of channels, read back where it was computed before.
+    """Returns the importance of channels, read from `workdir` if it was computed before.
 
-    Shuffled training data would rank the channels of a resumed search anew,
-    and the scores in its log are those of the old ranks.
+    Shuffled training data would change the ranks of the channels in a resumed
+    search, whereas the scores in its log are of plans by the old ranks.
 
     Args:
         graph: the analysed network.
-        task: its data, for criteria that look at it.
+        task: the network's data, for criteria that use it.
         criterion: a name of `IMPORTANCES`.
-        workdir: `importance.json` there is read, or written where it is of something else.
+        workdir: work directory, where `importance.json` is read, or written if it is absent or
+            of another criterion or network.
 
     Raises:
         AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
@@ -42,7 +43,10 @@ def kept_importance(
 
 
 def ranks_of(importance: Importance) -> str:
-    """Checksum of what the scores of channel counts depend on beside the settings."""
+    """Returns a checksum of the channels' ranks.
+
+    Beside the settings, the scores of channel counts depend on these.
+    """
     return files.checksum(
         {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}
     )

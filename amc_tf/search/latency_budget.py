@@ -1,4 +1,4 @@
-"""Latency in one search: predicted in every episode, measured before a plan is chosen."""
+"""The latency of a search: predicted in every episode, measured before a plan is chosen."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from amc_tf.search.latency_choice import Chooser, Counts, Measured
 from tflite_tools import convert
 
 _MOST_TIGHTENED = 3  # times that the budget is tightened
-_MOST_OVER = 1.25  # a plan that is further above it says that the table is wrong, not the plan
+_MOST_OVER = 1.25  # above this share of the budget, the table is wrong rather than the plan
 
 Replay = Callable[[int, Budget, Sequence[str]], Mapping[str, Sequence[Outcome]]]
 
 
 class SearchLatency:
-    """The latency of one search's plans.
+    """The latency of a search's plans.
 
     Attributes:
-        cost: predicted latency, the same whenever the search is resumed.
+        cost: predicted latency; it does not change when the search is resumed.
     """
 
     def __init__(
@@ -46,16 +46,17 @@ class SearchLatency:
         table: LatencyTable | None = None,
         converted: Callable[[keras.Model], bytes] = convert,
     ):
-        """Opens the table and measures what it lacks.
+        """Opens the table and measures what is missing from it.
 
         Args:
             graph: the analysed network.
-            budget: of the search.
-            choices: the channel counts that each group may keep.
-            workdir: of the search; `latency.json` there keeps what was measured for it.
+            budget: the search's budget.
+            choices: channel counts that each group may keep.
+            workdir: the search's work directory; `latency.json` there keeps the search's
+                measurements.
             settings: see `LatencySettings`.
-            table: in place of the one that the settings name.
-            converted: converts a Keras model to a .tflite file.
+            table: table to use instead of the one that the settings name.
+            converted: function that converts a Keras model to a .tflite file.
 
         Raises:
             AmcError: see `open_table` and `latency_cost`.
@@ -74,7 +75,7 @@ class SearchLatency:
         )
         kept = Workdir(workdir).read_json(layout.LATENCY, {})
         if kept.get("conditions") == self._table.conditions:
-            # Since the search began, others may have corrected the table.
+            # Other searches may have corrected the table since this one began.
             cost = cost.calibrated(
                 *([(tuple(c), ms) for c, ms in kept[part]] for part in ("examples", "corrections"))
             )
@@ -89,17 +90,17 @@ class SearchLatency:
     def choose(
         self, ranked: Mapping[str, Sequence[Outcome]], within: Replay | None = None
     ) -> dict[str, Outcome]:
-        """Each policy's best plan that is within the budget when measured whole.
+        """Chooses each policy's best plan that is within the budget when measured whole.
 
         Args:
-            ranked: a policy's outcomes, the best first.
-            within: fits the plans of policies that have none into a tighter budget. Of plans
-                that all just fill the budget as it is predicted, a prediction that is 1 % wrong
-                breaks them all.
+            ranked: outcomes of each policy, the best first.
+            within: function that fits the plans of policies without such a plan into a tighter
+                budget. It is needed because plans that just fill the budget as predicted all
+                exceed it when the prediction is wrong by 1 %.
 
         Returns:
-            Policy to outcome, its latency the measured one; without a bound on
-            latency each policy's first, as predicted.
+            Outcome of each policy with its measured latency; without a bound on
+            latency, each policy's first outcome with its predicted latency.
 
         Raises:
             AmcError: the device fails, or no plan is within the budget.
@@ -129,9 +130,9 @@ class SearchLatency:
             fastest = min(self._known.values(), key=lambda m: m.ms / m.dense_ms)
             raise AmcError(
                 f"none of {len(self._known)} plans measured is within the budget of latency: the "
-                f"fastest took {fastest.ms:.4g} ms beside {fastest.dense_ms:.4g} ms of the dense "
-                "model; the table has been corrected: search again in another workdir, or raise "
-                "the budget"
+                f"fastest took {fastest.ms:.4g} ms, and the dense model {fastest.dense_ms:.4g} ms; "
+                "the table has been corrected: search again in another workdir, or raise the "
+                "budget"
             )
         return best
 
@@ -166,6 +167,6 @@ class SearchLatency:
         Workdir(self._workdir).write_json(layout.LATENCY, content)
 
     def measured(self, counts: Sequence[int]) -> Measured | None:
-        """What a plan took, if it was measured whole."""
+        """Returns the measured latency of a plan; None if it was not measured whole."""
         key: Counts = tuple(counts)
         return self._known.get(key)

@@ -1,4 +1,4 @@
-"""The best plans, measured whole before one is chosen."""
+"""The choice of the best plan within a budget of latency, by measuring whole networks."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ Counts = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A whole network on the device.
+    """The measured latency of a whole network.
 
     Attributes:
         ms: milliseconds of the plan's network.
-        dense_ms: of the dense one, timed in turn with it.
+        dense_ms: milliseconds of the dense network, timed in turn with it.
     """
 
     ms: float
     dense_ms: float
 
     def within(self, budget: Budget) -> bool:
-        """Whether it meets a budget of latency; a fraction is one of the dense model beside it."""
+        """Returns whether the network meets a budget of latency.
+
+        A fraction refers to the dense network timed beside it.
+        """
         return self.over(budget) <= 1
 
     def over(self, budget: Budget) -> float:
-        """The share of a budget of latency that it takes; more than 1 breaks it."""
+        """Returns the share of a budget of latency that is used; more than 1 exceeds it."""
         return self.ms / budget.latency_bound(self.dense_ms)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chooser:
-    """Picks each policy's best plan that is within the budget when measured.
+    """A function that picks each policy's best plan that is within the budget when measured.
 
     Attributes:
-        budget: with a bound on latency.
+        budget: a budget with a bound on latency.
         dense: the groups' full channel counts.
-        measure: times whole networks, given their plans.
-        finalists: how many of a policy's plans are measured at a time.
+        measure: function that times the whole networks of outcomes.
+        finalists: number of a policy's plans that are measured at a time.
     """
 
     budget: Budget
@@ -59,17 +62,18 @@ class Chooser:
     ) -> dict[str, Outcome]:
         """Measures the best plans, then the next best, until each policy has one or gives up.
 
-        What breaks the budget is rejected and corrects the predicted latency, and
-        plans that are then predicted to break it are passed over.
+        A plan that exceeds the budget is rejected, and its measurement corrects
+        the predicted latency. Plans that are then predicted to exceed the budget
+        are skipped.
 
         Args:
-            ranked: a policy's outcomes, the best first.
-            cost: predicts latency.
-            known: what was measured before; more is added.
+            ranked: outcomes of each policy, the best first.
+            cost: predicted latency.
+            known: earlier measurements; new ones are added.
 
         Returns:
-            Policy to its best outcome that was measured to be within the budget,
-            with the latency measured; policies that have none are left out.
+            Each policy's best outcome that is within the budget as measured, with
+            the measured latency; policies without one are left out.
         """
         for _ in range(_MOST_ROUNDS):
             corrected = cost.corrected({c: self._as_predicted(m, cost) for c, m in known.items()})
@@ -84,7 +88,7 @@ class Chooser:
         return {name: outcome for name, outcome in best.items() if outcome is not None}
 
     def _as_predicted(self, measured: Measured, cost: LatencyCost) -> float:
-        """A measurement in the milliseconds in which the bound is predicted."""
+        """Returns a measurement on the scale of the predicted milliseconds, as the bound is."""
         if self.budget.latency is None:
             return measured.ms
         return measured.ms / measured.dense_ms * cost(self.dense)
@@ -95,7 +99,7 @@ class Chooser:
         cost: LatencyCost,
         known: Mapping[Counts, Measured],
     ) -> dict[Counts, Outcome]:
-        """Plans to be measured before it is known which is the best."""
+        """Returns the plans to measure before a policy's best plan is known."""
         bound = self.budget.latency_bound(cost(self.dense))
         wanted: dict[Counts, Outcome] = {}
         for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Episodes of agent and environment, and the best plans they find."""
+"""The search for plans: all policies play, and the best plans are scored again and chosen."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def search_plan(
     settings: SearchSettings | None = None,
     latency: LatencySettings | None = None,
 ) -> SearchResult:
-    """Searches the best pruning plan within a budget.
+    """Searches for the best pruning plan within a budget.
 
-    Where latency is bounded, the best plans are converted and measured whole
-    before one is chosen; where none is within the budget, they are made smaller
-    by what they were above it, and measured again.
+    If latency is bounded, the best plans are converted and measured whole
+    before one is chosen. If none is within the budget, they are made smaller by
+    the factor by which they exceeded it, and measured again.
 
-    Leaves `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
-    `plan.json`, `best_plans.json`, `agent.log`, the folder `tensorboard` and, with
-    latency, `latency.json` in `workdir`.
-    Interrupted at any moment, the same call resumes and ends with the same plan.
+    Writes `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
+    `plan.json`, `best_plans.json`, `agent.log`, the folders `plans` and `tensorboard`
+    and, with latency, `latency.json` to `workdir`.
+    After an interruption, the same call resumes and ends with the same plan.
 
     Args:
         model: the trained Keras model.
-        task: its data and training code.
-        budget: the bound on the pruned model's cost; None for rewards that price it.
+        task: the model's data and training code.
+        budget: the bounds on the pruned model's costs; None for rewards that price the cost.
         workdir: folder for the log; made if absent, locked while the search lasts.
         settings: see `SearchSettings`.
-        latency: the device that a budget or reward of latency is for.
+        latency: settings of the device, for a budget or reward of latency.
 
     Returns:
         The `SearchResult`.
 
     Raises:
         AmcError: another process works in `workdir`; see also `Constraints.analyze`,
-            `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and,
-            for its importance, `amc_tf.pruning.importance.criteria.taylor`.
+            `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and, for
+            the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with folder.locked():
@@ -90,7 +90,7 @@ def _search(
             graph, budget, problem.choices, workdir, latency or LatencySettings()
         )
         problem = problem.with_latency(device.cost)
-        environment(problem, budget, settings)  # or refuses, before importance is computed
+        environment(problem, budget, settings)  # raises here, before importance is computed
 
     importance = kept_importance(graph, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
@@ -98,7 +98,7 @@ def _search(
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
 
-    # The agent takes seconds to come up; meanwhile the statistics are gathered.
+    # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
         DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
         TensorBoardLog(workdir / layout.TENSORBOARD, dense) as watch,
@@ -157,7 +157,7 @@ def _search(
 
 
 def _chosen(best: Mapping[str, Outcome]) -> str:
-    """The policy whose plan scored best; of equal ones the first of `POLICIES`."""
+    """Returns the policy whose plan scored best; of equal ones the first of `POLICIES`."""
     return max(
         (name for name in POLICIES if name in best),
         key=lambda name: (best[name].reward, -POLICIES.index(name)),

@@ -17,12 +17,12 @@ from amc_tf.search.settings import SearchSettings
 
 
 def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) -> None:
-    """Plays the episodes of every policy that the settings name, and of AMC's.
+    """Plays the episodes of AMC's agent and of every policy that the settings name.
 
     Args:
-        driver: plays them.
-        agent: the one that learns.
-        settings: policies, episodes and guidance.
+        driver: driver that plays the episodes.
+        agent: AMC's agent.
+        settings: settings of policies, episodes and guidance.
     """
     env = driver.env
     # Hand-crafted ratios are scaled to a budget, so they need one.

@@ -1,4 +1,4 @@
-"""The problem that settings describe, and how it is posed under a budget."""
+"""The problem that settings describe, and its environment under a budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from amc_tf.search.settings import SearchSettings
 
 
 def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[PruningPlan]:
-    """The problem that settings describe, its latency and the channels' importance not known yet.
+    """Returns the problem that settings describe.
+
+    Its latency and the importance of its channels are not known yet.
 
     Raises:
         AmcError: see `channel_problem`.
@@ -28,7 +30,7 @@ def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[Pruning
 def environment(
     problem: Problem[PlanT], budget: Budget | None, settings: SearchSettings
 ) -> DecisionEnv[PlanT]:
-    """A problem under a budget.
+    """Returns the environment of a problem under a budget.
 
     Raises:
         AmcError: see `DecisionEnv`.
@@ -37,9 +39,9 @@ def environment(
 
 
 def check(problem: Problem, budget: Budget | None, settings: SearchSettings) -> None:
-    """Refuses wishes that cannot be met, as far as this can be told without a device.
+    """Checks that the budget can be met, as far as this is known without a device.
 
-    Latency that is not known yet breaks no bound: its table takes minutes.
+    Latency that is not known yet exceeds no bound, as measuring its table takes minutes.
 
     Raises:
         AmcError: see `DecisionEnv`.

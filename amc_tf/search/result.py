@@ -1,4 +1,4 @@
-"""What a search found."""
+"""The result of a search."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from amc_tf.search.latency_choice import Measured
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         graph: the analysed model.
         chosen: name of the policy whose plan scored best.
-        best: policy name to its best outcome.
+        best: best outcome of each policy, by the policy's name.
         bounds: the budget in absolute terms, by name of the cost.
-        dense_accuracy: of the unpruned model on the validation data.
-        final: restores the weights of the networks that are built.
-        measured: the chosen network on the device beside the dense one; None where
-            latency is not bounded.
+        dense_accuracy: accuracy of the unpruned model on the validation data.
+        final: refit that restores the weights of the networks that are built.
+        measured: measured latency of the chosen network and of the dense one beside it; None
+            where latency is not bounded.
     """
 
     graph: ChannelGraph
@@ -41,5 +41,5 @@ class SearchResult:
         return self.best[self.chosen].plan
 
     def refitted(self, plan: PruningPlan) -> dict[str, Any]:
-        """Weights for `amc_tf.rebuild(model, graph, plan, weights)`."""
+        """Returns the weights for `amc_tf.rebuild(model, graph, plan, weights)`."""
         return self.final.refit(plan)

@@ -12,41 +12,42 @@ from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
 
-# AMC's agent first: where two plans score alike, the earlier policy's is chosen.
+# AMC's agent is first: of plans with equal scores, the earlier policy's is chosen.
 POLICIES = (AGENT, "response", "cmaes", "random", *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """How a search is done.
+    """The settings of a search.
 
     Attributes:
-        episodes: of the agent, and of each searcher it is compared with.
-        seed: of agent, random searcher and sampled activations.
+        episodes: number of episodes of the agent, and of each searcher it is compared with.
+        seed: seed of all searchers and of sampled activations.
         reward: a name of `amc_tf.search.env.rewards.REWARDS`.
-        rounding: channel counts are multiples of this.
+        rounding: number of which channel counts are multiples (all of a group's channels may
+            be kept, too).
         min_preserve: least share of a group's channels that is kept.
         constraints: layers to freeze, and other values of `rounding` and
             `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
-        importance: which channels of a group are kept, a name of
+        importance: criterion by which a group's channels are kept, a name of
             `amc_tf.pruning.importance.criteria.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `DecisionEnv`).
         warm_start: whether the agent's first episodes follow the hand-crafted policies.
-        response_share: of the agent's episodes after its warm-up, the share proposed by
-            a model of the reward, which also proposes those of the warm-up (see
-            `amc_tf.search.agents.response_surface`), in [0, 1]; 0 is the paper's agent. It
-            grows while the agent's own plans are not the best (see `GuidedSearcher`).
-        refit: how weights are restored before a plan is scored, a name of
+        response_share: initial share of the agent's episodes after its warm-up that a model
+            of the reward proposes (see `amc_tf.search.agents.response_surface`), in [0, 1].
+            The model also proposes the episodes of the warm-up. The share grows while the
+            agent's own plans are not the best (see `GuidedSearcher`). 0 is the paper's agent.
+        refit: method that restores weights before a plan is scored, a name of
             `amc_tf.pruning.refit.methods.REFITS`.
-        final_refit: the same, for the networks that are built in the end.
-        early_stop: standard errors by which a plan must be below its policy's best
-            one for its scoring to end before all images were run; None for never.
-        rerank: of each policy the best so many plans are scored once more with
-            the final refit, and that decides.
-        policies: which of `POLICIES` run; `amc` always does. `random`, `cmaes` (an
+        final_refit: the same for the networks that are built in the end.
+        early_stop: number of standard errors by which a plan must be below its policy's best
+            one for its scoring to end before all images are run; None for never.
+        rerank: number of each policy's best plans that are scored once more with the final
+            refit, which decides.
+        policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
             evolution strategy) and `response` (the model of the reward without
             the agent) get as many episodes as the agent.
-        keep_best: how many of the best plans are written to `best_plans.json`.
+        keep_best: number of the best plans that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
 
@@ -88,5 +89,5 @@ class SearchSettings:
 
     @property
     def learner(self) -> DdpgSettings:
-        """The agent's settings, its phases as long as `episodes` makes them."""
+        """The agent's settings, with the lengths of its phases set by `episodes`."""
         return self.ddpg.over(self.episodes)

@@ -1,4 +1,4 @@
-"""Scalars of a search as TensorBoard reads them, written while it runs."""
+"""Scalars of a search for TensorBoard, written while it runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class TensorBoardLog:
-    """Event files in a folder, one TensorBoard run for each policy; a context.
+    """Event files in a folder, one TensorBoard run for each policy; a context manager.
 
-    A resumed search plays its episodes again from the first, out of its log. So
-    the event files of before are removed at the start, and every episode is
-    told once.
+    A resumed search replays its episodes from its log, beginning with the
+    first. So earlier event files are removed at the start, and every episode is
+    written once.
 
     Args:
-        folder: for the files; made with the first episode.
+        folder: folder for the files; made with the first episode.
         dense: costs of the dense network (see `Progress`).
     """
 
@@ -37,13 +37,13 @@ class TensorBoardLog:
             old.unlink()
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        """Writes the scalars of an episode, its number as the step (see `Progress`)."""
+        """Writes the scalars of an episode, with its number as the step (see `Progress`)."""
         if self._failed:
             return
         try:
             self._write(record)
         except tf.errors.OpError as error:
-            # A display: what it lacks is in the log of the search, which goes on.
+            # These are for display only: the search goes on, and its log holds everything.
             self._failed = True
             _LOG.warning("no more scalars for TensorBoard: %s", str(error).splitlines()[0])
 
@@ -62,5 +62,5 @@ class TensorBoardLog:
 
     def __exit__(self, *_: object) -> None:
         for writer in self._writers.values():
-            with contextlib.suppress(tf.errors.OpError):  # told before
+            with contextlib.suppress(tf.errors.OpError):  # a warning was logged before
                 writer.close()

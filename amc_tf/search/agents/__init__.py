@@ -1,7 +1,7 @@
-"""Everything that proposes how much to keep.
+"""Searchers: they propose how much to keep.
 
-A `Searcher` is told states and rewards and proposes shares in [0, 1]; networks and budgets are the
-environment's. Each module is one way of proposing.
+A `Searcher` receives states and rewards and proposes shares in [0, 1]. The environment deals with
+networks and budgets. Each module holds one kind of searcher.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What every searcher can do."""
+"""The protocol of every searcher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @runtime_checkable
 class Searcher(Protocol):
-    """Proposes one action a decision and learns from the reward of a whole episode.
+    """Proposes one action for each decision and learns from the reward of a whole episode.
 
     An episode is a call of `act` for each decision, in order, and then one call of `finish`.
     """
@@ -22,16 +22,16 @@ class Searcher(Protocol):
             state: float32 [num_features], each feature in [0, 1].
 
         Returns:
-            The proposed share to keep, in [0, 1]. The environment may execute another one.
+            The proposed share to keep, in [0, 1]. The environment may execute a different one.
         """
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
         """Ends the episode.
 
         Args:
-            actions: the actions really executed, in [0, 1], one for each call of `act`.
-            reward: the episode's reward, higher is better.
+            actions: the actions that were executed, in [0, 1], one for each call of `act`.
+            reward: the episode's reward; higher is better.
 
         Returns:
-            Diagnostics of the searcher by name, possibly none.
+            Diagnostics of the searcher by name; may be empty.
         """

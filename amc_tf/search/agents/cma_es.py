@@ -1,4 +1,4 @@
-"""CMA-ES as a searcher: the strong black-box optimiser that an agent has to beat."""
+"""CMA-ES as a searcher: a strong black-box optimiser that an agent has to beat."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cmaes import CMA
 
 
 class EvolutionSearcher:
-    """Evolves the vector of all preserve ratios (a `Searcher`).
+    """A `Searcher` that evolves the vector of all preserve ratios.
 
-    The covariance matrix adaptation evolution strategy (Hansen, "The CMA
-    evolution strategy: a tutorial", 2016), of the package cmaes. It knows
-    nothing of states: an episode is one point in the unit cube.
+    It uses the covariance matrix adaptation evolution strategy (Hansen, "The
+    CMA evolution strategy: a tutorial", 2016) of the package cmaes. It ignores
+    states: an episode is one point in the unit cube.
 
     Args:
         start: preserve ratios around which the first generation is drawn.
         sigma: standard deviation of the first generation.
-        seed: of its draws; the same seed proposes the same actions.
+        seed: seed of the draws; the same seed proposes the same actions.
     """
 
     def __init__(self, start: Sequence[float], sigma: float = 0.2, seed: int = 0):
@@ -30,14 +30,14 @@ class EvolutionSearcher:
         self._step = 0
 
     def act(self, state: np.ndarray) -> float:
-        """The next coordinate of the episode's point, whatever the state."""
+        """Returns the next coordinate of the episode's point; the state is ignored."""
         del state
         self._step += 1
         return float(self._point[self._step - 1])
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Tells the reward; a full generation moves the strategy."""
-        del actions  # what the environment made of a point is part of what is optimised
+        """Records the reward; after a full generation, updates the strategy."""
+        del actions  # how the environment changes a point is part of the function optimised
         self._told.append((self._point, -reward))
         if len(self._told) == self._strategy.population_size:
             self._strategy.tell(self._told)

@@ -1,4 +1,4 @@
-"""A searcher that others show the way."""
+"""A searcher that is guided by demonstrations and by a model of the reward."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from amc_tf.search.agents.response_surface import ResponseSearcher
 
 
 class GuidedSearcher:
-    """A searcher with demonstrations, and with proposals of a model of the reward.
+    """A searcher that also plays demonstrations and proposals of a model of the reward.
 
-    The first episodes follow the demonstrations: the replay begins with what
-    an engineer would have tried, and the best plan is never worse than theirs.
-    The model proposes the others of the warm-up, in which an agent could only
-    draw at random, and then a share of the rest: it finds good plans in far
-    fewer episodes than a policy learns to. The searcher has the others as long
-    as that pays: each of its episodes that is not the best so far halves how
-    often its turn comes, one that is restores it. Both learn from every
-    episode: DDPG can, because it learns off policy.
+    The first episodes follow the demonstrations. So the replay begins with
+    plans that an engineer would have tried, and the best plan is never worse
+    than these. The model proposes the other episodes of the warm-up, in which
+    an agent could only draw at random, and then a share of the rest: it finds
+    good plans in far fewer episodes than a policy needs to learn them. The
+    searcher proposes the remaining episodes while this pays. Each of its
+    episodes that is not the best so far halves how often its turn comes; one
+    that is the best restores it. Both learn from every episode: DDPG can,
+    because it learns off policy.
 
     Args:
-        searcher: the one that is guided.
+        searcher: the searcher that is guided.
         demonstrations: actions of each of the first episodes.
-        response: the model; None for no guidance.
-        share: of the episodes after the warm-up that the model proposes at first, in (0, 1].
-        warmup: episodes, demonstrations among them, before the searcher proposes any.
+        response: the model of the reward; None for no guidance.
+        share: initial share of the episodes after the warm-up that the model proposes, in
+            (0, 1].
+        warmup: number of episodes, demonstrations included, before the searcher proposes any.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class GuidedSearcher:
         self._due, self._patience, self._best = 0.0, 1.0, -math.inf
 
     def act(self, state: np.ndarray) -> float:
-        """The next action of the episode's plan, or the searcher's own."""
+        """Returns the next action of the episode's plan, or the searcher's own action."""
         proposed = self._searcher.act(state)
         if self._step == 0:
             self._plan = self._planned()
@@ -69,7 +71,7 @@ class GuidedSearcher:
         return None
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Passes the executed actions and the reward on to both."""
+        """Passes the executed actions and the reward to the model and to the searcher."""
         if self._response is not None:
             self._response.learn(actions, reward)
         if self._plan is None:

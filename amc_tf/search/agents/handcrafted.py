@@ -1,4 +1,4 @@
-"""Hand-crafted policies of the paper, and what proposes given plans."""
+"""The paper's hand-crafted policies, and a searcher that proposes given plans."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PROFILES: Mapping[str, tuple[float, float]] = {
 
 
 def profile(name: str, groups: int) -> np.ndarray:
-    """Relative preserve ratios of a hand-crafted policy, float64 (groups,)."""
+    """Returns the relative preserve ratios of a hand-crafted policy, float64 (groups,)."""
     return np.linspace(*PROFILES[name], groups)
 
 
 class FixedSearcher:
-    """Proposes given plans, one after another (a `Searcher`).
+    """A `Searcher` that proposes given plans, one after another.
 
     Args:
-        plans: the actions of each episode; after the last comes the first again.
+        plans: actions of each episode; after the last plan, the first one follows again.
     """
 
     def __init__(self, plans: Sequence[Sequence[float]]):
@@ -32,11 +32,11 @@ class FixedSearcher:
         self._episode = self._step = 0
 
     def act(self, state: np.ndarray) -> float:
-        """The next of the given actions, whatever the state."""
+        """Returns the next of the given actions; the state is ignored."""
         self._step += 1
         return self._plans[self._episode % len(self._plans)][self._step - 1]
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Learns nothing; goes on to the next plan."""
+        """Learns nothing and goes on to the next plan."""
         self._episode, self._step = self._episode + 1, 0
         return {}

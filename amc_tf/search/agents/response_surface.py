@@ -1,10 +1,11 @@
-"""A model of the reward that says which plan to try next.
+"""A model of the reward that proposes which plan to try next.
 
-Pruning one group hurts about as much whatever the others keep, so the reward
-of a plan is close to a sum of one curve for each group. Such a sum has few
-unknowns, and is known well after a few dozen episodes. Each proposal is the
-best plan, within the budget, of one draw from what the model believes
-(Thompson sampling): where it is unsure, draws differ, and the search explores.
+The loss from pruning one group hardly depends on what the others keep, so the
+reward of a plan is close to a sum of one curve for each group. Such a sum has
+few unknowns, and a few dozen episodes determine it well. For each proposal,
+curves are drawn from the model's posterior, and the plan that is best by them
+within the budget is proposed (Thompson sampling). Where the model is unsure,
+the draws differ, and the search explores.
 """
 
 from __future__ import annotations
@@ -15,25 +16,30 @@ import numpy as np
 
 from amc_tf.search.env.base import DecisionEnv
 
-# Of the share of channels pruned: each group's curve is a sum of these powers.
+# Each group's curve is a sum of these powers of its share of pruned channels.
 _POWERS = (1, 2)
-# Ridge terms relative to the features' mean square, of which the episodes choose.
+# Ridge penalties to choose from, relative to the mean square of the features.
 _RIDGES = np.logspace(-3, 1, 9)
-# Plans this share of the way down the ranking count 1/e as much as the best: what the curves are
-# like around good plans is what matters.
+# A plan this share of the way down the ranking has 1/e of the best plan's weight, because the
+# curves need to be right around good plans.
 _RANK_SCALE = 0.3
-# A proposal differs from the plan it starts at by at most this share of a group's channels in
-# each of these steps, so that the straight line taken for the cost holds.
+# In each of this many steps, a proposal changes by at most this share of a group's channels, so
+# that the linear approximation of the cost holds.
 _REACH, _STEPS = 0.08, 3
-# Of the posterior's standard deviations: whole ones explore more than searches this short bear.
+# Share of the posterior's standard deviation that is drawn: a whole one would explore too much
+# for such short searches.
 _TEMPERATURE = 0.3
-# Draws for one proposal, where they lead to plans tried before.
+# Most draws for one proposal, where they lead to plans that were tried before.
 _DRAWS = 10
-_LEAST = 1e-3  # of a ratio, where all are scaled by one factor
+_LEAST = 1e-3  # least ratio before all are scaled by one factor, which divides by the least
 
 
 class ResponseModel:
-    """Bayesian linear regression of the reward on every group's share of pruned channels."""
+    """A Bayesian linear regression of the reward on each group's share of pruned channels.
+
+    Args:
+        groups: number of groups.
+    """
 
     def __init__(self, groups: int):
         self._groups = groups
@@ -41,21 +47,21 @@ class ResponseModel:
         self._rewards: list[float] = []
 
     def __len__(self) -> int:
-        """Episodes it has seen."""
+        """Number of episodes it has seen."""
         return len(self._rewards)
 
     def best(self, curves: np.ndarray) -> np.ndarray:
-        """Preserve ratios of the episode that is best by curves as `draw` gives them (groups,)."""
+        """Returns the preserve ratios (groups,) of the episode that is best by curves of `draw`."""
         values = _powers(np.stack(self._ratios)) @ curves.ravel()
         return self._ratios[int(np.argmax(values))]
 
     def add(self, ratios: Sequence[float] | np.ndarray, reward: float) -> None:
-        """Takes in an episode: its preserve ratios, one a group, and its reward."""
+        """Adds an episode: its preserve ratios, one for each group, and its reward."""
         self._ratios.append(np.asarray(ratios, np.float64))
         self._rewards.append(reward)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Coefficients drawn from the posterior, float64 (powers, groups)."""
+        """Draws the curves' coefficients from the posterior, float64 (powers, groups)."""
         x = _powers(np.stack(self._ratios))
         y = np.asarray(self._rewards)
         order = np.argsort(np.argsort(-y, kind="stable"))
@@ -70,7 +76,7 @@ class ResponseModel:
         best = int(np.argmin(errors))
         penalty, noise = penalties[best], errors[best] / max(len(y), 1)
         mean = vt.T @ (s / (s**2 + penalty) * side)
-        # Directions that no episode varies in keep the prior's spread, which is noise / penalty.
+        # Directions in which no episode varies keep the prior's variance, noise / penalty.
         spread = _TEMPERATURE * np.sqrt(noise / penalty) * rng.normal(size=x.shape[1])
         inside = vt @ spread
         shrink = np.sqrt(penalty / (s**2 + penalty)) - 1
@@ -84,7 +90,7 @@ def _powers(ratios: np.ndarray) -> np.ndarray:
 def _left_out(
     u: np.ndarray, s: np.ndarray, side: np.ndarray, y: np.ndarray, penalty: float
 ) -> float:
-    """Squared error summed over the rows, each predicted from all the others."""
+    """Returns the sum of the squared errors of rows, each predicted from all others."""
     filtered = s**2 / (s**2 + penalty)
     residual = y - u @ (filtered * side)
     leverage = np.square(u) @ filtered
@@ -92,20 +98,21 @@ def _left_out(
 
 
 def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[float]:
-    """The best plan of a model within the budget, near a start.
+    """Searches near a start for the plan that is best by a model, within the budget.
 
-    In each of a few steps the cost is taken for linear; the price of a unit of
-    cost is the lowest at which the channel counts that are worth theirs meet
-    the budget; and what is then left of it goes to the groups where it is
-    worth most.
+    Each of a few steps treats the cost as linear and puts a price on a unit of
+    it. At a price, each group takes the channel count whose worth exceeds its
+    cost the most. The price is the lowest at which these counts meet the
+    budget. The rest of the budget then goes to the groups where it is worth
+    the most.
 
     Args:
-        env: the budget and the counts allowed.
-        curves: of the share pruned, coefficients (powers, groups).
+        env: the environment, which holds the budget and the allowed counts.
+        curves: coefficients (powers, groups) of curves of the share pruned.
         start: preserve ratios (groups,), within the budget.
 
     Returns:
-        Preserve ratios, one a group.
+        Preserve ratios, one for each group.
     """
     dense = np.array([choices[-1] for choices in env.choices])
     worth = [
@@ -136,10 +143,10 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
 
 
 def _undercut_left_out(env: DecisionEnv, counts: np.ndarray) -> list[np.ndarray]:
-    """Of each group's choices, which cost less than every larger one (boolean).
+    """Returns which of each group's choices cost less than every larger one (boolean).
 
     Latency is a staircase: within a step the largest count is as fast as the
-    others, and one behind an edge may be faster than one before it.
+    others, and a count above an edge may be faster than one below it.
     """
     if "latency" not in env.bounds:  # all other costs grow with the counts
         return [np.ones(len(choices), bool) for choices in env.choices]
@@ -154,7 +161,10 @@ def _undercut_left_out(env: DecisionEnv, counts: np.ndarray) -> list[np.ndarray]
 
 
 def _near(choices: np.ndarray, useful: np.ndarray, now: int) -> np.ndarray:
-    """Which choices a step may go to (boolean): at least one useful one in each direction."""
+    """Returns which choices a step may reach (boolean).
+
+    At least one useful choice in each direction is among them, if there is one.
+    """
     distance = choices - now
     up = distance[useful & (distance > 0)].min(initial=np.iinfo(int).max)
     down = distance[useful & (distance < 0)].max(initial=-np.iinfo(int).max)
@@ -170,7 +180,10 @@ def _priced(
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """The counts that are worth their cost, at the lowest price that meets the budget."""
+    """Returns the best counts at the lowest price that meets the budget.
+
+    The result is `counts` where no price meets it.
+    """
 
     def at(price: float) -> np.ndarray:
         best = [
@@ -194,7 +207,7 @@ def _filled(
     choices: Sequence[np.ndarray],
     worth: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """The counts raised, a step at a time where it is worth most, while the budget allows."""
+    """Raises the counts while the budget allows, each time by the step that is worth the most."""
     places = [int(np.searchsorted(c, n)) for c, n in zip(choices, counts, strict=True)]
     open_ = set(range(len(choices)))
     while open_:
@@ -216,12 +229,12 @@ def _filled(
 
 
 def _slopes(env: DecisionEnv, counts: np.ndarray, choices: Sequence[np.ndarray]) -> np.ndarray:
-    """What a channel of each group costs, as a share of the bound that is used up most.
+    """Returns the cost of a channel of each group, as a share of the bound that is used up most.
 
-    It is that of the chord over all choices: the next step of a staircase
-    (latency is one) says nothing of the steps behind it.
+    It is the slope of the chord over all choices: the next step of a staircase
+    (latency is one) says nothing about the steps after it.
     """
-    if not env.bounds:  # nothing is too dear where the reward prices the cost itself
+    if not env.bounds:  # the reward prices the cost itself, so there is no limit
         return np.full(len(env), 1e-12)
     used = {name: env.costs[name](counts) / bound for name, bound in env.bounds.items()}
     name = max(used, key=used.__getitem__)
@@ -237,14 +250,14 @@ def _slopes(env: DecisionEnv, counts: np.ndarray, choices: Sequence[np.ndarray])
 
 
 class ResponseSearcher:
-    """Proposes what the model of the reward thinks best (a `Searcher`).
+    """A `Searcher` that proposes the plans that are best by a model of the reward.
 
     Args:
-        env: the environment the episodes are run in.
+        env: the environment of the episodes.
         start: preserve ratios of the first episode.
-        warmup: episodes before the model is asked, scattered around the start.
-        sigma: of these, standard deviation of a ratio.
-        seed: of all draws.
+        warmup: number of episodes before the model is used; they are scattered around the start.
+        sigma: standard deviation of a ratio in these episodes.
+        seed: seed of all draws.
     """
 
     def __init__(
@@ -266,7 +279,7 @@ class ResponseSearcher:
         self._plan: Sequence[float] = ()
 
     def planned(self) -> Sequence[float]:
-        """The actions to try next, one a group."""
+        """Returns the actions to try next, one for each group."""
         if len(self._model) == 0:
             return self._start.tolist()
         if len(self._model) < self._warmup:
@@ -278,24 +291,24 @@ class ResponseSearcher:
             plan = propose(self._env, curves, best)
             if self._scored(plan) not in self._tried:
                 return plan
-        # The model is sure of itself; whether it is right shows beside its best plan.
+        # The model is certain; plans scattered around its best one show whether it is right.
         return self._env.fitted(np.maximum(self._scattered(best), _LEAST).tolist())
 
     def _scattered(self, ratios: np.ndarray) -> np.ndarray:
         return np.clip(ratios + self._sigma * self._rng.normal(size=len(ratios)), 0, 1)
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
-        """Takes in an episode, whoever proposed its actions."""
+        """Learns from an episode, whichever searcher proposed its actions."""
         counts = self._scored(actions)
         self._tried.add(counts)
         self._model.add(np.array(counts) / self._dense, reward)
 
     def _scored(self, actions: Sequence[float]) -> tuple[int, ...]:
-        """What an episode scores: the budget that its actions leave is given out at its end."""
+        """Returns the counts that are scored: the rest of the budget is given out at the end."""
         return tuple(int(n) for n in self._env.filled(actions))
 
     def act(self, state: np.ndarray) -> float:
-        """The next ratio of the episode's plan, whatever the state."""
+        """Returns the next ratio of the episode's plan; the state is ignored."""
         del state
         self._plan = self._plan or self.planned()
         first, *self._plan = self._plan

@@ -1,9 +1,9 @@
 """Decisions under a budget.
 
-A `Problem` holds what is to be decided: the counts that each decision may keep, what they cost and
-what an agent is told of them; `channel_problem` makes that of a channel graph. A `DecisionEnv`
-poses it under a budget: it takes one share after another and turns each into a count with which the
-budget can still be met. Neither knows agents or data.
+A `Problem` describes the decisions: the counts that each may keep, their costs and the features
+that an agent sees. `channel_problem` makes the problem of a channel graph. A `DecisionEnv` poses a
+problem under a budget: it takes one share after another and turns each into a count with which the
+budget can still be met. Neither depends on agents or data.
 """
 
 from typing import TYPE_CHECKING

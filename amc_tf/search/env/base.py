@@ -1,9 +1,9 @@
-"""Units kept, one decision after another, under a budget: what is alike in all searches.
+"""The environment of all searches: it decides how many units are kept, under a budget.
 
-It knows nothing of agents, nor of what is kept, nor of accuracy: an episode is `reset`, one
-`step(action)` for each decision, `finish`, and `outcome` when the plan has its score.
-`amc_tf.search.env.channels` poses the problem of channels, `amc_tf.sparsity.problem` that of single
-weights.
+It knows neither agents, nor which units are kept, nor accuracy. An episode is a call of `reset`,
+one of `step(action)` for each decision, one of `finish`, and one of `outcome` when the plan has its
+score. `amc_tf.search.env.channels` makes the problem of channels, `amc_tf.sparsity.problem` the
+problem of single weights.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
 from amc_tf.search.env.rewards import REWARDS
 
-# Where a bound is made use of in full, a staircase may go down again a little further up.
+# Above the largest scale found within the bounds, a staircase may go down again: this many more
+# steps are tried.
 _STEPS_BEYOND = 24
-# An agent cannot learn from errors a million times those of a network that guesses, and what it
-# learns from them would drown all else.
+# An agent cannot learn from errors a million times as large as those of a network that guesses,
+# and they would hide all other rewards.
 _LARGEST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decided(Generic[PlanT]):
-    """What an episode decided.
+    """The decisions of an episode.
 
     Attributes:
-        plan: what is kept.
-        counts: how many units each decision keeps.
-        actions: the preserve ratios that were executed, one a decision, before
-            what was left of the budget was given out.
-        costs: name of a cost to its value.
+        plan: plan of the units kept.
+        counts: number of units that each decision keeps.
+        actions: executed preserve ratio of each decision, before the rest of
+            the budget was given out.
+        costs: costs of the plan, by name.
     """
 
     plan: PlanT
@@ -52,14 +53,15 @@ class Outcome(Generic[PlanT]):
     """The end of an episode.
 
     Attributes:
-        plan: what is kept.
+        plan: plan of the units kept.
         counts: see `Decided`.
         actions: see `Decided`.
-        accuracy: the score of the plan.
-        reward: what the agent is told.
-        macs: cost of the plan.
-        params: cost of the plan.
-        latency_ms: of the plan, predicted or measured; None where no device was asked.
+        accuracy: score of the plan.
+        reward: reward that the agent receives.
+        macs: MACs of the plan's network.
+        params: parameters of the plan's network.
+        latency_ms: latency of the plan's network, predicted or measured; None where latency is
+            not a cost.
     """
 
     plan: PlanT
@@ -73,29 +75,29 @@ class Outcome(Generic[PlanT]):
 
 
 class DecisionEnv(Generic[PlanT]):
-    """Chooses how many units each decision keeps under a budget.
+    """An environment in which each decision chooses how many units are kept, under a budget.
 
-    An action is the share kept; it is rounded to the nearest allowed count and
-    lowered to the largest with which the budget can still be met when every
-    later decision takes its minimum (AMC, algorithm 1). Rounding happens before
-    that check, so the result is never over the budget.
+    An action is the share to keep. It is rounded to the nearest allowed count
+    and then lowered to the largest count with which the budget can still be met
+    when every later decision takes its minimum (AMC, algorithm 1). Rounding
+    happens before this check, so the result is never over the budget.
 
-    The state is the paper's, each feature scaled to [0, 1]: 0 to 7 and 9 are
-    given, and do not change; 8, reduced, is the MACs saved by the decisions so
-    far; 10 is the previous action.
+    The state is the paper's, each feature scaled to [0, 1]. Features 0 to 7 and
+    9 come from the problem and do not change; 8, reduced, is the MACs saved by
+    the decisions so far; 10 is the previous action.
 
     Args:
-        problem: what there is to decide.
-        budget: the bound; None for rewards that price the cost themselves.
+        problem: the decisions to make.
+        budget: the bounds on costs; None for rewards that price the cost themselves.
         reward: a name of `REWARDS`.
-        fill_budget: whether what an episode leaves of the budget is given out
-            at its end, to all decisions in proportion. The paper does not, and a
-            random plan then wastes half of a budget: costs are products of
-            neighbouring ratios.
+        fill_budget: whether the rest of the budget is given out at the end of an
+            episode, to all decisions in proportion. The paper does not do this,
+            and a random plan then wastes half of the budget, as costs are
+            products of neighbouring ratios.
 
     Raises:
         AmcError: the reward and the budget do not go together, or the budget
-            cannot be reached (with the least that can).
+            cannot be reached (the message gives the least that can).
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class DecisionEnv(Generic[PlanT]):
                 )
 
     def __len__(self) -> int:
-        """Steps of an episode: one a decision."""
+        """Number of steps of an episode, one for each decision."""
         return len(self.problem)
 
     def reset(self) -> np.ndarray:
@@ -148,13 +150,13 @@ class DecisionEnv(Generic[PlanT]):
         return self._state()
 
     def step(self, action: float) -> tuple[np.ndarray | None, float]:
-        """Decides the next group.
+        """Makes the next decision.
 
         Args:
             action: proposed preserve ratio, clipped to [0, 1].
 
         Returns:
-            The next state (None after the last group) and the ratio executed.
+            The next state (None after the last decision) and the ratio executed.
 
         Raises:
             ValueError: the action is not a finite number, or the episode is over.
@@ -166,8 +168,8 @@ class DecisionEnv(Generic[PlanT]):
             raise ValueError(f"expected a preserve ratio in [0, 1], received {action}")
         choices = self.choices[t]
         wanted = choices[int(np.argmin(np.abs(choices - np.clip(action, 0, 1) * self._dense[t])))]
-        # One after another, as a cost need not be monotone. The least always can: reachability was
-        # checked, and earlier steps kept it.
+        # All counts are tried in turn, as a cost need not be monotone. The least one always meets
+        # the budget: this was checked at the start, and earlier steps kept it so.
         allowed = next(c for c in choices[::-1] if c <= wanted and self._can_still_meet(t, c))
         self._counts.append(int(allowed))
         self._actions.append(float(allowed / self._dense[t]))
@@ -177,15 +179,15 @@ class DecisionEnv(Generic[PlanT]):
         return self.meets([*self._counts, count, *self._least[t + 1 :]])
 
     def meets(self, counts: Sequence[int] | np.ndarray) -> bool:
-        """Whether channel counts of all groups are within the budget."""
+        """Returns whether the counts of all decisions are within the budget."""
         counts = np.asarray(counts)
         return all(self.costs[name](counts) <= bound for name, bound in self.bounds.items())
 
     def finish(self) -> Decided[PlanT]:
-        """The plan of a finished episode.
+        """Returns the decisions of a finished episode.
 
         Raises:
-            ValueError: groups are left to decide.
+            ValueError: decisions are left to make.
         """
         if len(self._counts) != len(self):
             raise ValueError(f"{len(self) - len(self._counts)} groups are still to be decided")
@@ -198,10 +200,10 @@ class DecisionEnv(Generic[PlanT]):
         )
 
     def outcome(self, decided: Decided[PlanT], accuracy: float) -> Outcome[PlanT]:
-        """What was decided, with its score and the reward of it.
+        """Returns the decisions together with their score and its reward.
 
         Raises:
-            AmcError: the score or the reward is not finite, or beyond all measure.
+            AmcError: the score or the reward is not finite, or the reward is too large.
         """
         reward = self._reward(accuracy, decided.costs)
         if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
@@ -221,21 +223,21 @@ class DecisionEnv(Generic[PlanT]):
         )
 
     def filled(self, actions: Sequence[float]) -> list[int]:
-        """The channel counts of a finished episode, what was left of the budget given out."""
+        """Returns the counts of a finished episode, after the rest of the budget is given out."""
         ratios = self.fitted(actions) if self._fill_budget else actions
         return [int(n) for n in np.rint(np.array(ratios) * self._dense)]
 
     def fitted(self, ratios: Sequence[float]) -> list[float]:
-        """Preserve ratios in given proportions, as large as the budget allows.
+        """Returns preserve ratios in given proportions, as large as the budget allows.
 
-        All are scaled by one factor, the largest within the budget; what
-        rounding leaves over goes to the groups that it cut most.
+        All are scaled by one factor, the largest within the budget. What
+        rounding leaves of the budget goes to the decisions that it cut the most.
 
         Args:
-            ratios: wanted proportions, one a group.
+            ratios: wanted proportions, one for each decision, above 0.
 
         Returns:
-            Executable preserve ratios, one a group.
+            Executable preserve ratios, one for each decision.
         """
 
         def counts_at(scale: float) -> np.ndarray:
@@ -251,7 +253,7 @@ class DecisionEnv(Generic[PlanT]):
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if self.meets(counts_at(middle)) else (low, middle)
-        # The factors at which some count goes up; rounded up, so that it does.
+        # The factors at which some count goes up. They are rounded up, so that it does go up.
         per_unit = np.asarray(ratios) * self._dense
         steps = np.unique(
             np.concatenate([c / unit for c, unit in zip(self.choices, per_unit, strict=True)])

@@ -1,4 +1,4 @@
-"""What is asked of a plan: bounds on its costs, and the reward of its accuracy."""
+"""The budget of a plan: bounds on its costs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from amc_tf.runs.vocabulary import QUANTITIES
 
 
 class CountCost(Protocol):
-    """A cost of a plan as a function of the groups' channel counts.
+    """A function that returns a cost of a plan, given the groups' channel counts.
 
-    It need not be monotone: latency is a staircase that goes down here and there.
+    It need not be monotone: latency is a staircase that goes down in places.
     """
 
     def __call__(self, counts: np.ndarray, /) -> float:
-        """The cost when group i keeps `counts[i]` channels (in the order of graph.groups)."""
+        """Returns the cost if group i (in the order of graph.groups) keeps `counts[i]` channels."""
         ...
 
 
@@ -36,19 +36,20 @@ UNKNOWN_LATENCY: CountCost = _Unknown()
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Bounds on costs, never exceeded, rounding included.
+    """Bounds on costs. They are never exceeded, as rounding is taken into account.
 
-    Any of them may be given together, as Budget(macs=0.5, latency_ms=12.0).
+    Several may be given together, such as Budget(macs=0.5, latency_ms=12.0).
 
     Attributes:
         macs: bound on multiply-accumulates of one sample: a fraction of the
             dense model's (0 < macs <= 1), or an absolute number (more than 1).
-        params: the same for parameters.
+        params: bound on parameters, likewise a fraction or an absolute number.
         latency_ms: bound on the milliseconds of one inference on the device.
-        latency: the same as a fraction of the dense model's.
+        latency: bound on the same time as a fraction of the dense model's, at most 1.
 
     Raises:
-        AmcError: none is given, one is not a positive number, or latency is bounded twice.
+        AmcError: none is given, one is not a positive number, latency is above 1, or latency is
+            bounded twice.
     """
 
     macs: float | None = None
@@ -79,27 +80,27 @@ class Budget:
 
     @property
     def given(self) -> dict[str, float]:
-        """The bounds as they were given, by field."""
+        """The bounds as they were given, by the name of the field."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
     @property
     def bounds_latency(self) -> bool:
-        """Whether a device is needed to tell what is within the budget."""
+        """Whether latency is bounded, so that a device is needed to check the budget."""
         return self.latency is not None or self.latency_ms is not None
 
     def bounds(self, costs: Mapping[str, CountCost], dense: np.ndarray) -> dict[str, float]:
-        """The bounds in absolute terms.
+        """Returns the bounds in absolute terms.
 
         Args:
-            costs: `macs`, `params` and, if it is bounded, `latency`.
+            costs: cost functions by name: `macs`, `params` and, if it is bounded, `latency`.
             dense: the groups' full channel counts.
 
         Returns:
-            Name of a cost to its bound.
+            Bounds by the name of the cost.
 
         Raises:
-            AmcError: latency is bounded, and there is no such cost.
+            AmcError: latency is bounded, but is not among the costs.
         """
         result: dict[str, float] = {}
         for field, value in self.given.items():
@@ -114,12 +115,15 @@ class Budget:
         return result
 
     def latency_bound(self, dense_ms: float) -> float:
-        """Milliseconds allowed where the dense model takes `dense_ms`; infinite without a bound."""
+        """Returns the milliseconds allowed if the dense model takes `dense_ms`.
+
+        They are infinite without a bound on latency.
+        """
         if self.latency is not None:
             return self.latency * dense_ms
         return math.inf if self.latency_ms is None else self.latency_ms
 
     def tightened(self, factor: float) -> Budget:
-        """The same with its bound on latency divided by a factor."""
+        """Returns the same budget with its bound on latency divided by a factor."""
         fields = [name for name in self.given if name.startswith("latency")]
         return dataclasses.replace(self, **{f: self.given[f] / factor for f in fields})

@@ -1,4 +1,4 @@
-"""The problem of channels: how many of each group are kept."""
+"""The problem of channels: how many channels of each group are kept."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def channel_problem(
     min_preserve: float | Sequence[float] = 0.2,
     importance: Importance | None = None,
 ) -> Problem[PruningPlan]:
-    """How many channels each group keeps (see `DecisionEnv`).
+    """Makes the problem of how many channels each group keeps (see `DecisionEnv`).
 
-    The state of group t is the paper's, for the layer whose input channels
-    are pruned, where "the layer" is the group's first consumer and costs are
-    those of all its consumers:
+    The state of group t is the paper's state of the layer whose input channels
+    are pruned. Here this layer is the group's first consumer, and costs are the
+    costs of all its consumers:
 
     0. t; 1. n, output channels of that layer; 2. c, channels of the group;
     3. h and 4. w of its input; 5. stride; 6. k; 7. MACs of all layers that
@@ -35,11 +35,13 @@ def channel_problem(
 
     Args:
         graph: the analysed model.
-        rounding: channel counts are multiples of this (or the full count); one
-            number, or one for each group in the order of `graph.groups`.
-        min_preserve: least preserve ratio of a group, in (0, 1]; likewise.
-        importance: which channels go first (see `amc_tf.pruning.importance.criteria`); default
-            the consumers' magnitude.
+        rounding: number of which channel counts are multiples (the full count is
+            allowed, too); one for all groups, or one for each in the order of
+            `graph.groups`.
+        min_preserve: least preserve ratio of a group, in (0, 1]; one for all groups, or
+            one for each in the same order.
+        importance: scores that say which channels are pruned first (see
+            `amc_tf.pruning.importance.criteria`); by default the consumers' magnitude.
 
     Raises:
         AmcError: no group can be pruned, or a rounding or ratio is out of its range.
@@ -61,7 +63,7 @@ def channel_problem(
 def by_importance(
     graph: ChannelGraph, importance: Importance
 ) -> Callable[[Sequence[int]], PruningPlan]:
-    """What makes the plan that keeps so many of each group's most important channels."""
+    """Returns a function from channel counts to the plan that keeps the most important channels."""
 
     def plan(counts: Sequence[int]) -> PruningPlan:
         return strongest(importance, dict(zip(graph.groups, counts, strict=True)))
@@ -74,7 +76,7 @@ def allowed_counts(
     rounding: int | Sequence[int],
     min_preserve: float | Sequence[float],
 ) -> list[np.ndarray]:
-    """The channel counts that each group may keep, ascending (see `channel_problem`).
+    """Returns the channel counts that each group may keep, ascending (see `channel_problem`).
 
     Raises:
         AmcError: a rounding or ratio is out of its range.
@@ -95,7 +97,7 @@ def allowed_counts(
 
 
 def _for_each(graph: ChannelGraph, name: str, value: Any) -> np.ndarray:
-    """A setting as an array, one value a group."""
+    """Returns a setting as an array with one value for each group."""
     values = np.asarray(value)
     if values.ndim and values.shape != (len(graph.groups),):
         raise AmcError(
@@ -106,14 +108,14 @@ def _for_each(graph: ChannelGraph, name: str, value: Any) -> np.ndarray:
 
 
 def _choices(channels: int, rounding: int, min_preserve: float) -> np.ndarray:
-    """Allowed channel counts, ascending: multiples of the rounding, and all."""
+    """Returns the allowed channel counts, ascending: multiples of the rounding, and all."""
     least = min_preserve * channels
     multiples = np.arange(rounding, channels, rounding)
     return np.append(multiples[multiples >= least - 1e-9], channels)
 
 
 def _static_features(graph: ChannelGraph, macs: Cost) -> np.ndarray:
-    """The features that no decision changes, scaled by their maximum over the groups."""
+    """Returns the features that no decision changes, scaled to [0, 1]."""
     rows = np.zeros((len(graph.groups), NUM_FEATURES))
     terms, touched = macs.terms(macs.dense), macs.touched()
     names = np.array(macs.sites)
@@ -127,7 +129,7 @@ def _static_features(graph: ChannelGraph, macs: Cost) -> np.ndarray:
 
 
 def layer_features(graph: ChannelGraph, site: Site) -> tuple[int, int, int, int, int]:
-    """n, output channels of a layer; h and w of its input; its stride; k."""
+    """Returns n (a layer's output channels), h and w of its input, its stride, and k."""
     layer = site.call.operation
     shape = graph.network.tensors[site.call.inputs[0]].shape[1:-1]
     height, width = (*shape, 1, 1)[:2]
@@ -141,7 +143,7 @@ def layer_features(graph: ChannelGraph, site: Site) -> tuple[int, int, int, int,
 
 
 def scaled(rows: np.ndarray, cost: float) -> np.ndarray:
-    """Features scaled to [0, 1] by their maximum, the one that is a rest (9) by the whole cost."""
+    """Returns features scaled to [0, 1] by their maximum; 9, rest, by the whole cost."""
     scale = rows.max(axis=0)
     scale[9] = max(cost, 1)
     return rows / np.where(scale > 0, scale, 1)

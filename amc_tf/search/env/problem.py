@@ -1,4 +1,4 @@
-"""What there is to decide, whatever the budget."""
+"""The decisions of a search, independent of the budget."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NUM_FEATURES = 11
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem(Generic[PlanT]):
-    """The decisions of a search: built once, and posed under one budget or another.
+    """The decisions of a search. They are built once and posed under different budgets.
 
     Attributes:
-        choices: counts that each decision may keep, ascending, the last one all.
-        costs: functions of the counts, `macs` and `params` at least.
-        features: the state's unchanging part, float64 (decisions, 11).
-        plan: makes a plan of the counts.
+        choices: counts that each decision may keep, ascending; the last one keeps all.
+        costs: costs as functions of the counts, by name; `macs` and `params` at least.
+        features: constant part of the states, float64 (decisions, 11).
+        plan: function that makes a plan of the counts.
     """
 
     choices: Sequence[np.ndarray]
@@ -31,7 +31,7 @@ class Problem(Generic[PlanT]):
     plan: Callable[[Sequence[int]], PlanT]
 
     def __len__(self) -> int:
-        """How many decisions there are."""
+        """Number of decisions."""
         return len(self.choices)
 
     @property
@@ -41,7 +41,7 @@ class Problem(Generic[PlanT]):
 
     @property
     def least(self) -> np.ndarray:
-        """The least counts allowed."""
+        """The least allowed counts."""
         return np.array([allowed[0] for allowed in self.choices])
 
     @property
@@ -50,5 +50,5 @@ class Problem(Generic[PlanT]):
         return {name: cost(self.dense) for name, cost in self.costs.items()}
 
     def with_latency(self, latency: CountCost) -> Problem[PlanT]:
-        """The same where milliseconds of one inference are a cost, too."""
+        """Returns the same problem with the milliseconds of one inference as another cost."""
         return dataclasses.replace(self, costs={**self.costs, "latency": latency})

@@ -1,4 +1,4 @@
-"""What the agent is told of a plan."""
+"""The rewards of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ def _err(accuracy: float, costs: Mapping[str, float]) -> float:
 
 
 def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float]], float]:
-    """The error times the logarithm of a cost, counted in units so small that there are many."""
+    """Returns the reward of the error times the logarithm of a cost.
+
+    The unit is small enough that every cost is far above 1 and its logarithm positive.
+    """
 
     def reward(accuracy: float, costs: Mapping[str, float]) -> float:
         return -(1 - accuracy) * math.log(costs[name] / unit)
@@ -20,8 +23,8 @@ def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float
 
 
 # AMC, section 3.3. `err` needs a budget to prune at all; the others trade the
-# cost against the error themselves. Latency is priced in nanoseconds, as many
-# as there are MACs, about.
+# cost against the error themselves. Latency is priced in nanoseconds, whose
+# number is about that of the MACs.
 REWARDS: Mapping[str, Callable[[float, Mapping[str, float]], float]] = {
     "err": _err,
     "flops": _priced("macs"),

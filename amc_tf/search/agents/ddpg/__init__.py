@@ -1,7 +1,7 @@
 """The DDPG agent, in a process of its own.
 
-`DdpgSearcher` is its face in the user's process; it imports neither TensorFlow nor Keras. `learner`
-is imported by the agent's process alone, which has Keras 2 where the user's has Keras 3.
+`DdpgSearcher` represents it in the user's process and imports neither TensorFlow nor Keras. Only
+the agent's process imports `learner`: it uses Keras 2, whereas the user's process uses Keras 3.
 """
 
 from typing import TYPE_CHECKING

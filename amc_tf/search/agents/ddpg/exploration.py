@@ -10,7 +10,7 @@ def truncated_normal(random: np.random.Generator, mean: float, sigma: float) -> 
 
     Args:
         random: source of the random numbers.
-        mean: of the untruncated distribution, in [0, 1].
+        mean: mean of the untruncated distribution, in [0, 1].
         sigma: standard deviation of the untruncated distribution, in (0, 1].
 
     Returns:
@@ -23,8 +23,8 @@ def truncated_normal(random: np.random.Generator, mean: float, sigma: float) -> 
         raise ValueError(
             f"Expected a mean in [0, 1] and a sigma in (0, 1], received {mean} and {sigma}."
         )
-    # Rejection is exact and cheap here: with the mean inside, a draw is kept with probability
-    # 0.34 or more (mean 0, sigma 1), whereas the inverse of the distribution loses its tails.
+    # Rejection is exact and cheap here: as the mean is in [0, 1], a draw is kept with probability
+    # 0.34 or more (mean 0, sigma 1). The inverse of the distribution would lose its tails.
     while True:
         action = random.normal(mean, sigma)
         if 0.0 <= action <= 1.0:

@@ -1,6 +1,6 @@
-"""DDPG with AMC's exploration and baseline, built of TF-Agents' parts.
+"""DDPG with AMC's exploration and baseline, built from parts of TF-Agents.
 
-Imported only by the agent's own process (`worker`): TF-Agents needs Keras 2 in the place of
+Only the agent's own process (`worker`) imports this module: TF-Agents needs Keras 2 as
 `tf.keras`, and the user's process keeps Keras 3.
 """
 
@@ -20,18 +20,20 @@ from tf_agents.utils import common
 from amc_tf.search.agents.ddpg import exploration
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
-# Features are quotients of counts: rounding may carry one a little over its range.
+# Features are quotients of counts, so rounding may put one slightly out of its range.
 _FEATURE_SLACK = 1e-3
 
 
 class Replayed(NamedTuple):
-    """One transition as the replay keeps it, flat, without the unused half of two time steps.
+    """One transition as the replay stores it.
+
+    It is flat and leaves out the fields of the two time steps that are not used.
 
     Attributes:
         state: float32 [num_features].
         action: float32 [1], as executed.
-        reward: float32 [], the whole episode's reward, without the baseline.
-        next_state: float32 [num_features]; of no effect where discount is 0.
+        reward: float32 [], the whole episode's reward; the baseline is not subtracted.
+        next_state: float32 [num_features]; has no effect where discount is 0.
         discount: float32 [], 0 for the last transition of an episode and 1 for all others.
     """
 
@@ -45,20 +47,21 @@ class Replayed(NamedTuple):
 class DdpgLearner:
     """Proposes actions and learns from finished episodes (paper, section 3).
 
-    The critic learns `y = r - b + gamma * Q'(s', mu'(s'))`: r is the episode's final reward, on
-    every one of its transitions; b the moving average of earlier episodes' rewards, subtracted
-    when a transition is sampled, so that old transitions are judged by today's baseline. The
-    settings can turn either off.
+    The critic learns `y = r - b + gamma * Q'(s', mu'(s'))`. Here r is the episode's final reward,
+    given to each of its transitions, and b is the moving average of earlier episodes' rewards. b is
+    subtracted when a transition is sampled, so that old transitions are judged by the current
+    baseline. The settings can turn off either.
 
-    While warming up, actions are drawn around the untrained actor's and nothing is learned, as in
-    the authors' released code. Afterwards each episode's end brings `updates_per_step` updates for
-    each of its transitions, once the replay holds a batch.
+    During the warm-up, actions are drawn around the untrained actor's action and nothing is
+    learned, as in the authors' released code. After it, each episode ends with `updates_per_step`
+    updates for each of its transitions, once the replay holds a batch.
 
     Args:
-        settings: of the agent.
+        settings: the agent's settings.
         num_features: length of a state.
-        seed: of weights, exploration and replay, in [0, 2**32). Same seed, states and rewards:
-            same actions, bit by bit, where TensorFlow runs its operations deterministically.
+        seed: seed of weights, exploration and replay, in [0, 2**32). The same seed, states and
+            rewards give the same actions, bit by bit, if TensorFlow's operations are
+            deterministic.
 
     Raises:
         ValueError: if num_features or seed is out of range.
@@ -105,7 +108,7 @@ class DdpgLearner:
             train_step_counter=tf.Variable(0, dtype=tf.int64),
         )
         self.agent.initialize()
-        # Compiled training must find the optimizers' variables made.
+        # The optimizers' variables must exist before training is compiled.
         actor_optimizer.build(actor.trainable_variables)
         critic_optimizer.build(critic.trainable_variables)
         self._actor = actor
@@ -120,8 +123,8 @@ class DdpgLearner:
             batch_size=1,
             max_length=settings.replay_capacity,
         )
-        # Traced now, while the user's process is still busy with the dense network; without
-        # AutoGraph, whose rewriting of all of TF-Agents' source takes seconds.
+        # Traced now, while the user's process is still busy with the dense network. AutoGraph is
+        # off, as it would take seconds to rewrite the source of TF-Agents.
         state = tf.TensorSpec([num_features], tf.float32)
         count, scalar = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)
         self._actor_action = _compiled(self._mean_action, state)
@@ -131,7 +134,7 @@ class DdpgLearner:
         self._learn = _compiled(self._train, count, scalar)
 
     def act(self, state: np.ndarray) -> float:
-        """Draws an action around the actor's own.
+        """Draws an action around the actor's action.
 
         Args:
             state: float32 [num_features], each feature in [0, 1].
@@ -140,14 +143,14 @@ class DdpgLearner:
             The action, in [0, 1].
 
         Raises:
-            ValueError: if the state has another shape, is not finite or not within [0, 1].
+            ValueError: if the state has another shape, is not finite or is not within [0, 1].
         """
         state = np.asarray(state, np.float32)
         if state.shape != (self._num_features,):
             raise ValueError(
                 f"Expected a state of shape ({self._num_features},), received {state.shape}."
             )
-        # Written so that NaN fails it as well.
+        # Written so that NaN fails, too.
         if not (np.all(state >= -_FEATURE_SLACK) and np.all(state <= 1.0 + _FEATURE_SLACK)):
             raise ValueError(
                 f"Expected features in [0, 1], received {state.tolist()}; scale them by their "
@@ -162,20 +165,20 @@ class DdpgLearner:
         )
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Ends the episode: remembers its transitions and, after the warm-up, learns.
+        """Ends the episode: stores its transitions and, after the warm-up, learns.
 
         Args:
-            actions: the actions really executed, in [0, 1], one for each state since the last
-                episode's end.
+            actions: the actions that were executed, in [0, 1], one for each state since the end
+                of the last episode.
             reward: the episode's reward.
 
         Returns:
-            `sigma`: of this episode's exploration. `baseline`: b, as used for this episode's
+            `sigma`: sigma of this episode's exploration. `baseline`: the b used for this episode's
             updates. `actor_loss`, `critic_loss`: means over these updates, NaN if there were none.
 
         Raises:
-            ValueError: if actions are missing, too many or out of range, reward is not finite, or
-                training diverged.
+            ValueError: if there are too few or too many actions, one is out of range, the reward
+                is not finite, or training diverged.
         """
         executed = np.asarray(actions, np.float32)
         if executed.shape != (len(self._states),) or not self._states:
@@ -189,7 +192,7 @@ class DdpgLearner:
             raise ValueError(f"Expected a finite reward, received {reward}.")
 
         settings = self._settings
-        # The very first episode has no earlier rewards; its own tells as little as can be.
+        # The first episode has no earlier rewards; with its own as the baseline, r - b is 0.
         baseline = reward if self._baseline is None else self._baseline
         self._remember(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
         losses = math.nan, math.nan
@@ -220,10 +223,10 @@ class DdpgLearner:
         return diagnostics
 
     def sample(self, baseline: tf.Tensor) -> trajectory.Transition:
-        """Draws a batch of the replay, uniformly, as TF-Agents trains on it.
+        """Draws a batch from the replay uniformly, in the form that TF-Agents trains on.
 
         Args:
-            baseline: float32 [], b, subtracted from every reward.
+            baseline: float32 [], the b subtracted from every reward.
 
         Returns:
             A transition of tensors [batch_size, ...].
@@ -267,7 +270,7 @@ class DdpgLearner:
             self._replay.add_batch(tf.nest.map_structure(lambda x: x[tf.newaxis], transition))
             return step + 1
 
-        # One at a time: the replay may turn over within an episode.
+        # One at a time: the replay may wrap around within an episode.
         return tf.while_loop(lambda step: step <= last, add, [0], parallel_iterations=1)
 
     def _train(self, updates: tf.Tensor, baseline: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,9 +1,9 @@
-"""The DDPG agent as the user's process sees it: a searcher that talks to a child process.
+"""The DDPG agent in the user's process: a searcher that talks to a child process.
 
 TF-Agents needs `TF_USE_LEGACY_KERAS=1`, which turns every `tf.keras` of a process into Keras 2.
-So it lives in a child, and here nothing of it is imported. The child is a plain subprocess rather
-than one of multiprocessing's: that would import the user's `__main__` again, and run it whole
-where it is not guarded by `if __name__ == "__main__"`.
+So it runs in a child process, and this module imports nothing of it. The child is a plain
+subprocess. A process of multiprocessing would import the user's `__main__` again, and run all of
+it where it is not guarded by `if __name__ == "__main__"`.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from amc_tf.search.agents.ddpg.settings import DdpgSettings
 
 _LOG_TAIL_BYTES = 4000
 _WORKER = "amc_tf.search.agents.ddpg.worker"
-# Time for the agent to end by itself, far more than it needs; nothing is lost by killing it.
+# Far more time than the agent needs to end by itself; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
-# Which ends are those of a process that got no memory.
+# Signals that end a process which got no memory.
 _SIGNALS = {
     "SIGKILL": "the system does this when out of memory",
     "SIGABRT": "TensorFlow does this when out of memory, for instance",
@@ -38,39 +38,39 @@ _SIGNALS = {
 
 
 class AgentError(AmcError):
-    """The agent's process raised, died, did not come up, or is closed."""
+    """The agent's process raised an error, died, did not start, or is closed."""
 
 
 def check_installed() -> None:
-    """Refuses early where TF-Agents is missing.
+    """Checks that TF-Agents is installed.
 
-    On Python 3.12 and later it needs a command of its own: pip would reject it for the sake of
-    pygame, which TF-Agents 0.19 pins in a version without wheels there.
+    Python 3.12 and later need a separate command to install it: pip would reject it because
+    TF-Agents 0.19 pins a version of pygame that has no wheels there.
 
     Raises:
         AgentError: if it is missing; the message holds the command.
     """
     if importlib.util.find_spec("tf_agents") is None:
         raise AgentError(
-            "TF-Agents is not installed, which on Python 3.12 and later takes a command of its "
-            "own: pip install --no-deps tf-agents==0.19.0"
+            "TF-Agents is not installed. Python 3.12 and later need a separate command for it: "
+            "pip install --no-deps tf-agents==0.19.0"
         )
 
 
 class DdpgSearcher:
     """A `Searcher` that learns by DDPG, in a process of its own.
 
-    The constructor returns at once; the first `act` waits until the agent is up. Any failure, and
-    any interruption of a call (Ctrl-C), closes the agent.
+    The constructor returns at once; the first `act` waits until the agent has started. Any failure
+    and any interruption of a call (Ctrl-C) closes the agent.
 
     Args:
-        settings: of the agent.
+        settings: the agent's settings.
         num_features: length of a state.
-        seed: in [0, 2**32). Same seed, settings, states and rewards on the same machine: same
-            actions.
-        log_path: file to which what the agent prints is appended; by default a temporary one.
-        start_timeout: seconds the first `act` waits for the agent to come up: some on an idle
-            machine, minutes on one that others load.
+        seed: the agent's seed, in [0, 2**32). The same seed, settings, states and rewards give the
+            same actions on the same machine.
+        log_path: file to which the agent's output is appended; by default a temporary file.
+        start_timeout: longest time, in seconds, that the first `act` waits for the agent to start.
+            The start takes seconds on an idle machine and minutes on a busy one.
 
     Raises:
         AgentError: if TF-Agents is missing or the agent's process cannot be started.
@@ -106,7 +106,7 @@ class DdpgSearcher:
                 self._log.close()
                 raise AgentError(f"The agent's process could not be started: {error}") from error
         self._connection = Connection(ours.detach())
-        # Called by close, at garbage collection or at exit, whichever comes first, and only once.
+        # Called only once: by close, at garbage collection or at exit, whichever comes first.
         self._shut_down = weakref.finalize(
             self, _shut_down, os.getpid(), self._process, self._connection, self._log
         )
@@ -127,15 +127,15 @@ class DdpgSearcher:
             The proposed share to keep, in [0, 1].
 
         Raises:
-            AgentError: if the agent failed; the message says how.
+            AgentError: if the agent failed; the message gives the reason.
         """
         return self._call("act", np.asarray(state, np.float32))
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Ends the episode, and trains after the warm-up.
+        """Ends the episode and, after the warm-up, trains the agent.
 
         Args:
-            actions: the actions really executed, in [0, 1], one for each call of `act`.
+            actions: the actions that were executed, in [0, 1], one for each call of `act`.
             reward: the episode's reward.
 
         Returns:
@@ -143,12 +143,12 @@ class DdpgSearcher:
             without training.
 
         Raises:
-            AgentError: if the agent failed; the message says how.
+            AgentError: if the agent failed; the message gives the reason.
         """
         return self._call("finish", [float(action) for action in actions], float(reward))
 
     def close(self) -> None:
-        """Ends the agent's process, killing it if it does not end by itself within 2 seconds."""
+        """Ends the agent's process, and kills it if it does not end by itself within 2 seconds."""
         self._shut_down()
 
     def __enter__(self) -> "DdpgSearcher":
@@ -166,7 +166,7 @@ class DdpgSearcher:
             self._send(kind, *content)
             return self._receive()
         except BaseException:
-            # A request without its answer would put every later answer one call too late.
+            # An answer that was not read would be taken for the answer to the next call.
             self.close()
             raise
 
@@ -174,14 +174,14 @@ class DdpgSearcher:
         if not self._connection.poll(self._start_timeout):
             raise AgentError(
                 f"The agent did not come up within {self._start_timeout:g} s; a larger "
-                f"start_timeout, or the same call on a machine less busy, may help. "
+                f"start_timeout, or the same call on a less busy machine, may help. "
                 f"{self._log_tail()}"
             )
         self._receive()
         self._up = True
 
     def _send(self, *message: object) -> None:
-        # If the child is gone, what it sent last, or how it ended, is for _receive to tell.
+        # If the child has ended, _receive reports its last message or how it ended.
         with contextlib.suppress(ConnectionError):
             self._connection.send(message)
 
@@ -213,7 +213,7 @@ class DdpgSearcher:
         )
 
     def _log_tail(self) -> str:
-        # The child writes through the same file description: seeking would move where it writes.
+        # The child writes through the same file description: a seek here would move its position.
         end = os.fstat(self._log.fileno()).st_size
         start = max(self._log_start, end - _LOG_TAIL_BYTES)
         tail = os.pread(self._log.fileno(), end - start, start).decode(errors="replace").strip()
@@ -228,9 +228,9 @@ def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    """Returns the child's environment: the parent's imports, Keras 2, no accelerator."""
-    # The parent's whole path, in its order: the child finds the same packages, also those a
-    # script has added to sys.path by itself.
+    """Returns the child's environment: the parent's import path, Keras 2, no accelerator."""
+    # The parent's whole path, in its order: the child finds the same packages, including those
+    # that a script has added to sys.path.
     path = [os.path.abspath(entry) for entry in sys.path]
     root = str(pathlib.Path(__file__).resolve().parents[4])
     if root not in path:
@@ -239,20 +239,20 @@ def _environment() -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
         "TF_USE_LEGACY_KERAS": "1",
-        # A GPU belongs to the user's process, and the agent's networks are too small for one.
+        # The GPU is left to the user's process, and the agent's networks are too small for one.
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(path),
-        # Else `-m` puts the working directory before all of them (heeded from Python 3.11 on).
+        # Without it, `-m` puts the working directory first (Python 3.11 and later read it).
         "PYTHONSAFEPATH": "1",
     }
 
 
 def _shut_down(
-    owner: int, process: subprocess.Popen, connection: Connection, log: BinaryIO
+    parent: int, process: subprocess.Popen, connection: Connection, log: BinaryIO
 ) -> None:
-    if os.getpid() != owner:
-        return  # A fork of the owner holds copies; the agent is not its to close.
-    with contextlib.suppress(OSError):  # Dead already.
+    if os.getpid() != parent:
+        return  # A fork of the parent holds copies of these, but must not close the agent.
+    with contextlib.suppress(OSError):  # The agent may have died already.
         connection.send(("close",))
     connection.close()
     try:

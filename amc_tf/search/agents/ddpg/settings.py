@@ -1,4 +1,4 @@
-"""The settings of the DDPG agent, the paper's values as defaults."""
+"""The settings of the DDPG agent, with the paper's values as defaults."""
 
 import dataclasses
 import math
@@ -8,36 +8,41 @@ PAPER_EPISODES = 400
 
 @dataclasses.dataclass(frozen=True)
 class DdpgSettings:
-    """How the DDPG agent explores and learns (He et al., AMC, ECCV 2018, sections 3 and 4).
+    """Exploration and learning of the DDPG agent (He et al., AMC, ECCV 2018, sections 3 and 4).
 
     Attributes:
-        hidden_units: of actor and critic, layer by layer. The action enters the critic at its
-            second layer.
-        actor_learning_rate: of Adam.
-        critic_learning_rate: of Adam.
+        hidden_units: number of units in each hidden layer of actor and critic. The action enters
+            the critic at its second layer.
+        actor_learning_rate: learning rate of the actor (Adam).
+        critic_learning_rate: learning rate of the critic (Adam).
         target_update_tau: share of the trained weights mixed into the target networks after each
             update.
-        batch_size: transitions an update. No update happens before the replay holds this many.
-        replay_capacity: transitions kept, the oldest dropped first.
-        gamma: discount of the next decision's value, 1: every decision of an episode counts alike.
-        sigma: standard deviation of the exploration's normal distribution, before truncation to
-            [0, 1], while warming up.
-        warmup_episodes: episodes before learning starts and sigma begins to fall; None for a
-            quarter of the search's (the paper's 100 of 400, where no search says how many).
-        decay_episodes: episodes over which sigma then falls exponentially to `sigma_end`; None for
-            half of the search's, so that the last quarter uses what was learnt.
-        sigma_end: where sigma stays. The authors' released code lets it fall without end (1e-16
-            within a search), which stops all exploration; that fault is not repeated here.
-        warmup_centre: what actions are drawn around while warming up; None for what the
-            untrained actor says, which is about 0.5 everywhere.
+        batch_size: number of transitions in an update. No update happens before the replay holds
+            this many.
+        replay_capacity: number of transitions kept; the oldest are dropped first.
+        gamma: discount of the next decision's value. With 1, every decision of an episode counts
+            the same.
+        sigma: standard deviation of the exploration's normal distribution during the warm-up,
+            before truncation to [0, 1].
+        warmup_episodes: number of episodes before learning starts and sigma begins to fall; None
+            for a quarter of the search's episodes (the paper's 100 of 400, if no search sets how
+            many).
+        decay_episodes: number of episodes over which sigma then falls exponentially to
+            `sigma_end`; None for half of the search's episodes, so that the last quarter uses what
+            was learnt.
+        sigma_end: final value of sigma. In the authors' released code, sigma falls without end
+            (1e-16 within a search), which stops all exploration; this fault is not repeated here.
+        warmup_centre: mean of the actions drawn during the warm-up, before truncation; None for
+            the action of the untrained actor, which is about 0.5 everywhere.
         reward_every_step: whether every transition of an episode carries its reward (as in the
             authors' released code), or only the last one.
         baseline: whether the moving average of earlier rewards is subtracted.
         baseline_decay: weight of the old value in the moving average of earlier rewards.
-        updates_per_step: updates for each transition, made at the end of its episode.
+        updates_per_step: number of updates for each transition, made at the end of its episode.
 
     Raises:
-        ValueError: naming the setting, what it may be and what it was.
+        ValueError: if a setting is out of range; the message gives its name, the range and the
+            value.
     """
 
     hidden_units: tuple[int, ...] = (300, 300)
@@ -78,7 +83,7 @@ class DdpgSettings:
             self.replay_capacity,
         )
         _require(_is_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
-        # Above 1 the truncated normal is all but uniform, and sampling by rejection slow.
+        # Above 1 the truncated normal is almost uniform, and sampling by rejection is slow.
         _require(_is_number(self.sigma) and 0 < self.sigma <= 1, "sigma", "in (0, 1]", self.sigma)
         _require(
             self.warmup_episodes is None or _is_count(self.warmup_episodes, 0),
@@ -115,10 +120,11 @@ class DdpgSettings:
         )
 
     def phases(self, episodes: int = PAPER_EPISODES) -> tuple[int, int]:
-        """Returns the episodes of the warm-up, and those of the decay after it.
+        """Returns the number of episodes of the warm-up and of the decay after it.
 
         Args:
-            episodes: how long the search is; what is not None does not depend on it.
+            episodes: number of episodes of the search; used only for a phase whose setting is
+                None.
         """
         warmup, decay = self.warmup_episodes, self.decay_episodes
         return (
@@ -127,15 +133,15 @@ class DdpgSettings:
         )
 
     def over(self, episodes: int) -> "DdpgSettings":
-        """Returns the settings with the phases of a search of so many episodes."""
+        """Returns the settings with the phases set for a search of `episodes` episodes."""
         warmup, decay = self.phases(episodes)
         return dataclasses.replace(self, warmup_episodes=warmup, decay_episodes=decay)
 
     def sigma_at(self, episode: int) -> float:
-        """Returns sigma of an episode, counted from 0 (paper, section 4).
+        """Returns sigma of an episode (paper, section 4).
 
         Args:
-            episode: how many episodes were finished before.
+            episode: number of the episode, counted from 0.
         """
         warmup, decay = self.phases()
         decayed = min(max(episode - warmup, 0) / decay, 1.0)

@@ -1,13 +1,13 @@
 """The agent's own process: `python -m amc_tf.search.agents.ddpg.worker FD`.
 
-Started by `process`, never by hand. FD is one end of a socket pair. Requests come in as pickled
-tuples, each is answered by ('done', value), or by ('error', (sentence, traceback text)),
-after which the process ends: an agent whose state is in doubt must not go on.
+Started by `process`, never by hand. FD is one end of a socket pair. Requests are pickled tuples.
+Each is answered by ('done', value) or by ('error', (sentence, traceback text)). After an error the
+process ends, as the agent's state may be wrong.
 
     ('start', settings, num_features, seed) -> None, first and once
     ('act', state)                          -> float
     ('finish', actions, reward)             -> dict[str, float]
-    ('close',)                              no answer, the process ends
+    ('close',)                              no answer; the process ends
 """
 
 import os
@@ -18,21 +18,21 @@ from multiprocessing.connection import Connection
 
 
 def main(arguments: list[str]) -> int:
-    """Serves until told to close or until the other end is closed.
+    """Serves requests until a 'close' arrives or the other end is closed.
 
     Args:
-        arguments: the command line after the module: the file descriptor.
+        arguments: the command line after the module's name: the file descriptor.
 
     Returns:
-        The exit status: 1 after an error, which was sent to the other end, else 0.
+        The exit status: 1 after an error, which was sent to the other end; 0 otherwise.
     """
-    # Ctrl-C reaches all processes of the terminal; the parent alone decides what it means.
+    # Ctrl-C reaches all processes of the terminal; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(int(arguments[0])) as connection:
         try:
             _serve(connection)
         except (EOFError, ConnectionError):
-            return 0  # The parent is gone, and with it all reason to go on.
+            return 0  # The parent has ended, so nobody needs an answer.
         except Exception as error:
             connection.send(("error", (_sentence(error), traceback.format_exc())))
             return 1
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    # TensorFlow's own, whose class cannot be named here: importing it may be what failed.
+    # TensorFlow's error is known by its name only: its import may be what failed.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "ran out of memory; free some, and the same call resumes"
     said = (str(error).strip() or "no message").splitlines()[0]
@@ -56,12 +56,12 @@ def _serve(connection: Connection) -> None:
 
     import tensorflow as tf
 
-    # Sums in a fixed order make two runs of a seed alike; the networks are too small to gain from
-    # threads, and the cores are wanted by the user's process.
+    # Sums in a fixed order make two runs with one seed equal. The networks are too small to gain
+    # from threads, and the user's process needs the cores.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
-    # Here, so that a failing import is answered as an error.
+    # Imported here, so that a failing import is sent as an error.
     from amc_tf.search.agents.ddpg.learner import DdpgLearner
 
     learner = DdpgLearner(*content)
@@ -82,5 +82,5 @@ if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Taking TensorFlow apart in an orderly way takes over a second, and the parent waits.
+    # An orderly exit of TensorFlow takes more than a second, and the parent waits for it.
     os._exit(status)
