@@ -197,7 +197,7 @@ def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
         and _agree(printed[-1]["avg"] / 1e3, result.average_ms, 1e-6)
     ):
         raise _invalid(
-            f"the result file holds {result.runs} runs of {result.average_ms:g} ms, but the output "
+            f"the result file tells {result.runs} runs of {result.average_ms:g} ms, but the output "
             "of benchmark_model does not",
             lines,
         )
