@@ -127,9 +127,9 @@ def graphs(entry: dict) -> str:
 def random_graphs(entry: dict) -> str:
     return (
         f"{entry['graphs']} random graphs (seed {entry['seed']}) of {entry['operation_classes']} "
-        f"classes of operation with {entry['groups']} groups. In all of them keeping everything was "
-        "the identity, the rebuilt network of a random plan equalled the masked one, costs equalled a "
-        "recount, saved models agreed, and a second pruning passed the same checks. "
+        f"classes of operation with {entry['groups']} groups. In all of them keeping everything "
+        "was the identity, the rebuilt network of a random plan equalled the masked one, costs "
+        "equalled a recount, saved models agreed, and a second pruning passed the same checks. "
         f"{entry['converted']} were converted and agreed too; TFLite lacks operators of the "
         f"others, dense or pruned. In {entry['composed']} the two plans could be written as one "
         "plan of the first model, with the same result; in the others a grouped convolution had "
