@@ -30,7 +30,7 @@ from fault_runs import Reference, Run, Verdict, can_mount, ended, judged
 import amc_tf
 
 Fault = Callable[[Run, Reference, Verdict], None]
-# Seconds to wait: episodes of the reference take milliseconds.
+# Longest waits: the start takes seconds, an episode of the reference milliseconds.
 _EPISODES_SECONDS = 0.1
 _START_SECONDS = 6.0
 
