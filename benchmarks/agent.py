@@ -1,11 +1,12 @@
-"""What the agent's parts are worth: variants of DDPG and its opponents on a model of a real reward.
+"""What each part of the agent gains: variants of DDPG, and others, on a model of a real reward.
 
     python benchmarks/agent.py --data=DIR --network=resnet56 --log=WORKDIR/episodes.jsonl
 
-Hundreds of searches with real rewards would take weeks, so this study plays against a Gaussian
-process fitted to the real evaluations in the logs of searches (benchmarks/search.py; `--log` may be
-given several times, all of one network and refit). How well it foresees an evaluation left out is
-part of the result, and what wins here is confirmed with real rewards by benchmarks/search.py.
+Hundreds of searches with real rewards would take weeks. So the reward of this study is a Gaussian
+process, fitted to the real evaluations in the logs of searches (benchmarks/search.py; `--log` may
+be given several times, all of one network and refit). How well it predicts an evaluation that was
+left out is part of the result. What wins here is confirmed with real rewards by
+benchmarks/search.py.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from amc_tf.search.env.problem import NUM_FEATURES, Problem
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 LOG = flags.DEFINE_multi_string("log", [], "episodes.jsonl of searches with real rewards.")
-EPISODES = flags.DEFINE_integer("episodes", 200, "Of each search.")
-SEEDS = flags.DEFINE_integer("seeds", 3, "Searches of each variant.")
+EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes of each search.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Number of searches of each variant.")
 PROCESSES = flags.DEFINE_integer("processes", 2, "Searches at a time.")
 ONLY = flags.DEFINE_multi_string("only", None, "A variant to run (repeatable); default all.")
 
@@ -44,7 +45,7 @@ CHECKPOINTS = (25, 50, 100, 200, 400)
 
 
 class Surrogate:
-    """Gaussian process: a quadratic of every ratio, and what is left by a squared exponential."""
+    """A Gaussian process: a quadratic in every ratio plus a squared exponential for the rest."""
 
     def __init__(self, ratios: np.ndarray, rewards: np.ndarray):
         self._x, self._mean = ratios, rewards.mean()
@@ -55,7 +56,7 @@ class Surrogate:
                     self._scales = length, smooth
                     inverse = np.linalg.inv(self._kernel(ratios) + noise * np.eye(len(ratios)))
                     weights = inverse @ (rewards - self._mean)
-                    left_out = weights / np.diag(inverse)  # errors, each predicted by the others
+                    left_out = weights / np.diag(inverse)  # leave-one-out errors
                     r2 = 1 - np.mean(left_out**2) / rewards.var()
                     if r2 > best:
                         best, kept = r2, (self._scales, weights)
@@ -110,7 +111,7 @@ def fixed(env: DecisionEnv, seed: int, episodes: int, name: str):
 
 
 def variants() -> dict[str, Callable]:
-    """Name to `make(env, seed, episodes)`."""
+    """Returns the variants by name, each a function `make(env, seed, episodes)`."""
     part = functools.partial
     return {
         "DDPG, the paper's settings": ddpg,
@@ -142,7 +143,7 @@ def variants() -> dict[str, Callable]:
 def play(
     job: tuple[str, int], problem: Problem, surrogate: Surrogate, episodes: int
 ) -> list[float]:
-    """Rewards of one search."""
+    """Runs one search; returns its rewards."""
     name, seed = job
     env = DecisionEnv(problem, amc_tf.Budget(macs=0.5))
     searcher = variants()[name](env, seed, episodes)
@@ -171,7 +172,7 @@ def main(argv):
     names = ONLY.value or list(variants())
     jobs = [(name, seed) for name in names for seed in range(SEEDS.value)]
     work = functools.partial(play, problem=problem, surrogate=surrogate, episodes=EPISODES.value)
-    # Forked, so that the children find the network and the surrogate made.
+    # Forked, so that the children already have the network and the surrogate.
     with multiprocessing.get_context("fork").Pool(PROCESSES.value, _inherit, (work,)) as pool:
         results = dict(zip(jobs, pool.map(_inherited, jobs, chunksize=1), strict=True))
     table = {}

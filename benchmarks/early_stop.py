@@ -1,11 +1,11 @@
-"""What giving up hopeless plans early saves, and whether it ever gives up the best one.
+"""How much early stopping of hopeless plans saves, and whether it ever gives up the best plan.
 
     python benchmarks/early_stop.py --data=DIR --network=resnet56 --log=WORKDIR/episodes.jsonl
 
-Scores the plans that the agent tried in a search (benchmarks/search.py), in its order, on all of
-the validation images, and then plays `SearchSettings(early_stop=...)` at several thresholds on what
-each batch gave: the images that would not have been run, and the plans given up although they were
-the best so far. `--refit` is the search's.
+Scores the plans that the agent tried in a search (benchmarks/search.py), in the same order, on all
+of the validation images. It then simulates `SearchSettings(early_stop=...)` at several thresholds
+on the score of each batch. It counts the images that would not have been run, and the plans given
+up although they were the best so far. `--refit` must be that of the search.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 LOG = flags.DEFINE_string("log", None, "episodes.jsonl of a search.", required=True)
 MACS = flags.DEFINE_float("macs", 0.5, "The search's share of the dense MACs.")
-REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
-PLANS = flags.DEFINE_integer("plans", 100, "At most so many plans of the log.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the refit.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Refit before a plan is scored.")
+PLANS = flags.DEFINE_integer("plans", 100, "Greatest number of plans of the log.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the refit.")
 
 THRESHOLDS = (1.0, 2.0, 3.0, 4.0)
 
 
 def played(scores: np.ndarray, sizes: np.ndarray, z: float) -> dict:
-    """What a search would do; `scores` (plans, batches) are in the order in which they are run."""
+    """Simulates a search on `scores` (plans, batches), in the order in which they are run."""
     total, best, run, given_up, lost, errors = int(sizes.sum()), -np.inf, 0, 0, [], []
     for plan in scores:
         count = len(sizes)

@@ -1,12 +1,12 @@
-"""Images a second of the ways to run a pruned network on this CPU, without rebuilding it.
+"""Images a second of several ways to run a pruned network on this CPU without rebuilding it.
 
     python benchmarks/engines.py --model=MobileNet [--images=256] [--rounds=3]
 
 `--model` is a .keras file or a name in keras.applications (random weights). Each
 way runs in processes of its own, one after another in rounds, on random images:
 the dense network, and one with half the channels of every group. `ready_ms` is
-what a plan costs before its first image. The best round counts: what disturbs a
-measurement only slows it.
+the time that a plan takes before its first image. The best round counts, as
+disturbances only make a measurement slower.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import numpy as np
 from absl import app, flags
 from common import record
 
-MODEL = flags.DEFINE_string("model", "MobileNet", "A .keras file, or a name.")
+MODEL = flags.DEFINE_string("model", "MobileNet", "A .keras file, or a name in keras.applications.")
 IMAGES = flags.DEFINE_integer("images", 256, "Images run for one measurement.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Processes for each way.")
-WAY = flags.DEFINE_string("way", None, "Measure this way alone, here; prints JSON.")
+WAY = flags.DEFINE_string("way", None, "Measure only this way, in this process; prints JSON.")
 
-# Of XNNPACK's delegate: TFLITE_XNNPACK_DELEGATE_FLAG_FORCE_FP16.
+# TFLITE_XNNPACK_DELEGATE_FLAG_FORCE_FP16 of XNNPACK's delegate.
 FORCE_FP16 = 4
 BF16 = {"TF_SET_ONEDNN_FPMATH_MODE": "BF16"}
 
@@ -72,7 +72,7 @@ def _timed(graph, half, prepare, images) -> dict:
 
 
 def interpreter(batch_size: int, num_threads: int, copies: int = 1) -> dict:
-    """LiteRT's interpreter; several copies share the images, a Python thread each."""
+    """Times LiteRT's interpreter; several copies share the images, each in a Python thread."""
     from amc_tf.scoring.batch_norm_folding import fold
     from amc_tf.scoring.tflite_engine import LiteEngine
 
@@ -96,7 +96,7 @@ def interpreter(batch_size: int, num_threads: int, copies: int = 1) -> dict:
 
 
 def compiled_model(batch_size: int, **options) -> dict:
-    """LiteRT's CompiledModel, whose options reach XNNPACK's flags."""
+    """Times LiteRT's CompiledModel, whose options reach XNNPACK's flags."""
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.options import CpuOptions, Options
 
@@ -125,7 +125,7 @@ def compiled_model(batch_size: int, **options) -> dict:
 
 
 def traced_graph(batch_size: int) -> dict:
-    """A TensorFlow function of the rebuilt folded model, traced anew for each plan."""
+    """Times a TensorFlow function of the rebuilt folded model, traced anew for each plan."""
     import tensorflow as tf
 
     import amc_tf
@@ -149,7 +149,7 @@ def traced_graph(batch_size: int) -> dict:
 
 
 def masked_keras(batch_size: int) -> dict:
-    """A full-size Keras model with masked weights: what an owner's own evaluate gets."""
+    """Times a full-size Keras model with masked weights, which a user's own evaluate gets."""
     import amc_tf
 
     model, graph, half, images = _load()
@@ -163,7 +163,7 @@ def masked_keras(batch_size: int) -> dict:
 
 
 def ways() -> dict:
-    """Name to (function that measures, environment variables)."""
+    """Returns (function that measures, environment variables) by name of the way."""
     cpus = os.cpu_count() or 1
     table = {
         f"LiteRT, batch {batch}, {cpus} threads": (
@@ -196,7 +196,7 @@ def ways() -> dict:
 
 
 def measured(way: str, environment: dict) -> dict:
-    """One round of one way, in a process of its own."""
+    """Measures one round of one way, in a process of its own."""
     command = [
         sys.executable,
         str(pathlib.Path(__file__)),
@@ -214,7 +214,7 @@ def measured(way: str, environment: dict) -> dict:
 
 
 def best(rounds: list[dict]) -> dict:
-    """The most images a second and the least milliseconds of all rounds."""
+    """Takes the most images a second and the least milliseconds of all rounds."""
     failed = [r for r in rounds if "failed" in r]
     if failed:
         return failed[0]

@@ -1,4 +1,4 @@
-"""Seconds of an episode, by what they are spent on, against the floor of running the network.
+"""Seconds of an episode by its parts, against the least time to run the network (the floor).
 
     python benchmarks/episode.py --data=DIR --network=resnet56 --episodes=5
 
@@ -6,12 +6,12 @@ Networks: resnet56 (5,000 CIFAR-10 images split off the training set), mobilenet
 634 ImageNet images), mobilenet_v1_224 (1.0 at 224, random weights, 1,000 images of noise). The
 floor of an episode is the time of the dense network's TFLite file at a static batch over the same
 images, times the plan's share of the MACs. A fifth of the images is run through the dense network
-before each episode, so that both see the same machine. That floor is of the engine that scores
-plans, an interpreter a thread; `score_refit_over_usual_floor` is over that of one interpreter with
-all threads at the same static batch, the usual way of running a file. The default refit solves
-from statistics of the dense network; `--refit=quick_in_order`, the default of searches, runs the
-pruned network over 250 images. Run it when the machine is idle.
-`threads` processors are used by all parts alike.
+before each episode, so that both are timed under the same load. This floor is for the engine that
+scores plans, with an interpreter for each thread. `score_refit_over_usual_floor` is relative to one
+interpreter with all threads at the same static batch, the usual way of running a file. The default
+refit solves from statistics of the dense network; `--refit=quick_in_order`, the default of
+searches, runs the pruned network over 250 images. All parts use the same number of processors,
+`threads`. Run it when the machine is idle.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from amc_tf.search.settings import SearchSettings
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
-REFIT = flags.DEFINE_string("refit", "dense", "How plans are refitted.")
+REFIT = flags.DEFINE_string("refit", "dense", "Refit before a plan is scored.")
 ROUNDING = flags.DEFINE_integer("rounding", None, "Multiples of channels; default: the network's.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the agent.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the agent.")
 
 
 class Clock:
-    """Seconds by label."""
+    """A clock that adds up seconds by label."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -114,7 +114,7 @@ def study(
             usual = Interpreter(model_content=engine.file(None), num_threads=os.cpu_count())
             usual.allocate_tensors()
             floors, usual_floors, rows = [], [], []
-            # The first training, which is slow, must be over: it waits for a batch of transitions.
+            # The first training, which waits for a batch of transitions, is slow: it is not timed.
             untimed = 2 + math.ceil(settings.ddpg.batch_size / len(env))
             for _ in range(untimed + episodes):
                 floors.append(dense_seconds(dense, images))

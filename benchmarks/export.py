@@ -6,15 +6,15 @@
 
 DIR holds resnet56_cifar10.keras with cifar10.npz, mobilenet_v1_075_192.keras and
 efficientnet_lite0.keras with imagenet_val/{calibration,validation}/CLASS/*.JPEG. The demo's network
-is that of configs/mnist.py, trained here and fine-tuned after pruning; the others are pruned and
-refitted only, so that their accuracy says what a format costs, and not what pruning does.
+is that of configs/mnist.py, trained here and fine-tuned after pruning. The others are only pruned
+and refitted: their accuracy shows what a format costs, and not what pruning costs.
 
---plan prunes by a plan of a search, a file or a name of plans.tar.xz; without it every group keeps
-the same fraction of its channels, in multiples of 8, that brings the MACs to half. Files lie in
---workdir, and are not made again by the same command. They are timed in turn, dense and pruned, so
-that their ratios are of one run; with --rounds=0 they are not, which a busy machine may leave to a
-later call. XNNPACK has no kernels for int16x8, which takes many times as long as the rest: leave it
-out of --formats, or score it on few --test_images.
+--plan names a plan of a search, by its file or a name of plans.tar.xz. Without it every group keeps
+the same fraction of its channels, in multiples of 8, that brings the MACs to half. Files are in
+--workdir, and the same command does not make them again. Dense and pruned files are timed in turn,
+so that their ratios come from one run. --rounds=0 times nothing: on a busy machine, time in a later
+call. XNNPACK has no kernels for int16x8, which takes many times as long as the rest: leave it out
+of --formats, or score it on few --test_images.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ FORMATS = flags.DEFINE_list(
 )
 TEST_IMAGES = flags.DEFINE_integer("test_images", 0, "Test images to score on; 0 for all.")
 CALIBRATION = flags.DEFINE_integer("calibration_images", 200, "Images for ranges of activations.")
-BIAS = flags.DEFINE_integer("bias_samples", 0, "Images that correct biases of int8; 0: none.")
+BIAS = flags.DEFINE_integer("bias_samples", 0, "Images that correct the biases of int8; 0: none.")
 KEEP_FLOAT = flags.DEFINE_list("keep_float", [], "Layers that stay float in quantised files.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files.", required=True)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed; or 0.")
-RUNS = flags.DEFINE_integer("runs", 20, "Least timed inferences in each.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed; 0: none.")
+RUNS = flags.DEFINE_integer("runs", 20, "Least number of timed inferences in each.")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A trained network, its data, and whether its training is at hand."""
+    """A trained network, its data, and whether it can be trained further."""
 
     model: keras.Model
     task: amc_tf.Task
@@ -110,8 +110,8 @@ def _load(name: str) -> keras.Model:
 
 
 def _imagenet(model: keras.Model) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Calibration and validation images at the model's size, pixels 0 to 255."""
-    # Some networks have a class more, the first, for none of the thousand.
+    """Loads calibration and validation images at the model's size, pixels 0 to 255."""
+    # Some networks have one more class, the first, for none of the thousand.
     offset = model.output_shape[-1] - 1000
     parts = []
     for part in ("calibration", "validation"):
@@ -135,7 +135,7 @@ def _task(train: tuple, test: tuple, from_logits: bool) -> amc_tf.Task:
 
 
 def pruned(case: Case) -> keras.Model:
-    """The network after the plan: rebuilt, refitted, and fine-tuned where that can be done."""
+    """Prunes by the plan: rebuilds, refits, and fine-tunes where that is possible."""
     graph = amc_tf.analyze(case.model)
     plan = plans.load(PLAN.value) if PLAN.value else uniform(graph)
     images = case.task.calibration_inputs(case.model)
@@ -148,12 +148,12 @@ def pruned(case: Case) -> keras.Model:
 
 
 def cited_plan() -> str:
-    """How the results of this script cite the plan."""
+    """Returns the path by which results of this script cite the plan."""
     return f"benchmarks/{plans.cited(PLAN.value)}" if PLAN.value else "uniform"
 
 
 def uniform(graph: ChannelGraph) -> amc_tf.PruningPlan:
-    """The strongest channels of every group, as many as half the MACs allow."""
+    """Keeps the strongest channels of every group, as many as half the MACs allow."""
     importance = consumer_magnitude(graph)
     for kept in np.arange(1.0, 0.0, -0.01):
         counts = {
@@ -169,7 +169,7 @@ def uniform(graph: ChannelGraph) -> amc_tf.PruningPlan:
 def written(
     case: Case, settings: amc_tf.ExportSettings, workdir: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
-    """Every file of the dense and the pruned network, checked."""
+    """Writes and checks every file of the dense and the pruned network."""
     networks = {}
     for label, model in {"dense": case.model, "pruned": pruned(case)}.items():
         exporter = Exporter(model, case.model, case.task, settings)

@@ -1,12 +1,12 @@
-"""Faults done to a tiny search at random moments, each followed by the same call again.
+"""Faults in a tiny search at random moments, each followed by the same call again.
 
     python benchmarks/faults.py --runs=5 --kills=100
 
-A search of 27 episodes on a made-up task is killed, starved of disk and memory, its files are
-damaged and its rewards spoilt (tests/helpers/fault_kinds.py). After each, the same call must end
-with the plan of the undisturbed search, its log must hold all that it held before, and what was
-said on the way must be one clear sentence. `--log=FILE` keeps what was judged, so that this too
-resumes.
+A search of 27 episodes on a made-up task is killed and left without disk space or memory, its files
+are damaged, and its rewards are made invalid (tests/helpers/fault_kinds.py). After each fault the
+same call must end with the plan of the undisturbed search. Its log must still hold all it held
+before, and every error must be one clear sentence. `--log=FILE` keeps the verdicts, so that this
+script resumes too.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from absl import app, flags
 from common import record
 
 sys.path.append(str(record.HERE.parent / "tests/helpers"))
-import fault_agents  # noqa: E402 - they lie among the tests
+import fault_agents  # noqa: E402 - from tests/helpers
 import fault_kinds  # noqa: E402
 import fault_runs  # noqa: E402
 
-RUNS = flags.DEFINE_integer("runs", 5, "Of each fault but kill -9.")
-KILLS = flags.DEFINE_integer("kills", 100, "Of kill -9, over parent, agent and both.")
-SEED = flags.DEFINE_integer("seed", 0, "Of moments and places.")
+RUNS = flags.DEFINE_integer("runs", 5, "Runs of each fault except kill -9.")
+KILLS = flags.DEFINE_integer("kills", 100, "Runs of kill -9: parent, agent and both together.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of moments and places.")
 LOG = flags.DEFINE_string("log", None, "File to which each verdict is appended at once.")
 
 
 def planned(runs: int, kills: int) -> list[tuple[str, int]]:
-    """Fault and number of every run; kills are dealt out to the three that there are."""
+    """Lists fault and number of every run; kills are shared among the three kinds of kill."""
     killed = [name for name in fault_kinds.FAULTS if name.startswith("kill")]
     counts = {name: kills * (i + 1) // len(killed) for i, name in enumerate(killed)}
     before = 0
@@ -43,7 +43,7 @@ def planned(runs: int, kills: int) -> list[tuple[str, int]]:
         if name in counts:
             count, before = counts[name] - before, counts[name]
         found += [(name, number) for number in range(count)]
-    # Where this is stopped, all faults had their share.
+    # In this order all faults had their share wherever the script is stopped.
     return sorted(found, key=lambda entry: entry[1])
 
 

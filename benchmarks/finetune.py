@@ -1,11 +1,11 @@
-"""Fine-tunes a kept plan of ResNet-56 by the recipe of configs/cifar10.py; test accuracy.
+"""Test accuracy of a kept plan of ResNet-56, fine-tuned by the recipe of configs/cifar10.py.
 
     python benchmarks/finetune.py --data=DIR --plan=resnet56_0.5_amc_0 --epochs=30 \
         --workdir=DIR
 
-Trains on the 45,000 images on which no reward was measured, half of the loss following the dense
-network's outputs. A checkpoint an epoch lies in `--workdir`: the same command resumes. Takes three
-to six minutes an epoch on two cores, or on one with `--precision=mixed_bfloat16`.
+Trains on the 45,000 images on which no reward was measured; half of the loss follows the dense
+network's outputs. `--workdir` holds a checkpoint of each epoch: the same command resumes. An epoch
+takes three to six minutes on two cores, or on one with `--precision=mixed_bfloat16`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAN = flags.DEFINE_string("plan", None, "A plan's file, or a name of plans.tar.
 EPOCHS = flags.DEFINE_integer("epochs", 30, "Passes over the training images.")
 RATE = flags.DEFINE_float("rate", 0.02, "First learning rate; it falls by a cosine to 0.")
 PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the batches and the refit.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the batches and the refit.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the checkpoint.", required=True)
 
 

@@ -1,11 +1,11 @@
-"""Graph analysis of every family of keras.applications, and of kinds it lacks.
+"""Graph analysis of every family of keras.applications, and of kinds of network that it lacks.
 
     python benchmarks/graphs.py [--models=MobileNet,ResNet50,unet]
 
 Each model has random weights (batch norms and biases too, or its outputs would hardly depend on
-its inputs), keeps a random half of every group, and is run on random images as rebuilt and as
-masked; how far masking moved the dense outputs tells that there was something to see. Analysis is
-timed three times, the median counts.
+its inputs). It keeps a random half of every group, and is run on random images as rebuilt and as
+masked. How far masking moves the dense outputs shows that the comparison means something. The time
+of the analysis is the median of three.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def build(name: str) -> keras.Model:
     keras.utils.clear_session()
     if name in networks.NETWORKS:
         return networks.NETWORKS[name]()
-    # MobileNetV3 leaves its input size open unless told.
+    # MobileNetV3 leaves its input size open unless it is given.
     shape = (224, 224, 3) if name.startswith("MobileNetV3") else None
     make = getattr(keras.applications, name)
     return make(input_shape=shape, weights=None, classifier_activation=None)
@@ -67,7 +67,7 @@ def randomise(model: keras.Model) -> None:
 
 
 def moved(model: keras.Model, graph, plan) -> float:
-    """The largest change of an output by masking, relative to the output's spread."""
+    """Computes the largest change of an output by masking, relative to the output's spread."""
     x = noise(model)
     both = [keras.tree.flatten(m(x)) for m in (model, amc_tf.mask(model, graph, plan))]
     return max(

@@ -3,10 +3,11 @@
     python benchmarks/import_time.py --base=8d9e2c0
 
 The commit is checked out into a temporary `git worktree`, removed at the end. Each round starts a
-fresh process of this interpreter for each tree, in turn first, with PYTHONPATH set to the tree; the
-rounds come after others that fill the caches of bytecode and of the disk. A ratio is the median
-over rounds of present / base, with its quartiles. `import` and `help` are whole processes, with the
-start of the interpreter; `statement` is the import alone, timed within the process.
+fresh process of this interpreter for each tree, with PYTHONPATH set to the tree; the trees take
+turns to go first. Rounds of warm-up before them fill the caches of bytecode and of the disk. A
+ratio is the median over rounds of present / base, with its quartiles. `import` and `help` are whole
+processes, including the start of the interpreter; `statement` is the import alone, timed within the
+process.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from common import record
 
 BASE = flags.DEFINE_string("base", "8d9e2c0", "Commit to compare with.")
 ROUNDS = flags.DEFINE_integer("rounds", 40, "Pairs of processes of each kind.")
-WARM_UP = flags.DEFINE_integer("warm_up", 3, "Pairs before them, not counted.")
+WARM_UP = flags.DEFINE_integer("warm_up", 3, "Pairs of processes before them, not counted.")
 
 ROOT = record.HERE.parent
 COMMANDS = {
     "import": ["-c", "import amc_tf"],
-    # The name that old commits have too.
+    # This name exists in old commits too.
     "help": ["-m", "amc_tf.run_inspect", "--help"],
     "statement": [
         "-c",
@@ -49,7 +50,7 @@ def git(*arguments: str) -> str:
 
 @contextlib.contextmanager
 def checked_out(commit: str) -> Iterator[pathlib.Path]:
-    """The tree of a commit, for as long as it is needed."""
+    """Checks out a commit for the time of the context; yields its folder."""
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder).resolve() / "base"
         try:
@@ -61,7 +62,7 @@ def checked_out(commit: str) -> Iterator[pathlib.Path]:
 
 
 def seconds(kind: str, tree: pathlib.Path) -> float:
-    """The time of one process; fails if it does not do what it should, or imports another tree."""
+    """Times one process; fails if it does not do what it should, or imports another tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
@@ -85,7 +86,7 @@ def seconds(kind: str, tree: pathlib.Path) -> float:
 
 
 def compared(kind: str, present: pathlib.Path, base: pathlib.Path) -> dict:
-    """Ratio and milliseconds of one command in both trees."""
+    """Compares one command in both trees: ratio and milliseconds."""
     rounds = []
     for number in range(WARM_UP.value + ROUNDS.value):
         trees = (present, base) if number % 2 else (base, present)
@@ -103,7 +104,7 @@ def compared(kind: str, present: pathlib.Path, base: pathlib.Path) -> dict:
 
 def main(argv):
     del argv
-    # So that the worktree is removed then too.
+    # So that the worktree is removed after a signal too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = {
         "commit": git("rev-parse", "HEAD"),

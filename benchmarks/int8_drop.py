@@ -1,13 +1,12 @@
-"""What int8 costs, image by image, on more images than a network is tested on.
+"""The accuracy that int8 costs, image by image, on more images than those of the test.
 
     python benchmarks/int8_drop.py --data=DIR --network=mobilenet_v1 --workdir=DIR
 
-Scores the float32 and int8 files that `benchmarks/export.py` left in `--workdir` (it has the other
-flags), dense and pruned, with LiteRT. A point of accuracy on 634 images is six of them, fewer than
-chance moves; so the ImageNet networks are run on both halves of the images, 1,300 in all. The
-second half is the one whose images, without labels, gave the int8 files their ranges and the pruned
-network its refit; float32 and int8 are compared on the same images, so what favours both does not
-count.
+Scores the float32 and int8 files, dense and pruned, that `benchmarks/export.py` left in `--workdir`
+(that script has the other flags), with LiteRT. A point of accuracy on 634 images is six images,
+fewer than chance changes. So the ImageNet networks are run on both halves of the images, 1,300 in
+all. The second half, without labels, gave the int8 files their ranges and the pruned network its
+refit. float32 and int8 are compared on the same images, so this favours both alike.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import tflite_tools
 
 
 def parts(case: export.Case) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images and labels, by what they are called in the result."""
+    """Returns images and labels, by their names in the result."""
     found = {"test": case.task.test_data}
     if export.NETWORK.value in ("mobilenet_v1", "efficientnet_lite0"):
         found["calibration"] = case.task.train

@@ -1,4 +1,4 @@
-"""Latency foreseen from the table of operators against latency measured, on this host.
+"""Latency predicted from the table of operators against latency measured, on this host.
 
     python benchmarks/latency.py --data=DIR --network=mobilenet_v1 --plans=30
 
@@ -6,12 +6,12 @@ Several networks may be named (--network=mobilenet_v1,mobilenet_v2); each prints
 
 DIR holds `mobilenet_v1_075_192.keras`, `resnet56_cifar10.keras` and `efficientnet_lite0.keras`;
 MobileNet-V2 is built with random weights. The networks share one table, which begins empty unless
---table names a file: what the second finds of the first's is the reuse. Random plans of all sizes
-are rebuilt, converted, and timed in turn with the dense model; they are others than those that the
-calibration saw. A plan's error is that of its ratio to the dense model beside it, `foreseen(plan) /
-foreseen(dense)` against `measured(plan) / measured(dense)`, so that a clock that runs slower than
-an hour ago is no error; `absolute` gives the same numbers in milliseconds. Run it when the machine
-is idle: about four minutes a network.
+--table names a file; operators that a network finds there are reused. Random plans of all sizes are
+rebuilt, converted, and timed in turn with the dense model; they differ from those of the
+calibration. The error of a plan is that of its ratio to the dense model: `predicted(plan) /
+predicted(dense)` against `measured(plan) / measured(dense)`. So a clock that has become slower
+since the table was made does not count as an error. `absolute` gives the same numbers in
+milliseconds. A network takes about four minutes. Run it when the machine is idle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from amc_tf.latency.settings import LatencySettings, open_table
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.search.env.channels import allowed_counts
 
-# Name to file, rounding and least preserve ratio.
+# File, rounding and least preserve ratio by name.
 NETWORKS = {
     "mobilenet_v1": ("mobilenet_v1_075_192.keras", 8, 0.2),
     "mobilenet_v2": (None, 8, 0.2),
@@ -43,9 +43,9 @@ NETWORKS = {
 DATA = flags.DEFINE_string("data", None, "Folder of the .keras files.", required=True)
 NETWORK = flags.DEFINE_list("network", [*NETWORKS], "Networks, in this order.")
 PLANS = flags.DEFINE_integer("plans", 30, "Random plans of each network.")
-CALIBRATION = flags.DEFINE_integer("calibration_plans", 8, "Whole networks for the calibration.")
+CALIBRATION = flags.DEFINE_integer("calibration_plans", 8, "Whole networks that calibrate it.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Series of each model.")
-TABLE = flags.DEFINE_string("table", None, "File of the table; None for one that is thrown away.")
+TABLE = flags.DEFINE_string("table", None, "File of the table; None for a temporary one.")
 SEED = 1  # the calibration's plans have seed 0
 
 
@@ -57,10 +57,10 @@ def load(name: str) -> keras.Model:
     return keras.models.load_model(pathlib.Path(DATA.value).expanduser() / file, compile=False)
 
 
-def errors(foreseen: np.ndarray, measured: np.ndarray) -> dict:
-    wrong = np.abs(foreseen / measured - 1)
+def errors(predicted: np.ndarray, measured: np.ndarray) -> dict:
+    wrong = np.abs(predicted / measured - 1)
     return {
-        "rank_correlation": round(float(spearmanr(foreseen, measured)[0]), 4),
+        "rank_correlation": round(float(spearmanr(predicted, measured)[0]), 4),
         "median_error": round(float(np.median(wrong)), 4),
         "p95_error": round(float(np.percentile(wrong, 95)), 4),
     }
@@ -85,7 +85,7 @@ def study(name: str, table_file: str) -> dict:
         models[f"{i}"] = tflite_tools.convert(amc_tf.rebuild(model, graph, plan))
     times = table.files(models)
     measured = np.array([times[f"{i}"] for i in range(len(plans))])
-    foreseen = np.array([cost(counts) for counts in plans])
+    predicted = np.array([cost(counts) for counts in plans])
     dense = cost([int(allowed[-1]) for allowed in choices])
     plain = np.array(
         [sum(ms for kind, ms in cost.sums(c).items() if kind != "weight_mb") for c in plans]
@@ -93,8 +93,8 @@ def study(name: str, table_file: str) -> dict:
     return {
         "network": name,
         "plans": len(plans),
-        **errors(foreseen / dense, measured / times["dense"]),
-        "absolute": errors(foreseen, measured),
+        **errors(predicted / dense, measured / times["dense"]),
+        "absolute": errors(predicted, measured),
         "uncalibrated": errors(plain, measured),
         "table_seconds": round(table_seconds, 1),
         "operators_measured": table.measured,
@@ -103,7 +103,7 @@ def study(name: str, table_file: str) -> dict:
         "dense_foreseen_ms": round(dense, 4),
         "factors": {k: round(v, 4) for k, v in cost.calibration.factors.items()},
         "measured_ms": np.round(measured, 4).tolist(),
-        "foreseen_ms": np.round(foreseen, 4).tolist(),
+        "foreseen_ms": np.round(predicted, 4).tolist(),
         "conditions": dict(table.conditions),
     }
 

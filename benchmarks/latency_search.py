@@ -1,13 +1,14 @@
-"""A search by latency measured on this host, beside searches by MACs, all measured whole.
+"""A search by latency on this host against searches by MACs; the final networks are timed whole.
 
     python benchmarks/latency_search.py --data=DIR --latency=0.5 --workdir=DIR
 
-The latency search's budget is a share of the dense model's milliseconds. Each MACs search is given
-a share of the MACs (--macs, several) and as many episodes in the same environment. The best plan of
-every search is then rebuilt, converted and timed in turn with the dense model, one thread, so that
-the ratios are of one run; the accuracy of a MACs plan as fast as the latency plan is read off the
-line through the two MACs plans nearest to it in latency. Accuracies are before fine-tuning, with
-the final refit, on the reward's images. Run it when the machine is idle; `--workdir` resumes.
+The budget of the latency search is a share of the dense model's milliseconds. Each search by MACs
+gets a share of the MACs (--macs, repeatable) and as many episodes in the same environment. The best
+plan of every search is then rebuilt, converted and timed in turn with the dense model on one
+thread, so that the ratios come from one run. The accuracy of a MACs plan as fast as the latency
+plan is read off the line through the two MACs plans nearest to it in latency. Accuracies are before
+fine-tuning, with the final refit, on the reward's images. Run it when the machine is idle;
+`--workdir` resumes.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1", "One of common/cases.py.")
 LATENCY = flags.DEFINE_float("latency", 0.5, "Share of the dense milliseconds.")
 MACS = flags.DEFINE_multi_float("macs", [0.45, 0.5], "Shares of the dense MACs (repeatable).")
-EPISODES = flags.DEFINE_integer("episodes", 100, "Of each search.")
-REFIT = flags.DEFINE_string("refit", "quick_in_order", "Before a plan is scored.")
+EPISODES = flags.DEFINE_integer("episodes", 100, "Episodes of each search.")
+REFIT = flags.DEFINE_string("refit", "quick_in_order", "Refit before a plan is scored.")
 RERANK = flags.DEFINE_integer("rerank", 5, "Plans of a policy scored with the final refit.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Series in which each final file is timed.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the searches.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the searches.")
 TABLE = flags.DEFINE_string("table", None, "The table's file; default: one in the workdir.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the searches' logs.", required=True)
 
 
 def searched(case: cases.Case, budget: amc_tf.Budget, folder: pathlib.Path) -> SearchResult:
-    """The result of one search; its log lies in the folder."""
+    """Runs one search, whose log is in the folder; returns the result."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = SearchSettings(
         episodes=EPISODES.value,
@@ -84,7 +85,7 @@ def main(argv):
     by_latency = next(iter(found))
     rows, kept = {}, {}
     for name, result in found.items():
-        # A series of a file and one of the dense file stand side by side in every round.
+        # Every round holds one series of the file and one of the dense file.
         ratios = np.array(times[name].rounds_ms) / np.array(times["dense"].rounds_ms)
         rows[name] = {
             "chosen": result.chosen,

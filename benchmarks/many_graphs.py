@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 import amc_tf
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests/helpers"))
-import random_graphs  # noqa: E402 - it lies among the tests
+import random_graphs  # noqa: E402 - from tests/helpers
 
-GRAPHS = flags.DEFINE_integer("graphs", 500, "How many graphs.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the graphs and plans.")
+GRAPHS = flags.DEFINE_integer("graphs", 500, "Number of graphs.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the graphs and plans.")
 
 
 def study(graphs: int, number: int) -> dict:

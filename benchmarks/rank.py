@@ -1,13 +1,14 @@
-"""Which reward ranks candidates as a short fine-tuning does: ResNet-56 on CIFAR-10.
+"""Which reward ranks plans as a short fine-tuning does: ResNet-56 on CIFAR-10.
 
     python benchmarks/rank.py --data=DIR --plans=20 --steps=150 --workdir=DIR
 
 Draws random plans at half the MACs, scores each before fine-tuning in every way of the table, and
-correlates (Spearman) with the accuracy after `steps` of fine-tuning, which start from the strongest
-refit. The network has memorised the training images that the reward is measured on: so beside them
-as they are stands a distorted copy (shifted, mirrored, noise and contrast that training never
-showed). The judge is the first half of the test images; nothing else is chosen by them. The same
-command resumes from `--workdir`. Takes about three minutes a plan on two cores.
+correlates (Spearman) the scores with the accuracy after `steps` of fine-tuning, which start from
+the strongest refit. The network has memorised the training images of the reward. So each score is
+also taken on a distorted copy of them (shifted, mirrored, with noise and contrast that training
+never showed). The accuracy after fine-tuning is that on the first half of the test images, which
+decide nothing else. The same command resumes from `--workdir`. A plan takes about three minutes on
+two cores.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ import cifar10  # noqa: E402  the recipe that users get
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 PLANS = flags.DEFINE_integer("plans", 20, "Random plans.")
-STEPS = flags.DEFINE_integer("steps", 150, "Of fine-tuning, 128 images each.")
+STEPS = flags.DEFINE_integer("steps", 150, "Steps of fine-tuning, 128 images each.")
 PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
 IMAGES = flags.DEFINE_integer("images", 2000, "Validation images.")
-SEED = flags.DEFINE_integer("seed", 0, "Of plans, distortions and batches.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of what is known so far.", required=True)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of plans, distortions and batches.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results so far.", required=True)
 
 FEW = 500  # images of the variants with a smaller validation set
 
@@ -48,7 +49,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-# Each from (logits, labels, the dense network's logits) to a number, higher is better.
+# Each maps (logits, labels, the dense network's logits) to a number; higher is better.
 MEASURES = {
     "accuracy": lambda z, y, d: float(np.mean(z.argmax(1) == y)),
     "agreement": lambda z, y, d: float(np.mean(z.argmax(1) == d.argmax(1))),
@@ -61,7 +62,7 @@ MEASURES = {
 
 
 def distorted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shifts, mirror images, contrast and noise."""
+    """Distorts images by shifts, mirroring, contrast and noise."""
     padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
     rows, columns = rng.integers(0, 9, (2, len(images)))
     size = images.shape[1]
@@ -141,19 +142,19 @@ def main(argv):
 
 
 class Known:
-    """A refit whose weights are known already."""
+    """A refit with weights that are known already."""
 
     def __init__(self, weights):
         self._weights = weights
 
     def refit(self, plan):
-        """These weights."""
+        """Returns the known weights."""
         del plan
         return self._weights
 
 
 def correlation(values: list[float], judged: list[float], seed: int) -> list[float]:
-    """Spearman's, and the middle 90 % of its bootstrap over the plans."""
+    """Computes Spearman's correlation and the middle 90 % of its bootstrap over the plans."""
     rng = np.random.default_rng(seed)
     a, b = np.asarray(values), np.asarray(judged)
     draws = [stats.spearmanr(a[i], b[i]).statistic for i in rng.integers(0, len(a), (500, len(a)))]

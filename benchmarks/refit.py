@@ -3,9 +3,9 @@
     python benchmarks/refit.py --data=DIR
 
 DIR holds resnet56_cifar10.keras (pixels 0 to 255 in, logits out) and
-cifar10.npz. Calibration images come from the training set, without labels; no
-choice is made by the test accuracies printed here. Takes about half an hour on
-two cores.
+cifar10.npz. Calibration images come from the training set, without labels. The
+test accuracies printed here decide nothing. Takes about half an hour on two
+cores.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from amc_tf.pruning.refit.in_order import gather_in_order
 
 DATA = flags.DEFINE_string("data", None, "Folder of the network and the images.", required=True)
 TEST_IMAGES = flags.DEFINE_integer("test_images", 10000, "Test images to measure on.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the calibration images and the positions sampled.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the calibration images and the positions sampled.")
 ONLY = flags.DEFINE_multi_string("only", None, "A variant to run (repeatable); default all.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to choose and refit.
+    """One way to choose channels and refit.
 
     Attributes:
-        how: what gathers the statistics; None for no refit.
-        images: calibration images.
-        augmented: whether they are distorted as in training.
-        eliminated: channels chosen by backward elimination, not by magnitude.
-        options: of `how`.
+        how: class that gathers the statistics; None for no refit.
+        images: number of calibration images.
+        augmented: whether the images are distorted as in training.
+        eliminated: whether channels are chosen by backward elimination, not by magnitude.
+        options: options of `how`.
     """
 
     how: Callable | None = gather_in_order
@@ -82,13 +82,13 @@ VARIANTS = {
 
 
 def halved(graph: amc_tf.ChannelGraph, importance: Importance) -> amc_tf.PruningPlan:
-    """Half of the channels inside the residual branches."""
+    """Keeps half of the channels inside the residual branches."""
     inner = {n: g.channels // 2 for n, g in graph.groups.items() if len(g.producers) == 1}
     return strongest(importance, inner)
 
 
 def augmented(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The usual training distortions: shifts by up to four pixels, and mirror images."""
+    """Distorts images as in training: shifts by up to four pixels, and mirror images."""
     size = images.shape[1]
     padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
     shifts, mirrored = rng.integers(0, 9, (len(images), 2)), rng.random(len(images)) < 0.5

@@ -1,9 +1,9 @@
-"""How large the report is and how fast a browser opens it: the demo's, and one of 400 episodes.
+"""Size of the report, and how fast a browser opens it: the demo's, and one of 400 episodes.
 
     python benchmarks/report_page.py --workdir=DIR
 
-runs configs/mnist.py whole in DIR/demo, and its search alone with 400 episodes in DIR/long (what is
-there already is not run again: about 4 and 6 minutes), and opens each report in a fresh Chromium
+runs all of configs/mnist.py in DIR/demo, and its search alone with 400 episodes in DIR/long (about
+4 and 6 minutes; finished runs are not repeated). It then opens each report in a fresh Chromium
 several times.
 """
 
@@ -21,11 +21,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=T
 LOADS = flags.DEFINE_integer("loads", 7, "How often each page is opened.")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = {
-    "demo": ("run_compress", []),
-    "long": ("run_search", ["--config.search.episodes=400"]),
+    "demo": ("compress", []),
+    "long": ("search", ["--config.search.episodes=400"]),
 }
-SLOWED = 4  # stands in for the processor of a phone
-# From the start of the navigation, in ms: the load event's end, and that of drawing all charts.
+SLOWED = 4  # about the processor of a phone
+# Milliseconds from the start of the navigation to the end of the load event, and to the last chart.
 TIMES = """() => [performance.getEntriesByType("navigation")[0].loadEventEnd,
                   Number(document.documentElement.dataset.drawn)]"""
 
@@ -34,13 +34,13 @@ def searched(name: str) -> pathlib.Path:
     folder = pathlib.Path(WORKDIR.value).expanduser() / name
     script, options = RUNS[name]
     if not (folder / "report.html").exists():
-        command = [sys.executable, "-m", f"amc_tf.{script}", "--config=configs/mnist.py"]
+        command = [sys.executable, "-m", f"amc_tf.cli.{script}", "--config=configs/mnist.py"]
         subprocess.run([*command, f"--workdir={folder}", *options], check=True, cwd=ROOT)
     return folder
 
 
 def opened(browser, path: pathlib.Path, slowed: int) -> list[float]:
-    """Load and drawing time, ms; fails if the page complains."""
+    """Measures loading and drawing time in ms; fails if the page reports an error."""
     with browser.new_context(viewport={"width": 1100, "height": 800}) as context:
         page = context.new_page()
         complaints = []

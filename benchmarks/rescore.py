@@ -2,8 +2,8 @@
 
     python benchmarks/rescore.py --data=DIR --plan=resnet56_0.5_amc_0
 
-The name of the plan tells the network. The model is rebuilt in Keras and evaluated by Keras, not by
-the engine that scored it in the search.
+The name of the plan begins with the network. The model is rebuilt in Keras and evaluated by Keras,
+not by the engine that scored it in the search.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from amc_tf.search.settings import SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 PLAN = flags.DEFINE_string("plan", None, "A plan's file, or a name of plans.tar.xz.", required=True)
-REFIT = flags.DEFINE_string("refit", SearchSettings().final_refit, "How it is refitted.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the positions sampled for the refit.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().final_refit, "Refit of the rebuilt network.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the positions sampled for the refit.")
 
 
 def main(argv):

@@ -1,12 +1,12 @@
-"""Searches on a pretrained network by several policies at equal evaluations.
+"""Searches on a pretrained network by several policies with the same number of evaluations.
 
     python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=150 --seed=0
 
-Every policy searches in the same environment, is given as many evaluations, and has its best plans
+Every policy searches in the same environment with as many evaluations, and its best plans are
 scored once more with the final refit (see `amc_tf.SearchSettings`). Accuracies are before
-fine-tuning. Those on `test` play no part in any choice; for ImageNet there are no such images, and
-`test` is what the plans were chosen on. The best plans are kept in plans.tar.xz; rescore.py
-rebuilds and scores them again. `--workdir` is the search's log: the same command resumes.
+fine-tuning. Those on `test` decide nothing; for ImageNet there are no such images, and `test` is
+the data on which the plans were chosen. The best plans are kept in plans.tar.xz; rescore.py
+rebuilds and scores them again. `--workdir` holds the search's log: the same command resumes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from amc_tf.search.settings import SearchSettings
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
-EPISODES = flags.DEFINE_integer("episodes", 150, "Of each policy that searches.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the search.")
-REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Before a plan is scored.")
+EPISODES = flags.DEFINE_integer("episodes", 150, "Episodes of each policy that searches.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the search.")
+REFIT = flags.DEFINE_string("refit", SearchSettings().refit, "Refit before a plan is scored.")
 EARLY_STOP = flags.DEFINE_float("early_stop", None, "Standard errors at which plans are given up.")
 RERANK = flags.DEFINE_integer(
     "rerank", SearchSettings().rerank, "Best plans of each, refitted last."
 )
-POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Beside amc.")
+POLICIES = flags.DEFINE_list("policies", ["amc", "random", *PROFILES], "Policies.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search's log.", required=True)
 
 

@@ -1,10 +1,10 @@
-"""Files whose zeros are left out against files that store them: bytes and latency on this host.
+"""Sparse files against files that store their zeros: bytes and latency on this host.
 
     python benchmarks/sparse_files.py --network=mobilenet_v1_padded --density=0.2
     python benchmarks/sparse_files.py --network=resnet56 --density=0.2 --data=DIR
 
-The smallest weights of every kernel that sums over channels are made zero, in equal shares; nothing
-is trained, as accuracy is not looked at here. mobilenet_v1_padded is MobileNet-V1 0.75 at 192
+The smallest weights of every kernel that sums over channels are made zero, in equal shares. Nothing
+is trained, as accuracy does not matter here. mobilenet_v1_padded is MobileNet-V1 0.75 at 192
 (random weights) whose strided convolutions are padded by a pixel on every side, as XNNPACK's sparse
 kernels need it, where Keras pads below and on the right only; mobilenet_v1 is the one of
 keras.applications. --channels=0.5 prunes channels first, uniformly, to that share of the MACs.
@@ -33,7 +33,7 @@ from amc_tf.sparsity.plan import DensityPlan
 NETWORK = flags.DEFINE_string("network", "mobilenet_v1_padded", "A name of NETWORKS.")
 DATA = flags.DEFINE_string("data", None, "Folder of resnet56_cifar10.keras.")
 MODEL = flags.DEFINE_string("model", None, "A .keras file in place of --network.")
-DENSITY = flags.DEFINE_float("density", 0.2, "Share of each kernel's weights kept; 0: as it is.")
+DENSITY = flags.DEFINE_float("density", 0.2, "Share of each kernel's weights kept; 0: no change.")
 CHANNELS = flags.DEFINE_float("channels", 1.0, "Share of the MACs kept by pruning channels first.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Fresh processes in which each file is timed.")
 FILES = ("float32", "float32_sparse", "float16", "float16_sparse", "int8", "int8_sparse")
@@ -69,7 +69,7 @@ NETWORKS = {build.__name__: build for build in (mobilenet_v1, mobilenet_v1_padde
 
 
 def narrowed(model: keras.Model, share: float) -> keras.Model:
-    """The strongest channels of every group, as many as so many MACs allow."""
+    """Keeps the strongest channels of every group, as many as the share of the MACs allows."""
     graph = amc_tf.analyze(model)
     importance = consumer_magnitude(graph)
     for kept in np.arange(1.0, 0.0, -0.01):
@@ -84,7 +84,7 @@ def narrowed(model: keras.Model, share: float) -> keras.Model:
 
 
 def thinned(model: keras.Model, density: float) -> keras.Model:
-    """The largest weights of every kernel, in equal shares."""
+    """Keeps the largest weights of every kernel, in equal shares."""
     graph = amc_tf.analyze(model)
     plan = DensityPlan(steps={k.name: round(density * STEPS) for k in kernels(graph)})
     return amc_tf.rebuild(model, graph, None, MagnitudeMasks(graph).refit(plan))

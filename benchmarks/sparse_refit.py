@@ -1,4 +1,4 @@
-"""ResNet-56 on CIFAR-10 at several densities, as cut and refitted, without any training.
+"""ResNet-56 on CIFAR-10 at several densities, as cut and refitted, without training.
 
     python benchmarks/sparse_refit.py --data=DIR --densities=0.5,0.35,0.25,0.2
 
@@ -22,7 +22,7 @@ from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.refit import SparseReconstruction
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
-DENSITIES = flags.DEFINE_list("densities", ["0.5", "0.35", "0.25", "0.2"], "Of every kernel.")
+DENSITIES = flags.DEFINE_list("densities", ["0.5", "0.35", "0.25", "0.2"], "Of the kernels.")
 TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Images that are scored.")
 CALIBRATION = flags.DEFINE_integer("calibration_images", 2000, "Images of the refit.")
 

@@ -1,12 +1,12 @@
-"""ResNet-56 on CIFAR-10 made sparse in the paper's rounds of pruning and fine-tuning.
+"""Fine-grained pruning of ResNet-56 on CIFAR-10 in the paper's rounds of pruning and fine-tuning.
 
     python benchmarks/sparsify.py --data=DIR --workdir=DIR --epochs=8,8,8,30
 
-The agent searches the density of every kernel, the smallest weights become zero, the others are
-refitted, and the recipe of configs/cifar10.py trains them on the 45,000 images on which no reward
-is measured, half of the loss following the dense network's outputs. An epoch is `--batches` of 128
-images. The search's log, each round's model and a checkpoint an epoch lie in `--workdir`: the same
-command resumes. Test images play no part in any choice.
+The agent searches the density of every kernel, the smallest weights become zero, and the others are
+refitted. Then the recipe of configs/cifar10.py trains them on the 45,000 images on which no reward
+is measured; half of the loss follows the dense network's outputs. An epoch is `--batches` batches
+of 128 images. `--workdir` holds the search's log, the model of each round and a checkpoint of each
+epoch: the same command resumes. Test images decide nothing.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ import cifar10  # noqa: E402  the recipe that users get
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of logs and checkpoints.", required=True)
-DENSITIES = flags.DEFINE_list("densities", ["0.5", "0.35", "0.25", "0.2"], "Of each round.")
-EPOCHS = flags.DEFINE_list("epochs", ["8", "8", "8", "30"], "Of fine-tuning in each round.")
-BATCHES = flags.DEFINE_integer("batches", 351, "Of an epoch, 128 images each; 351: all images.")
+DENSITIES = flags.DEFINE_list("densities", ["0.5", "0.35", "0.25", "0.2"], "One for each round.")
+EPOCHS = flags.DEFINE_list("epochs", ["8", "8", "8", "30"], "Epochs of fine-tuning in each round.")
+BATCHES = flags.DEFINE_integer("batches", 351, "Batches of an epoch, 128 images each; 351: all.")
 RATE = flags.DEFINE_float("rate", 0.01, "First learning rate of a round; it falls to 0.")
-EPISODES = flags.DEFINE_integer("episodes", 100, "Of the agent in each round.")
+EPISODES = flags.DEFINE_integer("episodes", 100, "Episodes of the agent in each round.")
 REWARD_IMAGES = flags.DEFINE_integer("reward_images", 2000, "Images that score a plan.")
-TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Evenly spaced, for the accuracies.")
+TEST_IMAGES = flags.DEFINE_integer("test_images", 10_000, "Test images, evenly spaced.")
 REFIT = flags.DEFINE_bool("refit", True, "Refit by least squares before fine-tuning.")
 PRECISION = flags.DEFINE_string("precision", "float32", "A dtype policy to train in.")
-SEED = flags.DEFINE_integer("seed", 0, "Of search, refit and training.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of search, refit and training.")
 
 
 def main(argv):

@@ -1,6 +1,6 @@
-"""CIFAR-10 for the configurations beside this file: data, augmentation, training recipe.
+"""CIFAR-10 for the configurations in this folder: data, augmentation, training recipe.
 
-`cifar10.npz` in `config.data` (or the folder that AMC_TF_DATA names) holds `x_train`, `y_train`,
+`cifar10.npz` in the folder `config.data`, or else AMC_TF_DATA, holds `x_train`, `y_train`,
 `x_test`, `y_test`: 50,000 and 10,000 images as uint8 (n, 32, 32, 3), labels 0 to 9.
 """
 
@@ -17,7 +17,7 @@ import tflite_tools
 
 
 def default_config():
-    """What the networks of the paper's table 3 have in common."""
+    """Returns the settings that the networks of the paper's table 3 share."""
     config = amc_tf.default_config()
     config.data = ""  # or the environment variable AMC_TF_DATA
     config.budget.macs = 0.5
@@ -28,18 +28,18 @@ def default_config():
     config.epochs = 40
     config.rate = 0.02
     config.precision = "float32"  # or mixed_bfloat16, see fit
-    config.backup = ""  # folder of checkpoints, so that an interrupted training goes on
+    config.backup = ""  # folder of checkpoints, from which an interrupted training resumes
     return config
 
 
 def backup(config, model):
-    """Where the checkpoints of a model's training lie, if anywhere."""
+    """Returns the folder of the checkpoints of a model's training, None if there is none."""
     folder = f"{model.name}_{model.count_params()}"
     return pathlib.Path(config.backup, folder) if config.backup else None
 
 
 def folder(config):
-    """Where the data lies."""
+    """Returns the folder of the data."""
     path = pathlib.Path(config.data or os.environ.get("AMC_TF_DATA", "")).expanduser()
     if not (path / "cifar10.npz").exists():
         raise amc_tf.AmcError(
@@ -50,7 +50,7 @@ def folder(config):
 
 
 def load(config):
-    """(train, validation, test): validation is 500 images of each class, split off train."""
+    """Loads (train, validation, test); validation is 500 images of each class, split off train."""
     with np.load(folder(config) / "cifar10.npz") as arrays:
         x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
         test = arrays["x_test"].astype("float32"), arrays["y_test"].reshape(-1).astype("int32")
@@ -63,12 +63,12 @@ def load(config):
 
 
 def spread(images, count):
-    """So many of the images, evenly spaced, as float32."""
+    """Returns `count` of the images, evenly spaced, as float32."""
     return images[np.linspace(0, len(images) - 1, count).astype(int)].astype("float32")
 
 
 def augmented(x, y, batch_size, seed=0):
-    """Training batches: padded by 4, cropped at random, mirrored at random, anew in every epoch."""
+    """Makes training batches, padded by 4 and cropped and mirrored at random in every epoch."""
 
     def augment(images, labels):
         count = tf.shape(images)[0]
@@ -85,7 +85,7 @@ def augmented(x, y, batch_size, seed=0):
 
 
 def compile(model):
-    """For scoring: logits against integer labels."""
+    """Compiles a model for scoring: logits against integer labels."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
@@ -103,21 +103,21 @@ def fit(
     jit_compile="auto",
     precision="float32",
 ):
-    """SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
+    """Trains by SGD with a cosine schedule; with a teacher, half of the loss follows its logits.
 
     Args:
-        model: trained in place.
+        model: model that is trained in place.
         train: uint8 images and labels.
-        epochs: passes over them.
+        epochs: number of passes over them.
         rate: first learning rate.
         teacher: a network of the same inputs and classes whose softened
             outputs are matched as well (Hinton et al., 2015; temperature 3).
-        batch_size: images a step.
+        batch_size: number of images of a step.
         backup: folder for a checkpoint after each epoch, from which an
-            interrupted call goes on; None for none.
-        batches: of an epoch, for short ones; None for all images.
+            interrupted call resumes; None for no checkpoints.
+        batches: number of batches of a short epoch; None for all images.
         jit_compile: as in `keras.Model.compile`.
-        precision: a dtype policy to train in. On a CPU with bfloat16 instructions
+        precision: dtype policy to train in. On a CPU with bfloat16 instructions
             (lscpu shows avx512_bf16 or amx_bf16), "mixed_bfloat16" is faster.
     """
     steps = epochs * (batches or len(train[0]) // batch_size)
@@ -130,7 +130,7 @@ def fit(
     loss, metric = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
     if teacher is not None:
         data, loss, metric = data.map(_taught(teacher, train[0])), _distillation, _accuracy
-    # Of the same layers, so that the model stays compiled as its owner left it.
+    # A second model of the same layers, so that `model` stays compiled as the user left it.
     trained = keras.Model(model.inputs, model.outputs[0])
     trained.compile(optimizer, loss, metrics=[metric], jit_compile=jit_compile)
     callbacks = []
@@ -143,7 +143,7 @@ def fit(
 
 @contextlib.contextmanager
 def _computed_in(model, policy):
-    """All layers but those of the logits compute in a policy; weights stay what they are."""
+    """Makes all layers except those of the logits compute in a policy; weights do not change."""
     before = {x: x.dtype_policy for x in model.layers if x.name not in model.output_names}
     for layer in before:
         layer.dtype_policy = policy
@@ -155,10 +155,10 @@ def _computed_in(model, policy):
 
 
 def _taught(teacher, images):
-    """(images, labels) to (images, labels beside the teacher's logits).
+    """Makes a function from (images, labels) to (images, labels with the teacher's logits).
 
-    The teacher runs as an int8 file while the batches are made: several times
-    faster than as a part of the trained model.
+    The teacher runs as an int8 file while the batches are made. This is several times faster than
+    as a part of the trained model.
     """
     samples = spread(images, 200)[:, None]
     file = tflite_tools.LiteRtModel(tflite_tools.convert(teacher, "int8_float_io", samples))

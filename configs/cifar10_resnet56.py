@@ -3,13 +3,13 @@
     AMC_TF_DATA=DIR amc-compress --config=configs/cifar10_resnet56.py --workdir=runs/resnet56
 
 DIR holds `cifar10.npz` and `resnet56_cifar10.keras`, a trained network that takes pixels from 0 to
-255 and gives logits. The 5,000 images of the reward are split off the training set; a network that
-was trained on them scores higher there than on the test images.
+255 and returns logits. The 5,000 images of the reward are split off the training set; a network
+that was trained on them scores higher on them than on the test images.
 
 Searches of 40 episodes found plans of 89.6 to 90.9 % test accuracy before fine-tuning (six seeds,
 two versions of the agent; uniform 88.1 to 88.5 %), one of 100 episodes 91.65 % in 23 minutes of one
 core (`python benchmarks/search.py --data=DIR --network=resnet56 --macs=0.5 --episodes=40 --seed=0
---early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`, the long one with
+--early_stop=2 --rerank=4 --policies=amc,random,cmaes,uniform --workdir=DIR`; the long search with
 `--episodes=100 --policies=amc,uniform` and without `--rerank`). The plan of an older search
 (resnet56_0.5_amc_0 of benchmarks/plans.tar.xz, 49.96 % of the MACs) has 91.89 %, and 93.22 %
 after 16 epochs of this fine-tuning; the dense network has 93.39 % (`python benchmarks/finetune.py`,
@@ -52,7 +52,7 @@ def get_task(config):
         test=test,
         compile=cifar10.compile,
         fine_tune=fine_tune,
-        # As they are: refitted on distorted images, the network did worse (benchmarks/refit.py).
+        # Not augmented: a refit on distorted images did worse (benchmarks/refit.py).
         calibration=cifar10.spread(train[0], config.calibration_size),
         batch_size=250,
     )

@@ -1,17 +1,18 @@
-"""Any classification network on folders of images, one folder a class.
+"""Any classification network on folders of images, one folder for each class.
 
     amc-compress --config=configs/imagenet_folder.py --workdir=runs/mine \
         --config.model=mine.keras --config.data=DIR --config.train=train \
         --config.validation=validation --config.first_label=0
 
-The classes are the sorted names of the folders in DIR/train; `first_label` is the output of the
-first one (1 for networks whose output 0 is a background class). Images are resized to the network's
-input; pixels go in from 0 to 255, so normalisation is the network's own affair. The reward is
-measured on DIR/validation, which is kept in memory; the refit's statistics come from DIR/train.
+The classes are the sorted names of the folders in DIR/train. `first_label` is the index of the
+output of the first class (1 for networks whose output 0 is a background class). Images are resized
+to the network's input. Pixels go in from 0 to 255, so the network itself must normalise them. The
+reward is measured on DIR/validation, which is kept in memory; the refit's statistics come from
+DIR/train.
 
-EfficientNet-Lite0, 666 ImageNet images in DIR/train and 634 in DIR/validation, of which the dense
-network has 81.1 %: 30 episodes find plans of half the MACs with 38.5 to 51.4 % before fine-tuning
-(three seeds; uniform 33.6 to 36.6 %). An episode takes 12 seconds on one core, the last refit of a
+On EfficientNet-Lite0, with 666 ImageNet images in DIR/train and 634 in DIR/validation (dense
+81.1 %), 30 episodes find plans of half the MACs with 38.5 to 51.4 % before fine-tuning (three
+seeds; uniform 33.6 to 36.6 %). An episode takes 12 seconds on one core, the last refit of a
 finalist 50 (`python benchmarks/search.py --data=DIR --network=efficientnet_lite0 --macs=0.5
 --episodes=30 --seed=0 --early_stop=2 --rerank=3 --policies=amc,random,cmaes,uniform
 --workdir=DIR`).
@@ -32,7 +33,7 @@ def get_config():
     config.data = ""  # folder of the splits, or the environment variable AMC_TF_DATA
     config.train = "train"
     config.validation = "validation"
-    config.test = ""  # as validation, if empty
+    config.test = ""  # if empty, the validation split
     config.first_label = 0
     config.logits = False  # whether the network ends without softmax
     config.budget.macs = 0.5
@@ -79,7 +80,7 @@ def get_task(config):
 
 
 def folder(config, split, size, shuffle=False):
-    """A split as batches of float32 images and int32 labels."""
+    """Reads a split as batches of float32 images and int32 labels."""
     path = pathlib.Path(config.data or os.environ.get("AMC_TF_DATA", "")).expanduser() / split
     if not path.is_dir():
         raise amc_tf.AmcError(
@@ -93,6 +94,6 @@ def folder(config, split, size, shuffle=False):
 
 
 def arrays(config, split, size):
-    """A split in memory."""
+    """Reads a split into memory."""
     images, labels = zip(*folder(config, split, size).as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)

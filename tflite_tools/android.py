@@ -1,4 +1,4 @@
-"""An Android phone as a device: benchmark_model run over adb."""
+"""An Android phone as a device, on which benchmark_model runs over adb."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class AndroidDevice(Device):
     """A phone attached over adb.
 
     Models and the benchmark binary are pushed once, under the hash of their contents. A block of
-    models is one script on the phone, so hundreds of small models take few round trips; it writes
-    one text and, where the binary can, one binary result for each model, whose checksums are
-    compared once they are here. Before each block the battery's temperature must be under a bound.
+    models is one script on the phone, so hundreds of small models take few round trips. For each
+    model the script writes one text and, if the binary can, one binary result. Their checksums are
+    compared after the transfer. Before each block the battery must be cool enough.
     """
 
     default_max_drift = 0.1
@@ -60,27 +60,28 @@ class AndroidDevice(Device):
         authorise_secs: float = 10.0,
         **options: Any,
     ) -> None:
-        """Checks the options; the phone is reached when it first measures.
+        """Checks the options. The phone is not contacted before the first measurement.
 
         Args:
             name: "android:SERIAL", or "android" for the only phone attached.
             settings: How models are timed.
-            binary: A benchmark_model for the phone.
+            binary: Path of a benchmark_model for the phone.
             delegate: "cpu", "gpu" or "nnapi".
             extra_flags: Further flags of the binary, as ``--name=value``.
-            taskset: Mask of the cores to run on, in hexadecimal; None leaves it to the scheduler.
+            taskset: Hexadecimal mask of the cores to run on; None leaves them to the scheduler.
             adb: The adb executable; None to look for it.
-            folder: Where files go on the phone.
+            folder: Folder for files on the phone.
             fixed_performance: Whether to ask Android 11 and later for a sustainable clock.
-            max_temperature_c: The battery's temperature above which nothing is timed.
-            cool_down_secs: How long to wait for it to cool down.
+            max_temperature_c: Battery temperature in degrees Celsius; nothing is timed at or above
+                it.
+            cool_down_secs: Longest wait for the battery to cool down, in seconds.
             hang_secs: Seconds without output after which a model counts as hung.
-            authorise_secs: Seconds to wait for the phone's question to be answered, or for the
-                phone to come back.
-            **options: Of `Device`.
+            authorise_secs: Seconds to wait until the user has allowed USB debugging on the phone,
+                or until the phone is back.
+            **options: Options of `Device`.
 
         Raises:
-            DeviceError: If the binary is missing or an option is off.
+            DeviceError: If the binary is missing or an option is invalid.
         """
         super().__init__(name, settings, **options)
         if binary is None or not Path(binary).is_file():
@@ -97,7 +98,7 @@ class AndroidDevice(Device):
         if taskset is not None and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", taskset):
             raise DeviceError(
                 f"the mask of cores must be hexadecimal, but is {taskset!r}",
-                "Give f0 for the upper four of eight cores, say.",
+                "Give f0, for example, for the upper four of eight cores.",
             )
         if not re.fullmatch(r"/[\w./-]+", folder):
             raise DeviceError(
@@ -139,7 +140,7 @@ class AndroidDevice(Device):
             self._leave()
 
     def _prepare(self) -> None:
-        """Everything up to the first block; also after a reconnection, when little is left."""
+        """Makes the phone ready for a block; does only what is missing after a reconnection."""
         self._adb.require_ready()
         commands = [f"echo {name}=$(getprop {prop})" for name, prop in _PROPERTIES.items()]
         pairs = (line.partition("=") for line in self._shell("; ".join(commands)).splitlines())
@@ -167,7 +168,7 @@ class AndroidDevice(Device):
             )
 
     def _push_missing(self) -> None:
-        """Pushes the files that the phone lacks, judged by their contents."""
+        """Pushes the files that the phone lacks; checksums of the contents decide."""
         missing = self._missing(self._files)
         if not missing:
             return
@@ -235,7 +236,7 @@ class AndroidDevice(Device):
             script = Path(folder, "run.sh")
             script.write_text(self._script(keys, memory))
             self._adb.push([script], self._remote)
-            # The phone itself ends a hung model; this is for a phone that hangs.
+            # The phone itself ends a hung model; this limit is for a phone that hangs.
             printed = self._shell(f"sh {self._remote}/run.sh", 2 * self._hang_secs)
             if not printed.endswith("end of block\n"):
                 raise _cut_off(self.name)
@@ -255,7 +256,7 @@ class AndroidDevice(Device):
         return timings
 
     def _script(self, keys: Sequence[str], memory: bool) -> str:
-        """Times the models one after another; prints exit codes and checksums."""
+        """Makes the script that times the models in turn and prints exit codes and checksums."""
         lines = [
             f"cd {self._remote} && rm -rf results && mkdir results || exit 1",
             "limit=",
@@ -305,7 +306,7 @@ class AndroidDevice(Device):
         return "yes" if answer.strip() == "set" else "refused"
 
     def _leave(self) -> None:
-        """Undoes what would outlast the measurement, if the phone still answers."""
+        """Removes files and resets the clock after the measurement, if the phone still answers."""
         try:
             patience = min(_LEAVE_SECS, self._hang_secs)
             self._adb = Adb(self._adb.serial, self._adb_executable, patience)
@@ -316,14 +317,14 @@ class AndroidDevice(Device):
                 names = " ".join(models[start : start + 30])
                 self._shell(f"cd {self._remote} && rm -rf results run.sh {names}")
         except DeviceError:
-            pass  # what went wrong before is what the caller must hear of
+            pass  # an earlier error matters more to the caller than this one
 
     def _shell(self, command: str, silence_secs: float | None = None) -> str:
         return self._adb.shell(command, silence_secs)
 
 
 def _checksums(listing: str) -> dict[str, str]:
-    """File name to checksum, from what sha256sum prints."""
+    """Reads the checksum of each file name from the output of sha256sum."""
     return {
         name: digest for digest, name in re.findall(r"^([0-9a-f]{64}) [ *](.+)$", listing, re.M)
     }

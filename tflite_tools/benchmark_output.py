@@ -1,16 +1,16 @@
-"""What TFLite's and LiteRT's benchmark_model report, as one result in milliseconds.
+"""The output of TFLite's or LiteRT's benchmark_model as one result in milliseconds.
 
-Two tools bear the name benchmark_model, and their output has changed over the years:
+Two tools have the name benchmark_model, and their output has changed over the years:
 
-* TFLite's prints a statistics line for the warm-up and one for the timed runs, in microseconds,
-  and a summary line (``benchmark_model.cc``, ``stats_calculator.h``). The summary was reworded in
-  2020; since November 2024 lines begin with ``INFO: `` and hold percentiles.
-* LiteRT's prints the same statistics lines, and a block of milliseconds instead of the summary
+* TFLite's tool prints a statistics line for the warm-up and one for the timed runs, in
+  microseconds, and a summary line (``benchmark_model.cc``, ``stats_calculator.h``). The summary was
+  reworded in 2020; since November 2024 lines begin with ``INFO: `` and hold percentiles.
+* LiteRT's tool prints the same statistics lines, and a block of milliseconds instead of the summary
   (``benchmark_litert_model.h``).
-* Since October 2025 both write a binary result (``benchmark_result.proto``), without rounding.
+* Since October 2025 both write a binary result without rounding (``benchmark_result.proto``).
 
-The parser never guesses. The average stands twice in every output, and the two must agree; numbers
-that exclude each other, a missing part or a second output in the same text are errors.
+The parser never guesses. The average appears twice in every output, and the two must agree. Numbers
+that contradict each other, a missing part or a second output in the same text are errors.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tflite_tools.errors import DeviceError
 _NUMBER = r"(-?nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 _LOG = r"^(?:INFO: )?(?:\[[^\]\n]*\] )?"
 
-# Lines after which the numbers are not those that were asked for; XNNPACK is the CPU itself, so a
-# network it takes in part is still one that runs on the CPU.
+# After these lines the numbers are not those that were asked for. XNNPACK runs on the CPU itself,
+# so a network that it takes in part still runs on the CPU as a whole.
 _REFUSED = (
     (
         r"Unconsumed cmdline flags:",
@@ -47,7 +47,7 @@ _REFUSED = (
 _REPLACING = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \(([^)]*)\)")
 
 _PERCENTILES = ("p5", "median", "p95")
-# What a statistics line holds: of no run, of equal or single runs, of others.
+# Keys of a statistics line: of no run, of one or several equal runs, of different runs.
 _LAYOUTS = [
     (*keys, *percentiles)
     for keys in (
@@ -98,11 +98,11 @@ def parse_benchmark(text: str) -> BenchmarkResult:
             2019. A last line without a line break counts as cut off and is not read.
 
     Returns:
-        The timed runs; the warm-up is told apart.
+        The result of the timed runs, with the warm-up in fields of its own.
 
     Raises:
-        DeviceError: If the output is incomplete or contradicts itself, flags were ignored, or a
-            delegate other than XNNPACK ran part of the network only. The message quotes the line.
+        DeviceError: If the output is incomplete or contradicts itself, if flags were ignored, or if
+            a delegate other than XNNPACK ran only part of the network. The message quotes the line.
     """
     refuse_invalid(text)
     lines = _complete_lines(text)
@@ -128,7 +128,7 @@ def parse_benchmark(text: str) -> BenchmarkResult:
         "max_ms": [timed["max"] / 1e3],
         "std_ms": [timed["std"] / 1e3],
     }
-    # Session and deviation are rounded otherwise: to six digits and to microseconds.
+    # Two numbers are rounded differently: init_ms to six digits, std_ms to microseconds.
     extra_ms = {"init_ms": 0.005, "std_ms": 0.001}
     for name, values in told.items():
         slack = rounding_ms + extra_ms.get(name, 0.0)
@@ -173,7 +173,7 @@ def refuse_invalid(text: str) -> None:
 
 
 def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
-    """Reads a run by its result file, or by its text where there is none.
+    """Reads a run from its result file, or from its text if there is no such file.
 
     Args:
         text: What the run printed.
@@ -183,7 +183,7 @@ def read_outputs(text: str, proto: bytes | None) -> BenchmarkResult:
         The result.
 
     Raises:
-        DeviceError: As `parse_benchmark` and `read_result_proto`; or if the two disagree.
+        DeviceError: As in `parse_benchmark` and `read_result_proto`, or if file and text disagree.
     """
     if not proto:
         return parse_benchmark(text)
@@ -209,15 +209,15 @@ def _complete_lines(text: str) -> list[str]:
 
 
 def _is_statistics(line: str) -> bool:
-    # Profilers print such series too, behind a title.
+    # Profilers print such series too, but after a title on the same line.
     return re.match(_LOG + "count=", line) is not None
 
 
 def _read_statistics(line: str) -> dict[str, float]:
-    """The numbers of a statistics line, in microseconds, by the names that it prints."""
+    """Reads the numbers of a statistics line, in microseconds, by the names that it prints."""
     pairs = re.findall(rf"(\w+)={_NUMBER}(?= |\(|$)", line)
     keys = tuple(key for key, _ in pairs)
-    # Nothing but these pairs may stand there.
+    # The line may hold nothing but these pairs.
     bare = re.sub(_LOG, "", line.rstrip()).replace("(all same)", "")
     if keys not in _LAYOUTS or bare != " ".join(f"{key}={value}" for key, value in pairs):
         raise _invalid("a statistics line of benchmark_model is damaged", [line])
@@ -245,7 +245,7 @@ def _read_statistics(line: str) -> dict[str, float]:
 
 
 def _summary(lines: list[str]) -> tuple[dict[str, float], float]:
-    """The summary of either tool, and to how many milliseconds its times are rounded."""
+    """Reads the summary of either tool; also returns the rounding of its times in ms."""
     found = [
         {f"{name}_ms": float(value) / 1e3 for name, value in match.groupdict().items()}
         for line in lines
@@ -271,13 +271,13 @@ def _summary(lines: list[str]) -> tuple[dict[str, float], float]:
 def _peak_memory(lines: list[str], summary: dict[str, float]) -> float | None:
     peaks = [float(match["peak"]) for line in lines if (match := _PEAK_MEMORY.match(line))]
     if len(peaks) > 1:
-        raise _invalid("benchmark_model tells its peak memory twice", lines)
+        raise _invalid("benchmark_model printed its peak memory twice", lines)
     return peaks[0] if peaks else summary.get("peak_memory_mb")
 
 
 def _agree(printed: float, summarised: float, slack: float) -> bool:
-    """Whether two numbers are the same but for rounding: to six digits, and by ``slack``."""
-    if math.isnan(printed):  # the mean over a warm-up of no runs
+    """Tells whether two numbers are equal up to rounding: six digits, and ``slack``."""
+    if math.isnan(printed):  # the mean of a warm-up without runs
         return math.isnan(summarised) or summarised == 0
     return math.isclose(printed, summarised, rel_tol=1e-5 if slack else 1e-12, abs_tol=slack)
 

@@ -14,8 +14,8 @@ def read_result_proto(data: bytes) -> BenchmarkResult:
     """Reads the file of ``--result_file_path``.
 
     The message is ``tflite.tools.benchmark.BenchmarkResult`` (proto2, ``benchmark_result.proto``).
-    Its fields are written in the order of their numbers, and the number of runs stands in the last
-    part, so a file that was cut off is noticed.
+    Its fields are written in the order of their numbers, and the number of runs is in the last
+    part. So a file that was cut off is noticed.
 
     Args:
         data: The file's contents.
@@ -63,7 +63,7 @@ _LATENCY_FIELDS = {
 
 
 def _fields(data: Any) -> Iterator[tuple[int, Any]]:
-    """The fields of a protobuf message by their wire types.
+    """Yields number and value of each field of a protobuf message, by its wire type.
 
     https://protobuf.dev/programming-guides/encoding/
     """

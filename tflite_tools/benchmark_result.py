@@ -1,4 +1,4 @@
-"""What one run of benchmark_model measured."""
+"""The measurements of one run of benchmark_model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkResult:
-    """One run of benchmark_model; times are in milliseconds per inference.
+    """The result of one run of benchmark_model; times are in milliseconds per inference.
 
-    What an output does not tell is None.
+    Values that the output does not contain are None.
 
     Attributes:
         average_ms: Mean over the timed runs.
         runs: Number of timed runs.
-        median_ms: Median over them; printed since November 2024.
-        min_ms: Fastest run.
-        max_ms: Slowest run.
-        std_ms: Standard deviation.
+        median_ms: Median over the timed runs; printed since November 2024.
+        min_ms: Time of the fastest run.
+        max_ms: Time of the slowest run.
+        std_ms: Standard deviation over the timed runs.
         p5_ms: 5th percentile.
         p95_ms: 95th percentile.
-        init_ms: Loading the model and preparing the delegate.
-        first_ms: First run of the warm-up.
-        warmup_ms: Mean over the warm-up; NaN if there was none.
+        init_ms: Time to load the model and prepare the delegate.
+        first_ms: Time of the first run of the warm-up.
+        warmup_ms: Mean over the warm-up; NaN if there was no warm-up.
         warmup_runs: Number of runs of the warm-up.
         peak_memory_mb: Peak memory footprint in MB, if it was asked for.
     """
@@ -44,17 +44,17 @@ class BenchmarkResult:
 
     @property
     def typical_ms(self) -> float:
-        """The median, or the average where the tool tells no median."""
+        """Median, or the average where the tool prints no median."""
         return self.average_ms if self.median_ms is None else self.median_ms
 
 
 def require_sound(count: float, average: float, ordered: list[float]) -> None:
-    """Raises ValueError unless numbers of runs and times are possible ones."""
+    """Raises ValueError unless the number of runs and the times are possible."""
     if count < 1 or not math.isfinite(average) or average < 0:
         raise ValueError(f"{count} runs of {average}")
     if any(not math.isfinite(value) for value in ordered) or ordered != sorted(ordered):
         raise ValueError("the percentiles are not in order")
-    # The average alone is printed with six digits and may be rounded beyond an extreme.
+    # Only the average is rounded, to six digits, and so it may lie just outside the extremes.
     slack = 1e-5 * average
     if ordered and not ordered[0] - slack <= average <= ordered[-1] + slack:
         raise ValueError("the average lies outside the range")

@@ -1,7 +1,7 @@
 """The command line of benchmark_model, and what its exit codes mean.
 
-TFLite's tool and LiteRT's know different flags, and either only warns about one that it does not
-know. So a binary is first asked for its flags, and is then given those that it knows.
+TFLite's and LiteRT's tools know different flags, and both only warn about a flag that they do not
+know. So a binary is first asked for its flags, and is then given only those that it knows.
 
 https://ai.google.dev/edge/litert/models/measurement (TFLite's),
 https://ai.google.dev/edge/litert/next/benchmark (LiteRT's)
@@ -26,17 +26,17 @@ WHERE_TO_GET = (
     "--benchmark_binary."
 )
 
-# A number that is none makes every vintage print its flags; --help is younger than some.
+# A value that is not a number makes every version print its flags; some are older than --help.
 PROBE = ("--num_runs=?",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Delegate:
-    """What runs the network.
+    """The runtime of a network: the CPU, or a delegate in its place.
 
     Attributes:
         flags: Flags without which it would not run as asked.
-        where_known: Flags that only one of the two tools has, and only that one needs.
+        where_known: Flags that only one of the two tools has, and that only this one needs.
     """
 
     flags: tuple[str, ...] = ()
@@ -55,16 +55,16 @@ DELEGATES = {
 
 
 def known_flags(usage: str) -> frozenset[str]:
-    """The flags that a binary lists, without dashes.
+    """Reads the names of the flags that a binary lists, without dashes.
 
     Args:
-        usage: What it printed when it was run with `PROBE`.
+        usage: What the binary printed when it was run with `PROBE`.
 
     Returns:
         The names.
 
     Raises:
-        DeviceError: If they are not those of benchmark_model.
+        DeviceError: If they are not the flags of benchmark_model.
     """
     names = frozenset(re.findall(r"^\s*--([\w-]+)=", usage, re.MULTILINE))
     if not {"graph", "num_runs", "num_threads"} <= names:
@@ -85,14 +85,14 @@ def arguments(
     extra_flags: Sequence[str] = (),
     memory: bool = False,
 ) -> list[str]:
-    """The command line for one model.
+    """Makes the command line for one model.
 
     Args:
-        known: The binary's flags.
-        settings: How the model is timed.
+        known: The flags of the benchmark binary.
+        settings: The stopping rule and the number of threads.
         delegate: A name of `DELEGATES`.
-        graph: Path of the model, for the binary.
-        result_file: Path for the binary result, if the binary writes one.
+        graph: Path of the model, as the benchmark binary sees it.
+        result_file: Path of the result file, for tools that write one.
         extra_flags: Further flags, as ``--name=value``.
         memory: Whether to watch peak memory, which disturbs the timing.
 
@@ -131,18 +131,18 @@ def arguments(
 
 
 def outcome(exit_code: int, text: str, proto: bytes | None) -> BenchmarkResult:
-    """The result of one run.
+    """Reads the result of one run.
 
     Args:
-        exit_code: Its exit code, or -N if signal N ended it.
-        text: What it printed.
+        exit_code: The run's exit code, or -N if signal N ended it.
+        text: What the run printed.
         proto: Contents of its result file, or None.
 
     Returns:
         The result.
 
     Raises:
-        DeviceError: If it failed, or as `read_outputs`.
+        DeviceError: If the run failed, or as in `read_outputs`.
     """
     if exit_code:
         for pattern, found, remedy, transient in _FAILURES:
@@ -153,7 +153,7 @@ def outcome(exit_code: int, text: str, proto: bytes | None) -> BenchmarkResult:
             exit_code if exit_code > 0 else 128 - exit_code,
             (
                 f"benchmark_model ended with exit code {exit_code}",
-                "Read its message; it may lack an operator of the model, or a flag's value is off.",
+                "Read its message; an operator may be missing, or a flag may have a wrong value.",
                 False,
             ),
         )
@@ -162,12 +162,12 @@ def outcome(exit_code: int, text: str, proto: bytes | None) -> BenchmarkResult:
 
 
 def timing(result: BenchmarkResult) -> Timing:
-    """A result as one series."""
+    """Makes a result one series."""
     return Timing(result.typical_ms, result.runs, result.peak_memory_mb)
 
 
 def architecture(binary: bytes) -> str | None:
-    """The Android ABI of an ELF file, from its header; None for any other file.
+    """Reads the Android ABI of an ELF file from its header; None for any other file.
 
     https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
     """
@@ -197,7 +197,7 @@ _FAILURES = (
     (
         r"taskset",
         "the device refused the CPU mask",
-        "Give a mask of existing cores in hexadecimal, f0 for the upper four of eight say.",
+        "Give a mask of existing cores in hexadecimal, such as f0 for the upper four of eight.",
         False,
     ),
 )
@@ -210,7 +210,7 @@ _EXIT_CODES = {
         "Close other applications or measure a smaller model.",
         True,
     ),
-    # How toybox's timeout reports a process that it stopped.
+    # toybox's timeout reports a process that it stopped so.
     143: ("benchmark_model hung and was stopped", "Look at the model or raise hang_secs.", True),
 }
 

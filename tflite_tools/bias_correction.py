@@ -1,9 +1,9 @@
-"""Biases of an int8 file that give each channel the mean it has in the float file.
+"""Bias correction: each channel of an int8 file gets the mean that it has in the float file.
 
 Rounded weights and activations shift the means of a layer's channels, and each layer passes its
-shift on. In the order of the network, the bias of each layer takes back what is measured on samples
-(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.2, on data rather than without).
+shift on. In the order of the network, the shift of each layer is measured on samples and subtracted
+from its bias (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", ICCV 2019, section 4.2, but with data).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _WITH_BIAS = (
 def correct_biases(
     content: bytes, float_content: bytes, samples: Sequence[Sequence[np.ndarray]]
 ) -> bytes:
-    """Corrects an int8 file. It is run on all samples once for each of its layers.
+    """Corrects the biases of an int8 file, which is run on all samples once for each layer.
 
     Args:
         content: the int8 file.
         float_content: the float32 file of the same model.
-        samples: for each sample one float array of batch 1 for each input; some dozens.
+        samples: for each sample, a float array of batch 1 for each input; a few dozen samples.
 
     Returns:
-        The file with other biases. Those of layers whose output the float file does not name, or
-        which share a bias, are as they were.
+        The file with corrected biases. A bias stays as it was if the float file does not name the
+        output of its layer, or if layers share the bias.
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
@@ -57,7 +57,7 @@ def correct_biases(
         (mean,) = _means(flatbuffer.write(model), samples, (name,)).values()
         steps = (target - mean) / np.asarray(bias.quantization.scale, np.float64)
         values = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32)
-        # A buffer of its own: layers without a bias may share one of zeros.
+        # The bias gets a buffer of its own: layers without a bias may share a buffer of zeros.
         buffer = schema.BufferT()
         buffer.data = np.frombuffer((values + np.round(steps)).astype(np.int32).tobytes(), np.uint8)
         bias.buffer = len(model.buffers)
@@ -78,7 +78,7 @@ def _pruned(model: Any) -> Any:
 def _means(
     content: bytes, samples: Sequence[Sequence[np.ndarray]], only: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """The mean of each channel of each float or quantised tensor, by the operation it is of."""
+    """Computes the channel means of float and quantised tensors, by the operation of each."""
     sums: dict[str, np.ndarray] = {}
     for values in tensor_values(content, samples, only):
         for name, array in values.items():

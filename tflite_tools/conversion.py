@@ -1,8 +1,8 @@
-"""Keras model to TFLite bytes, in any of the number formats of LiteRT.
+"""Conversion of a Keras model to TFLite bytes, in any of the number formats of LiteRT.
 
-TensorFlow's converter quantises whole models: it knows the integer form of more operators than
-ai-edge-quantizer. Where single layers shall stay float, which the converter cannot be told, a float
-file is made and quantised by a recipe (`tflite_tools.recipes`).
+TensorFlow's converter quantises whole models, as it knows the integer form of more operators than
+ai-edge-quantizer. It cannot keep single layers float. Where these are wanted, a float file is made
+and quantised by a recipe (`tflite_tools.recipes`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Quantisation:
 
     Attributes:
         ops: kinds of operators that may be used, the preferred first; LiteRT's float operators
-            stand behind the integer ones, for what has no integer form.
+            follow the integer ones, for operators without an integer form.
         optimize: whether weights are quantised at all.
         types: number types of weights, if not int8.
         calibrated: whether representative data are required (else they are refused).
@@ -84,13 +84,13 @@ def convert(
 ) -> bytes:
     """Converts a Keras model into a TFLite file.
 
-    Inputs and outputs are in the order of ``model.inputs`` and ``model.outputs``, and bear their
-    names in the file's signature ``serving_default``: inputs those of their tensors, outputs the
-    keys of a dictionary, else those of their layers. Layers run in inference mode.
+    Inputs and outputs are in the order of ``model.inputs`` and ``model.outputs``. The file's
+    signature ``serving_default`` names them: inputs by their tensors, outputs by the keys of a
+    dictionary, or else by their layers. Layers run in inference mode.
 
     Args:
         model: A built functional or Sequential model, of Keras 3 or tf_keras, whose input shapes
-            are fixed but for the batch dimension.
+            are fixed except for the batch dimension.
         quantize:
             * None: float32.
             * "float16": weights in float16, read as float32 (a GPU may compute in float16).
@@ -105,25 +105,25 @@ def convert(
         representative: Calibration data for the formats with integer activations: an iterable of
             samples, each of batch 1. For one input a sample is an array of shape ``(1, ...)``; for
             several it is a sequence of such arrays in the order of ``model.inputs``, or a mapping
-            from input name. Scale them as the model's inputs will be; some hundred samples are
-            usual.
+            from input name to array. Scale them as the model's inputs will be; a few hundred
+            samples are usual.
         keep_float: Names of layers that stay float32 in a quantised file.
-        dynamic_batch: Leaves the batch dimension open, at the price of a slower file that GPU
-            delegates refuse.
-        allow_flex: Allows TensorFlow operators that LiteRT lacks. Such a file runs only in an app
-            that links the Flex delegate, and not in this package.
-        sparse: Stores weights of many zeros by what is not zero (see
-            `tflite_tools.sparse_weights`, also for which files run faster so). Not for "dynamic",
-            which XNNPACK refuses, nor for integers with keep_float: looking for chains to run
-            sparsely, XNNPACK may crash on quantised layers beside float ones. Dense layers
-            stay dense in int8.
+        dynamic_batch: Whether the batch dimension stays open. The file is slower, and GPU
+            delegates refuse it.
+        allow_flex: Whether TensorFlow operators that LiteRT lacks are allowed. Such a file runs
+            only in an app that links the Flex delegate, and not in this package.
+        sparse: Whether only the nonzero values of weights with many zeros are stored;
+            `tflite_tools.sparse_weights` says which of these files run faster. It is not allowed
+            for "dynamic", which XNNPACK refuses, nor for integer formats with keep_float:
+            XNNPACK looks for chains to run sparsely, and may crash on quantised layers beside
+            float ones. In int8, Dense layers stay dense.
 
     Returns:
         The contents of a ``.tflite`` file.
 
     Raises:
-        ValueError: If an argument or the model cannot be converted, or an operator has no TFLite
-            counterpart (named).
+        ValueError: If an argument is invalid, the model cannot be converted, or an operator has no
+            TFLite counterpart; the message names the operator.
     """
     if quantize not in _QUANTISATIONS:
         allowed = ", ".join(map(repr, _QUANTISATIONS))
@@ -188,7 +188,7 @@ def _converted(
 
 
 def _explained(error: Exception) -> ValueError:
-    """The converter's message of many pages, as one sentence."""
+    """Makes one sentence of the converter's message, which fills many pages."""
     message = str(error)
     found = {
         kind: sorted(set(re.findall(rf"^{kind} ops: (.+)$", message, re.MULTILINE)))

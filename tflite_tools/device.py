@@ -1,4 +1,4 @@
-"""A device that times files: rounds, their order, drift and retries, common to all devices."""
+"""The base class of devices: rounds, their order, drift and retries."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class _Block:
 
 
 class Device(abc.ABC):
-    """Something that can time models.
+    """A device that can time models.
 
     A subclass says how models reach the device, how one block of them is timed and under which
-    conditions; rounds, order, drift and retries are common to all.
+    conditions. Rounds, order, drift and retries are the same for all devices.
 
     Attributes:
-        name: As `open_device` takes it.
+        name: Name as `open_device` takes it.
         settings: How models are timed.
     """
 
     default_max_drift = math.inf
-    # Devices that do not burden this host can be measured side by side.
+    # Devices that leave this host idle can be measured at the same time.
     remote = False
 
     def __init__(
@@ -53,12 +53,12 @@ class Device(abc.ABC):
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Names the device; it is reached when it first measures.
+        """Names the device. It is not contacted before its first measurement.
 
         Args:
-            name: As `open_device` takes it.
+            name: Name as `open_device` takes it.
             settings: How models are timed.
-            sleep: Waits for a number of seconds.
+            sleep: Function that waits for a number of seconds.
         """
         self.name = name
         self.settings = settings or Settings()
@@ -67,7 +67,7 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def _session(self, files: Mapping[str, bytes]) -> AbstractContextManager[None]:
-        """A context within which the files can be timed by their keys."""
+        """Opens a context in which the files can be timed by their keys."""
 
     @abc.abstractmethod
     def _time(self, keys: Sequence[str]) -> list[Timing]:
@@ -75,18 +75,18 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def _conditions(self) -> dict[str, str | int | float]:
-        """What the numbers depend on; called within the session, after the last block."""
+        """Returns the conditions of the numbers; called in the session, after the last block."""
 
     def _settle(self) -> None:
-        """Waits until the device is fit to be timed on."""
+        """Waits until the device is ready for a measurement."""
         return
 
     def _peak_memory(self, keys: Sequence[str]) -> dict[str, float]:
-        """Peak memory in MB of those files whose timings do not tell it."""
+        """Returns the peak memory in MB of the files whose timings do not contain it."""
         return {}
 
     def _reference(self) -> bytes | None:
-        """The reference model in the format of this device."""
+        """Returns the reference model in the format of this device, None if it has none."""
         return reference_model()
 
     def measure(self, model: bytes) -> Latency:
@@ -99,7 +99,7 @@ class Device(abc.ABC):
             Its latency.
 
         Raises:
-            DeviceError: As `measure_all`.
+            DeviceError: As in `measure_all`.
         """
         return self.measure_all({"model": model})["model"]
 
@@ -110,19 +110,19 @@ class Device(abc.ABC):
     ) -> dict[str, Latency]:
         """Times models against each other.
 
-        Every round times every model once; the order is drawn anew for every round, so that no
+        Every round times every model once. The order is drawn anew for every round, so that no
         model always follows the same one. Equal contents are timed once for all their names.
 
         Args:
             models: Contents of a ``.tflite`` file for each name.
-            progress: Called with the number of series done and their total.
+            progress: Function that is called with the number of series done and their total.
 
         Returns:
             The latency for each name, in the order of ``models``.
 
         Raises:
             ValueError: If ``models`` is empty.
-            DeviceError: If the device cannot measure, or was not steady in any try.
+            DeviceError: If the device cannot measure, or was not steady in any attempt.
         """
         if not models:
             raise ValueError("models is empty; expected at least one file by name.")
@@ -157,7 +157,7 @@ class Device(abc.ABC):
         reference_key: str | None,
         progress: Callable[[int, int], None] | None,
     ) -> list[_Block]:
-        """Every block of every round, those of an unsteady device measured again."""
+        """Measures every block of every round, and those of an unsteady device again."""
         settings = self.settings
         planned = [
             tuple(order[start : start + settings.batch])
@@ -199,7 +199,7 @@ class Device(abc.ABC):
         return _Block(keys, tuple(inner), tuple(timing.median_ms for timing in outer))
 
     def _retried(self, action: Callable[[], _T]) -> _T:
-        """What a call returns; it is repeated after a transient failure."""
+        """Calls a function, and repeats it after a transient failure; returns its result."""
         attempt = 0
         while True:
             try:
@@ -212,7 +212,7 @@ class Device(abc.ABC):
 
     @contextmanager
     def _naming(self, keys: Sequence[str]) -> Iterator[None]:
-        """Puts the models' names before what went wrong with them."""
+        """Puts the models' names before the message of an error."""
         try:
             yield
         except DeviceError as error:
@@ -223,10 +223,10 @@ class Device(abc.ABC):
 
 
 def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
-    """The order of each round: as given, then drawn anew, the same whenever it is called.
+    """Yields the order of each round: first as given, then drawn anew; every call gives the same.
 
-    Neighbours, and models that share a process or a minute, have their speed in common; drawn
-    anew, they are others in every round.
+    Neighbours, and models that share a process or a minute, are slow or fast together. With a new
+    order a model has other neighbours in every round.
     """
     rng = np.random.default_rng(0)
     order = list(names)

@@ -12,8 +12,8 @@ from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
 from tflite_tools.latency import Latency, Settings
 
-# Kind, that is the part of a name before its first colon, to the class. They are imported when
-# first asked for: a GPU's runtime is not everywhere.
+# The kind is the part of a device's name before its first colon. The modules are imported on first
+# use: not every machine has a GPU's runtime.
 _KINDS = {
     "host": ("tflite_tools.host", "HostDevice"),
     "android": ("tflite_tools.android", "AndroidDevice"),
@@ -23,7 +23,7 @@ _SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
 
 
 def open_device(name: str, **options: Any) -> Device:
-    """The device of a name.
+    """Opens the device with this name.
 
     Args:
         name: "host", "android:SERIAL" (or "android" for the only phone attached), or "gpu".
@@ -31,7 +31,7 @@ def open_device(name: str, **options: Any) -> Device:
             `GpuDevice`.
 
     Returns:
-        A device that is reached when it first measures.
+        The device. It is not contacted before its first measurement.
 
     Raises:
         DeviceError: If there is no such device or option.
@@ -49,7 +49,7 @@ def open_device(name: str, **options: Any) -> Device:
     except TypeError as error:
         raise DeviceError(
             f"the device {name!r} does not take these options ({error})",
-            f"Besides its own it takes {', '.join(sorted(_SETTINGS))}.",
+            f"Besides its own options it takes {', '.join(sorted(_SETTINGS))}.",
         ) from None
 
 
@@ -61,16 +61,16 @@ def measure_side_by_side(
     """Times the same models on several devices: phones at once, others one after another.
 
     Args:
-        devices: With different names.
+        devices: Devices with different names.
         models: Contents of a file for each name.
         progress: As in `Device.measure_all`; called for each device from its own thread.
 
     Returns:
-        For each device's name, the latency for each model's name.
+        The latency by device name and model name.
 
     Raises:
-        DeviceError: The first device's that failed; all of them are waited for.
-        ValueError: If two devices have one name.
+        DeviceError: If a device fails; the error of the first one, after all have ended.
+        ValueError: If two devices have the same name.
     """
     names = [device.name for device in devices]
     if len(set(names)) != len(names):

@@ -1,18 +1,18 @@
-"""The one exception of measuring that a user is meant to read."""
+"""The exception for measurements that fail, with a message for the user."""
 
 from __future__ import annotations
 
 
 class DeviceError(RuntimeError):
-    """A device cannot measure, or its output is no valid result.
+    """An error of a device that cannot measure, or whose output is not a valid result.
 
-    Its message is one sentence of what was found and one of the remedy.
+    Its message has two sentences: what was found, and the remedy.
 
     Attributes:
-        found: the first sentence.
-        remedy: the second.
-        transient: whether the same measurement may succeed when it is repeated: a lost connection
-            or a truncated output, say, but not a missing device.
+        found: what was found, the first sentence.
+        remedy: what to do, the second sentence.
+        transient: whether the same measurement may succeed when it is repeated. This is so after
+            a lost connection or a truncated output, for example, but not for a missing device.
     """
 
     def __init__(self, found: str, remedy: str, *, transient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A TFLite file taken apart by its schema, and put together again."""
+"""Reading and writing TFLite files by their schema."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _AlignedBuffer(schema.BufferT):
 
 
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes equal vectors once: each quantised channel has a zero point of 8 bytes, most are 0."""
+    """A builder that writes equal vectors once: most zero points are 0, at 8 bytes a channel."""
 
     def __init__(self, size: int):
         super().__init__(size)
@@ -47,21 +47,21 @@ class _SharingBuilder(flatbuffers.Builder):
 
 
 def read(content: bytes) -> Any:
-    """The file's `ModelT`, the object form of the schema's root table.
+    """Reads a file as a `ModelT`, the object form of the schema's root table.
 
     Raises:
-        ValueError: the bytes are no TFLite file.
+        ValueError: the bytes are not a TFLite file.
     """
     if content[4:8] != _IDENTIFIER:
         raise ValueError(
             f"expected the contents of a .tflite file, received {len(content)} bytes that do not "
-            f"bear its identifier {_IDENTIFIER.decode()!r}; convert the model first."
+            f"have its identifier {_IDENTIFIER.decode()!r}; convert the model first."
         )
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
 
 def write(model: Any) -> bytes:
-    """The inverse of `read`; weights are aligned as the schema asks."""
+    """Writes a model as a file, the inverse of `read`; weights are aligned as the schema asks."""
     buffers = []
     for buffer in model.buffers:
         aligned = _AlignedBuffer()
@@ -81,15 +81,15 @@ def sign(
 
     Args:
         content: a file of one subgraph.
-        inputs: a name for each of its inputs, in their order.
-        outputs: the same for its outputs.
-        paths: where in the model the outputs come from, as other tensors' names tell; the
-            converter calls them "Identity".
+        inputs: a name for each input, in their order.
+        outputs: a name for each output, in their order.
+        paths: for each output, the path of layer names that makes it. The names of other tensors
+            hold such a path already; the converter calls outputs "Identity".
     """
     model = read(content)
     graph = model.subgraphs[0]
     for index, path in zip(graph.outputs, paths, strict=True):
-        # Joined as the converter joins names: alone, the path may be that of a constant.
+        # Joined as the converter joins names: the path alone may be the name of a constant.
         graph.tensors[index].name = f"{path};{text(graph.tensors[index].name)}"
     signature = schema.SignatureDefT()
     signature.signatureKey = SIGNATURE_KEY
@@ -110,5 +110,5 @@ def _tensor_map(names: Sequence[str], tensors: Sequence[int]) -> list[Any]:
 
 
 def text(name: bytes | str | None) -> str:
-    """A string of the schema, which the bindings give as bytes."""
+    """Decodes a string of the schema, which the bindings give as bytes."""
     return name.decode() if isinstance(name, bytes) else name or ""

@@ -15,9 +15,9 @@ from tflite_tools.latency import Settings, Timing
 
 
 class GpuDevice(Device):
-    """The GPU, through TensorFlow on CUDA for Keras models, through LiteRT for .tflite files.
+    """The GPU, which TensorFlow on CUDA uses for Keras models, and LiteRT for .tflite files.
 
-    There is no reference model: the two runtimes do not read each other's files. Models that are
+    There is no reference model, as neither runtime reads the files of the other. Models that are
     measured together still alternate.
     """
 
@@ -36,10 +36,10 @@ class GpuDevice(Device):
         Args:
             name: As `open_device` takes it.
             settings: How models are timed.
-            models_per_process: Models that one process times one after another.
-            allow_software: Whether a Vulkan driver that runs on the CPU will do.
+            models_per_process: Number of models that one process times one after another.
+            allow_software: Whether a Vulkan driver that runs on the CPU is accepted.
             hang_secs: Seconds after which a process that times one model counts as hung.
-            **options: Of `Device`.
+            **options: Options of `Device`.
         """
         super().__init__(name, settings, **options)
         if models_per_process < 1:
@@ -89,7 +89,7 @@ class GpuDevice(Device):
 
 
 def _suffix(content: bytes) -> str:
-    """File name suffix by the contents: a .keras file is a zip archive."""
+    """Returns the file name suffix for the contents: a .keras file is a zip archive."""
     if content[:2] == b"PK":
         return ".keras"
     if content[4:8] == b"TFL3":

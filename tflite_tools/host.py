@@ -21,11 +21,11 @@ from tflite_tools.latency import Latency, Settings, Timing
 
 
 class HostDevice(Device):
-    """The CPU of this host, through LiteRT's interpreter or a benchmark_model for desktops.
+    """The CPU of this host, which runs LiteRT's interpreter or a benchmark_model for desktops.
 
-    With the interpreter each series is one interpreter in a fresh process, since two that are
-    alive in one process disturb each other. Drift is recorded, not refused, unless ``max_drift`` is
-    set: on a shared machine no neighbour waits for a measurement.
+    Each series of the interpreter is one interpreter in a fresh process, since two that are alive
+    in one process disturb each other. Drift is recorded, but is an error only if ``max_drift`` is
+    set: a shared machine is never idle for a measurement.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class HostDevice(Device):
         Args:
             name: As `open_device` takes it.
             settings: How models are timed.
-            binary: A benchmark_model for this host; None for LiteRT's interpreter.
+            binary: Path of a benchmark_model for this host; None for LiteRT's interpreter.
             extra_flags: Further flags of the binary, as ``--name=value``.
-            models_per_process: Models that one process times one after another, each alone. More
-                than one spares the start of processes where there are many small models.
+            models_per_process: Number of models that one process times one after another, each
+                alone. For many small models, more than one saves time to start processes.
             hang_secs: Seconds after which a process that times one model counts as hung.
-            **options: Of `Device`.
+            **options: Options of `Device`.
         """
         super().__init__(name, settings, **options)
         if models_per_process < 1:
@@ -112,7 +112,7 @@ class HostDevice(Device):
                 hang_secs=self._hang_secs * len(keys),
             )
         self._runtime = results[0]["runtime"]
-        alone = len(keys) == 1  # what a process grew by tells about its first model only
+        alone = len(keys) == 1  # the growth of a process measures its first model only
         return [
             Timing(r["median_ms"], r["runs"], r["peak_memory_mb"] if alone else None)
             for r in results
@@ -206,7 +206,7 @@ def measure_host(
 
 
 def stopping_rule(settings: Settings) -> list[str]:
-    """The flags of the same names, for benchmark_model and for the workers of this package."""
+    """Returns the settings as flags for benchmark_model and for the workers of this package."""
     names = ("num_runs", "min_secs", "max_secs", "warmup_runs", "warmup_min_secs")
     return [f"--{name}={getattr(settings, name)}" for name in names]
 
@@ -219,17 +219,17 @@ def run_worker(
     """Runs a module of this package in a fresh process.
 
     Args:
-        module: Its full name.
-        arguments: Its command line.
-        hang_secs: Seconds after which it is stopped.
+        module: Full name of the module.
+        arguments: Arguments of its command line.
+        hang_secs: Seconds after which the process is stopped.
 
     Returns:
         The JSON objects that it printed, one a line.
 
     Raises:
-        DeviceError: If it fails, hangs, or prints an error of its own as ``found`` and ``remedy``.
+        DeviceError: If the process fails, hangs, or prints an error as ``found`` and ``remedy``.
     """
-    # The worker must find this package, wherever the caller found it.
+    # The worker must find this package where the caller found it.
     package_parent = str(Path(__file__).resolve().parent.parent)
     search_path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     try:
@@ -265,7 +265,7 @@ _CPUS = "/sys/devices/system/cpu/cpu[0-9]*"
 
 
 def governor(texts: Iterable[str]) -> str:
-    """The frequency governors of all cores, each named once; "unknown" if none can be read."""
+    """Names the frequency governors of all cores, each once; "unknown" if none can be read."""
     return ", ".join(sorted({text.strip() for text in texts} - {""})) or "unknown"
 
 

@@ -1,4 +1,4 @@
-"""What a TFLite file consists of: its operators, and those that are not integer."""
+"""The operators of a TFLite file, and which of them are not integer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
 _FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-# They stand at the borders between float and integer, and compute nothing else.
+# They only convert between float and integer.
 _BORDERS = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -23,8 +23,8 @@ class Operator:
     """One operator of a file.
 
     Attributes:
-        kind: its name in the TFLite schema (CONV_2D), or of a custom operator (FlexCumprod).
-        output: name of its first output tensor, which tells the layer it comes from.
+        kind: name in the TFLite schema (CONV_2D), or name of a custom operator (FlexCumprod).
+        output: name of its first output tensor, which shows the layer it comes from.
         is_float: whether it reads or writes float activations.
     """
 
@@ -38,10 +38,10 @@ class Operator:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_file` found.
+    """The findings of `inspect_file`.
 
     Attributes:
-        operators: of all subgraphs, in the order in which they run.
+        operators: operators of all subgraphs, in the order in which they run.
     """
 
     operators: tuple[Operator, ...]
@@ -66,10 +66,10 @@ def inspect_file(content: bytes) -> Inspection:
     """Lists the operators of a TFLite file.
 
     Args:
-        content: its bytes.
+        content: the bytes of the file.
 
     Raises:
-        ValueError: they are no TFLite file.
+        ValueError: the bytes are not a TFLite file.
     """
     model = flatbuffer.read(content)
     return Inspection(
@@ -83,7 +83,7 @@ def inspect_file(content: bytes) -> Inspection:
 
 def _operator(model: Any, graph: Any, operator: Any) -> Operator:
     code = model.operatorCodes[operator.opcodeIndex]
-    # Codes beyond 127 are only in the second field, smaller ones of old files only in the first.
+    # Codes above 127 are in builtinCode alone, smaller codes of old files in the other field alone.
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
     custom = flatbuffer.text(code.customCode)
     outputs = [graph.tensors[i] for i in operator.outputs if i >= 0]

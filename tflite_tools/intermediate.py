@@ -1,4 +1,4 @@
-"""Every tensor that a TFLite file computes, for one sample after another."""
+"""The values of all tensors that a TFLite file computes, sample by sample."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def tensor_values(
     samples: Iterable[Sequence[np.ndarray]],
     only: Collection[str] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Runs a file on samples and gives what it computed, quantised tensors as floats.
+    """Runs a file on samples and yields the values that it computed, quantised ones as floats.
 
     Args:
         content: the file.
-        samples: for each sample one float array of batch 1 for each input.
+        samples: for each sample, a float array of batch 1 for each input.
         only: names of the tensors that are wanted; None for all.
 
     Yields:
-        Name of a computed tensor to its value; constants are left out.
+        For each sample, the value of each computed tensor by its name, without constants.
     """
     with warnings.catch_warnings():
-        # It warns of the memory that keeping every tensor takes: wanted here.
+        # The interpreter warns of the memory that keeping every tensor takes; here it is wanted.
         warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
         interpreter = Interpreter(
             model_content=content,
             experimental_preserve_all_tensors=True,
-            # A delegate would keep what lies between its first and last operator to itself.
+            # A delegate would hide the tensors between its first and its last operator.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
     interpreter.allocate_tensors()
@@ -54,7 +54,7 @@ def tensor_values(
 def ranges(
     content: bytes, samples: Iterable[Sequence[np.ndarray]]
 ) -> dict[str, tuple[float, float]]:
-    """Least and greatest value of every float tensor over all samples, by its name."""
+    """Finds the least and greatest value of every float tensor over all samples, by its name."""
     found: dict[str, tuple[float, float]] = {}
     for values in tensor_values(content, samples):
         for name, array in values.items():
@@ -68,7 +68,7 @@ def ranges(
 
 
 def operation_path(name: str) -> str:
-    """The operation that makes a tensor, by which tensors of several formats are matched.
+    """Returns the operation that makes a tensor; tensors of different formats are matched by it.
 
     The converter appends the names of what it fused, and a number that differs between formats.
     """

@@ -26,9 +26,9 @@ def quantise(values: np.ndarray, scale: float, zero_point: int, dtype: np.dtype)
         Integers of the shape of ``values``.
 
     Raises:
-        ValueError: If a value is NaN, which no integer stands for.
+        ValueError: If a value is NaN, which no integer can stand for.
     """
-    # In float64 the half that is added cannot carry a value just below one half over it.
+    # In float32, adding the half could round a value just below one half up to one.
     steps = np.asarray(values, dtype=np.float64) / scale
     if np.isnan(steps).any():
         raise ValueError("cannot quantise NaN; expected finite inputs: repair the data.")
@@ -39,17 +39,17 @@ def quantise(values: np.ndarray, scale: float, zero_point: int, dtype: np.dtype)
 
 def dequantise(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     """Returns ``scale * (values - zero_point)`` as float32 of the same shape."""
-    # Widened first: int8 minus a zero point of -128 would wrap around.
+    # Without the wider type, int8 minus a zero point of -128 would wrap around.
     return ((values.astype(np.int64) - zero_point) * scale).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class FileSignature:
-    """Names by which a file's inputs and outputs are called.
+    """The names of a file's inputs and outputs.
 
     Attributes:
-        inputs: in the order of `LiteRtModel.input_details`.
-        outputs: in the order of `LiteRtModel.output_details`.
+        inputs: Names in the order of `LiteRtModel.input_details`.
+        outputs: Names in the order of `LiteRtModel.output_details`.
     """
 
     inputs: tuple[str, ...]
@@ -57,12 +57,12 @@ class FileSignature:
 
 
 class LiteRtModel:
-    """Runs a TFLite file of batch 1 on the CPU, with LiteRT's interpreter.
+    """A TFLite file of batch 1 that runs on the CPU, in LiteRT's interpreter.
 
     Attributes:
         input_details: The interpreter's description of each input (name, shape, dtype,
-            quantization), in the order of the file, which is that of ``model.inputs`` for a file
-            made by :func:`tflite_tools.conversion.convert`.
+            quantization), in the order of the file. For a file made by
+            :func:`tflite_tools.conversion.convert` this is the order of ``model.inputs``.
         output_details: The same for each output, in the order that :meth:`predict` returns.
     """
 
@@ -74,8 +74,8 @@ class LiteRtModel:
             num_threads: Threads of the interpreter, at least 1.
 
         Raises:
-            ValueError: If the bytes are no TFLite file, its batch is not 1, or ``num_threads`` is
-                less than 1.
+            ValueError: If the bytes are not a TFLite file, its batch is not 1, or ``num_threads``
+                is less than 1.
         """
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1; received {num_threads}.")
@@ -93,7 +93,7 @@ class LiteRtModel:
 
     @property
     def signature(self) -> FileSignature:
-        """Names from the file's signature; those of its tensors if it has none."""
+        """Names of the file's signature, or of its tensors if it has no signature."""
         found = []
         for details, kind in ((self.input_details, "input"), (self.output_details, "output")):
             names = {d["index"]: d["name"] for d in details}
@@ -105,10 +105,10 @@ class LiteRtModel:
         return FileSignature(*found)
 
     def predict(self, x: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-        """Runs a batch of samples, one at a time: the file's batch is 1.
+        """Runs a batch of samples, one at a time, as the file's batch is 1.
 
-        An integer tensor with a scale is quantised on the way in and dequantised on the way out;
-        one without a scale (token indices, say) is passed as it is.
+        Values of an integer tensor with a scale are quantised on the way in and dequantised on the
+        way out. Without a scale (token indices, for example) they are passed as they are.
 
         Args:
             x: For one input, an array of shape ``(N, ...)``; for several, a list of such arrays in
@@ -116,7 +116,7 @@ class LiteRtModel:
 
         Returns:
             An array of shape ``(N, ...)``, float32 unless the output is an integer without scale;
-            for several outputs a list of them, in the order of the Keras model's outputs.
+            for several outputs, a list of arrays in the order of the Keras model's outputs.
 
         Raises:
             ValueError: If the number of arrays, a shape or the batch sizes do not fit, or an input
@@ -172,11 +172,11 @@ class LiteRtModel:
 
 
 def _ordered_outputs(interpreter: Interpreter) -> list[dict]:
-    """The outputs in the order of the Keras model.
+    """Returns the outputs in the order of the Keras model.
 
     A file of :func:`tflite_tools.convert` lists them in that order. A file converted from a saved
-    model, known by the names of its tensors, shuffles its list, and names them ``output_0``,
-    ``output_1``, ... in its signature, whose alphabetical order puts ``output_10`` before
+    model, which the names of its tensors show, lists them in another order. Its signature names
+    them ``output_0``, ``output_1``, ..., in alphabetical order: ``output_10`` comes before
     ``output_2``.
     """
     signatures = list(interpreter.get_signature_list())
@@ -195,7 +195,7 @@ def _by_index(details: list[dict], arrays: list[np.ndarray]) -> list[tuple[int, 
 
 
 def quantise_tensor(array: np.ndarray, detail: dict) -> np.ndarray:
-    """A float array as a file's tensor takes it; one without a scale is only cast."""
+    """Converts floats to what a file's tensor takes: quantised, or cast if it has no scale."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(detail["dtype"], np.integer):
         return quantise(array, scale, zero_point, detail["dtype"])
@@ -203,7 +203,7 @@ def quantise_tensor(array: np.ndarray, detail: dict) -> np.ndarray:
 
 
 def dequantise_tensor(array: np.ndarray, detail: dict) -> np.ndarray:
-    """The inverse of `quantise_tensor`; an integer without a scale stays one."""
+    """Inverts `quantise_tensor`; an integer without a scale stays an integer."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(detail["dtype"], np.integer):
         return dequantise(array, scale, zero_point)

@@ -1,10 +1,10 @@
 """How latency is measured on any device: rounds, interleaving, a reference against drift.
 
-On a shared machine the median of one process differs from the next by up to a tenth and more, and
-a phone slows down as it warms up. So each model is timed in several rounds, each a process of its
-own, alternating with the other models, so that a slow minute strikes all of them alike. A small
-reference model before and after every block of models tells whether the device was steady; a block
-in which it was not is measured again.
+On a shared machine the medians of two processes differ by up to a tenth and more, and a phone slows
+down as it warms up. So each model is timed in several rounds, each in a process of its own, in turn
+with the other models: a slow minute affects all of them alike. A small reference model is timed
+before and after every block of models. It shows whether the device was steady; if it was not, the
+block is measured again.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Latency:
     """Latency of one model on one device; times are in milliseconds per inference of batch 1.
 
     Attributes:
-        rounds_ms: Each round's median. Models measured together have their rounds in common.
-        runs: Timed inferences in all rounds together.
+        rounds_ms: Median of each round. Models that are measured together share their rounds.
+        runs: Number of timed inferences in all rounds together.
         peak_memory_mb: Peak memory footprint in MB, or None where it was not measured. On the host
-            it is what the process grew by; benchmark_model reports the whole process.
+            it is the growth of the process; benchmark_model reports the whole process.
         conditions: What the numbers depend on: device, runtime and its version, threads, governor,
             temperature, the reference model's times (``reference_ms``) and the like.
     """
@@ -56,7 +56,7 @@ class Latency:
 
     @property
     def min_ms(self) -> float:
-        """Least of the rounds' medians; with `max_ms` it tells the spread."""
+        """Least of the rounds' medians; with `max_ms` it shows the spread."""
         return min(self.rounds_ms)
 
     @property
@@ -72,12 +72,12 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times as long one model takes as another.
+    """The latency of one model as a multiple of another's.
 
     Attributes:
         value: Ratio of the medians.
         low: Lower end of the 95 % interval.
-        high: Upper end of it.
+        high: Upper end of the 95 % interval.
     """
 
     value: float
@@ -89,18 +89,18 @@ def ratio(latency: Latency, base: Latency, resamples: int = 2000) -> Ratio:
     """Compares two models that were measured together.
 
     The interval is a percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over the rounds.
-    A round is drawn for both models at once: what slowed down a round struck both.
+    A round is drawn for both models at once, as a slow round is slow for both.
 
     Args:
-        latency: The model.
-        base: What it is compared with; measured in the same rounds.
-        resamples: Draws of the bootstrap.
+        latency: Latency of the model.
+        base: Latency of the model it is compared with, measured in the same rounds.
+        resamples: Number of draws of the bootstrap.
 
     Returns:
         ``latency / base`` with its interval.
 
     Raises:
-        ValueError: If the rounds differ in number.
+        ValueError: If the numbers of rounds differ.
     """
     ours, theirs = np.array(latency.rounds_ms), np.array(base.rounds_ms)
     if len(ours) != len(theirs):
@@ -117,23 +117,25 @@ def ratio(latency: Latency, base: Latency, resamples: int = 2000) -> Ratio:
 class Settings:
     """How models are timed; the defaults of each series are those of TFLite's benchmark_model.
 
-    For many small models, a table of single layers say, ``rounds=3, num_runs=20, min_secs=0.05,
+    For many small models, such as a table of single layers, ``rounds=3, num_runs=20, min_secs=0.05,
     warmup_min_secs=0.05`` measures hundreds of them in minutes.
 
     Attributes:
-        rounds: Series of each model, each in a process of its own.
+        rounds: Number of series of each model, each in a process of its own.
         num_runs: Least number of timed inferences in a series.
         min_secs: Least time of the timed inferences of a series, in seconds.
         max_secs: Time in seconds after which no further inference begins.
-        warmup_runs: Least number of untimed inferences before.
+        warmup_runs: Least number of untimed inferences before them.
         warmup_min_secs: Least time of the untimed inferences, in seconds.
-        num_threads: Threads of the runtime on the CPU.
-        batch: Models between two runs of the reference; on a phone also those of one round trip.
+        num_threads: Number of threads of the runtime on the CPU.
+        batch: Number of models between two runs of the reference; on a phone also the number of
+            models of one round trip.
         reference: Whether the reference model is run.
-        max_drift: How much slower than its best the reference may be, as a fraction, before a
-            block is measured again; None for the device's own default.
-        retries: How often a block is measured again, after drift or a transient failure.
-        memory: Whether peak memory is measured, on a phone in series of their own.
+        max_drift: Greatest slowdown of the reference against its best time, as a fraction; beyond
+            it a block is measured again. None for the device's own default.
+        retries: Greatest number of times that a block is measured again, after drift or a transient
+            failure.
+        memory: Whether peak memory is measured; on a phone this takes further series.
     """
 
     rounds: int = 5

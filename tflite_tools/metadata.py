@@ -1,4 +1,4 @@
-"""Metadata inside a TFLite file, so that an app needs nothing beside it.
+"""Metadata inside a TFLite file, so that an app needs no other file.
 
 The format is the TFLite metadata schema 1.0 (`metadata_schema.fbs` of the project TFLite Support):
 a flatbuffer in a buffer of the model named TFLITE_METADATA, and the files that it names, labels for
@@ -37,7 +37,7 @@ class Normalization:
 
     Attributes:
         mean: one value for all channels, or one for each.
-        std: likewise, positive.
+        std: one positive value for all channels, or one for each.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -55,15 +55,15 @@ class Normalization:
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a file tells about itself.
+    """What a file says about itself.
 
     Attributes:
-        name: of the model.
-        description: of the model, in words.
-        labels: output name to a label for each position of its last axis.
-        normalization: input name to what is done to raw values before they go in. An input that
+        name: name of the model.
+        description: description of the model, in words.
+        labels: a label for each position of the last axis of an output, by output name.
+        normalization: what is done to raw values before they go in, by input name. An input that
             is not named here takes raw values.
-        stats: input name to the least and greatest value that it takes.
+        stats: the least and the greatest value that an input takes, by input name.
     """
 
     name: str = ""
@@ -77,14 +77,14 @@ def attach(content: bytes, metadata: Metadata) -> bytes:
     """Adds metadata to a file made by `tflite_tools.convert`.
 
     Args:
-        content: the file; its signature tells the names of inputs and outputs.
-        metadata: what to add; it takes the place of what is there.
+        content: the file, whose signature names inputs and outputs.
+        metadata: what to add; it replaces metadata that the file has.
 
     Returns:
         The contents of the file with metadata.
 
     Raises:
-        ValueError: a name or a number of labels or channels does not fit the file.
+        ValueError: a name, or the number of labels or channels, does not fit the file.
     """
     model = flatbuffer.read(content)
     ends = _ends(model)
@@ -104,17 +104,17 @@ def attach(content: bytes, metadata: Metadata) -> bytes:
     if metadata.labels:
         with zipfile.ZipFile(file, "a") as archive:
             for name, labels in metadata.labels.items():
-                # A fixed date: the same model gives the same bytes.
+                # ZipInfo has a fixed date: the same model gives the same bytes.
                 info = zipfile.ZipInfo(_label_file(name))
                 archive.writestr(info, "\n".join(labels).encode())
     return file.getvalue()
 
 
 def read_metadata(content: bytes) -> Metadata | None:
-    """The metadata of a file, None if it has none. The inverse of `attach`.
+    """Reads the metadata of a file, None if it has none: the inverse of `attach`.
 
     Raises:
-        ValueError: the bytes are no TFLite file.
+        ValueError: the bytes are not a TFLite file.
     """
     model = flatbuffer.read(content)
     entry = next((m for m in model.metadata or () if flatbuffer.text(m.name) == _BUFFER_NAME), None)
@@ -141,10 +141,10 @@ def read_metadata(content: bytes) -> Metadata | None:
 
 
 def _ends(model: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Shapes of inputs and of outputs by name, in the order of the subgraph."""
+    """Returns the shapes of inputs and of outputs by name, in the order of the subgraph."""
     if not model.signatureDefs:
         raise ValueError(
-            "the file has no signature, which would name its inputs and outputs; make it by "
+            "the file has no signature, which would name its inputs and outputs; make it with "
             "tflite_tools.convert."
         )
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
@@ -241,7 +241,7 @@ def _input(
 
 
 def _content(builder: flatbuffers.Builder, shape: tuple[int, ...]) -> int:
-    """An image if it has the shape of one, else plain features."""
+    """Writes the kind of content: an image if the shape is that of one, else plain features."""
     colors = {1: _GRAYSCALE, 3: _RGB}
     if len(shape) != 4 or shape[-1] not in colors:
         return _table(builder, {1: _table(builder, {})}, {0: _FEATURE_PROPERTIES})
@@ -268,7 +268,7 @@ def _output(builder: flatbuffers.Builder, name: str, metadata: Metadata) -> int:
 def _table(
     builder: flatbuffers.Builder, offsets: Mapping[int, int], small: Mapping[int, int] | None = None
 ) -> int:
-    """A table of references (field number to offset) and of values of one byte."""
+    """Writes a table of references (field number to offset) and of one-byte values."""
     small = small or {}
     builder.StartObject(max([*offsets, *small], default=-1) + 1)
     for field, offset in offsets.items():
@@ -286,7 +286,7 @@ def _vector(builder: flatbuffers.Builder, offsets: Sequence[int]) -> int:
 
 
 class _Reader:
-    """A table by field numbers."""
+    """A flatbuffer table that is read by field numbers."""
 
     def __init__(self, data: bytes, position: int):
         self._table = flatbuffers.table.Table(data, position)

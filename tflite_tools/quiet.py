@@ -1,4 +1,4 @@
-"""Converters talk too much."""
+"""Silence for converters, which print too much."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences converter and quantizer, whose errors come as exceptions too.
+    """Silences converter and quantizer; their errors still arrive as exceptions.
 
-    What they say in Python is advice that no caller can act upon (a ``trackable_obj``, which a
+    What they print in Python is advice that no caller can follow (a ``trackable_obj``, which a
     frozen graph does not need; statistics, which only the retired quantisation-aware path used).
-    What the converter says in C++ goes to the process's standard error, past Python: the whole
-    graph, when it refuses a model.
+    What the converter prints in C++ goes past Python to the process's standard error: when it
+    refuses a model, it prints the whole graph.
     """
     logger = logging.getLogger("absl")
     level = logger.level

@@ -1,4 +1,4 @@
-"""Mixed precision: a float file quantised by an ai-edge-quantizer recipe, some layers excepted."""
+"""Mixed precision: an ai-edge-quantizer recipe quantises a float file except for some layers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check(quantize: str | None, keep_float: Sequence[str], model: Any) -> str:
     """Refuses, before a conversion, what `quantize_file` could not do; returns `quantize`.
 
     Raises:
-        ValueError: the format has no recipe, or the model no such layer.
+        ValueError: the format has no recipe, or the model has no layer of a name in `keep_float`.
     """
     if quantize not in _RECIPES:
         raise ValueError(
@@ -89,18 +89,18 @@ def quantize_file(
     keep_float: Sequence[str],
     model: Any,
 ) -> bytes:
-    """Quantises a float32 file but for the operators of some layers.
+    """Quantises a float32 file except for the operators of some layers.
 
     Args:
         content: the signed float32 file of `model`.
         quantize: as for `convert`.
         samples: calibration samples, for the formats that need them.
-        keep_float: layers whose operators stay float32. One that the converter fused with
-            another layer's (a batch norm, an activation) stays float as a whole.
+        keep_float: names of layers whose operators stay float32. An operator that the converter
+            fused with another layer's (a batch norm, an activation) stays float as a whole.
         model: the Keras model, for the names of its layers.
 
     Raises:
-        ValueError: no operator of the file comes from one of the layers.
+        ValueError: a layer of `keep_float` has no operator in the file.
     """
     try:
         from ai_edge_quantizer import quantizer as aeq
@@ -117,8 +117,8 @@ def quantize_file(
         )
     calibration = None
     if quantizer.need_calibration:
-        # The quantizer's own calibration averages the ranges of samples, and so cuts off the rare
-        # high values; the converter's, and this one, cover all that was seen.
+        # The quantizer's own calibration averages the ranges of samples, and so cuts off rare high
+        # values. These ranges, like the converter's, cover all values that occurred.
         calibration = {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
             for name, (low, high) in ranges(content, samples).items()
@@ -131,7 +131,7 @@ def quantize_file(
 
 
 def _tensors_of(content: bytes, keep_float: Sequence[str], model: Any) -> list[str]:
-    """Names of the outputs of those operators that come from the layers."""
+    """Finds the output names of the operators that come from the layers."""
     graph = flatbuffer.read(content).subgraphs[0]
     found: dict[str, set[str]] = {}
     for operator in graph.operators:
@@ -143,6 +143,7 @@ def _tensors_of(content: bytes, keep_float: Sequence[str], model: Any) -> list[s
     if missing:
         raise ValueError(
             f"keep_float names {sorted(missing)[0]!r}, but the converted file has no operator of "
-            "that layer: it does nothing in inference, or was computed beforehand."
+            "that layer: the layer does nothing in inference, or was folded into a constant; leave "
+            "it out of keep_float."
         )
     return [name for name, layers in found.items() if layers & wanted]

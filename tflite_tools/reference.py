@@ -1,4 +1,4 @@
-"""A small network whose latency tells whether a device is steady."""
+"""A small network whose latency shows whether a device is steady."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CHANNELS = 64
 
 @functools.cache
 def reference_model() -> bytes:
-    """One 3 x 3 convolution of 64 to 64 channels on 28 x 28: 29 million MACs.
+    """Makes one 3 x 3 convolution of 64 to 64 channels on 28 x 28: 29 million MACs.
 
-    It is written out by the schema of the format rather than converted, so that measuring needs no
-    TensorFlow, and is the same file in every version of this package.
+    The file is built directly from the schema of the format, not converted. So measuring needs no
+    TensorFlow, and the file is the same in every version of this package.
 
     Returns:
-        Contents of a ``.tflite`` file of batch 1, float32.
+        Contents of a float32 ``.tflite`` file of batch 1.
     """
     # Small values of both signs; their sums are neither denormal nor infinite.
     kernel = np.random.default_rng(0).normal(0, 0.05, (_CHANNELS, 3, 3, _CHANNELS))

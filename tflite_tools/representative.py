@@ -1,4 +1,4 @@
-"""Calibration data, checked and put in order before a conversion begins."""
+"""Calibration data: checked, and put in the order of the inputs, before a conversion begins."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Sample = list[np.ndarray]
 
 
 def samples_of(representative: Iterable | None, purpose: str, signature: Signature) -> list[Sample]:
-    """Checks representative data and brings each sample into the order of the signature.
+    """Checks representative data and puts each sample in the order of the signature.
 
     Args:
         representative: an iterable of samples as `convert` takes them.
-        purpose: what needs them, for error messages.
-        signature: of the model.
+        purpose: what needs the data, for error messages.
+        signature: signature of the model.
 
     Raises:
-        ValueError: there are none, or one does not fit the model, is not finite or is not of
-            numbers, or they hold one value only.
+        ValueError: there are no samples; or a sample does not fit the model, is not finite or does
+            not hold numbers; or all samples hold the same single value.
     """
     wanted = signature.describe()
     if not isinstance(representative, Iterable):

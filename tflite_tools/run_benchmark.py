@@ -1,4 +1,4 @@
-"""Times .tflite and .keras files against each other, on this host, phones or a GPU.
+"""The command amc-benchmark: times .tflite and .keras files on this host, phones or a GPU.
 
 amc-benchmark model.tflite pruned.tflite
 amc-benchmark a.keras b.keras --device=android --benchmark_binary=benchmark_model
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import app, flags
 
-# Read by C++ at import.
+# C++ reads it at import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tflite_tools.devices import measure_side_by_side, open_device
@@ -38,7 +38,7 @@ _SETTINGS = (
     flags.DEFINE_float("warmup_min_secs", _DEFAULTS.warmup_min_secs, "Least seconds of them."),
     flags.DEFINE_integer("num_threads", _DEFAULTS.num_threads, "Threads on the CPU."),
     flags.DEFINE_bool("reference", _DEFAULTS.reference, "Watch a reference model for drift."),
-    flags.DEFINE_float("max_drift", None, "Drift of the reference that is measured again."),
+    flags.DEFINE_float("max_drift", None, "Greatest drift of the reference before a retry."),
     flags.DEFINE_integer("retries", _DEFAULTS.retries, "How often a block is measured again."),
     flags.DEFINE_bool("memory", _DEFAULTS.memory, "Measure peak memory too."),
 )
@@ -63,7 +63,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def table(results: Mapping[str, Mapping[str, Latency]]) -> str:
-    """The text that is printed.
+    """Makes the text that is printed.
 
     Args:
         results: As `measure_side_by_side` returns them.
@@ -111,7 +111,7 @@ def _short(value: str | int | float) -> str:
 
 
 def load(path: pathlib.Path, keras_itself: bool) -> bytes:
-    """Contents of a file that a device can run.
+    """Reads a file as contents that a device can run.
 
     Args:
         path: A ``.tflite`` or ``.keras`` file.
@@ -121,11 +121,11 @@ def load(path: pathlib.Path, keras_itself: bool) -> bytes:
         The contents.
 
     Raises:
-        DeviceError: If it is another file.
+        DeviceError: If it is a file of another kind.
     """
     if path.suffix not in (".tflite", ".keras"):
         raise DeviceError(
-            f"{str(path)!r} is neither a .tflite nor a .keras file", "Name such files."
+            f"{str(path)!r} is neither a .tflite nor a .keras file", "Give files of these kinds."
         )
     if path.suffix == ".tflite" or keras_itself:
         return path.read_bytes()
@@ -137,7 +137,7 @@ def load(path: pathlib.Path, keras_itself: bool) -> bytes:
 
 
 def _options(kind: str) -> dict[str, object]:
-    """The flags that a device takes."""
+    """Collects the flags that a device of this kind takes."""
     chosen = _SETTINGS
     options: dict[str, object] = {}
     if kind == "android":
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     if "gpu" in kinds.values() and len(kinds) > 1:
         raise DeviceError(
             "the GPU runs Keras models as they are and other devices their .tflite files",
-            "Measure on the GPU by a command of its own.",
+            "Measure on the GPU with a command of its own.",
         )
     devices = [open_device(name, **_options(kind)) for name, kind in kinds.items()]
     models = {str(path): load(path, "gpu" in kinds.values()) for path in paths}
@@ -187,7 +187,7 @@ def _guarded(argv: Sequence[str]) -> None:
 
 
 def entry() -> None:
-    """The command `amc-benchmark`."""
+    """Runs the command `amc-benchmark`."""
     app.run(_guarded)
 
 

@@ -1,10 +1,10 @@
-"""Weights of many zeros stored as what is not zero: the sparse encoding of the TFLite schema.
+"""The sparse encoding of the TFLite schema: of weights with many zeros, only the rest is stored.
 
 A sparse tensor holds its nonzero values and, for its last dimension, their positions in compressed
 rows (https://ai.google.dev/edge/litert/models, `SparsityParameters` in schema.fbs). LiteRT's
-kernels read dense weights, so that a DENSIFY operator stands before each reader, as TensorFlow's
-converter writes it; it is done once, when the file is loaded. XNNPACK takes these operators for the
-sign that it may multiply by what is not zero only: see `sparse_weights`.
+kernels read dense weights. So a DENSIFY operator stands before each reader, as TensorFlow's
+converter writes it; it runs once, when the file is loaded. To XNNPACK these operators are the sign
+that it may multiply by the nonzero values only: see `sparse_weights`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _VECTORS = (
     (np.int32, schema.SparseIndexVector.Int32Vector, schema.Int32VectorT),
 )
 _OPERATOR = schema.BuiltinOperator
-# Which input is the weight of the operators that read one; DEQUANTIZE is for 16-bit weights.
+# Operators that read a weight, and which of their inputs it is; DEQUANTIZE is for 16-bit weights.
 _WEIGHT_INPUT = {
     _OPERATOR.CONV_2D: 1,
     _OPERATOR.DEPTHWISE_CONV_2D: 1,
     _OPERATOR.FULLY_CONNECTED: 1,
     _OPERATOR.DEQUANTIZE: 0,
 }
-# XNNPACK refuses a file in which an operator of these gets such a weight from DENSIFY.
+# XNNPACK refuses a file in which such an operator gets a weight of this type from DENSIFY.
 _REFUSED = {(_OPERATOR.FULLY_CONNECTED, schema.TensorType.INT8)}
-# Bytes that a tensor and an operator more take in the file.
+# Bytes that one more tensor and one more operator take in the file.
 _OVERHEAD = 400
 
 
@@ -48,11 +48,11 @@ class SparseWeight:
     """A weight in the sparse encoding.
 
     Attributes:
-        name: of its tensor.
-        shape: as if it were dense, outputs first.
+        name: name of its tensor.
+        shape: shape of the dense weight, outputs first.
         density: share of its values that is stored.
-        bytes: of values and positions.
-        dense_bytes: what the values would take with their zeros.
+        bytes: size of the stored values and positions, in bytes.
+        dense_bytes: size of the dense weight, in bytes.
     """
 
     name: str
@@ -63,16 +63,16 @@ class SparseWeight:
 
 
 def encode(content: bytes) -> bytes:
-    """Stores every weight sparsely that is smaller so.
+    """Stores every weight sparsely that becomes smaller by it.
 
     Args:
-        content: a file of one subgraph, its weights dense and within the flatbuffer.
+        content: a file of one subgraph, whose weights are dense and within the flatbuffer.
 
     Returns:
-        The file, of the same function.
+        A file that computes the same.
 
     Raises:
-        ValueError: no weight would be smaller, or sparse kernels would misread the network.
+        ValueError: no weight would become smaller, or sparse kernels would misread the network.
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
@@ -88,7 +88,7 @@ def encode(content: bytes) -> bytes:
     for index in sorted(readers):
         tensor = graph.tensors[index]
         data = model.buffers[tensor.buffer].data
-        # A bias is not worth an operator; a buffer that two tensors share would have to be copied.
+        # A bias is too small for one more operator; a shared buffer would have to be copied.
         flat = data is None or len(tensor.shape) < 2
         if flat or tensor.type not in _TYPES or users.count(int(tensor.buffer)) > 1:
             continue
@@ -102,11 +102,11 @@ def encode(content: bytes) -> bytes:
         graph.tensors.append(_dense_twin(tensor))
         model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
         tensor.sparsity = _parameters(array.shape, rows)
-        tensor.quantization = None  # the twin has it
+        tensor.quantization = None  # its dense twin has it
     if not densified:
         raise ValueError(
             "no weight of the file has enough zeros for the sparse encoding to be smaller: "
-            "expected at least about a half, or more where a kernel has few input channels; "
+            "about half of the weights must be zero, more where a kernel has few input channels; "
             "prune the model's weights first (amc-sparsify)."
         )
     if any(graph.tensors[index].type != schema.TensorType.INT8 for index in densified):
@@ -118,17 +118,21 @@ def encode(content: bytes) -> bytes:
 
 
 def sparse_weights(content: bytes) -> list[SparseWeight]:
-    """The weights that a file stores sparsely.
+    """Lists the weights that a file stores sparsely.
 
     Whether a runtime multiplies by their nonzero values only is another question. XNNPACK, on which
-    LiteRT runs on CPUs, does so for 1x1 convolutions in float32 (float16 where the processor
-    computes in it) of a chain that begins with a 3x3 convolution of stride 2 on three channels,
-    padded by one pixel on each side; goes on through 1x1 and depthwise 3x3 or 5x5 convolutions
-    padded alike on all sides, additions and multiplications; ends in a global mean; and has more
-    than two thirds of zeros in its 1x1 kernels (`xnn_subgraph_rewrite_for_nchw`). It never does so
-    on x86 processors with AVX, where it holds its dense kernels to be faster
-    (`xnn_is_chw_compatible_config`). Everything else, int8 included, it makes dense again when the
-    file is loaded: smaller to store, not faster.
+    LiteRT runs on CPUs, does so for 1x1 convolutions in float32, and in float16 where the processor
+    computes in it. The convolutions must be in a chain of operators which
+
+    * begins with a 3x3 convolution of stride 2 on three channels, padded by one pixel on each side;
+    * goes on through additions, multiplications, 1x1 convolutions, and depthwise 3x3 or 5x5
+      convolutions with the same padding on all sides;
+    * ends in a global mean;
+    * has more than two thirds of zeros in its 1x1 kernels (`xnn_subgraph_rewrite_for_nchw`).
+
+    XNNPACK never does so on x86 processors with AVX, where it takes its dense kernels to be faster
+    (`xnn_is_chw_compatible_config`). It makes everything else, int8 included, dense again when the
+    file is loaded: such a file is smaller, but not faster.
     """
     model = flatbuffer.read(content)
     return [
@@ -140,9 +144,10 @@ def sparse_weights(content: bytes) -> list[SparseWeight]:
 
 
 def _refuse_images(model: Any) -> None:
-    """Refuses what XNNPACK's sparse kernels get wrong.
+    """Refuses networks that XNNPACK's sparse kernels get wrong.
 
-    They keep an image channel by channel. An output of the file that is one is not turned back.
+    The kernels store an image channel by channel, and do not convert it back where it is an output
+    of the file.
     """
     graph = model.subgraphs[0]
     pooled = any(
@@ -154,7 +159,7 @@ def _refuse_images(model: Any) -> None:
             raise ValueError(
                 "sparse=True in float is not for a network with a global mean and an output of "
                 f"the shape {tuple(map(int, tensor.shape))}: XNNPACK's sparse kernels would give "
-                "wrong values; choose 'int8', or convert the outputs apart."
+                "wrong values; choose 'int8', or convert each output as a model of its own."
             )
 
 
@@ -163,10 +168,10 @@ def _kinds(model: Any) -> list[int]:
 
 
 def _pooled_as_dense(model: Any) -> None:
-    """Makes 1x1 convolutions of a single position, in float, fully connected layers of vectors.
+    """Replaces float 1x1 convolutions on a single position by fully connected layers.
 
-    They are the same sum. XNNPACK takes the convolution behind a global mean into the chain that it
-    runs sparsely, and then refuses the file.
+    Both compute the same sum. XNNPACK would take the convolution after a global mean into the chain
+    that it runs sparsely, and then refuse the file.
     """
     graph = model.subgraphs[0]
     kinds = _kinds(model)
@@ -182,7 +187,7 @@ def _pooled_as_dense(model: Any) -> None:
             operators.append(operator)
             continue
         tensors = [weight]
-        if int(operator.inputs[1]) in producer:  # 16-bit weights, made float
+        if int(operator.inputs[1]) in producer:  # a DEQUANTIZE of 16-bit weights
             tensors.append(graph.tensors[int(producer[int(operator.inputs[1])].inputs[0])])
         for tensor in tensors:
             tensor.shape = np.array([weight.shape[0], weight.shape[-1]], np.int32)
@@ -204,7 +209,7 @@ def _pooled_as_dense(model: Any) -> None:
 
 
 def _reshaped(model: Any, tensor: Any) -> int:
-    """A new tensor: the vectors (images, channels) of one of a single position."""
+    """Adds a tensor of vectors (images, channels) for one with a single position; its index."""
     vectors = schema.TensorT()
     vectors.name = f"{flatbuffer.text(tensor.name)};vector"
     vectors.type, vectors.buffer = tensor.type, 0
@@ -214,7 +219,7 @@ def _reshaped(model: Any, tensor: Any) -> int:
 
 
 def _reshape(model: Any, source: int, target: int) -> Any:
-    """An operator that gives one tensor the shape of another; the number of images stays open."""
+    """Makes an operator that reshapes one tensor to another; the number of images stays open."""
     tensors = model.subgraphs[0].tensors
     shape = np.array([-1, *tensors[target].shape[1:]], np.int32)
     buffer, constant = schema.BufferT(), schema.TensorT()
@@ -234,7 +239,7 @@ def _reshape(model: Any, source: int, target: int) -> Any:
 
 
 def _operator_code(model: Any, kind: int, version: int) -> int:
-    """The index of an operator's code, which is entered where the file does not have it."""
+    """Returns the index of an operator's code, and adds the code if the file lacks it."""
     if kind in _kinds(model):
         index = _kinds(model).index(kind)
         model.operatorCodes[index].version = max(model.operatorCodes[index].version, version)
@@ -261,7 +266,7 @@ def _described(model: Any, tensor: Any) -> SparseWeight:
 
 
 def _compressed(array: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Nonzero values, and where each row of the last dimension starts and has them."""
+    """Returns the nonzero values, where each row starts among them, and their columns."""
     rows = array.reshape(-1, array.shape[-1])
     kept = rows != 0
     starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])

@@ -3,9 +3,9 @@
 ``python -m tflite_tools.time_gpu PATH...``: a ``.keras`` file is run by TensorFlow on CUDA, a
 ``.tflite`` file by LiteRT's GPU accelerator.
 
-A GPU works behind its caller's back: a call returns when the work is submitted. TensorFlow is made
-to wait for its devices inside the clock; LiteRT waits in its benchmark mode, which is checked
-against runs whose output is read.
+A GPU works asynchronously: a call returns when the work is submitted. TensorFlow is made to wait
+for its devices while the clock runs. LiteRT waits in its benchmark mode, which is checked against
+runs whose output is read.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from tflite_tools.errors import DeviceError
 from tflite_tools.time_model import add_stopping_rule, random_input, repeat, time_series
 
-# Reading copies the output to the host. Beyond this many times the run and this many seconds it
-# cannot be the copy alone.
+# Reading copies the output to the host. A run with reading that takes more than this many times the
+# run, and this many seconds more, cannot be explained by the copy alone.
 _READ_FACTOR = 3.0
 _READ_SECS = 2e-3
 _READS = 10
@@ -49,7 +49,7 @@ class Runtime(Protocol):
         """Runs one inference and copies its outputs to the host."""
 
     def peak_memory_mb(self) -> float | None:
-        """Peak memory on the GPU in MB, if the runtime tells it."""
+        """Returns the peak memory on the GPU in MB, None if the runtime does not know it."""
 
 
 class TensorFlowRuntime:
@@ -82,7 +82,7 @@ class TensorFlowRuntime:
         rng = np.random.default_rng(0)
         with tf.device(f"/{kind}:0"):
             loaded = keras.models.load_model(path, compile=False)
-            # With plain lists, whatever structure the model's own inputs have.
+            # This model takes a plain list, whatever structure the loaded model's inputs have.
             model = keras.Model(loaded.inputs, loaded.outputs)
             self._inputs = [
                 tf.cast(rng.random((1, *t.shape[1:]), np.float32) - 0.5, t.dtype)
@@ -107,7 +107,7 @@ class TensorFlowRuntime:
             output.numpy()
 
     def peak_memory_mb(self) -> float | None:
-        """Peak of TensorFlow's allocator on the GPU, in MB."""
+        """Returns the peak of TensorFlow's allocator on the GPU, in MB."""
         if self._kind != "GPU":
             return None
         return self._tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
@@ -121,7 +121,7 @@ class LiteRtRuntime:
 
         Args:
             path: A ``.tflite`` file.
-            allow_software: Whether a Vulkan driver that runs on the CPU will do.
+            allow_software: Whether a Vulkan driver that runs on the CPU is accepted.
             accelerator: "GPU"; "CPU" runs the same code without one.
 
         Raises:
@@ -157,7 +157,7 @@ class LiteRtRuntime:
         rng = np.random.default_rng(0)
         details = self._model.get_input_tensor_details(key)
         for buffer, detail in zip(self._inputs, details.values(), strict=True):
-            # The details do not tell the quantisation; small integers are in the range of all.
+            # The details lack the quantisation; 0 is in the range of every integer type.
             buffer.write(random_input({"quantization": (0.0, 0), **detail}, rng))
         self._read = [
             (int(np.prod(detail["shape"])), np.dtype(detail["dtype"]).type)
@@ -165,7 +165,7 @@ class LiteRtRuntime:
         ]
 
     def run(self) -> None:
-        """Runs one inference; waits for its end, being in benchmark mode."""
+        """Runs one inference and, in benchmark mode, waits for its end."""
         self._model.run_by_index(0, self._inputs, self._outputs)
 
     def run_and_read(self) -> None:
@@ -175,7 +175,7 @@ class LiteRtRuntime:
             buffer.read(size, dtype)
 
     def peak_memory_mb(self) -> float | None:
-        """Not told by LiteRT."""
+        """Returns None: LiteRT does not report it."""
         return None
 
 
@@ -189,10 +189,10 @@ def time_runtime(
     Args:
         runtime: The model.
         options: The flags of `add_stopping_rule`.
-        clock: Current time in seconds.
+        clock: Function that returns the current time in seconds.
 
     Returns:
-        What the worker prints.
+        The JSON object that the worker prints.
 
     Raises:
         DeviceError: If runs end long before their outputs are there.
@@ -201,13 +201,13 @@ def time_runtime(
     reads = repeat(
         runtime.run_and_read, num_runs=_READS, min_secs=0, max_secs=options.max_secs, clock=clock
     )
-    # The first one may set up the copy.
+    # The first read may set up the copy.
     run_secs, read_secs = statistics.median(durations), statistics.median(reads[1:] or reads)
     if read_secs > _READ_FACTOR * run_secs and read_secs - run_secs > _READ_SECS:
         raise DeviceError(
             f"runs end after {1e3 * run_secs:.3g} ms, but their outputs are there after "
             f"{1e3 * read_secs:.3g} ms, so {runtime.description} does not wait for the GPU",
-            "Use another version of the runtime; this time is that of submitting only.",
+            "Use another version of the runtime; the time measured is that of submitting only.",
         )
     return {
         "median_ms": 1e3 * run_secs,
@@ -220,7 +220,7 @@ def time_runtime(
 
 
 def vulkan_adapters(library: str = "libvulkan.so.1") -> list[tuple[str, bool]]:
-    """The Vulkan devices of this machine: name, and whether it is a program on the CPU.
+    """Lists the Vulkan devices of this machine: name, and whether it runs on the CPU.
 
     https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceProperties.html
 

@@ -1,9 +1,9 @@
 """Worker: times TFLite files with one interpreter each and prints a JSON object for each.
 
-It runs in a process of its own (``python -m tflite_tools.time_model PATH...``), because two
-interpreters alive in one process disturb each other's timing: the interpreter of one file is gone
-before that of the next is made. It imports only NumPy and LiteRT, so that it starts within a
-fraction of a second.
+It runs in a process of its own (``python -m tflite_tools.time_model PATH...``). Two interpreters
+alive in one process disturb each other's timing, so the interpreter of one file is gone before the
+next one is made. The worker imports only NumPy and LiteRT, so that it starts within a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def repeat(
     max_secs: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Runs until there were enough runs and enough time, or too much time.
+    """Repeats a call until there are enough runs and enough time, or too much time.
 
-    The rule of TFLite's benchmark_model (``BenchmarkModel::Run`` in
+    This is the rule of TFLite's benchmark_model (``BenchmarkModel::Run`` in
     ``tensorflow/lite/tools/benchmark/benchmark_model.cc``): go on while fewer than ``num_runs``
     runs are done or fewer than ``min_secs`` have passed, and no more than ``max_secs`` have.
 
     Args:
-        run: What to time.
+        run: Call to time.
         num_runs: Least number of runs.
         min_secs: Least time in seconds, from the beginning of the first run.
-        max_secs: Time in seconds after which no run begins, though there be fewer than
+        max_secs: Time in seconds after which no run begins, even if there are fewer than
             ``num_runs``.
-        clock: Current time in seconds.
+        clock: Function that returns the current time in seconds.
 
     Returns:
         The duration of each run in seconds.
@@ -57,12 +57,12 @@ def repeat(
 
 
 def random_input(detail: dict, rng: np.random.Generator) -> np.ndarray:
-    """Random values for one input tensor.
+    """Draws random values for one input tensor.
 
     Floats are uniform in [-0.5, 0.5), the range of benchmark_model. They are multiples of 2**-24,
     so none is denormal, which would slow the arithmetic down. Quantised integers cover the whole
-    range of their type. Other integers and booleans may be indices, of which only 0 is sure to be
-    valid.
+    range of their type. Other integers and booleans are 0: they may be indices, and only 0 is
+    certain to be valid.
 
     Args:
         detail: The interpreter's description of the tensor.
@@ -94,12 +94,12 @@ def time_series(
     options: argparse.Namespace,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Warms up, then times.
+    """Warms up, then times a series of runs.
 
     Args:
-        run: What to time.
+        run: Call to time.
         options: The flags of `add_stopping_rule`.
-        clock: Current time in seconds.
+        clock: Function that returns the current time in seconds.
 
     Returns:
         The duration of each timed run in seconds.
@@ -121,9 +121,9 @@ def time_series(
 
 
 def peak_resident_mb() -> float | None:
-    """The most memory this process has held so far, in MB; None where Linux' /proc is missing.
+    """Returns the most memory that this process has held, in MB; None without Linux's /proc.
 
-    Not ``getrusage``: its figure begins with that of the process which started this one.
+    ``getrusage`` would not do: its figure begins at that of the process which started this one.
     """
     try:
         status = Path("/proc/self/status").read_text()

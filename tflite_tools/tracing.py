@@ -1,9 +1,9 @@
 """A Keras model, of Keras 3 or of Keras 2 (tf_keras), as a frozen graph function.
 
-Its variables are constants, its inputs have a static batch of 1 unless asked otherwise, and its
-outputs are flattened in the order of ``model.outputs``. A static signature matters: an open batch
-dimension yields a dynamic graph, which GPU delegates refuse and which takes several times as long
-to convert.
+The variables of the function are constants. Its inputs have a static batch of 1 by default, and its
+outputs are flattened in the order of ``model.outputs``. A static signature matters: with an open
+batch dimension the graph is dynamic, which GPU delegates refuse and which takes several times as
+long to convert.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives.
+    """The inputs and outputs of a model.
 
     Attributes:
         inputs: one spec for each input, in the order of ``model.inputs``; the batch is 1, or None
             for an open one.
         keys: the names by which a caller of the model passes its inputs as a mapping.
-        output_names: one for each output, unique.
+        output_names: a unique name for each output.
     """
 
     inputs: tuple[tf.TensorSpec, ...]
@@ -39,22 +39,22 @@ class Signature:
         return tuple(spec.name for spec in self.inputs)
 
     def sample_shapes(self) -> list[tuple[int, ...]]:
-        """The shape of one sample of each input, with a batch of 1."""
+        """Returns the shape of one sample of each input, with a batch of 1."""
         return [(1, *spec.shape[1:]) for spec in self.inputs]
 
     def describe(self) -> str:
-        """Names and shapes, for error messages."""
+        """Returns names and shapes as text, for error messages."""
         pairs = zip(self.input_names, self.sample_shapes(), strict=True)
         return ", ".join(f"{name} {shape}" for name, shape in pairs)
 
 
 def is_keras2(model: Any) -> bool:
-    """Whether a model is of the package tf_keras, which is not imported for the question."""
+    """Tells whether a model is of the package tf_keras, without importing that package."""
     return any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__)
 
 
 def model_package(model: Any) -> Any:
-    """The package a model is of: keras or tf_keras."""
+    """Returns the package of a model: keras or tf_keras."""
     if is_keras2(model):
         import tf_keras
 
@@ -77,7 +77,7 @@ def signature_of(model: Any, dynamic_batch: bool = False) -> Signature:
         raise ValueError(
             "model must be a built functional or Sequential keras.Model with known inputs; "
             f"received {type(model).__name__} without them. Begin a Sequential model with "
-            "keras.Input, or wrap a subclassed one in keras.Model(x, model(x)), x a keras.Input."
+            "keras.Input; wrap a subclassed one as keras.Model(x, model(x)), x being a keras.Input."
         )
     names = list(model.input_names) if is_keras2(model) else [t.name for t in model.inputs]
     for tensor, name in zip(model.inputs, names, strict=True):
@@ -101,10 +101,10 @@ def signature_of(model: Any, dynamic_batch: bool = False) -> Signature:
 
 
 def require_finite_weights(model: Any) -> None:
-    """Refuses weights from which no meaningful file can come.
+    """Refuses weights from which no meaningful file can be made.
 
     Raises:
-        ValueError: a weight holds NaN or infinity; names the first.
+        ValueError: a weight holds NaN or infinity; the message names the first.
     """
     bad, count = [], 0
     for weight in model.weights:
@@ -120,7 +120,7 @@ def require_finite_weights(model: Any) -> None:
 
 
 def freeze(model: Any, signature: Signature) -> Callable[..., Any]:
-    """The model in inference mode as a concrete function without variables."""
+    """Makes the model in inference mode a concrete function without variables."""
 
     def call(*tensors: tf.Tensor) -> list[tf.Tensor]:
         structure = _input_structure(model)
@@ -128,14 +128,14 @@ def freeze(model: Any, signature: Signature) -> Callable[..., Any]:
         return tf.nest.flatten(model(inputs, training=False))
 
     traced = tf.function(call, input_signature=signature.inputs, autograph=False)
-    # Unfrozen, the converter would leave the variables out of the file without an error.
+    # If they were not frozen, the converter would leave the variables out without an error.
     return convert_variables_to_constants_v2(
         traced.get_concrete_function(), lower_control_flow=False
     )
 
 
 def output_paths(function: Any) -> list[str]:
-    """The operations, as paths of layer names, that make a frozen function's outputs."""
+    """Returns the operations, as paths of layer names, that make a frozen function's outputs."""
     paths = []
     for tensor in function.outputs:
         operation = tensor.op
@@ -146,14 +146,14 @@ def output_paths(function: Any) -> list[str]:
 
 
 def has_loops(function: Any) -> bool:
-    """Whether a frozen function holds a loop; TensorFlow's calibrator crashes on them."""
+    """Tells whether a frozen function holds a loop; TensorFlow's calibrator crashes on loops."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     return any(node.op in ("While", "StatelessWhile") for node in nodes)
 
 
 def in_float32(model: Any) -> Any:
-    """The model, or its copy in float32 if it was trained in 16 bits, which LiteRT cannot run."""
+    """Returns the model, or a float32 copy if it computes in 16 bits, which LiteRT cannot run."""
     policies = [getattr(layer, "dtype_policy", None) for layer in layers_of(model)]
     if not any("16" in str(getattr(policy, "compute_dtype", "")) for policy in policies):
         return model
@@ -169,10 +169,10 @@ def in_float32(model: Any) -> Any:
 
 
 def layer_scopes(model: Any, tensor_name: str) -> Iterator[str]:
-    """Names of the layers whose operations a tensor of the converted file comes from.
+    """Yields the names of the layers whose operations a tensor of the converted file comes from.
 
     The converter joins the names of operations that it fuses by ";". Each is a path of layer
-    names. Keras 3 opens every layer's scope twice, so that TensorFlow appends a number to it.
+    names. Keras 3 opens every layer's scope twice, so TensorFlow appends a number to it.
     """
     names = {layer.name for layer in layers_of(model)}
     for path in tensor_name.split(";"):
@@ -186,12 +186,12 @@ def layer_scopes(model: Any, tensor_name: str) -> Iterator[str]:
 
 
 def layers_of(model: Any) -> list[Any]:
-    """Every layer of a model, those within nested models and wrappers included."""
+    """Returns every layer of a model, including those in nested models and wrappers."""
     return list(model._flatten_layers(include_self=False))
 
 
 def _input_structure(model: Any) -> Any:
-    """The nesting in which the model takes its inputs; None for a single tensor."""
+    """Returns the nesting in which the model takes its inputs; None for a single tensor."""
     # A Sequential model of Keras 3 has one input and no such structure until it has been called.
     structure = getattr(model, "_nested_inputs" if is_keras2(model) else "_inputs_struct", None)
     return structure if isinstance(structure, (Mapping, Sequence)) else None

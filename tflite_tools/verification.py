@@ -1,4 +1,4 @@
-"""How far a TFLite file is from the model it was made of."""
+"""How far a TFLite file is from the model that it was made from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tflite_tools.intermediate import operation_path, tensor_values
 
 @dataclass(frozen=True)
 class OutputError:
-    """One output of a file against the model's.
+    """The error of one output of a file against the model's output.
 
     Attributes:
-        max_abs: greatest difference of a value.
+        max_abs: greatest absolute difference of a value.
         rms: root of the mean squared difference.
-        span: greatest minus least value of the model's output, to judge these by.
-        agreement: fraction of positions at which the greatest value along the last axis is the
-            same (top-1 agreement); None where the last axis has a single position.
+        span: greatest minus least value of the model's output, the scale for `max_abs` and `rms`.
+        agreement: fraction of positions at which both have the greatest value along the last axis
+            at the same index (top-1 agreement); None where the last axis has a single position.
     """
 
     max_abs: float
@@ -30,10 +30,10 @@ class OutputError:
 
 @dataclass(frozen=True)
 class TensorError:
-    """A tensor inside a quantised file against the same in the float file.
+    """The error of a tensor inside a quantised file against the same tensor of the float file.
 
     Attributes:
-        name: of the operation that makes it, as a path of layer names.
+        name: operation that makes the tensor, as a path of layer names.
         relative_rms: root of the mean squared difference, as a fraction of the root of the mean
             square of the float tensor.
     """
@@ -43,19 +43,19 @@ class TensorError:
 
 
 def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
-    """Compares one output.
+    """Compares one output of a file with the model's.
 
     Args:
-        expected: the model's, of shape (N, ...), N at least 1.
-        received: the file's, of the same shape.
+        expected: the model's output, of shape (N, ...), N at least 1.
+        received: the file's output, of the same shape.
 
     Raises:
-        ValueError: the shapes differ, or a value of the file is not finite where the model's is.
+        ValueError: the shapes differ, or one output is finite at a position where the other is not.
     """
     if expected.shape != received.shape or not len(expected):
         raise ValueError(
-            f"expected outputs of the shape {expected.shape}, at least one sample, from the file; "
-            f"received {received.shape}."
+            f"expected an output of shape {expected.shape} with at least one sample from the file; "
+            f"received shape {received.shape}."
         )
     a, b = expected.astype(np.float64), received.astype(np.float64)
     if not np.array_equal(np.isfinite(a), np.isfinite(b)):
@@ -77,20 +77,20 @@ def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
 def worst_tensors(
     content: bytes, float_content: bytes, samples: Sequence[Sequence[np.ndarray]], count: int = 5
 ) -> list[TensorError]:
-    """The tensors of a quantised file that are farthest from the float file's.
+    """Finds the tensors of a quantised file that are farthest from those of the float file.
 
-    Errors of earlier operators are in those of later ones: the first of a chain tells more than
-    its last.
+    The error of an operator contains the errors of the operators before it. So the first bad tensor
+    of a chain tells more than the last one.
 
     Args:
         content: the quantised file.
         float_content: the float32 file of the same model.
-        samples: for each sample one float array of batch 1 for each input; a few suffice.
-        count: how many to return.
+        samples: for each sample, a float array of batch 1 for each input; a few samples suffice.
+        count: greatest number of tensors to return.
 
     Returns:
-        At most `count`, the worst first. Tensors are matched by name and shape, so that those of
-        operators which only one of the files has are left out.
+        At most `count` tensors, the worst first. Tensors are matched by name and shape; those that
+        only one of the files has are left out.
     """
     squares: dict[str, list[float]] = {}
     pairs = zip(tensor_values(content, samples), tensor_values(float_content, samples), strict=True)

@@ -1,6 +1,6 @@
 """TFLite files of a Keras model, checked and timed.
 
-`Exporter` writes a file in any of `FORMATS`, runs it on the user's data and tells how far it is
+`Exporter` writes a file in any of `FORMATS`, runs it on the user's data and measures how far it is
 from the model; `measure` times files side by side.
 """
 

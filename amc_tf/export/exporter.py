@@ -22,12 +22,12 @@ from amc_tf.training.task import Task
 
 
 class Exporter:
-    """Makes and checks the files of one model; what they have in common is computed once.
+    """A writer of the files of one model; shared work is done once for all files.
 
     Args:
         model: the Keras model.
-        dense: the model it came from, for its compile settings.
-        task: its data; calibration comes from the training part, checks from the test part.
+        dense: the dense model that `model` was made from, for its compile settings.
+        task: data of the model; the training data calibrate, the test data check.
         settings: see `ExportSettings`.
     """
 
@@ -42,7 +42,7 @@ class Exporter:
 
     @functools.cached_property
     def accuracy(self) -> float:
-        """Of the Keras model, on the data that score the files."""
+        """Accuracy of the Keras model on the data that score the files."""
         return self._score(uncompiled(self.model))
 
     @functools.cached_property
@@ -76,14 +76,14 @@ class Exporter:
 
         Args:
             format_name: a name of `FORMATS`.
-            path: where the file goes; nothing is left there if it cannot be made.
+            path: path of the file; nothing is written there if the file cannot be made.
 
         Returns:
-            What was measured on the file.
+            The measurements of the file.
 
         Raises:
-            AmcError: the converter refuses the model, LiteRT cannot run the file, or it cannot be
-                written.
+            AmcError: the converter refuses the model, LiteRT cannot run the file, or the file
+                cannot be written.
         """
         check_writable(path)
         try:
@@ -93,7 +93,7 @@ class Exporter:
         except ValueError as error:
             raise AmcError(f"{format_name} export: {error}") from error
         except RuntimeError as error:
-            # LiteRT prepares and runs each operator by a kernel that may lack a number format.
+            # LiteRT runs each operator with a kernel, which may lack a number format.
             raise AmcError(
                 f"{format_name} export: LiteRT cannot run the file: "
                 f"{str(error).strip().splitlines()[0]}; choose another format, or keep the layer "
@@ -126,7 +126,7 @@ class Exporter:
         return content, ()
 
     def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
-        # Here, as it imports Keras 2 and TFMOT, which other formats do without.
+        # Imported here, as it loads Keras 2 and TFMOT, which other formats do not need.
         from amc_tf.export.qat import training
 
         settings = training.QatSettings(self._settings.qat_epochs, self._settings.qat_learning_rate)
@@ -203,15 +203,15 @@ def export_tflite(
     path: pathlib.Path,
     settings: ExportSettings | None = None,
 ) -> Exported:
-    """One file of a model: `Exporter(model, dense, task, settings).write(format_name, path)`."""
+    """Writes one file: `Exporter(model, dense, task, settings).write(format_name, path)`."""
     return Exporter(model, dense, task, settings or ExportSettings()).write(format_name, path)
 
 
 def check_writable(path: pathlib.Path) -> None:
-    """Refuses, before any work, a place where no file can be written.
+    """Refuses, before any work, a path that cannot be written.
 
     Raises:
-        AmcError: the folder is absent or cannot be written, or a folder is in the way.
+        AmcError: the folder does not exist or cannot be written to, or `path` is a folder.
     """
     if path.is_dir():
         raise AmcError(f"{path} is a folder; give the name of a file")
@@ -224,7 +224,7 @@ def check_writable(path: pathlib.Path) -> None:
 
 
 def _part(data: Data, count: int) -> Data:
-    """At most `count` (0: all) samples of a data set, evenly spaced where it is of arrays."""
+    """Takes at most `count` samples (0: all): evenly spaced of arrays, the first of a Dataset."""
     if not count:
         return data
     if isinstance(data, tf.data.Dataset):

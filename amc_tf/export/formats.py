@@ -1,4 +1,4 @@
-"""The formats of TFLite files."""
+"""The formats of exported TFLite files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How a file's numbers are stored.
+    """The way in which a file's numbers are stored.
 
     Attributes:
-        quantize: for `tflite_tools.convert`.
+        quantize: value of the argument of this name of `tflite_tools.convert`.
         calibrated: whether it needs calibration inputs.
         integer: whether activations are integers.
         trained: whether the network is trained with emulated rounding first.
-        sparse: whether weights of many zeros are stored by what is not zero.
+        sparse: whether only the nonzero values of weights with many zeros are stored.
     """
 
     quantize: str | None = None
@@ -40,5 +40,5 @@ FORMATS: Mapping[str, Format] = {
     "int8_sparse": dataclasses.replace(_INT8, sparse=True),
 }
 
-# Quantisations whose biases are integers of 32 bits.
+# Values of `quantize` whose biases are integers of 32 bits.
 BIAS_CORRECTED = ("int8", "int8_float_io")

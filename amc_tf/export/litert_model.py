@@ -13,9 +13,9 @@ from amc_tf.graph.keras_structure import nesting, pack
 
 
 class LiteRtKeras(keras.Model):
-    """A TFLite file with the face of a Keras model.
+    """A TFLite file with the interface of a Keras model.
 
-    So the owner's own compile and evaluate measure the very file that ships.
+    So the user's own compile and evaluate measure the very file that ships.
 
     Args:
         content: the .tflite file.
@@ -32,11 +32,11 @@ class LiteRtKeras(keras.Model):
         self._outputs_like = nesting(like, "outputs")
 
     def call(self, inputs: Any) -> Any:
-        """Runs the file on a batch; outputs as the Keras model gives them."""
+        """Runs the file on a batch; outputs are nested as in the Keras model."""
         if isinstance(inputs, dict):
             inputs = [inputs[name] for name in self._names]
         flat = keras.tree.flatten(inputs)
-        # Called eagerly, it gives a single output bare.
+        # In eager mode numpy_function returns a single output without a list.
         outputs = tf.nest.flatten(tf.numpy_function(self._predict, flat, self._dtypes))
         shaped = [tf.ensure_shape(o, s) for o, s in zip(outputs, self._shapes, strict=True)]
         return pack(self._outputs_like, shaped)

@@ -1,4 +1,4 @@
-"""What an export makes."""
+"""The settings of an export."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from amc_tf.export.formats import FORMATS
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
-    """How files are made and measured.
+    """Settings for making and measuring files.
 
     Attributes:
         formats: names of `FORMATS`: float32; float16 (weights); dynamic (int8 weights); int8;
             int8_float_io (float inputs and outputs); int16x8 (int16 activations); int8_qat (after
-            quantisation-aware training); float32_sparse, float16_sparse and int8_sparse (weights
-            made zero by fine-grained pruning left out, see `tflite_tools.sparse_weights`).
-        keep_float: layers that stay float32 in the quantised files, but for int8_qat.
-        tolerance: how much a file's accuracy may be below the Keras model's; a file beyond it is
-            written, but marked.
-        labels: of the classes, to be put into the file; each output of as many positions gets them.
-        mean: what is taken from raw values of image inputs before they are given to the model, one
-            value or one for each channel; put into the file for apps.
-        std: what they are then divided by.
-        calibration_samples: inputs for the ranges of integer activations.
-        bias_samples: calibration inputs on which biases of the int8 formats are corrected, layer by
-            layer (`tflite_tools.correct_biases`; a minute for a large network); 0 for none. Not
-            for int16x8 and int8_qat.
-        error_samples: held-out inputs on which outputs are compared with Keras'.
-        score_samples: how many test samples score a file; 0 for all.
-        qat_epochs: of quantisation-aware training, over the training data.
-        qat_learning_rate: at its start; 0 for a tenth of the compiled optimizer's.
-        latency_rounds: fresh processes in which each file is timed.
-        latency_runs: least timed inferences in each.
-        latency_min_secs: least seconds of them.
-        num_threads: of the interpreter that is timed.
+            quantisation-aware training); float32_sparse, float16_sparse and int8_sparse (without
+            the zero weights of fine-grained pruning, see `tflite_tools.sparse_weights`).
+        keep_float: names of layers that stay float32 in the quantised files, except in int8_qat.
+        tolerance: greatest drop of a file's accuracy below the Keras model's; a file that loses
+            more is written, but marked.
+        labels: labels of the classes, stored in the file for each output of as many positions.
+        mean: value that an app subtracts from raw values of image inputs, one for all channels or
+            one for each; stored in the file.
+        std: value that an app then divides by, likewise.
+        calibration_samples: number of inputs for the ranges of integer activations.
+        bias_samples: number of calibration inputs on which biases of the int8 formats are
+            corrected, layer by layer (`tflite_tools.correct_biases`; a minute for a large
+            network); 0 for no correction. Not for int16x8 and int8_qat.
+        error_samples: number of held-out inputs on which outputs are compared with Keras'.
+        score_samples: number of test samples that score a file; 0 for all.
+        qat_epochs: number of epochs of quantisation-aware training, over the training data.
+        qat_learning_rate: first learning rate of this training; 0 for a tenth of the compiled
+            optimizer's.
+        latency_rounds: number of fresh processes in which each file is timed.
+        latency_runs: least number of timed inferences in each process.
+        latency_min_secs: least time of these inferences, in seconds.
+        num_threads: number of threads of the interpreter that is timed.
     """
 
     formats: tuple[str, ...] = ("float32", "int8")

@@ -1,4 +1,4 @@
-"""Export of any Keras file: several formats at once, checked on data of the user's."""
+"""Export of any Keras file: several formats at once, checked on the user's data."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from amc_tf.training.task import Task
 
 
 def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
-    """A task out of a file of samples, for calibration and for checks.
+    """Makes a task of a file of samples, for calibration and for checks.
 
     Args:
         model: the model that is exported.
-        path: an .npz file with an array (samples, ...) for each input: `x`, or the names of the
-            inputs; and, if there are labels, the class indices `y` of the first output.
+        path: an .npz file with an array (samples, ...) for each input. The array of a single input
+            may be named `x`; otherwise arrays are named as the inputs. If there are labels, the
+            array `y` holds the class indices of the first output.
 
     Returns:
-        A task whose `evaluate` is the top-1 accuracy on `y`; without `y` the fraction of samples
-        for which a model says what `model` says; for an output without classes, the fraction of
-        its variance that is explained.
+        A task whose `evaluate` is the top-1 accuracy on `y`. Without `y` it is the fraction of
+        samples for which a model predicts the same class as `model`. For an output without classes
+        it is the fraction of the variance that is explained.
 
     Raises:
-        AmcError: the file is missing, is none, or does not fit the model.
+        AmcError: the file does not exist, is not an .npz file, or does not fit the model.
     """
     arrays = _load(pathlib.Path(path).expanduser())
     names = [t.name for t in model.inputs]
@@ -79,15 +80,15 @@ def export_model(
             has no `compile`.
         task: data for calibration and checks.
         out: folder for `model_FORMAT.tflite`.
-        settings: see `ExportSettings`; `latency_rounds=0` leaves timing out.
+        settings: see `ExportSettings`; with `latency_rounds=0` nothing is timed.
 
     Returns:
-        The content of `result.json`: the Keras model's accuracy, and for each file what was
-        measured on it.
+        The content of `result.json`: the Keras model's accuracy, and the measurements of each
+        file.
 
     Raises:
-        AmcError: the folder cannot be written, or a format cannot be made; files of the formats
-            before it are there then.
+        AmcError: the folder cannot be written, or a format cannot be made; the files of the formats
+            before it stay.
     """
     if "int8_qat" in settings.formats and not model.compiled and task.compile is None:
         raise AmcError(

@@ -1,4 +1,4 @@
-"""How long a file, or a Keras model, takes."""
+"""The latency of files and of Keras models on this host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from tflite_tools.time_model import repeat
 
 
 def keras_latency(model: keras.Model, settings: ExportSettings) -> Milliseconds:
-    """Milliseconds of a Keras model's own forward pass, one sample, as a compiled graph.
+    """Times the forward pass of a Keras model on one sample, as a compiled graph.
 
-    TensorFlow runs it with all its threads, so it stands beside the files' for
-    orientation only.
+    TensorFlow runs it with all its threads, so compare it with the latency of files only roughly.
 
     Args:
         model: the model.
-        settings: how often it is run.
+        settings: rounds, and runs and seconds of a round.
 
     Returns:
         The median and the range over rounds.
@@ -49,7 +48,7 @@ def keras_latency(model: keras.Model, settings: ExportSettings) -> Milliseconds:
 
 
 def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict[str, Milliseconds]:
-    """Times files against each other on this host; gives the median and the range of each."""
+    """Times files against each other on this host; returns the median and the range of each."""
     found = tflite_tools.measure_host(
         {name: path.read_bytes() for name, path in paths.items()},
         num_threads=settings.num_threads,
@@ -67,11 +66,11 @@ def measure(paths: Mapping[str, pathlib.Path], settings: ExportSettings) -> dict
 def timed(
     exported: Mapping[str, Exported], folder: pathlib.Path, settings: ExportSettings
 ) -> dict[str, Exported]:
-    """The same files with their latencies.
+    """Times files, and adds the latency to what is known of each.
 
     Args:
-        exported: what is known of each file, by its name in the folder.
-        folder: where they are.
+        exported: measurements of each file, by its name in the folder.
+        folder: folder of the files.
         settings: see `measure`.
     """
     found = measure({name: folder / name for name in exported}, settings)

@@ -1,1 +1,1 @@
-"""What the benchmarks share: networks with their images, records of results, plans."""
+"""Code that benchmarks share: networks with their images, records of results, plans."""

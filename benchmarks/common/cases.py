@@ -27,12 +27,12 @@ class Case:
 
     Attributes:
         model: the dense network, trained.
-        validation: what rewards are measured on; never trained on here.
+        validation: images and labels of the reward; never trained on here.
         calibration: images for the refit, without labels.
-        test: no choice is made by these. On ImageNet there are none left, so they are those
-            of the reward: the refit's images would flatter, as a refit follows them.
-        rounding: channel counts are multiples of this.
-        batch_size: of the scoring.
+        test: images and labels that decide nothing. On ImageNet there are none left, so they are
+            those of the reward: accuracy on the refit's images would be too high.
+        rounding: number whose multiples channel counts are.
+        batch_size: batch size of the scoring.
     """
 
     model: keras.Model
@@ -43,7 +43,7 @@ class Case:
     batch_size: int
 
     def task(self, data: Labelled | None = None) -> amc_tf.Task:
-        """A task that scores on `data`, by default on the validation images."""
+        """Makes a task that scores on `data`, by default on the validation images."""
         data = data or self.validation
         return amc_tf.Task(
             train=data,
@@ -57,7 +57,7 @@ class Case:
 
 
 def cifar10_train(folder: str | None) -> Labelled:
-    """The 45,000 training images that no reward is measured on, as uint8."""
+    """Loads the 45,000 training images that no reward is measured on, as uint8."""
     x, y, _ = _cifar10(_path(folder))
     chosen = _shuffled(x)[5000:]
     return x[chosen], y[chosen]
@@ -99,7 +99,7 @@ def _imagenet(folder: pathlib.Path, file: str, first_label: int) -> Case:
             shuffle=False,
             verbose=False,
         )
-        # Filled in place: joining the batches would hold every image twice.
+        # Filled in place, as joining the batches would hold every image twice.
         x = np.empty((len(data.file_paths), *model.input_shape[1:]), np.float32)
         labels = []
         for batch, y in data.as_numpy_iterator():
@@ -137,7 +137,7 @@ CASES: dict[str, Callable[[pathlib.Path], Case]] = {
 
 
 def load(name: str, folder: str | None) -> Case:
-    """The case of that name; its data lies in `folder`, or in AMC_TF_DATA."""
+    """Loads the case with this name; its data are in `folder`, or in AMC_TF_DATA."""
     return CASES[name](_path(folder))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def interval(accuracy: float, count: int) -> list[float]:
-    """Wilson's 95 % interval of an accuracy over `count` images."""
+    """Computes Wilson's 95 % interval of an accuracy over `count` images."""
     z = 1.96
     centre = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
     spread = accuracy * (1 - accuracy) / count + (z / (2 * count)) ** 2
@@ -15,7 +15,7 @@ def interval(accuracy: float, count: int) -> list[float]:
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
-    """Mean and 95 % interval of the difference of two accuracies on the same images."""
+    """Computes mean and 95 % interval of the difference of two accuracies on the same images."""
     gap = ours.astype(float) - theirs
     half = 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
     return [round(float(v), 4) for v in (gap.mean(), gap.mean() - half, gap.mean() + half)]

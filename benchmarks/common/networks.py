@@ -1,4 +1,4 @@
-"""Networks of kinds that keras.applications lacks, at real sizes, for the graph study."""
+"""Kinds of networks that keras.applications lacks, at real sizes, for the graph study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _conv(x, filters, size=3, strides=1):
 
 
 def unet() -> keras.Model:
-    """Segmentation: skips concatenated, a map of classes out."""
+    """Segmentation: concatenated skips, a map of classes as output."""
     x = inputs = keras.Input((128, 128, 3))
     skips = []
     for filters in (32, 64, 128, 256):

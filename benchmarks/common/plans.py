@@ -1,7 +1,8 @@
 """The plans that results and documents cite, kept in one compressed file, plans.tar.xz.
 
-Each lies there as `PruningPlan.save` wrote it. Results cite a plan as plans/NAME.json, and commands
-as benchmarks/plans/NAME.json: of such a path the last part counts, so that these hold still.
+Each plan is stored as `PruningPlan.save` wrote it. Results cite a plan as plans/NAME.json, and
+commands as benchmarks/plans/NAME.json. Only the last part of such a path counts, so these citations
+stay valid.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ ARCHIVE = pathlib.Path(__file__).resolve().parent.parent / "plans.tar.xz"
 
 
 def name_of(plan: str | os.PathLike) -> str:
-    """The name of a plan: that of its file, without folder and suffix."""
+    """Returns the name of a plan: its file name without folder and suffix."""
     return pathlib.PurePath(plan).name.removesuffix(".json")
 
 
 def cited(plan: str | os.PathLike) -> str:
-    """The plan as results cite it."""
+    """Returns the path by which results cite a plan."""
     return f"plans/{name_of(plan)}.json"
 
 
 def names(archive: pathlib.Path = ARCHIVE) -> list[str]:
-    """The names of the plans that are kept."""
+    """Lists the names of the plans in plans.tar.xz."""
     return list(map(name_of, _contents(archive)))
 
 
 def load(plan: str | os.PathLike, archive: pathlib.Path = ARCHIVE) -> amc_tf.PruningPlan:
-    """The plan of a file or, if there is no such file, the kept plan of that name.
+    """Loads the plan of a file or, if there is no such file, the kept plan of this name.
 
     Raises:
-        AmcError: there is neither.
+        AmcError: there is neither a file nor a kept plan.
     """
     if pathlib.Path(plan).is_file():
         return amc_tf.PruningPlan.load(plan)
@@ -59,7 +60,7 @@ def load(plan: str | os.PathLike, archive: pathlib.Path = ARCHIVE) -> amc_tf.Pru
 
 
 def keep(plans: Mapping[str, amc_tf.PruningPlan], archive: pathlib.Path = ARCHIVE) -> None:
-    """Adds plans by their names; a kept plan of the same name is replaced."""
+    """Adds plans to plans.tar.xz; a kept plan of the same name is replaced."""
     contents = _contents(archive) if archive.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name, plan in plans.items():
@@ -75,7 +76,7 @@ def _contents(archive: pathlib.Path) -> dict[str, bytes]:
 
 
 def _packed(contents: Mapping[str, bytes]) -> bytes:
-    """The archive; the same contents give the same bytes, for neither order nor times are kept."""
+    """Makes the archive. Order and times are fixed, so the same contents give the same bytes."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in sorted(contents.items()):

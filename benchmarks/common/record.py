@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def machine() -> str:
-    """Processor, cores and memory of this machine."""
+    """Describes processor, cores and memory of this machine."""
     model = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -32,7 +32,7 @@ def append(name: str, data: dict) -> dict:
     """Adds command, versions and machine, appends to results/NAME.jsonl, prints the object."""
     from amc_tf.runs.provenance import versions
 
-    # Where things lay is nobody else's folder.
+    # Paths of this machine mean nothing elsewhere.
     arguments = [
         re.sub(r"^--(data|workdir|log|model)=.*/([^/]*)$", _without_folder, a) for a in sys.argv[1:]
     ]
@@ -47,18 +47,18 @@ def append(name: str, data: dict) -> dict:
 
 
 def entries(name: str) -> list[dict]:
-    """The objects of results/NAME.jsonl, oldest first."""
+    """Reads the objects of results/NAME.jsonl, oldest first."""
     path = HERE / "results" / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def latest(name: str) -> dict | None:
-    """The last object of results/NAME.jsonl."""
+    """Reads the last object of results/NAME.jsonl."""
     return next(reversed(entries(name)), None)
 
 
 def last(name: str, *keys: str) -> list[dict]:
-    """The last result of each choice of values of `keys`, which may be absent; oldest first."""
+    """Reads the last result of each combination of `keys`, which may be absent; oldest first."""
     found: dict[tuple, dict] = {}
     for entry in entries(name):
         found[tuple(str(entry.get(key) or "") for key in keys)] = entry
@@ -66,16 +66,16 @@ def last(name: str, *keys: str) -> list[dict]:
 
 
 def commands(results: list[dict]) -> str:
-    """The commands of these results, as a list."""
+    """Lists the commands of these results in Markdown."""
     return "\n".join(f"- `{entry['command']}`" for entry in results)
 
 
 def markdown(header: tuple, rows: list[tuple]) -> str:
-    """A Markdown table."""
+    """Makes a Markdown table."""
     lines = [header, ("---",) + ("---:",) * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def section(text: str, header: tuple, rows: list[tuple], results: list[dict]) -> str:
-    """What is to be said, a table, and the commands of the results in it."""
+    """Makes a section: an introduction, a table, and the commands of its results."""
     return "\n".join([text, "", markdown(header, rows), "", commands(results)])

@@ -1,1 +1,1 @@
-"""RESULTS.md and the tables of README.md, written from results/*.jsonl: a module a subject."""
+"""The writer of RESULTS.md and of the tables in README.md: one module for each subject."""

@@ -13,7 +13,7 @@ def export(entry: dict) -> str:
         reference = e["networks"]["dense"]["files"]["float32"]
         for label, network in e["networks"].items():
             for name, file in network["files"].items():
-                # Told by the entry without remedies already.
+                # The entry without remedies has this row already.
                 if name == "float32" and _remedies(e, "int8"):
                     continue
                 drop = file["accuracy"] - network["files"]["float32"]["accuracy"]
@@ -44,8 +44,8 @@ def export(entry: dict) -> str:
     )
     images = ", ".join(dict.fromkeys(f"{e['network']} {e['test_images']:,}" for e in entries))
     return record.section(
-        "Pruned networks are refitted, not fine-tuned: what a format costs is told by the "
-        "points against float32 of the same network, run on the same images "
+        "Pruned networks are refitted, not fine-tuned: the points against float32 of the same "
+        "network, run on the same images, show what a format costs "
         f"({images}). Latency of one thread on this host, median (range) over fresh processes, "
         "dense and pruned files interleaved.",
         header,
@@ -86,8 +86,8 @@ def int8_drop(entry: dict) -> str:
         "by part",
     )
     return record.section(
-        "int8 against float32 on the same images. On ImageNet these are both halves: the "
-        "second gave the ranges (and the pruned network its refit), without labels.",
+        "int8 against float32 on the same images. On ImageNet these are both halves of the images: "
+        "the second half, without labels, gave the ranges (and the pruned network its refit).",
         header,
         rows,
         entries,
@@ -95,7 +95,7 @@ def int8_drop(entry: dict) -> str:
 
 
 def _remedies(entry: dict, name: str) -> str:
-    """What was done for the accuracy of an integer format, in words."""
+    """Describes what was done for the accuracy of an integer format."""
     if not name.startswith("int8"):
         return ""
     bias = entry.get("bias_samples") and f"biases corrected on {entry['bias_samples']} images"
@@ -171,9 +171,9 @@ def sparse_files(entry: dict) -> str:
     ]
     header = ("network", "density", "file", "bytes", "latency ms (range)", "faster than float32")
     return record.section(
-        "Each network's zeros stored as numbers (`float32`, `float16`, `int8`) and left out "
-        "(`..._sparse`): the same function, so that a difference in latency is the doing of "
-        "the runtime's sparse kernels. One thread on this host, files interleaved, median "
+        "Each network's zeros are stored as numbers (`float32`, `float16`, `int8`) or left out "
+        "(`..._sparse`). Both compute the same, so a difference in latency is due to the "
+        "runtime's sparse kernels. One thread on this host, files interleaved, median "
         "(range) over fresh processes.",
         header,
         rows,

@@ -9,7 +9,7 @@ def faults(entry: dict) -> str:
     header = (
         "fault",
         "runs",
-        "told an error",
+        "reported an error",
         "resumed to the same plan",
         "error not clear",
         "wrong",
@@ -22,14 +22,14 @@ def faults(entry: dict) -> str:
     return "\n".join(
         [
             f"A search of {entry['episodes']} episodes on a made-up task, disturbed at a random "
-            f"moment or place (seed {entry['seed']}), then the same call again. Lost are episodes "
-            "that the log held after the fault and does not hold at the end, and those of the "
+            f"moment or place (seed {entry['seed']}), then the same call again. Lost episodes are "
+            "those that the log held after the fault but not at the end, and those of the "
             "undisturbed search that are missing or differ.",
             "",
             record.markdown(header, [*rows, total]),
             *(["", entry["note"]] if "note" in entry else []),
             "",
-            "What was said, an example of each:",
+            "An example of each error message:",
             "",
             *[f"- {fault}: *{sentence}*" for fault, sentence in said if sentence],
         ]

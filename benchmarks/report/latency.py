@@ -1,4 +1,4 @@
-"""The sections of RESULTS.md about latency: what the table foresees, and a search by it."""
+"""The sections of RESULTS.md about latency: predictions of the table, and a search by them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def latency(entry: dict) -> str:
         "plans ms",
     )
     return record.section(
-        f"{entries[0]['plans']} random plans of each network, foreseen from the table of "
+        f"{entries[0]['plans']} random plans of each network, predicted from the table of "
         "operators and measured whole, in turn with the dense network, on one thread of the "
         "host. Errors are of the ratio to the dense network. The networks share one table, in "
-        "this order: what one found there was measured for those before it. Table seconds "
-        "include the whole networks that calibrate it.",
+        "this order: the operators that one found there were measured for those before it. Table "
+        "seconds include the time of the whole networks that calibrate it.",
         header,
         rows,
         entries,
@@ -76,7 +76,7 @@ def latency_search(entry: dict) -> str:
         f"{entry['network']}: {entry['episodes']} episodes of each search, seed "
         f"{entry['seed']}; {entry['images']} images, on which the dense network has "
         f"{entry['dense_accuracy']:.2%}. Files timed in turn in {entry['rounds']} rounds, one "
-        "thread of the host. On the line through the plans by MACs, one as fast as the plan by "
+        "thread of the host. On the line through the plans by MACs, a plan as fast as the plan by "
         f"latency has {entry['accuracy_of_macs_plan_as_fast']:.2%}.",
         header,
         rows,
@@ -85,6 +85,6 @@ def latency_search(entry: dict) -> str:
 
 
 SECTIONS = {
-    "latency": ("Latency foreseen and measured", latency),
+    "latency": ("Latency predicted and measured", latency),
     "latency_search": ("A search by latency", latency_search),
 }

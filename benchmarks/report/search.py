@@ -1,4 +1,4 @@
-"""The sections of RESULTS.md about the search: its speed, its reward, its agent, what it found."""
+"""The sections of RESULTS.md about the search: its speed, reward, agent and findings."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def episode(entry: dict) -> str:
     return record.section(
         "The floor is the time of the dense network over the same images, run just before by "
         "the same engine, times the plan's share of the MACs; the usual floor is that of one "
-        "interpreter with all threads. With the refit `dense` the target was 1.2 of it: narrow "
-        "layers are slower than their share of the MACs by whatever runs them (Ways to run a "
+        "interpreter with all threads. With the refit `dense` the target was 1.2 times the floor. "
+        "Narrow layers are slower than their share of the MACs, whatever runs them (Ways to run a "
         "plan: batches, threads, three other engines, bfloat16), and rounded counts help little.",
         header,
         rows,
@@ -82,7 +82,7 @@ def engines(entry: dict) -> str:
 
     return record.section(
         "Images a second, dense / every width halved (time until a plan's first image). Narrow "
-        "layers fill the processor's vectors badly, whatever runs them: by the fastest way of "
+        "layers fill the processor's vectors badly, whatever runs them: in the fastest way of "
         f"each, {'; '.join(map(gain, entries))}.",
         ("way", *names),
         rows,
@@ -128,8 +128,8 @@ def agent(entry: dict) -> str:
     )
     return record.section(
         f"Best reward found, mean (least) of {entries[0]['seeds']} seeds, on Gaussian "
-        f"processes fitted to real evaluations ({facts}). With a response share DDPG had the other "
-        "turns whatever came of them; now it steps aside while its plans are not the best.",
+        f"processes fitted to real evaluations ({facts}). With a response share, DDPG had all the "
+        "other turns, however good its plans were; now it gets fewer while they are not the best.",
         header,
         rows,
         entries,
@@ -142,14 +142,14 @@ def _searches() -> list[dict]:
 
 
 def _turns(e: dict) -> str:
-    """Of DDPG within the agent: until its share was recorded, it never stepped aside."""
+    """Describes DDPG's turns: before its share was recorded, it kept every fourth."""
     return "fewer as it fails" if "response_share" in e else "every fourth"
 
 
 def found() -> str:
-    """What searches with the default refit found, a row for each network and budget.
+    """Tabulates what searches with the default refit found, a row for each network and budget.
 
-    Those that compare AMC with its model of the reward alone are left to `search`.
+    Searches that compare AMC with its model of the reward alone are only in `search`.
     """
     policies = {"uniform": "uniform", "random": "random", "cmaes": "CMA-ES", "amc": "**AMC**"}
     runs: dict[tuple, list[dict]] = {}
@@ -177,7 +177,7 @@ def search(entry: dict) -> str:
     del entry
     entries = _searches()
     rows = []
-    kinds: dict[str, dict[tuple, list[dict]]] = {}  # of each network
+    kinds: dict[str, dict[tuple, list[dict]]] = {}  # by network
     for e in entries:
         kind = e["macs"], e["refit"], f"{e['episodes']} + {e['rerank']}", _turns(e)
         kinds.setdefault(e["network"], {}).setdefault(kind, []).append(e)
@@ -220,13 +220,13 @@ def search(entry: dict) -> str:
         "AMC better by (95 %)",
     )
     return record.section(
-        "Accuracy before fine-tuning, mean (range) over seeds; with the reward's refit and the "
-        "final one on the reward's images, which for ImageNet are the test images too. "
-        "Those with the refit `dense` were made when `--refit=dense --rerank=3` were the defaults "
-        "and the agent's warm-up took all 100 episodes. In those with every fourth turn DDPG "
-        "proposed every fourth plan of AMC after its warm-up, whatever came of it; now fewer, "
-        "while they are not the best so far. The policy `response` is AMC's model of the reward "
-        "without the agent.",
+        "Accuracy before fine-tuning, mean (range) over seeds. With the reward's refit and the "
+        "final refit it is measured on the reward's images, which for ImageNet are the test images "
+        "too. Searches with the refit `dense` were made when `--refit=dense --rerank=3` were the "
+        "defaults and the agent's warm-up took all 100 episodes. In searches with `every fourth` "
+        "turn DDPG proposed every fourth plan of AMC after its warm-up, however good these were; "
+        "now it proposes fewer while they are not the best so far. The policy `response` is AMC's "
+        "model of the reward without the agent.",
         header,
         rows,
         entries,
@@ -261,7 +261,7 @@ def early_stop(entry: dict) -> str:
         "points by which their estimates are off",
     )
     return record.section(
-        "Plans of a search in its order; one is given up when its mean is so many standard "
+        "Plans of a search in its order; a plan is given up when its mean is `early_stop` standard "
         "errors below the best so far.",
         header,
         rows,

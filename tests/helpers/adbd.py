@@ -1,4 +1,4 @@
-"""A stand-in for the daemon of an Android phone, to which a real adb connects over loopback.
+"""A stand-in for the daemon of an Android phone; a real adb connects to it over loopback.
 
 The protocol is described in AOSP, packages/modules/adb/protocol.txt and SYNC.TXT. Commands run in
 this machine's sh, with a folder of the phone's own tools (getprop, dumpsys, cmd) first on PATH.
@@ -25,12 +25,12 @@ BANNER = b"device::ro.product.name=stand;ro.product.model=Stand-in;features=shel
 
 @dataclasses.dataclass
 class Faults:
-    """What is wrong with the phone; changed by tests while it runs."""
+    """The faults of the phone; tests change them while it runs."""
 
     authorised: bool = True  # the user answers the question with yes
-    pushes_cut_off: int = 0  # so many pushes end in a lost connection
-    cut_off_after: int = 1000  # after so many bytes
-    pulls_damaged: int = 0  # in so many files that are fetched a bit is turned
+    pushes_cut_off: int = 0  # number of pushes that end in a lost connection
+    cut_off_after: int = 1000  # bytes before the connection is lost
+    pulls_damaged: int = 0  # number of fetched files in which a bit is flipped
     free_bytes: float = float("inf")  # of the disk
     hang_on: str = "\0"  # commands with this text never end
     shells: list[str] = dataclasses.field(default_factory=list)  # every command so far
@@ -38,7 +38,7 @@ class Faults:
 
 
 class Phone:
-    """The daemon in a thread of its own; `serial` is the address to connect to."""
+    """The daemon, in a thread of its own; `serial` is the address to connect to."""
 
     def __init__(self, tools: pathlib.Path, faults: Faults | None = None):
         self.faults = faults or Faults()

@@ -1,7 +1,7 @@
-"""A benchmark_model in Python: TFLite's flags and output, LiteRT's interpreter behind them.
+"""A benchmark_model in Python, with TFLite's flags and output, that runs LiteRT's interpreter.
 
-Tests install it on the stand-in phone, under a first line that names the interpreter. MODE makes
-it misbehave.
+Tests install it on the stand-in phone, with a first line that names the interpreter. MODE makes it
+misbehave.
 """
 
 import statistics
@@ -26,7 +26,7 @@ FLAGS = {
 
 
 def series(times):
-    """A statistics line as stats_calculator.h prints it."""
+    """Makes a statistics line as stats_calculator.h prints it."""
     ordered = sorted(times)
     ranks = {p: ordered[len(times) * p // 100] for p in (5, 50, 95)}
     if ordered[0] == ordered[-1]:
@@ -41,7 +41,7 @@ def series(times):
 
 
 def field(number, value):
-    """One protobuf field; floats in 32 bits."""
+    """Encodes one protobuf field; floats take 32 bits."""
     if isinstance(value, int):
         varint = bytearray()
         while value > 127:
@@ -55,7 +55,7 @@ def field(number, value):
 
 
 def proto(init, warmup, times, peak):
-    """A tflite.tools.benchmark.BenchmarkResult of times in microseconds."""
+    """Encodes a tflite.tools.benchmark.BenchmarkResult of times in microseconds."""
     ordered = sorted(times)
     p5, median, p95 = (ordered[len(times) * p // 100] for p in (5, 50, 95))
     values = (

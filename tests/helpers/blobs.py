@@ -1,4 +1,4 @@
-"""A task learnt in a second: which quadrant of a noisy image is bright."""
+"""A task that is learnt in a second: which quadrant of a noisy image is bright."""
 
 from __future__ import annotations
 

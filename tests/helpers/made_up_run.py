@@ -1,4 +1,4 @@
-"""The files of a run that nobody ran: numbers as a search leaves them, made in no time."""
+"""The files of an invented run: numbers like those of a search, made in no time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def write(
     """Writes the files of a run.
 
     Args:
-        folder: the workdir; made.
-        episodes: of AMC and of random search.
-        seed: of all numbers.
+        folder: the workdir, which is created.
+        episodes: number of episodes of AMC and of random search.
+        seed: seed of all numbers.
         latency: whether there is a budget of latency too.
-        stage: the last one that was done: `episodes` (interrupted), `search` or `export`.
+        stage: the last stage that was done: `episodes` (interrupted), `search` or `export`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)

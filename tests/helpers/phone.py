@@ -1,4 +1,4 @@
-"""A phone that is not there, its tools, and an adb server of its own."""
+"""A simulated phone, its tools, and an adb server of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATTERY = "Current Battery Service state:\n  level: 80\n  temperature: {}\n  tec
 
 @pytest.fixture(scope="module")
 def adb_server(tmp_path_factory):
-    """An adb server of its own, with a key of its own, at a free port."""
+    """Starts a separate adb server with a key of its own, at a free port."""
     try:
         executable = adb.find_adb()
     except DeviceError as error:

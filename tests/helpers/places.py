@@ -1,4 +1,4 @@
-"""Where things lie in the sources."""
+"""Folders of the sources."""
 
 import pathlib
 

@@ -18,7 +18,7 @@ def random_plan(graph, seed):
 
 
 def changed_weights(graph, seed):
-    """Every kernel, and every batch norm's mean, changed as a refit might."""
+    """Changes every kernel, and every batch norm's mean, as a refit might."""
     rng = np.random.default_rng(seed)
     return {
         f"{site.name}/{weight.name}": np.asarray(weight)

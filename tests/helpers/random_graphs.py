@@ -25,7 +25,7 @@ WIDTHS = st.integers(2, 8)
 
 @dataclasses.dataclass
 class Drawing:
-    """A model in the making: where it is drawn from, and the tensors so far."""
+    """A model in the making: the source of random choices, and the tensors so far."""
 
     draw: Callable[[Any], Any]
     rank: int
@@ -36,11 +36,11 @@ class Drawing:
         return self.draw(st.sampled_from(list(options)))
 
     def kind(self, name: str) -> type:
-        """The class of that name for the number of spatial axes."""
+        """Returns the class of this name for the number of spatial axes."""
         return getattr(kl, name.format(self.rank))
 
     def like(self, x: Any, axes: slice) -> list[Any]:
-        """Earlier tensors that agree with `x` in some axes."""
+        """Lists earlier tensors that agree with `x` in some axes."""
         return [t for t in self.tensors if len(t.shape) == len(x.shape) and same(t, x, axes)]
 
 
@@ -260,7 +260,7 @@ def head(d: Drawing, x):
 
 @st.composite
 def models(draw, most_steps: int = 9) -> keras.Model:
-    """A random model with random weights."""
+    """Draws a random model with random weights."""
     rank = draw(st.sampled_from([1, 2, 2, 2, 3]))
     inputs = keras.Input((*[EDGE[rank]] * rank, 3))
     d = Drawing(draw, rank, [inputs])
@@ -277,7 +277,7 @@ def models(draw, most_steps: int = 9) -> keras.Model:
 
 
 def randomise(model: keras.Model, seed: int) -> None:
-    """Random weights everywhere, of a size that keeps activations near 1."""
+    """Sets random weights everywhere, of a size that keeps activations near 1."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if "variance" in weight.name:
@@ -289,7 +289,7 @@ def randomise(model: keras.Model, seed: int) -> None:
 
 @st.composite
 def plans(draw, graph: amc_tf.ChannelGraph) -> amc_tf.PruningPlan:
-    """Any plan: every group keeps a random non-empty set of channels."""
+    """Draws any plan: every group keeps a random non-empty set of channels."""
     return amc_tf.PruningPlan(
         {
             name: sorted(draw(st.sets(st.integers(0, group.channels - 1), min_size=1)))
@@ -310,7 +310,7 @@ def close(a: Sequence[np.ndarray], b: Sequence[np.ndarray], tolerance: float = 2
 
 
 def check_identity(model, graph) -> None:
-    """Keeping everything changes nothing."""
+    """Checks that keeping everything changes nothing."""
     copy = amc_tf.rebuild(model, graph, None)
     inputs = sample(model)
     close(outputs(copy, inputs), outputs(model, inputs), 1e-6)
@@ -318,7 +318,7 @@ def check_identity(model, graph) -> None:
 
 
 def check_plan(model, graph, plan) -> keras.Model:
-    """Rebuilt equals masked; costs equal a recount. Returns the rebuilt model."""
+    """Checks that rebuilt equals masked and costs equal a recount; returns the rebuilt model."""
     rebuilt = amc_tf.rebuild(model, graph, plan)
     masked = amc_tf.mask(model, graph, plan)
     inputs = sample(model)
@@ -328,7 +328,7 @@ def check_plan(model, graph, plan) -> keras.Model:
 
 
 def check_twice(model, graph, plan, rebuilt, draw_plan) -> bool:
-    """Pruning the pruned model equals pruning once by the composed plan.
+    """Checks that pruning the pruned model equals pruning once by the composed plan.
 
     Returns:
         Whether the pruned model's groups are those of the model; a grouped
@@ -348,7 +348,7 @@ def check_twice(model, graph, plan, rebuilt, draw_plan) -> bool:
 
 
 def check_files(model, rebuilt, folder) -> bool:
-    """Saved and loaded, and converted to TFLite, it computes the same.
+    """Checks that it computes the same when saved and loaded, and when converted to TFLite.
 
     Returns:
         Whether TFLite could be tried. It lacks, for instance, PReLU and grouped

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def recount(model) -> tuple[int, int]:
-    """MACs and parameters of a model whose nested models have been inlined or are called once."""
+    """Counts MACs and parameters of a model whose nested models are inlined or called once."""
     macs = 0
     seen = set()
     stack = [model]
@@ -40,7 +40,7 @@ def recount(model) -> tuple[int, int]:
                     macs += area * into[-1] * out[-1]
                 elif kind == "EinsumDense":
                     macs += int(np.prod(into[1:-1])) * layer.kernel.shape[0] * out[-1]
-                elif kind == "MultiHeadAttention":  # of a sequence with itself
+                elif kind == "MultiHeadAttention":  # self-attention
                     projections = [w.shape for w in layer.weights if w.name == "kernel"]
                     macs += into[1] * sum(int(np.prod(shape)) for shape in projections)
                     macs += 2 * into[1] ** 2 * int(np.prod(projections[0][1:]))

@@ -1,4 +1,4 @@
-"""Runs the test files it is given: what a `py_test` of Bazel starts."""
+"""Runs the test files it is given; a `py_test` of Bazel starts it."""
 
 import sys
 

@@ -101,7 +101,7 @@ def squeeze_excite():
 
 
 def spatial_attention():
-    """One map scales every channel: broadcast over the channel axis."""
+    """One map scales every channel, broadcast over the channel axis."""
     x = inputs = _input()
     x = _conv_bn(x, 6)
     attention = kl.Conv2D(1, 3, padding="same", activation="sigmoid")(x)
@@ -109,7 +109,7 @@ def spatial_attention():
 
 
 def sliced():
-    """Channels split by slices, mixed apart and put together again."""
+    """Channels split by slices, mixed separately and concatenated again."""
     x = inputs = _input()
     x = _conv_bn(x, 8)
     left, right = x[..., :3], x[:, 1:-1, 1:-1, 3:]
@@ -295,7 +295,7 @@ ZOO = {
 
 
 def three_convolutions(widths=(16, 24, 40)):
-    """Three groups of different sizes, for what is about decisions rather than layers."""
+    """Three groups of different sizes, for tests of decisions rather than layers."""
     x = inputs = keras.Input((16, 16, 3))
     for i, filters in enumerate(widths):
         x = kl.Conv2D(filters, 3, strides=1 + i % 2, padding="same", name=f"conv{i}")(x)
@@ -303,7 +303,7 @@ def three_convolutions(widths=(16, 24, 40)):
 
 
 def build(name: str, seed: int = 0):
-    """A model of the zoo with random weights everywhere (a fresh batch norm would hide faults)."""
+    """Builds a model of the zoo with random weights (a fresh batch norm would hide faults)."""
     keras.utils.set_random_seed(seed)
     model = ZOO[name]()
     rng = np.random.default_rng(seed)
@@ -318,7 +318,7 @@ def build(name: str, seed: int = 0):
 
 
 def sample(model, batch: int = 2, seed: int = 0):
-    """Random inputs in the form the model takes."""
+    """Draws random inputs in the form the model takes."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(batch, *t.shape[1:])).astype("float32") for t in model.inputs]
     return arrays if len(arrays) > 1 else arrays[0]

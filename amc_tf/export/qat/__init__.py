@@ -1,6 +1,6 @@
-"""Quantisation-aware training: a network learns with the rounding of its int8 file.
+"""Quantisation-aware training: a network is trained with the rounding of its int8 file.
 
-TensorFlow Model Optimization trains Keras 2 models, so the network is carried there and back.
+TensorFlow Model Optimization trains Keras 2 models, so the network is converted to Keras 2.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""How each kind of Keras 2 layer is rounded in quantisation-aware training."""
+"""The rounding of each kind of Keras 2 layer in quantisation-aware training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KERNELS: dict[type, tuple[str, type]] = {
     # One scale for the whole matrix: the converter refuses fake quantisation along its columns.
     _L.Dense: ("kernel", registry.Default8BitQuantizeConfig),
 }
-# Their int8 operators give the output the scale of the input, so that there is nothing to round.
+# Their int8 operators give the output the scale of the input, so there is nothing to round.
 _NO_ROUNDING = (
     *(_L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise, _L.GaussianDropout),
     *(_L.ActivityRegularization, _L.Flatten, _L.Reshape, _L.Permute, _L.RepeatVector),
@@ -37,7 +37,7 @@ _NO_ROUNDING = (
     *(_L.MaxPooling1D, _L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D),
     *(_L.UpSampling1D,),
 )
-# LiteRT fixes the scale of their int8 output (1/256, or 1/128 for tanh).
+# LiteRT fixes the scale of their int8 outputs (1/256, or 1/128 for tanh).
 _FIXED_RANGE = frozenset({"softmax", "sigmoid", "tanh"})
 _OUTPUT_ROUNDED = (
     *(_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum, _L.Concatenate),
@@ -45,7 +45,7 @@ _OUTPUT_ROUNDED = (
     *(_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.BatchNormalization),
     *(_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Activation),
 )
-# Two operators each, with rounding between them and after.
+# Each becomes two operators, with rounding between them and after them.
 _TWO_STEPS: dict[type, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     _L.Rescaling: (lambda layer, x: x * layer.scale, lambda layer, x: x + layer.offset),
     _L.Normalization: (
@@ -53,7 +53,8 @@ _TWO_STEPS: dict[type, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any
         lambda layer, x: x / tf.maximum(tf.sqrt(layer.variance), tf_keras.backend.epsilon()),
     ),
 }
-# Functions between layers (TFOpLambda) whose int8 operators compute, by the name of the symbol.
+# Functions between layers (TFOpLambda) whose int8 operators compute, by the name of the function;
+# below them, those that only move values.
 _FUNCTIONS_ROUNDED = frozenset(
     "add subtract multiply divide add_v2 truediv mean reduce_mean reduce_sum maximum minimum relu "
     "relu6 concat".split()
@@ -66,7 +67,7 @@ _FUSED_BEFORE_RELU = (*_FUSED_BEFORE_NORM, _L.Add, _L.BatchNormalization)
 
 
 class Ranges:
-    """What the quantizers of all activations of a network do at present."""
+    """The common state of the quantizers of all activations of a network."""
 
     def __init__(self) -> None:
         self._state = "train"
@@ -85,16 +86,16 @@ class Ranges:
             self._state = before
 
     def observed(self) -> contextlib.AbstractContextManager[None]:
-        """Within, calls widen the ranges to the values they see and do not round."""
+        """Opens a context in which calls widen the ranges to their values and do not round."""
         return self._set("observe")
 
     def ignored(self) -> contextlib.AbstractContextManager[None]:
-        """Within, calls neither touch the ranges nor round to them."""
+        """Opens a context in which calls neither change the ranges nor round."""
         return self._set("ignore")
 
 
 class _ActivationQuantizer(quantizers.MovingAverageQuantizer):
-    """TFMOT's moving average, from an observed range on."""
+    """TFMOT's moving average, which starts from an observed range."""
 
     def __init__(self, ranges: Ranges):
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
@@ -117,7 +118,7 @@ class _ActivationQuantizer(quantizers.MovingAverageQuantizer):
 
 
 class _OutputConfig(quantize_config.QuantizeConfig):
-    """Rounds a layer's output and nothing else."""
+    """A configuration that rounds a layer's output and nothing else."""
 
     def __init__(self, quantizer: _ActivationQuantizer | None):
         self._quantizers = [] if quantizer is None else [quantizer]
@@ -142,16 +143,17 @@ class _OutputConfig(quantize_config.QuantizeConfig):
 
 
 def input_quantizer(name: str, ranges: Ranges) -> Any:
-    """A layer that rounds a float input of the network."""
+    """Makes a layer that rounds a float tensor, such as an input of the network."""
     return quantize_layer.QuantizeLayer(_ActivationQuantizer(ranges), name=name)
 
 
 def is_fused(operations: Sequence[Any], reader: Any) -> bool:
-    """Whether the converter makes one operator of a call and the reader of its output.
+    """Tells whether the converter makes one operator of a call and the reader of its output.
 
     Args:
-        operations: the operation of the call, then what makes its only input if that is known.
-        reader: the operation that reads it.
+        operations: the operation of the call, then the operation that makes its only input, if that
+            is known.
+        reader: the operation that reads the call's output.
     """
     first = operations[0]
     if not _is_linear(first):
@@ -167,14 +169,15 @@ def is_fused(operations: Sequence[Any], reader: Any) -> bool:
 def quantised_call(
     operation: Any, name: str, args: tuple, kwargs: dict, followed: bool, ranges: Ranges
 ) -> Callable[[tuple, dict], Any] | None:
-    """A function that does what a call does, rounded as its int8 operator rounds.
+    """Makes a function that computes what a call does, rounded as its int8 operator rounds.
 
     Args:
         operation: a built Keras 2 layer, called once in the network.
-        name: a name of its own.
-        args: of the call.
-        kwargs: of the call.
-        followed: whether the output is not rounded, because what follows is fused with it.
+        name: a unique name.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        followed: whether the next operation is fused with this one, so that the output is not
+            rounded.
         ranges: the state of the activations' quantizers.
 
     Returns:
@@ -213,7 +216,7 @@ def _with_kernel(layer: Any, followed: bool, ranges: Ranges) -> Callable[[tuple,
     if followed:
         layer.activation = quantize_aware_activation.NoOpActivation()
     elif activation not in ("linear", "relu"):
-        # TFMOT rounds before and after some of them and refuses the others: as a layer of its
+        # TFMOT rounds before and after some activations and refuses the others. As a layer of its
         # own, each is rounded like the operator that it becomes.
         rest = _L.Activation(layer.activation, name=f"{layer.name}_activation")
         layer.activation = tf_keras.activations.linear

@@ -1,7 +1,7 @@
-"""TensorFlow Model Optimization, without what its import does to the process.
+"""TensorFlow Model Optimization, without the side effect of its import.
 
-It sets TF_USE_LEGACY_KERAS for good, which would turn the `tf.keras` of this process, if nobody has
-used it yet, and that of every child into Keras 2.
+Its import sets TF_USE_LEGACY_KERAS for good. This would make `tf.keras` Keras 2 in every child
+process, and in this process too if nothing has used `tf.keras` yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tensorflow as tf
 def _keras_left_alone() -> Iterator[None]:
     name = "TF_USE_LEGACY_KERAS"
     before = os.environ.get(name)
-    _ = tf.keras.layers  # loaded on first use, and from then on what it is
+    _ = tf.keras.layers  # the first use loads tf.keras, which then does not change any more
     try:
         yield
     finally:

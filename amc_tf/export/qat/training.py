@@ -1,12 +1,13 @@
-"""Quantisation-aware training: the network learns with the rounding of its int8 file.
+"""Quantisation-aware training: the network is trained with the rounding of its int8 file.
 
-TensorFlow Model Optimization (TFMOT) trains Keras 2 models only, so the network is carried there
-(`keras2.to_keras2`). TFMOT's quantizers and wrappers emulate the rounding; where they go is decided
-here rather than by `quantize_model`, which knows few layers and refuses the rest: a call of the
-network is quantised by its own rule, by its output alone, or stays float and is named.
+TensorFlow Model Optimization (TFMOT) trains Keras 2 models only, so the network is converted to
+Keras 2 (`keras2.to_keras2`). TFMOT's quantizers and wrappers emulate the rounding. This module
+decides where they go, as TFMOT's `quantize_model` knows few layers and refuses the rest. A call of
+the network is quantised by a rule of its kind, or only at its output, or it stays float and is
+named.
 
-A convolution or Dense layer is not rounded between itself and the batch norm and ReLU behind it,
-which the converter folds into it (Jacob et al., CVPR 2018, section 3.2).
+There is no rounding between a convolution or Dense layer and the batch norm and ReLU behind it, as
+the converter folds these into the layer (Jacob et al., CVPR 2018, section 3.2).
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from tflite_tools.tracing import in_float32, signature_of
 
 @dataclasses.dataclass(frozen=True)
 class QatSettings:
-    """How a quantised network is trained by default.
+    """Settings for the default training of a quantised network.
 
     Attributes:
-        epochs: over the training data; 0 trains nothing and keeps the ranges of the calibration.
-        learning_rate: at the start, falling to 0 by a cosine; 0 for a tenth of that of the
-            compiled optimizer, as the network is trained already.
-        seed: of the shuffling.
+        epochs: number of epochs over the training data; 0 trains nothing and keeps the ranges of
+            the calibration.
+        learning_rate: first learning rate, which falls to 0 by a cosine; 0 for a tenth of the
+            compiled optimizer's rate, as the network is trained already.
+        seed: seed of the shuffling.
     """
 
     epochs: int = 2
@@ -55,7 +57,7 @@ class QuantisedModel:
     """A network with emulated rounding.
 
     Attributes:
-        model: a functional `tf_keras` model, to be trained and converted by
+        model: a functional `tf_keras` model, which is trained, and then converted by
             `tflite_tools.convert(model, "int8_trained")`.
         float_layers: names of the calls that stay float, with the class of each.
         ranges: the state of the activations' quantizers.
@@ -66,10 +68,10 @@ class QuantisedModel:
     ranges: layers.Ranges
 
     def calibrate(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
-        """Sets the range of every activation to what it takes on `inputs`, without rounding.
+        """Sets the range of every activation to that of its values on `inputs`, without rounding.
 
-        TFMOT begins with -6 to 6 and follows by a slow moving average, which a short training
-        would not bring to where the values are.
+        TFMOT begins with -6 to 6 and follows the values by a slow moving average. A short training
+        would not bring it to the range of the values.
         """
         self.settle(inputs, batch_size)
         with self.ranges.observed():
@@ -77,9 +79,10 @@ class QuantisedModel:
                 self.model(self._packed([a[start : start + batch_size] for a in inputs]))
 
     def settle(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
-        """Takes the scales of the kernels from their present values.
+        """Sets the scales of the kernels by their present values.
 
-        They are taken in each training step before its update, so that the last one's are stale.
+        Each training step sets the scales before its update, so after the last step they are
+        stale.
         """
         kept = [(w, w.numpy()) for w in self.model.non_trainable_weights if _is_statistic(w)]
         with self.ranges.ignored():
@@ -97,13 +100,13 @@ def _is_statistic(weight: Any) -> bool:
 
 
 def quantised(model: keras.Model) -> QuantisedModel:
-    """Makes a network anew in Keras 2, with the rounding of int8 emulated.
+    """Rebuilds a network in Keras 2, with the rounding of int8 emulated.
 
     Args:
         model: a functional or Sequential Keras 3 model; it is not changed.
 
     Raises:
-        AmcError: it cannot be carried to Keras 2.
+        AmcError: the model cannot be converted to Keras 2.
     """
     import tf_keras
 
@@ -145,13 +148,13 @@ def quantised(model: keras.Model) -> QuantisedModel:
         tf.nest.pack_sequence_as(carried._nested_outputs, outputs),
         name=model.name,
     )
-    # Layers that were split, or followed by rounding, must not rename what the app sees.
+    # Split layers, and rounding after a layer, must not change the names that the app sees.
     result.output_names = list(signature_of(model).output_names)
     return QuantisedModel(result, tuple(float_layers), ranges)
 
 
 class _Placement:
-    """Where rounding is left out, because the converter makes one operator of two calls."""
+    """The places without rounding, where the converter makes one operator of two calls."""
 
     def __init__(self, source: Network):
         self.calls = Counter(id(call.operation) for call in source.calls)
@@ -159,7 +162,7 @@ class _Placement:
         self._producer = {n: call for call in source.calls for n in call.outputs}
 
     def is_followed(self, call: Call) -> bool:
-        """Whether the only reader of a call's output is one that is fused with it."""
+        """Tells whether a call's output has one reader only, and the converter fuses the two."""
         if len(call.outputs) != 1 or call.outputs[0] in self._source.outputs:
             return False
         readers = self._source.readers(call.outputs[0])
@@ -168,7 +171,7 @@ class _Placement:
         return layers.is_fused(self._kinds(call), readers[0].operation)
 
     def _kinds(self, call: Call) -> list[Any]:
-        """A call's operation, and what is before it if that is a call of one input."""
+        """Returns a call's operation, and that of its only producer if there is just one."""
         before = [self._producer[n] for n in call.inputs if n in self._producer]
         return [call.operation, *(b.operation for b in before if len(before) == 1)]
 
@@ -178,14 +181,14 @@ def train_quantised(
 ) -> None:
     """Trains a quantised network in place.
 
-    The owner's `Task.qat`, if there is one, gets the tf_keras model. Otherwise the loss is that of
-    the compiled Keras 3 model, computed by its own `compute_loss`, on `task.train`; the optimizer
-    is made anew from the compiled one's configuration. Augmentation that the owner's `fit` adds to
-    the data is not seen here.
+    If the user gives a `Task.qat`, it gets the tf_keras model. Otherwise the loss on `task.train`
+    is computed by `compute_loss` of the compiled Keras 3 model, and a new optimizer is made from
+    the configuration of the compiled one. Augmentation that the user's `fit` adds to the data does
+    not take part.
 
     Args:
-        trained: the compiled Keras 3 model of which `quantised_model` was made.
-        quantised_model: calibrated.
+        trained: the compiled Keras 3 model that `quantised_model` was made from.
+        quantised_model: the quantised network, calibrated.
         task: the data.
         settings: see `QatSettings`.
 
