@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from amc_tf.pruning.verification import verify as verify
     from amc_tf.runs.model_files import load_model as load_model
     from amc_tf.runs.result_parts import Exported as Exported
-    from amc_tf.runs.workdir import Workdir as Workdir
+    from amc_tf.runs.result_parts import Milliseconds as Milliseconds
     from amc_tf.search.agents.ddpg.settings import DdpgSettings as DdpgSettings
     from amc_tf.search.env.base import Outcome as Outcome
     from amc_tf.search.env.budget import Budget as Budget
@@ -91,8 +91,7 @@ else:
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
             "amc_tf.runs.model_files": "load_model",
-            "amc_tf.runs.result_parts": "Exported",
-            "amc_tf.runs.workdir": "Workdir",
+            "amc_tf.runs.result_parts": "Exported Milliseconds",
             "amc_tf.search.agents.ddpg.settings": "DdpgSettings",
             "amc_tf.search.env.base": "Outcome",
             "amc_tf.search.env.budget": "Budget CountCost",

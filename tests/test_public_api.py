@@ -68,14 +68,13 @@ def test_public_names_are_documented(package):
 
 
 def annotations(node: ast.AST) -> list[ast.expr]:
-    """The types that a function's signature, or a class's bases, fields and methods, name."""
+    """The types that a function's signature, or a class's fields and methods, name."""
     if isinstance(node, ast.FunctionDef):
         every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
         found = [argument.annotation for argument in every] + [node.returns]
         return [annotation for annotation in found if annotation is not None]
     found = []
     if isinstance(node, ast.ClassDef):
-        found += node.bases
         for part in node.body:
             if isinstance(part, ast.FunctionDef) and part.name.strip("_")[:1] != part.name[:1]:
                 found += annotations(part) if part.name == "__init__" else []

@@ -36,7 +36,7 @@ from amc_tf.runs.result_parts import (
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.plan_search import search_plan
+from amc_tf.search.plan_search import search_in
 from amc_tf.search.problem import check, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.sparsity.rounds import sparsify
@@ -156,11 +156,11 @@ class Compression:
         """Searches (or resumes) and rebuilds the best plans: `plan.json`, `pruned.keras`."""
         self.workdir.forget("policies", "pruned", "finetuned", "tflite")
         with self._timed("search"):
-            found = search_plan(
+            found = search_in(
+                self.workdir,
                 self.dense,
                 self.task,
                 self.budget,
-                self.workdir,
                 self.settings.search,
                 self.settings.latency,
             )

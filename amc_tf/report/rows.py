@@ -135,7 +135,9 @@ def _layers(run: Run) -> Rows:
 
 
 def _latency(run: Run) -> Rows:
-    calibration = zip(run.latency.get("foreseen", ()), run.latency.get("examples", ()), strict=True)
+    # Older files have the examples alone, so that the two need not be as long.
+    predictions, examples = (run.latency.get(key, ()) for key in ("foreseen", "examples"))
+    calibration = zip(predictions, examples, strict=False)
     rows = [("calibration", predicted, ms) for predicted, (_, ms) in calibration]
     rows += [
         ("finalist", m["foreseen_ms"], m["ms"])

@@ -36,7 +36,7 @@ def search_plan(
     model: Any,
     task: Task,
     budget: Budget | None,
-    workdir: str | pathlib.Path | Workdir,
+    workdir: str | pathlib.Path,
     settings: SearchSettings | None = None,
     latency: LatencySettings | None = None,
 ) -> SearchResult:
@@ -67,28 +67,29 @@ def search_plan(
             `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and, for
             the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
-    folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    folder = Workdir(workdir)
     with folder.locked():
-        return _search(model, task, budget, folder, settings or SearchSettings(), latency)
+        return search_in(
+            folder, model, task, budget, settings or SearchSettings(), latency or LatencySettings()
+        )
 
 
-def _search(
+def search_in(
+    folder: Workdir,
     model: Any,
     task: Task,
     budget: Budget | None,
-    folder: Workdir,
     settings: SearchSettings,
-    latency: LatencySettings | None,
+    latency: LatencySettings,
 ) -> SearchResult:
+    """Does what `search_plan` does, in a work directory that the caller has locked."""
     workdir = folder.path
     graph = settings.constraints.analyze(model)
     problem = problem_of(graph, settings)
     check(problem, budget, settings)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
-        device = SearchLatency(
-            graph, budget, problem.choices, workdir, latency or LatencySettings()
-        )
+        device = SearchLatency(graph, budget, problem.choices, workdir, latency)
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings)  # raises here, before importance is computed
 
