@@ -118,7 +118,10 @@ def _size_not_fixed(name: str) -> AmcError:
 
 
 def params_cost(graph: ChannelGraph) -> Cost:
-    """Returns the number of parameters, trainable or not (`keras.Model.count_params`)."""
+    """Returns the number of parameters, trainable or not, as a `Cost`.
+
+    It agrees with `keras.Model.count_params`.
+    """
     sites = graph.first_sites()
     known = {site.name for site in sites}
     base = sum(
