@@ -105,7 +105,7 @@ def shared_and_structured():
 
 
 def functions():
-    """Functions of the owner's own."""
+    """Functions of the user's own."""
     inputs = l2.Input((8, 8, 3))
     x = l2.Conv2D(5, 3, activation=lambda x: tf.nn.relu(x) - 0.1 * tf.square(x))(inputs)
     x = l2.Lambda(lambda x, power: tf.abs(x) ** power, arguments={"power": 1.5})(x)

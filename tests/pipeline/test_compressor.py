@@ -174,7 +174,7 @@ def test_a_checkpoint_begins_anew_with_every_model(tmp_path):
 
 
 def test_compile_settings_are_carried_over_with_fresh_state():
-    """Nothing of the owner's is registered with Keras, and the loss is a closure."""
+    """Nothing of the user's is registered with Keras, and the loss is a closure."""
     base = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def own_loss(y_true, y_pred):
@@ -276,7 +276,7 @@ def run(tmp_path_factory):
 
 
 def test_the_small_model_is_trained_by_the_very_same_fit(run):
-    """By hand: pruned.keras, compiled as the owner did, seeded, fitted with the arguments."""
+    """By hand: pruned.keras, compiled as the user did, seeded, fitted with the arguments."""
     _, train, path, compressor, history, seen = run
     by_hand = keras.models.load_model(path / "pruned.keras")
     keras.utils.set_random_seed(3)

@@ -1,4 +1,4 @@
-"""Faults of the machine, of files and of the owner's code: resumed, or told in one sentence.
+"""Faults of the machine, of files and of the user's code: resumed, or told in one sentence.
 
 A hundred kills and the other faults of `fault_kinds` are done by benchmarks/faults.py; here a few.
 """
@@ -229,7 +229,7 @@ def test_a_clock_that_says_1970_is_told(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# --- the owner's code ------------------------------------------------------------------------
+# --- the user's code ------------------------------------------------------------------------
 
 
 def _endless():

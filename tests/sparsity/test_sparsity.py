@@ -110,7 +110,7 @@ def test_masks_stay_through_any_training_that_uses_an_optimizer(net):
     masks.constrain(sparse, kept)
     before = [w.numpy() for w in sparse.weights]
     x, y = blobs.data(100, 0)
-    # As a distillation does it: the model inside another, and a loop of the owner's own.
+    # As a distillation does it: the model inside another, and a loop of the user's own.
     outer = keras.Model(sparse.inputs, sparse(sparse.inputs[0]))
     blobs.compile_model(outer)
     outer.fit(x, y, epochs=1, verbose=0)
