@@ -106,6 +106,13 @@ def test_imports_run_down(name):
     assert reached <= allowed, f"{name} may not import {sorted(reached - allowed)}"
 
 
+@pytest.mark.parametrize("module", ["base", "random"])
+def test_a_searcher_needs_no_environment(module):
+    """The protocol, and the simplest searcher, know states and actions alone."""
+    name = f"amc_tf.search.agents.{module}"
+    assert {package(of) for of, _ in imports(name, PRODUCT[name])} <= set(GROUND)
+
+
 def test_the_table_names_every_package_and_only_what_lies_below():
     assert {name.removeprefix("amc_tf.") for name in PACKAGES - {"amc_tf"}} == set(ALLOWED)
     below = {name: text.split() for name, text in ALLOWED.items()}
