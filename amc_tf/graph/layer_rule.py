@@ -124,7 +124,7 @@ def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:
 
 
 def covers_channels(axis: Any, rank: int) -> bool:
-    """Returns whether an axis, or one of several (None: all), is the last of `rank` axes."""
+    """Returns whether `axis` (a number, several, or None for all) includes the last axis."""
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
     return any(a is None or a % rank == rank - 1 for a in axes)
 

@@ -184,8 +184,8 @@ class _Widths:
             self.fixed = self.fixed - own.sum(axis=1)
             rows = [own[:, _spread(group.channels, k)].sum(axis=1) for k in range(len(own.T) + 1)]
             self.shares.append(np.array(rows, np.int64))
-        # One of the channels that all vectors count alike is enough to see which vectors depend
-        # on which.
+        # Channels that appear in the same vectors are merged: one of each kind shows which
+        # vectors depend on which.
         self.distinct = np.unique(counted, axis=1)
 
 

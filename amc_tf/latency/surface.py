@@ -190,7 +190,7 @@ def _step(values: np.ndarray, low: int, high: int) -> int:
 
 
 def _with_lattice(surface: Surface, candidates, times, tolerance, rng) -> Surface:
-    """Corrects a product of two lines where it is off."""
+    """Multiplies a product of two lines by correction factors measured on a lattice."""
     anchors = [_spread(values) for values in candidates]
     checks = [
         tuple(int(rng.choice(values[:-1])) for values in candidates)

@@ -20,8 +20,8 @@ from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
 from amc_tf.runs.result import RunResult
 
-# Sections of the configuration that only later stages read, and the results that
-# a change makes stale. A change of any other section would change the search.
+# Sections of the configuration that only later stages read, and the results to drop
+# when one of them changes. Any other section affects the search.
 STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("finetuned", "tflite"),
     "export": ("tflite",),

@@ -33,7 +33,7 @@ _ALIGNMENT = 64  # of each weight in the file, in bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight whose elements are numbered.
+    """A weight whose elements are numbered, to be found again in the converted file.
 
     Attributes:
         name: `layer/weight`.

@@ -68,7 +68,7 @@ class EpisodeDriver(Generic[PlanT]):
                 try:
                     outcome = self._play(policy, episode, searcher, beat)
                 except AmcError as error:
-                    # The same exception, as its class says what failed.
+                    # The same object is raised again: callers tell errors apart by their class.
                     error.args = (f"episode {episode} of {policy!r}: {error}",)
                     raise
                 outcomes.append(outcome)

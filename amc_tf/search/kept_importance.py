@@ -17,8 +17,8 @@ def kept_importance(
 ) -> Importance:
     """Returns the importance of channels, read from `workdir` if it was computed before.
 
-    Shuffled training data would change the ranks of the channels in a resumed
-    search, whereas the scores in its log are of plans by the old ranks.
+    It is not computed again: shuffled training data would rank the channels
+    differently, and the logged scores would then belong to other plans.
 
     Args:
         graph: the analysed network.
@@ -45,7 +45,7 @@ def kept_importance(
 def ranks_of(importance: Importance) -> str:
     """Returns a checksum of the channels' ranks.
 
-    Beside the settings, the scores of channel counts depend on these.
+    A logged score is valid only for the same ranks and settings.
     """
     return files.checksum(
         {name: np.argsort(-scores, kind="stable").tolist() for name, scores in importance.items()}

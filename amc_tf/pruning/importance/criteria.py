@@ -27,7 +27,7 @@ Importance = Mapping[str, np.ndarray]
 # (graph, task) -> group name to float64 array (channels,), finite and not negative.
 Criterion = Callable[[ChannelGraph, Task | None], dict[str, np.ndarray]]
 
-# Examples in one gradient of `taylor`: the more there are, the more their effects cancel.
+# Examples in one gradient of `taylor`. Few, as effects of opposite sign cancel within a batch.
 _TAYLOR_BATCH = 32
 
 

@@ -107,7 +107,7 @@ class PrunedRun:
     def _gathered(
         self, read: Callable[..., np.ndarray], number: int, positions: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """Returns rows of a value, of all batches; `read` takes them from one batch."""
+        """Applies `read` to a value in each batch, and joins the rows."""
         batches = [values[number] for values in self._values]
         rows = list(self.pool.map(read, batches, positions))
         return rows[0] if len(rows) == 1 else np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""The budget of a plan: bounds on its costs."""
+"""The budget of a plan: bounds on its costs. `DecisionEnv` enforces it (`base.py`)."""
 
 from __future__ import annotations
 
