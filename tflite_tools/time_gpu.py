@@ -24,8 +24,8 @@ import numpy as np
 from tflite_tools.errors import DeviceError
 from tflite_tools.time_model import add_stopping_rule, random_input, repeat, time_series
 
-# Reading copies the output to the host. If run and read together take this many times as long as the
-# run alone, and this many seconds longer, the copy cannot explain it: the run did not wait.
+# Reading copies the output to the host. If run and read together take this many times as long as
+# the run alone, and this many seconds longer, the copy cannot explain it: the run did not wait.
 _READ_FACTOR = 3.0
 _READ_SECS = 2e-3
 _READS = 10
