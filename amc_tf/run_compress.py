@@ -1,6 +1,9 @@
 """`python -m amc_tf.run_compress`, kept for older scripts: `amc_tf.cli.compress`."""
 
-from amc_tf.cli.compress import entry
+import runpy
 
 if __name__ == "__main__":
-    entry()
+    # As the module itself, whose text and flags --help shows.
+    runpy.run_module("amc_tf.cli.compress", run_name="__main__", alter_sys=True)
+else:
+    from amc_tf.cli.compress import entry as entry

@@ -1,6 +1,9 @@
 """`python -m amc_tf.run_finetune`, kept for older scripts: `amc_tf.cli.finetune`."""
 
-from amc_tf.cli.finetune import entry
+import runpy
 
 if __name__ == "__main__":
-    entry()
+    # As the module itself, whose text and flags --help shows.
+    runpy.run_module("amc_tf.cli.finetune", run_name="__main__", alter_sys=True)
+else:
+    from amc_tf.cli.finetune import entry as entry

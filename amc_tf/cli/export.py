@@ -20,7 +20,6 @@ import dataclasses
 from absl import app, flags
 
 from amc_tf.cli import common
-from amc_tf.report import export_table
 
 
 def _define_flags() -> None:
@@ -79,6 +78,7 @@ def _export_file(given: flags.FlagValues) -> None:
     from amc_tf.export import standalone
     from amc_tf.export.settings import ExportSettings
     from amc_tf.pipeline import config
+    from amc_tf.report import export_table
     from amc_tf.runs.model_files import load_model
     from amc_tf.runs.result import ExportResult
 

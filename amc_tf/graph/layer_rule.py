@@ -92,7 +92,7 @@ class LayerRule:
     mixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     macs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rewrite: Rewrite | None = None
-    variant: Callable[[Any], LayerRule] | None = None
+    variant: Callable[[Any], LayerRule | None] | None = None
     fixed_macs: FixedMacs | None = None
     kind: LayerKind = UNKNOWN
 

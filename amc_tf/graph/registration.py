@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.layer_kinds import UNBOUNDED
+from amc_tf.graph.layer_kinds import UNBOUNDED, UNKNOWN
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.layer_table import RULE_ATTRIBUTE, TABLE
 
@@ -57,6 +57,8 @@ def register_layer(
         raise AmcError(f"expected a layer class, received {layer_class!r}")
     if (like is None) == (rule is None):
         raise AmcError("give either like=, a class that passes channels in the same way, or rule=")
+    if not (rule is None or isinstance(rule, LayerRule)):
+        raise AmcError(f"expected rule= to be an amc_tf.LayerRule, received {rule!r}")
     row = rule if like is None else TABLE.get(like)
     if row is None:
         raise AmcError(
@@ -65,7 +67,12 @@ def register_layer(
         )
 
     def changed(row: LayerRule) -> LayerRule:
-        kind = row.kind if like is None else dataclasses.replace(row.kind, clips=UNBOUNDED)
+        kind = row.kind
+        if like is None and kind == UNKNOWN:
+            # A subclass computes what its class does, until the check of its row finds otherwise.
+            kind = next((TABLE[c].kind for c in layer_class.__mro__ if c in TABLE), UNKNOWN)
+        if kind is not row.kind or like is not None:
+            kind = dataclasses.replace(kind, clips=UNBOUNDED)
         fields: dict[str, Any] = {"kind": kind, **changes}
         return dataclasses.replace(row, **fields)
 
@@ -76,6 +83,11 @@ def register_layer(
         raise AmcError(f"{error}; a row has the fields {fields}") from None
     variant = row.variant
     if variant is not None and "variant" not in changes:
-        own = dataclasses.replace(own, variant=lambda layer: changed(variant(layer)))
+
+        def changed_variant(layer: Any) -> LayerRule | None:
+            found = variant(layer)
+            return None if found is None else changed(found)
+
+        own = dataclasses.replace(own, variant=changed_variant)
     setattr(layer_class, RULE_ATTRIBUTE, own)
     return layer_class

@@ -182,7 +182,12 @@ class RunResult(Result):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunResult:
-        """Reads the output of `to_json`, of this version or an earlier one."""
+        """Reads the output of `to_json`, of this version or an earlier one.
+
+        The file in the folder of fine-grained pruning is read as a run of that alone.
+        """
+        if "rounds" in content:
+            return cls(sparse=SparseResult.from_json(content))
         return cls._of(
             content,
             dense=DenseNetwork.from_json,

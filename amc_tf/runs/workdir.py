@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ class Workdir:
         AmcError: the folder cannot be made or written.
     """
 
-    def __init__(self, path: str | pathlib.Path, safe_mode: bool = True):
+    def __init__(self, path: str | os.PathLike[str], safe_mode: bool = True):
         self.path = pathlib.Path(path).expanduser()
         self.safe_mode = safe_mode
         self._lock = FolderLock(self.path)
@@ -60,6 +61,9 @@ class Workdir:
             AmcError: another process uses the folder; the message names it.
         """
         return self._lock.held()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +36,7 @@ def search_plan(
     model: Any,
     task: Task,
     budget: Budget | None,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike[str],
     settings: SearchSettings | None = None,
     latency: LatencySettings | None = None,
 ) -> SearchResult:
@@ -67,7 +67,7 @@ def search_plan(
             `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and, for
             the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
-    folder = Workdir(workdir)
+    folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with folder.locked():
         return search_in(
             folder, model, task, budget, settings or SearchSettings(), latency or LatencySettings()

@@ -201,3 +201,15 @@ def test_shipped_config_asks_for_its_data(config, missing, tmp_path):
         "search", f"--config={file}", f"--workdir={tmp_path}", env={"AMC_TF_DATA": str(tmp_path)}
     )
     refused(process, missing)
+
+
+@pytest.mark.parametrize("name", ["inspect", "report", "search"])
+def test_older_names_of_commands_show_the_same_help(name):
+    now = subprocess.run(
+        [sys.executable, "-m", f"amc_tf.cli.{name}", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert f"amc-{name} " in now.stdout
+    assert command(name, "--help").stdout == now.stdout

@@ -8,11 +8,12 @@ import pytest
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.graph import network
+from amc_tf.graph import kernel_propagation, network
 from amc_tf.graph.layer_kinds import UNBOUNDED
+from amc_tf.graph.layer_table import rule_of
 from amc_tf.graph.registration import register_layer
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
-from amc_tf.pruning.refit import dense, in_order, linear_path
+from amc_tf.pruning.refit import dense, in_order, linear_path, promises
 from amc_tf.scoring.batch_norm_folding import fold
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_scorer import LiteScorer
@@ -224,3 +225,83 @@ def test_a_change_of_the_row_reaches_a_convolution_of_any_groups():
     model = _model(Named)
     sites = {site.name: site for site in amc_tf.analyze(model).sites}
     assert not sites["mine"].rule.macs and sites["after"].rule.macs
+
+
+class Blur(kl.Layer):
+    """Mixes neighbouring positions: linear, but not in each channel alone."""
+
+    def call(self, x):
+        return (x + keras.ops.roll(x, 1, axis=1)) / 2
+
+
+class PositionGain(kl.Layer):
+    """A factor of its own at every position."""
+
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(*shape[1:3], 1), initializer="random_normal", name="g")
+
+    def call(self, x):
+        return x * self.gain
+
+
+class ChannelShift(kl.Layer):
+    """Affine in each channel."""
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=shape[-1:], initializer="random_normal", name="shift")
+
+    def call(self, x):
+        return 2.0 * x + self.shift
+
+
+class GainedDense(kl.Dense):
+    """A Dense whose call needs another argument."""
+
+    def call(self, x, *, gain):
+        return gain * super().call(x)
+
+
+@pytest.mark.parametrize(
+    "kind, weights, affine",
+    [(Blur, {}, False), (PositionGain, {}, False), (ChannelShift, {"shift": ("in",)}, True)],
+)
+def test_what_is_not_affine_in_each_channel_is_not_followed(kind, weights, affine):
+    register_layer(kind, like=kl.Dropout, weights=weights)
+    inputs = keras.Input((6, 6, 3))
+    x = kl.ReLU()(kind()(kl.Conv2D(8, 3, padding="same")(inputs)))
+    model = keras.Model(inputs, kl.Conv2D(4, 3)(x))
+    graph = amc_tf.analyze(model)
+    (call,) = [call for call in graph.network.calls if isinstance(call.operation, kind)]
+    assert (promises.broken_affine(graph.network, call) is None) == affine
+    plan = _halved(graph)
+    images = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype("float32")
+    assert in_order.gather_in_order(graph, [images]).refit(plan)  # and nothing is raised
+    amc_tf.verify(model, graph, plan)
+
+
+def test_a_call_keeps_its_other_arguments_when_its_promise_is_checked():
+    register_layer(GainedDense, like=kl.Dense)
+    inputs = keras.Input((6,))
+    x = GainedDense(8)(kl.Dense(16, activation="relu")(inputs), gain=3.0)
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(x)))
+    (call,) = [c for c in graph.network.calls if isinstance(c.operation, GainedDense)]
+    told = promises.broken_product(graph.network, call, graph.site_at(call).rule.kind.product)
+    assert "computes something else" in told
+
+
+def test_a_row_of_ones_own_for_a_subclass_computes_what_its_class_does():
+    class OwnDense(kl.Dense):
+        pass
+
+    row = amc_tf.LayerRule(
+        kernel_propagation.mixer,
+        weights={"kernel": ("in", "out"), "bias": ("out",)},
+        widths={"units": "out"},
+        mixes={"kernel": "in"},
+    )
+    register_layer(OwnDense, rule=row)
+    assert rule_of(OwnDense(3)).kind.product == rule_of(kl.Dense(3)).kind.product is not None
+    register_layer(OwnDense, rule=row, kind=amc_tf.LayerKind())
+    assert rule_of(OwnDense(3)).kind.product is None
+    with pytest.raises(amc_tf.AmcError, match="expected rule= to be an amc_tf.LayerRule"):
+        register_layer(OwnDense, rule=3)

@@ -29,8 +29,8 @@ def broken_product(network: Network, call: Call, product: Product) -> str | None
         return None
     if not has_weight(layer, product.kernel):
         return f"its row says that its kernel is named {product.kernel!r}, but no weight is"
-    x = _noise(network, call.inputs[0])
-    y = infer(layer, (x,), {})
+    noise = _noise(network, call)
+    x, y = noise[call.inputs[0]], _run(call, noise)
     chosen = choose(int(np.prod(y.shape[1:-1])), len(x), _POSITIONS, np.random.default_rng(0))
     try:
         rows = linear_inputs(layer, x, chosen)
@@ -65,10 +65,11 @@ def broken_batch_norm(network: Network, call: Call) -> str | None:
     def weight(name: str, default: float) -> Any:
         return numpy_of(named_weight(layer, name)) if has_weight(layer, name) else default
 
-    x = _noise(network, call.inputs[0])
+    noise = _noise(network, call)
+    x = noise[call.inputs[0]]
     scale = weight("gamma", 1.0) / np.sqrt(weight("moving_variance", 1.0) + layer.epsilon)
     expected = (np.asarray(x) - weight("moving_mean", 0.0)) * scale + weight("beta", 0.0)
-    if _alike(layer, numpy_of(infer(layer, (x,), {})), expected):
+    if _alike(layer, numpy_of(_run(call, noise)), expected):
         return None
     return "its row says that it is a batch norm, but it computes something else"
 
@@ -78,25 +79,49 @@ def broken_affine(network: Network, call: Call) -> str | None:
     layer = call.operation
     if not is_registered(layer):
         return None
-    noise = {n: _noise(network, n) for n in call.inputs}
+    noise = _noise(network, call)
+    zeros = {number: keras.ops.zeros_like(x) for number, x in noise.items()}
 
-    def at(factor: float) -> np.ndarray:
-        args, kwargs = keras.tree.map_structure(
-            lambda x: factor * noise[x.number] if isinstance(x, Value) else x,
-            (call.args, call.kwargs),
-        )
-        return np.asarray(numpy_of(infer(layer, args, kwargs)), np.float32)
+    def at(values: dict[int, Any]) -> np.ndarray:
+        return np.asarray(numpy_of(_run(call, values)), np.float32)
 
-    # Both signs, as a rectifier is affine within each.
-    if _alike(layer, at(2.0) + at(-1.0), at(1.0) + at(0.0)):
+    # From one input at a time and its bias, what the layer should make of noise of both signs.
+    bias = at(zeros)
+    expected, received = bias, at(noise)
+    same_everywhere = _alike(layer, bias, _mean(bias))
+    for number, x in noise.items():
+        slope = at({**zeros, number: keras.ops.ones_like(x)}) - bias
+        same_everywhere &= _alike(layer, slope, _mean(slope))
+        if x.shape != bias.shape:
+            return "its row says that it is affine, but its input and output differ in shape"
+        expected = expected + slope * np.asarray(x, np.float32)
+    if same_everywhere and _alike(layer, received, expected):
         return None
-    return "its row says that it is affine, but it is not"
+    return "its row says that it is affine in each channel, alike at all positions, but it is not"
 
 
-def _noise(network: Network, number: int) -> Any:
-    tensor = network.tensors[number]
-    shape = [2, *(_OPEN_SIZE if size is None else size for size in tensor.shape[1:])]
-    return keras.ops.cast(np.random.default_rng(number).normal(size=shape), tensor.dtype)
+def _mean(x: np.ndarray) -> np.ndarray:
+    """Returns the mean of each channel, at every position."""
+    return np.broadcast_to(x.mean(axis=tuple(range(x.ndim - 1)), keepdims=True), x.shape)
+
+
+def _run(call: Call, values: dict[int, Any]) -> Any:
+    """Runs a call with other tensors, and what else it is given."""
+    args, kwargs = keras.tree.map_structure(
+        lambda x: values[x.number] if isinstance(x, Value) else x, (call.args, call.kwargs)
+    )
+    return infer(call.operation, args, kwargs)
+
+
+def _noise(network: Network, call: Call) -> dict[int, Any]:
+    """Returns noise in the shape of each tensor that a call reads, by its number."""
+    found = {}
+    for number in call.inputs:
+        tensor = network.tensors[number]
+        shape = [2, *(_OPEN_SIZE if size is None else size for size in tensor.shape[1:])]
+        values = np.random.default_rng(number).normal(size=shape)
+        found[number] = keras.ops.cast(values, tensor.dtype)
+    return found
 
 
 def _alike(layer: Any, received: np.ndarray, expected: np.ndarray) -> bool:
