@@ -158,3 +158,10 @@ def test_a_part_that_lacks_a_key_is_refused(tmp_path):
     (tmp_path / layout.RESULT).write_text(json.dumps(content))
     with pytest.raises(amc_tf.AmcError, match="a DenseNetwork without macs and search_accuracy"):
         RunResult.read(tmp_path)
+
+
+def test_the_folder_of_fine_grained_pruning_is_a_run_of_that_alone():
+    round_ = SparseRound(0.5, macs=10, params=5, search_accuracy=0.8, before=0.7, accuracy=0.85)
+    found = SparseResult(dense=Accuracy(0.9), rounds=(round_,))
+    run = RunResult.from_json(found.to_json())
+    assert run.sparse == found and run.dense is None
