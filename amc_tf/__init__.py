@@ -5,9 +5,9 @@ The other names are its parts: `analyze` a model, `search_plan`, `rebuild`, `fin
 `export_tflite`.
 """
 
-from typing import TYPE_CHECKING
-
 from amc_tf.lazy import front_door
+
+TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than all else here
 
 if TYPE_CHECKING:
     from amc_tf.errors import AmcError as AmcError

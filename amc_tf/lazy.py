@@ -4,9 +4,14 @@ Importing a package must not import its modules, for two reasons: a command's `-
 wait for TensorFlow, and the agent's process imports this product without Keras 3.
 """
 
+from __future__ import annotations
+
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 
 def front_door(
