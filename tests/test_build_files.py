@@ -79,3 +79,10 @@ def test_the_agents_process_has_keras_2_alone():
         reached.add(name)
         waiting += [label for label in edges.get(name, []) if label not in reached]
     assert "@pypi//tf-agents" in reached and "@pypi//keras" not in reached
+
+
+def test_the_wheels_check_leaves_out_the_same_tests():
+    """What reads the sources can run neither in Bazel's runfiles nor beside a wheel."""
+    text = (build_files.ROOT / "Makefile").read_text().replace("\\\n", " ")
+    listed = re.search(r"^OF_THE_SOURCES := (.*)$", text, re.M).group(1).split()
+    assert listed == [f"{name}.py" for name in build_files.OF_THE_SOURCES]

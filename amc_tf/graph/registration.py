@@ -68,11 +68,12 @@ def register_layer(
 
     def changed(row: LayerRule) -> LayerRule:
         kind = row.kind
-        if like is None and kind == UNKNOWN:
-            # A subclass computes what its class does, until the check of its row finds otherwise.
-            kind = next((TABLE[c].kind for c in layer_class.__mro__ if c in TABLE), UNKNOWN)
-        if kind is not row.kind or like is not None:
+        if like is not None:
             kind = dataclasses.replace(kind, clips=UNBOUNDED)
+        elif kind == UNKNOWN:
+            # A subclass computes what its class does, until the check of its row finds otherwise.
+            known = next((TABLE[c].kind for c in layer_class.__mro__ if c in TABLE), UNKNOWN)
+            kind = dataclasses.replace(known, clips=UNBOUNDED)
         fields: dict[str, Any] = {"kind": kind, **changes}
         return dataclasses.replace(row, **fields)
 
