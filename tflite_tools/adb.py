@@ -230,7 +230,9 @@ class Adb:
             found = ", ".join(f"{serial} ({state})" for serial, state in rows) or "none"
             raise DeviceError(
                 f"expected one attached Android device; adb lists {found}",
-                "Name one of them as android:SERIAL, or in ANDROID_SERIAL." if rows else _FAULTS[-2][2],
+                "Name one of them as android:SERIAL, or in ANDROID_SERIAL."
+                if rows
+                else _FAULTS[-2][2],
             )
         return rows[0][0]
 
