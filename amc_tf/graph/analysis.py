@@ -21,11 +21,14 @@ from scipy.sparse.csgraph import connected_components
 from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.channel_graph import ChannelGraph, Group, Refused, Site
+from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
 from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, output_role
 from amc_tf.graph.layer_table import rule_of
 
 
-def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
+def analyze(
+    model: keras.Model, freeze: Sequence[str] = (), input_shape: InputShape = ()
+) -> ChannelGraph:
     """Finds the groups of channels of a model that can be pruned.
 
     Args:
@@ -33,22 +36,33 @@ def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
             models are inlined.
         freeze: patterns (`fnmatch`) for the names of layers that keep all their
             output channels.
+        input_shape: shape for which work is counted, without the batch axis, for a model
+            whose input has open sizes: (224, 224, 3). For several inputs it is a list of
+            shapes in their order, or a mapping from their names. The model's inputs stay
+            open. Empty for the model's own sizes.
 
     Returns:
         The `ChannelGraph`.
 
     Raises:
         AmcError: the model is subclassed, not built, or built for
-            channels_first.
+            channels_first; or `input_shape` does not fit its inputs.
     """
-    return _Analysis(network_lib.flatten(model), freeze).graph()
+    network = network_lib.flatten(model)
+    return _Analysis(network, freeze, counted_shapes(model, input_shape)).graph()
 
 
 class _Analysis:
     """The state of one pass (`amc_tf.graph.layer_rule.Connector`)."""
 
-    def __init__(self, network: network_lib.Network, freeze: Sequence[str] = ()):
+    def __init__(
+        self,
+        network: network_lib.Network,
+        freeze: Sequence[str],
+        input_shapes: tuple[Shape, ...],
+    ):
         self.network = network
+        self._input_shapes = input_shapes
         self._patterns = freeze
         self._count = 0
         self._united: list[tuple[Ids, Ids]] = []
@@ -190,6 +204,7 @@ class _Analysis:
             refused=self._refused,
             frozen=self._frozen_listing(classes_of_id, makers),
             classes=count,
+            input_shapes=self._input_shapes,
         )
 
     def _classes(self) -> np.ndarray:
