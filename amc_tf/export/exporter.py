@@ -7,7 +7,6 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import tflite_tools
 from amc_tf import files
@@ -17,7 +16,7 @@ from amc_tf.export.litert_model import LiteRtKeras
 from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
-from amc_tf.training.data import Data, evenly_spaced
+from amc_tf.training.data import evenly_spaced
 from amc_tf.training.task import Task
 
 
@@ -38,7 +37,8 @@ class Exporter:
         self._dense = dense
         self._task = task
         self._settings = settings
-        self._test = _part(task.test_data, settings.score_samples)
+        count = settings.score_samples  # 0: all
+        self._test = task.sample(task.test_data, count) if count else task.test_data
 
     @functools.cached_property
     def score(self) -> float:
@@ -221,13 +221,3 @@ def check_writable(path: pathlib.Path) -> None:
         probe.unlink()
     except OSError as error:
         raise AmcError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _part(data: Data, count: int) -> Data:
-    """Takes at most `count` samples (0: all): evenly spaced of arrays, the first of a Dataset."""
-    if not count:
-        return data
-    if isinstance(data, tf.data.Dataset):
-        return data.unbatch().take(count).batch(min(count, 128))
-    chosen = evenly_spaced(len(keras.tree.flatten(data)[0]), count)
-    return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)

@@ -53,7 +53,8 @@ class MaskedScorer(Generic[PlanT]):
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
         self._assign(plan)
-        batches = Batches(self._task.validation, self._task.batch_size, self._model)
+        task = self._task
+        batches = Batches(task.validation, task.batch_size, self._model, task.keep_bytes)
         for batch in batches:
             x = pack(nesting(self._model, "inputs"), batch.inputs)
             yield keras.tree.flatten(self._model.predict_on_batch(x))

@@ -51,7 +51,7 @@ class LiteScorer(Generic[PlanT]):
         self._refit = refit
         self._stop_at = stop_at
         self._metrics = task.compiled(uncompiled(model), model)
-        self._batches = Batches(task.validation, task.batch_size, model)
+        self._batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)
         if self._folding.fixed and isinstance(refit, Reestimated):
@@ -70,14 +70,14 @@ class LiteScorer(Generic[PlanT]):
     def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
         """See `Scorer`."""
         images = self._batches.images
-        if beat is None or self._stop_at is None or images is None:
+        # Data may be sorted by class, so that its first batches say nothing about the others.
+        batches = self._batches.shuffled()
+        if beat is None or self._stop_at is None or images is None or batches is None:
             return self._task.score(_Played(self._metrics), self._played(plan))
 
         def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
             return hopeless(scores, sizes, images, beat, self._stop_at)
 
-        # Data may be sorted by class, so that its first batches say nothing about the others.
-        batches = self._batches.shuffled()
         return self._task.score(
             _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
         )
