@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import (
     Data,
@@ -202,7 +203,7 @@ class Task:
         if self.evaluate is None:
             # One batch is really evaluated, to see that the metric is reported. The probe shares
             # the layers, but compiling it leaves the compile settings of the user's model alone.
-            probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
+            probe = self.compiled(uncompiled(model), model)
             self.score(probe, self._first_batch())
 
     def _first_batch(self) -> Data:
