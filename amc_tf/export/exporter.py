@@ -12,7 +12,7 @@ import tflite_tools
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.export.formats import BIAS_CORRECTED, FORMATS, Format
-from amc_tf.export.litert_model import LiteRtKeras
+from amc_tf.export.litert_model import as_keras
 from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
@@ -168,7 +168,7 @@ class Exporter:
             for name, a, b in zip(interpreter.signature.outputs, expected, received, strict=True)
         }
         agreements = [e.agreement for e in errors.values() if e.agreement is not None]
-        score = self._score(LiteRtKeras(content, self.model))
+        score = self._score(as_keras(content, self.model))
         within = self.score - score <= self._settings.tolerance
         found = tflite_tools.inspect_file(content)
         worst = {}

@@ -202,7 +202,13 @@ class Flattener:
         return len(self.tensors) - 1
 
     def new_call(
-        self, operation: Any, args: Any, kwargs: Any, inputs: list[int], outputs: list[int], path: str
+        self,
+        operation: Any,
+        args: Any,
+        kwargs: Any,
+        inputs: list[int],
+        outputs: list[int],
+        path: str,
     ) -> None:
         """Appends a call of an operation of the nested model at `path`."""
         self.paths.setdefault(id(operation), path)

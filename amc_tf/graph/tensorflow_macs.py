@@ -57,7 +57,9 @@ def _cropped(tensor: tf.Tensor) -> tf.Tensor:
     TFLite folds this back into one convolution.
     """
     (reader, *others) = tensor.consumers() or (None,)
-    return reader.outputs[0] if reader and not others and reader.type == "BatchToSpaceND" else tensor
+    return (
+        reader.outputs[0] if reader and not others and reader.type == "BatchToSpaceND" else tensor
+    )
 
 
 def _transposed(operation: tf.Operation) -> int:

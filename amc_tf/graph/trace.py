@@ -67,7 +67,9 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
                 found = [tf.convert_to_tensor(x) for x in keras.tree.flatten(out)]
             except Exception as error:
                 failed[len(spans)] = Work(uncounted=(f"not traced: {_first_line(error)}",))
-                out = found = [_placeholder(known(n, None), network.tensors[n].dtype) for n in call.outputs]
+                out = found = [
+                    _placeholder(known(n, None), network.tensors[n].dtype) for n in call.outputs
+                ]
                 varying.extend(found)
             shapes.update((n, known(n, x.shape)) for n, x in zip(call.outputs, found, strict=True))
             spans.append((before, len(graph.get_operations())))

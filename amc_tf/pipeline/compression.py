@@ -77,7 +77,7 @@ class Compression:
         # An impossible budget is reported now, not after the dense model is trained.
         check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
-        self.workdir = Workdir(workdir, safe_mode)
+        self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
             **dataclasses.asdict(self.settings),

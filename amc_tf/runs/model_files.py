@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +35,11 @@ def refuse_code(flat: network.Network) -> None:
                 ) from None
 
 
-def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
+def load_model(
+    path: str | pathlib.Path,
+    safe_mode: bool = True,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> keras.Model:
     """Loads a .keras or .h5 file, or whatever Keras 2 (tf_keras) saved.
 
     Args:
@@ -41,6 +48,8 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
             Lambda layers, and SavedModels, which are TensorFlow programs; and files
             that keep a part of their data in other files. Turn it off only for files
             that you would run as programs.
+        custom_objects: classes and functions that are not registered with Keras, by the
+            name that the file has for them.
 
     Returns:
         The model. It is compiled if Keras 3 saved it compiled and its loss and
@@ -58,12 +67,20 @@ def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
     if safe_mode:
         model_archive.refuse_outside_data(path)
     try:
-        return keras.models.load_model(path, safe_mode=safe_mode)
+        return keras.models.load_model(path, dict(custom_objects or {}), safe_mode=safe_mode)
     except Exception as error:
         if safe_mode and "safe_mode=False" in str(error):
             raise AmcError(
                 f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
                 "trust its source, allow it by safe_mode=False (--unsafe)"
+            ) from error
+        missing = re.search(r"Could not locate (\w+) '([^']+)'", str(error))
+        if missing:
+            kind, name = missing.groups()
+            raise AmcError(
+                f"{path} needs the {kind} {name!r}, which is not registered with Keras; decorate "
+                "it with @keras.saving.register_keras_serializable() and import its module first, "
+                f"or give custom_objects={{{name!r}: ...}}"
             ) from error
         reason = str(error).strip().split("\n")[0]
         raise AmcError(

@@ -14,7 +14,8 @@ import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.graph.keras_structure import like, plain
+from amc_tf.graph.own_classes import own_objects
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
@@ -37,14 +38,24 @@ class Workdir:
         path: the folder; made if absent.
         safe_mode: whether model files that hold code are refused (see
             `amc_tf.runs.model_files.load_model`).
+        origin: the model that the run began with. Models of the folder are loaded as models
+            of its class, with the user's layers in it, which need not be registered.
 
     Raises:
-        AmcError: the folder cannot be made or written.
+        AmcError: the folder cannot be made or written, or two of the user's classes have one
+            name.
     """
 
-    def __init__(self, path: str | os.PathLike[str], safe_mode: bool = True):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        safe_mode: bool = True,
+        origin: keras.Model | None = None,
+    ):
         self.path = pathlib.Path(path).expanduser()
         self.safe_mode = safe_mode
+        self.origin = origin
+        self._own_objects = {} if origin is None else own_objects(origin)
         self._lock = FolderLock(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -143,7 +154,7 @@ class Workdir:
             left.write(self.path)
 
     def save_model(self, file: ModelFile, model: keras.Model) -> None:
-        """Saves a model, uncompiled, so that the file is whole or absent.
+        """Saves a plain `keras.Model`, uncompiled, so that the file is whole or absent.
 
         Raises:
             AmcError: the file cannot be written, or the system's clock is before 1980.
@@ -156,7 +167,7 @@ class Workdir:
             )
         path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
-            uncompiled(model).save(partial)
+            plain(model).save(partial)
 
     def load_model(self, file: ModelFile) -> keras.Model:
         """Loads a model of an earlier stage.
@@ -169,11 +180,12 @@ class Workdir:
         if not path.exists():
             raise AmcError(f"{path} does not exist yet; run {file.made_by} first")
         try:
-            return load_model(path, self.safe_mode)
+            model = load_model(path, self.safe_mode, self._own_objects)
         except AmcError as error:
             raise AmcError(
                 f"{error}; if it is damaged, delete it and run {file.made_by} again"
             ) from error
+        return model if self.origin is None else like(self.origin, model.inputs, model.outputs)
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.graph.own_classes import own_steps
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.methods import Refit
@@ -44,6 +45,9 @@ class LiteScorer(Generic[PlanT]):
         """
         if task.evaluate is not None:
             raise NotCarriedError("Task(evaluate=...) needs a Keras model")
+        steps = own_steps(graph.network.model)
+        if steps:
+            raise NotCarriedError(f"the model's class has a {steps[0]} of its own")
         if "loss" in task.metric:
             raise NotCarriedError(f"{task.metric!r} is a loss, not a metric")
         model = graph.network.model
@@ -146,7 +150,9 @@ class _Played:
             before = summed
             if self._enough(scores, sizes):
                 break
-        return {name: float(value) for name, value in model.get_metrics_result().items()}
+        # As `evaluate` gives them: a metric that is no number is another's, and stays as it is.
+        found = keras.tree.map_structure(np.asarray, model.get_metrics_result())
+        return {name: float(v) if np.ndim(v) == 0 else v for name, v in found.items()}
 
 
 def _divisor(count: int, preferred: int = 4) -> int:

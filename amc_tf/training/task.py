@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training.checks import Check, check_batches
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
@@ -238,7 +239,7 @@ class Task:
         if self.evaluate is None:
             # The probe shares the layers, but compiling it leaves the compile settings of the
             # user's model alone.
-            probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
+            probe = self.compiled(uncompiled(model), model)
         strict = probe is not None and _of_keras(getattr(probe, "loss", None))
         splits = ["train", "validation", *(["test"] if self.test is not None else [])]
         for split in splits:
