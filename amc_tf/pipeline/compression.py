@@ -91,9 +91,10 @@ class Compression:
         self.graph = constraints.analyze(model)
         if safe_mode:
             refuse_code(self.graph.network)
-        # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
+        self.metric, search = task.metric_of(model), self.settings.search
+        # An impossible budget is reported now, not after the dense model is trained.
+        check(problem_of(self.graph, search), budget, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode)
         record = {
             **(config or {}),
@@ -163,6 +164,7 @@ class Compression:
                 self.budget,
                 self.settings.search,
                 self.settings.latency,
+                self.metric,
             )
         few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
         verify(self.dense, self.graph, found.plan, few)
@@ -185,6 +187,7 @@ class Compression:
             kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
         }
         self.workdir.update_result(
+            **{"metric": found.metric, "uncertainty": found.uncertainty},
             dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
             pruned=measured[found.chosen],
             budget=bounds,

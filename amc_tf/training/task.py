@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice
+from amc_tf.training import directions
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import (
     Data,
@@ -22,6 +23,7 @@ from amc_tf.training.data import (
     inputs_of,
     x_and_y,
 )
+from amc_tf.training.metric import MODES, Metric
 from amc_tf.training.time_limit import within
 
 
@@ -43,13 +45,18 @@ class Task:
         qat: `qat(model)` trains a Keras 2 model (tf_keras) with emulated int8
             rounding in place, for the format int8_qat. Default: the compiled
             model's loss and optimizer on `train` (see `amc_tf.export.qat.training`).
-        evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
-            Default: `model.evaluate(data)[metric]`.
+        evaluate: `evaluate(model, data) -> float`, a finite number, of which more is
+            better unless `mode` or the name `metric` says otherwise. Default:
+            `model.evaluate(data)[metric]`.
         evaluate_timeout: seconds that one evaluation may take; a longer one is an
             error. Default: None, no limit, because only the user knows how long it
             may take, and an interrupted search loses nothing. With a limit, the
             evaluation runs in a thread of its own, which is abandoned if it hangs.
-        metric: name under which the compiled model reports its accuracy.
+        metric: name under which the compiled model reports the number by which networks
+            are compared: a metric of `compile`, or `loss`. With `evaluate`, a name for what
+            it returns.
+        mode: `max` if more of the metric is better, `min` if less is. Default: `auto`,
+            which knows the metrics and losses of Keras, and asks about others.
         epochs: number of epochs of the default fit.
         batch_size: batch size for arrays, in the default fit and evaluate.
         calibration: unlabelled inputs (array, or a list for several inputs) for
@@ -68,10 +75,14 @@ class Task:
     evaluate: Callable[[keras.Model, Data], float] | None = None
     evaluate_timeout: float | None = None
     metric: str = "accuracy"
+    mode: str = "auto"
     epochs: int = 1
     batch_size: int = 128
     calibration: Any = None
     calibration_size: int = 512
+
+    def __post_init__(self) -> None:
+        choice("mode", self.mode, ("auto", *MODES))
 
     def compiled(self, model: keras.Model, dense: keras.Model) -> keras.Model:
         """Compiles `model` with the user's compile, or as `dense` was compiled; returns it."""
@@ -100,11 +111,11 @@ class Task:
         model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=2)
 
     def score(self, model: keras.Model, data: Data) -> float:
-        """Returns the accuracy of a compiled model on `data`.
+        """Returns the value of the metric of a compiled model on `data`.
 
         Raises:
             AmcError: evaluate raised an error or did not end in time; the metric is
-                not reported, or its value is not a finite number of at most 1.
+                not reported, or its value is not a finite number.
         """
         value = within(
             self.evaluate_timeout,
@@ -114,13 +125,43 @@ class Task:
         try:
             value = float(value)
         except (TypeError, ValueError):
-            raise AmcError(f"evaluate must return a number, received {value!r}") from None
-        if not math.isfinite(value) or value > 1:
             raise AmcError(
-                f"evaluate returned {value} for {self.metric!r}; expected a finite number of at "
-                "most 1, higher being better (an accuracy as a fraction, for instance)"
+                f"evaluate must return a number, received {value!r} for {self.metric!r}"
+            ) from None
+        if not math.isfinite(value):
+            raise AmcError(
+                f"evaluate returned {value} for {self.metric!r}; expected a finite number"
             )
         return value
+
+    def metric_of(self, model: keras.Model) -> Metric:
+        """Returns what `metric` is: which way is better, and how it is written.
+
+        Args:
+            model: the dense model, or one that was compiled and evaluated like it. A model
+                that was not evaluated yet is, on one batch, without being changed.
+
+        Raises:
+            AmcError: the metric is not reported, or its direction cannot be known.
+        """
+        data = "validation" if self.test is None else "test"
+        if self.evaluate is not None:
+            kind = directions.named(self.metric)
+        else:
+            made = directions.is_made(model, self.metric)
+            kind = directions.reported(model if made else self._probe(model), self.metric)
+        if kind is not None and self.mode in ("auto", kind.mode):
+            known = Metric(self.metric, **kind._asdict(), data=data)
+            # What evaluate counts as a sample is not known.
+            return known if self.evaluate is None else dataclasses.replace(known, per_sample=False)
+        if self.mode == "auto":
+            raise AmcError(
+                f"it is not known whether more of the metric {self.metric!r} is better; give "
+                'Task(mode="max") if it is, or Task(mode="min") if less is'
+            )
+        # What the user turns round is not what goes by that name.
+        title = "score" if kind is not None else self.metric
+        return Metric(self.metric, self.mode, title, False, False, False, data)
 
     def prepared(self, data: Data) -> Data:
         """Returns `data` in the form that is fastest to score many times.
@@ -152,9 +193,12 @@ class Task:
     def _default_evaluate(self, model: keras.Model, data: Data) -> float:
         logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)
         if self.metric not in logs:
+            losses = {name for name in logs if name == "loss" or name.endswith("_loss")}
+            offered = [repr(name) for name in logs if name not in losses]
+            offered += [f"{name!r} (mode min)" for name in logs if name in losses]
             raise AmcError(
                 f"the model does not report the metric {self.metric!r}; it reports "
-                f"{', '.join(map(repr, logs))}: name one of these, or add it in compile(metrics=)"
+                f"{', '.join(offered)}: name one of these, or add it in compile(metrics=)"
             )
         return logs[self.metric]
 
@@ -200,10 +244,15 @@ class Task:
         for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
             check_shape("calibration", array, tensor)
         if self.evaluate is None:
-            # One batch is really evaluated, to see that the metric is reported. The probe shares
-            # the layers, but compiling it leaves the compile settings of the user's model alone.
-            probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
-            self.score(probe, self._first_batch())
+            self._probe(model)  # to see that the metric is reported
+        self.metric_of(model)
+
+    def _probe(self, model: keras.Model) -> keras.Model:
+        """Returns a model like `model` that is compiled and was evaluated on one batch."""
+        # It shares the layers, but compiling it leaves the user's compile settings alone.
+        probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
+        self.score(probe, self._first_batch())
+        return probe
 
     def _first_batch(self) -> Data:
         if not isinstance(self.validation, tuple):
