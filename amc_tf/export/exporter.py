@@ -17,6 +17,7 @@ from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
 from amc_tf.training.data import evenly_spaced
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 
@@ -40,10 +41,21 @@ class Exporter:
         count = settings.score_samples  # 0: all
         self._test = task.sample(task.test_data, count) if count else task.test_data
 
-    @functools.cached_property
+    @property
+    def metric(self) -> Metric:
+        """What the scores are."""
+        return self._reference[1]
+
+    @property
     def score(self) -> float:
-        """Accuracy of the Keras model on the data that score the files."""
-        return self._score(uncompiled(self.model))
+        """Score of the Keras model on the data that score the files."""
+        return self._reference[0]
+
+    @functools.cached_property
+    def _reference(self) -> tuple[float, Metric]:
+        model = uncompiled(self.model)
+        score = self._score(model)
+        return score, self._task.metric_of(model)
 
     @functools.cached_property
     def _calibration(self) -> list[np.ndarray]:
@@ -169,7 +181,8 @@ class Exporter:
         }
         agreements = [e.agreement for e in errors.values() if e.agreement is not None]
         score = self._score(as_keras(content, self.model))
-        within = self.score - score <= self._settings.tolerance
+        lost = self.metric.gain(self.score) - self.metric.gain(score)
+        within = lost <= self._settings.tolerance * self.metric.unit(self.score)
         found = tflite_tools.inspect_file(content)
         worst = {}
         if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:

@@ -74,9 +74,10 @@ class Compression:
         self.graph = constraints.analyze(model)
         if safe_mode:
             refuse_code(self.graph.network)
-        # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
+        self.metric, search = task.metric_of(model), self.settings.search
+        # An impossible budget is reported now, not after the dense model is trained.
+        check(problem_of(self.graph, search), budget, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
@@ -108,7 +109,9 @@ class Compression:
 
     @property
     def _run(self) -> Run:
-        return Run(self.dense, self.graph, self.task, self.budget, self.settings, self.workdir)
+        return Run(
+            self.dense, self.graph, self.task, self.metric, self.budget, self.settings, self.workdir
+        )
 
     @_exclusive
     def search(self) -> SearchResult:

@@ -19,6 +19,7 @@ from amc_tf.runs.provenance import command
 from amc_tf.runs.result_parts import Measures
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.budget import Budget
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 
@@ -30,6 +31,7 @@ class Run:
         dense: the trained model.
         graph: the analysed model.
         task: the model's data and training code.
+        metric: what the task's scores are.
         budget: the bounds on costs; None with a reward that prices the cost.
         settings: settings of all stages.
         workdir: the run's files.
@@ -38,6 +40,7 @@ class Run:
     dense: keras.Model
     graph: ChannelGraph
     task: Task
+    metric: Metric
     budget: Budget | None
     settings: Settings
     workdir: Workdir

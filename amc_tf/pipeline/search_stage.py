@@ -20,7 +20,13 @@ def search(run: Run) -> SearchResult:
     workdir.forget("policies", "pruned", "finetuned", "tflite")
     with timed(workdir, "search"):
         found = search_in(
-            workdir, run.dense, run.task, run.budget, run.settings.search, run.settings.latency
+            workdir,
+            run.dense,
+            run.task,
+            run.budget,
+            run.settings.search,
+            run.settings.latency,
+            run.metric,
         )
     few = [array[:4] for array in run.task.calibration_inputs(run.dense)]
     verify(run.dense, run.graph, found.plan, few)
@@ -43,6 +49,8 @@ def search(run: Run) -> SearchResult:
         kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
     }
     workdir.update_result(
+        metric=found.metric,
+        uncertainty=found.uncertainty,
         dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
         pruned=measured[found.chosen],
         budget=bounds,

@@ -9,6 +9,7 @@ from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import Problem
 from amc_tf.search.settings import SearchSettings
+from amc_tf.training.metric import ACCURACY, Metric
 
 
 def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[PruningPlan]:
@@ -28,17 +29,31 @@ def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[Pruning
 
 
 def environment(
-    problem: Problem[PlanT], budget: Budget | None, settings: SearchSettings
+    problem: Problem[PlanT],
+    budget: Budget | None,
+    settings: SearchSettings,
+    metric: Metric = ACCURACY,
 ) -> DecisionEnv[PlanT]:
     """Returns the environment of a problem under a budget.
 
     Raises:
         AmcError: see `DecisionEnv`.
     """
-    return DecisionEnv(problem, budget, reward=settings.reward, fill_budget=settings.fill_budget)
+    return DecisionEnv(
+        problem,
+        budget,
+        reward=settings.reward,
+        fill_budget=settings.fill_budget,
+        metric=metric,
+    )
 
 
-def check(problem: Problem, budget: Budget | None, settings: SearchSettings) -> None:
+def check(
+    problem: Problem,
+    budget: Budget | None,
+    settings: SearchSettings,
+    metric: Metric = ACCURACY,
+) -> None:
     """Checks that the budget can be met, as far as this is known without a device.
 
     Latency that is not known yet exceeds no bound, as measuring its table takes minutes.
@@ -46,4 +61,4 @@ def check(problem: Problem, budget: Budget | None, settings: SearchSettings) -> 
     Raises:
         AmcError: see `DecisionEnv`.
     """
-    environment(problem.with_latency(UNKNOWN_LATENCY), budget, settings)
+    environment(problem.with_latency(UNKNOWN_LATENCY), budget, settings, metric)

@@ -12,12 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.training import directions
 from amc_tf.training.checks import Check, check_batches
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
 from amc_tf.training.forms import ArrayBatches, Batches, batches_of, present
+from amc_tf.training.metric import MODES, Metric
 from amc_tf.training.sampling import drawn
 from amc_tf.training.time_limit import within
 
@@ -48,13 +50,18 @@ class Task:
         qat: `qat(model)` trains a Keras 2 model (tf_keras) with emulated int8
             rounding in place, for the format int8_qat. Default: the compiled
             model's loss and optimizer on `train` (see `amc_tf.export.qat.training`).
-        evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
-            Default: `model.evaluate(data)[metric]`.
+        evaluate: `evaluate(model, data) -> float`, a finite number, of which more is
+            better unless `mode` or the name `metric` says otherwise. Default:
+            `model.evaluate(data)[metric]`.
         evaluate_timeout: seconds that one evaluation may take; a longer one is an
             error. Default: None, no limit, because only the user knows how long it
             may take, and an interrupted search loses nothing. With a limit, the
             evaluation runs in a thread of its own, which is abandoned if it hangs.
-        metric: name under which the compiled model reports its accuracy.
+        metric: name under which the compiled model reports the number by which networks
+            are compared: a metric of `compile`, or `loss`. With `evaluate`, a name for what
+            it returns.
+        mode: `max` if more of the metric is better, `min` if less is. Default: `auto`,
+            which knows the metrics and losses of Keras, and asks about others.
         epochs: number of epochs of the default fit.
         batch_size: batch size for arrays, in the default fit and evaluate.
         calibration: inputs for least-squares refit and int8 calibration, with labels
@@ -80,6 +87,7 @@ class Task:
     evaluate: Callable[[keras.Model, Data], float] | None = None
     evaluate_timeout: float | None = None
     metric: str = "accuracy"
+    mode: str = "auto"
     epochs: int = 1
     batch_size: int = 128
     calibration: Any = None
@@ -90,6 +98,7 @@ class Task:
     keep_bytes: int = 256 * 2**20
 
     def __post_init__(self) -> None:
+        choice("mode", self.mode, ("auto", *MODES))
         for split in ("train", "validation", "test"):
             steps = getattr(self, f"{split}_steps")
             if steps is None:
@@ -137,11 +146,11 @@ class Task:
         model.fit(x, y, sample_weight=weight, batch_size=self.batch_size, **more)
 
     def score(self, model: keras.Model, data: Data) -> float:
-        """Returns the accuracy of a compiled model on `data`.
+        """Returns the value of the metric of a compiled model on `data`.
 
         Raises:
             AmcError: evaluate raised an error or did not end in time; the metric is
-                not reported, or its value is not a finite number of at most 1.
+                not reported, or its value is not a finite number.
         """
         value = within(
             self.evaluate_timeout,
@@ -151,13 +160,43 @@ class Task:
         try:
             value = float(value)
         except (TypeError, ValueError):
-            raise AmcError(f"evaluate must return a number, received {value!r}") from None
-        if not math.isfinite(value) or value > 1:
             raise AmcError(
-                f"evaluate returned {value} for {self.metric!r}; expected a finite number of at "
-                "most 1, higher being better (an accuracy as a fraction, for instance)"
+                f"evaluate must return a number, received {value!r} for {self.metric!r}"
+            ) from None
+        if not math.isfinite(value):
+            raise AmcError(
+                f"evaluate returned {value} for {self.metric!r}; expected a finite number"
             )
         return value
+
+    def metric_of(self, model: keras.Model) -> Metric:
+        """Returns what `metric` is: which way is better, and how it is written.
+
+        Args:
+            model: the dense model, or one that was compiled and evaluated like it. A model
+                that was not evaluated yet is, on one batch, without being changed.
+
+        Raises:
+            AmcError: the metric is not reported, or its direction cannot be known.
+        """
+        data = "validation" if self.test is None else "test"
+        if self.evaluate is not None:
+            kind = directions.named(self.metric)
+        else:
+            made = directions.is_made(model, self.metric)
+            kind = directions.reported(model if made else self._probe(model), self.metric)
+        if kind is not None and self.mode in ("auto", kind.mode):
+            known = Metric(self.metric, **kind._asdict(), data=data)
+            # What evaluate counts as a sample is not known.
+            return known if self.evaluate is None else dataclasses.replace(known, per_sample=False)
+        if self.mode == "auto":
+            raise AmcError(
+                f"it is not known whether more of the metric {self.metric!r} is better; give "
+                'Task(mode="max") if it is, or Task(mode="min") if less is'
+            )
+        # What the user turns round is not what goes by that name.
+        title = "score" if kind is not None else self.metric
+        return Metric(self.metric, self.mode, title, False, False, False, data)
 
     def prepared(self, data: Data) -> Data:
         """Returns `data` in the form that is fastest to score many times.
@@ -187,9 +226,12 @@ class Task:
     def _default_evaluate(self, model: keras.Model, data: Data) -> float:
         logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)
         if self.metric not in logs:
+            losses = {name for name in logs if name == "loss" or name.endswith("_loss")}
+            offered = [repr(name) for name in logs if name not in losses]
+            offered += [f"{name!r} (mode min)" for name in logs if name in losses]
             raise AmcError(
                 f"the model does not report the metric {self.metric!r}; it reports "
-                f"{', '.join(map(repr, logs))}: name one of these, or add it in compile(metrics=)"
+                f"{', '.join(offered)}: name one of these, or add it in compile(metrics=)"
             )
         return logs[self.metric]
 
@@ -249,8 +291,18 @@ class Task:
             check.see(self.calibration_inputs(model))
             check.finish()
         if probe is not None:
-            # One batch is really evaluated, to see that the metric is reported.
-            self.score(probe, present(next(iter(self._batches("validation")))))
+            self.score(probe, self._first_batch())  # to see that the metric is reported
+        self.metric_of(model if probe is None else probe)
+
+    def _probe(self, model: keras.Model) -> keras.Model:
+        """Returns a model like `model` that is compiled and was evaluated on one batch."""
+        # It shares the layers, but compiling it leaves the user's compile settings alone.
+        probe = self.compiled(uncompiled(model), model)
+        self.score(probe, self._first_batch())
+        return probe
+
+    def _first_batch(self) -> tuple[Any, ...]:
+        return present(next(iter(self._batches("validation"))))
 
     def _batches(self, split: str) -> Batches:
         data = getattr(self, split)

@@ -30,7 +30,10 @@ def net():
         ({"train": ([X, X], Y)}, "1 inputs, the data 2"),
         ({"train": ({"image": X}, Y)}, "lacks the model's input"),
         ({"calibration": X[:, :7]}, "calibration data has the shape"),
-        ({"metric": "f1"}, "does not report the metric 'f1'; it reports 'accuracy', 'loss'"),
+        (
+            {"metric": "f1"},
+            r"does not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min",
+        ),
         ({"train": tf.data.Dataset.from_tensor_slices((X, Y))}, "train data has the shape"),
         ({"train": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "is empty"),
     ],
@@ -40,7 +43,7 @@ def test_bad_data(net, changes, message):
         blobs.task(**changes).check(net)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 93.4, "high", None])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", None])
 def test_bad_scores(net, value):
     with pytest.raises(amc_tf.AmcError, match="evaluate"):
         blobs.task(evaluate=lambda model, data: value).score(net, None)

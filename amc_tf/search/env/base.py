@@ -15,19 +15,17 @@ from typing import Generic
 
 import numpy as np
 
-from amc_tf.errors import AmcError, choice
+from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PlanT
 from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
-from amc_tf.search.env.rewards import REWARDS
+from amc_tf.search.env.rewards import reward_of
+from amc_tf.training.metric import ACCURACY, Metric
 
 # Above the largest scale found within the bounds, a staircase may go down again: this many more
 # steps are tried.
 _STEPS_BEYOND = 24
-# An agent cannot learn from errors a million times as large as those of a network that guesses,
-# and they would hide all other rewards.
-_LARGEST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +92,11 @@ class DecisionEnv(Generic[PlanT]):
             episode, to all decisions in proportion. The paper does not do this,
             and a random plan then wastes half of the budget, as costs are
             products of neighbouring ratios.
+        metric: what the scores are.
 
     Raises:
-        AmcError: the reward and the budget do not go together, or the budget
-            cannot be reached (the message gives the least that can).
+        AmcError: the reward and the budget or the metric do not go together, or
+            the budget cannot be reached (the message gives the least that can).
     """
 
     def __init__(
@@ -107,8 +106,9 @@ class DecisionEnv(Generic[PlanT]):
         *,
         reward: str = "err",
         fill_budget: bool = True,
+        metric: Metric = ACCURACY,
     ):
-        self._reward = choice("reward", reward, REWARDS)
+        self._reward = reward_of(reward, metric)
         if (reward == "err") != (budget is not None):
             raise AmcError(
                 "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
@@ -118,6 +118,7 @@ class DecisionEnv(Generic[PlanT]):
         if reward == "latency" and "latency" not in problem.costs:
             raise AmcError("the reward 'latency' needs a device to measure it on")
         self.problem = problem
+        self.metric = metric
         self.choices = problem.choices
         self.costs = problem.costs
         self.budget = budget
@@ -203,14 +204,9 @@ class DecisionEnv(Generic[PlanT]):
         """Returns the decisions together with their score and its reward.
 
         Raises:
-            AmcError: the score or the reward is not finite, or the reward is too large.
+            AmcError: the reward is not finite, or cannot be made of the score.
         """
-        reward = self._reward(score, decided.costs)
-        if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
-            raise AmcError(
-                f"the reward of a plan is {reward:g} (score {score:g}), expected a number "
-                f"within {_LARGEST_REWARD:g} of 0; let evaluate return something of the order of 1"
-            )
+        reward = self.reward(score, decided.costs)
         return Outcome(
             plan=decided.plan,
             counts=decided.counts,
@@ -221,6 +217,20 @@ class DecisionEnv(Generic[PlanT]):
             params=int(decided.costs["params"]),
             latency_ms=decided.costs.get("latency"),
         )
+
+    def reward(self, score: float, costs: Mapping[str, float]) -> float:
+        """Returns the reward of a score at some costs.
+
+        Raises:
+            AmcError: see `outcome`.
+        """
+        reward = self._reward(self.metric, score, costs)
+        if not math.isfinite(reward):
+            raise AmcError(
+                f"the reward of a plan is {reward:g} ({self.metric.name} {score:g}), expected a "
+                "finite number; let evaluate return one"
+            )
+        return reward
 
     def filled(self, actions: Sequence[float]) -> list[int]:
         """Returns the counts of a finished episode, after the rest of the budget is given out."""
