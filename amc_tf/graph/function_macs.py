@@ -161,7 +161,9 @@ def _loop(operation: tf.Operation, varying: set[str], known: Known) -> Work:
     condition, body = _function_of(operation, "cond"), _function_of(operation, "body")
     if condition is None or body is None:
         return Work(uncounted=(operation.type,))
-    given = {x.name for x, y in zip(body.inputs, operation.inputs, strict=True) if y.name in varying}
+    given = {
+        x.name for x, y in zip(body.inputs, operation.inputs, strict=True) if y.name in varying
+    }
     while True:  # what varies in one round varies in the next
         inner = _varying(body, given)
         again = {x.name for x, y in zip(body.inputs, body.outputs, strict=True) if y.name in inner}
@@ -184,15 +186,14 @@ def _loop(operation: tf.Operation, varying: set[str], known: Known) -> Work:
     return once.times(rounds)
 
 
-def _rounds(
-    condition: tf.Graph, body: tf.Graph, start: Sequence[np.ndarray | None]
-) -> int | None:
+def _rounds(condition: tf.Graph, body: tf.Graph, start: Sequence[np.ndarray | None]) -> int | None:
     """Returns how often a loop runs that counts up to a known number; None for any other loop.
 
     A loop may count in several ways, all of which end it.
     """
-    known = {x.name: value for x, value in zip(condition.inputs, start, strict=True)
-             if value is not None}
+    known = {
+        x.name: value for x, value in zip(condition.inputs, start, strict=True) if value is not None
+    }
     position = {x.name: i for i, x in enumerate(condition.inputs)}
     rounds = []
     for test in _conjuncts(_source(condition.outputs[0])):

@@ -121,9 +121,7 @@ _EINSUM = dataclasses.replace(
     variant=lambda layer: _EINSUM_DENSE if kernel_propagation.is_dense(layer) else _EINSUM_OTHER,
 )
 _ATTENTION = LayerRule(propagation.refused("attention mixes its channels with its positions"))
-_RECURRENT = LayerRule(
-    propagation.refused("a recurrent layer feeds its channels back to itself")
-)
+_RECURRENT = LayerRule(propagation.refused("a recurrent layer feeds its channels back to itself"))
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 _LAMBDA = LayerRule(
     propagation.refused(

@@ -20,6 +20,8 @@ import keras
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 
+Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -202,11 +204,12 @@ class Flattener:
         return len(self.tensors) - 1
 
     def new_call(
-        self, operation: Any, args: Any, kwargs: Any, inputs: list[int], outputs: list[int], path: str
+        self, operation: Any, arguments: Arguments, read: list[int], made: list[int], path: str
     ) -> None:
         """Appends a call of an operation of the nested model at `path`."""
         self.paths.setdefault(id(operation), path)
-        self.calls.append(Call(operation, args, kwargs, tuple(inputs), tuple(outputs)))
+        args, kwargs = arguments
+        self.calls.append(Call(operation, args, kwargs, tuple(read), tuple(made)))
 
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
         """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
@@ -234,7 +237,7 @@ class Flattener:
             else:
                 made = self._specified(operation, args, kwargs, node) if resized else node.outputs
                 outputs = [self.new_value(t) for t in made]
-                self.new_call(operation, args, kwargs, found, outputs, path)
+                self.new_call(operation, (args, kwargs), found, outputs, path)
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
         return [numbers[id(t)] for t in model.outputs]
 

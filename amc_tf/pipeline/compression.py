@@ -37,7 +37,7 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.plan_search import search_in
-from amc_tf.search.problem import check, problem_of
+from amc_tf.search.problem import analyzed, check, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.sparsity.rounds import sparsify
 from amc_tf.training.finetune import fine_tune
@@ -87,8 +87,7 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
-        constraints = self.settings.search.constraints
-        self.graph = constraints.analyze(model)
+        self.graph = analyzed(model, task, self.settings.search)
         if safe_mode:
             refuse_code(self.graph.network)
         # An impossible budget is reported now, not after the dense model is trained.
@@ -105,7 +104,7 @@ class Compression:
             self.dense = self._trained(model) if self.settings.train_dense else model
             self.workdir.claim_model(self.dense)
         if self.dense is not model:
-            self.graph = constraints.analyze(self.dense)
+            self.graph = analyzed(self.dense, task, self.settings.search)
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / layout.DENSE.name).exists():
@@ -127,7 +126,7 @@ class Compression:
 
     def _measures(self, model: keras.Model) -> Measures:
         """Returns the accuracy on the test data, the MACs and the parameters of a model."""
-        graph = analyze(model)
+        graph = analyze(model, input_shape=self.graph.input_shapes)
         self.task.compiled(model, self.dense)
         accuracy = self.task.score(model, self.task.test_data)
         return Measures(accuracy, macs(graph), params(graph))
@@ -192,6 +191,7 @@ class Compression:
             chosen=found.chosen,
             episodes=self.settings.search.episodes,
             seed=self.settings.search.seed,
+            input_shapes=self.graph.input_shapes,
             versions=versions(),
         )
         return found

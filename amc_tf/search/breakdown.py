@@ -69,4 +69,3 @@ def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str
             for policy, counts in kept.items()
         },
     }
-
