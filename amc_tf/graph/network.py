@@ -65,6 +65,7 @@ class Network:
         outputs: value numbers of `model.outputs`.
         names: the unique name of every operation, by the operation's `id`. It is the
             operation's own name unless two nested models use the same name.
+        unread: operations whose calls were left out.
     """
 
     model: keras.Model
@@ -73,6 +74,7 @@ class Network:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str]
+    unread: tuple[Any, ...]
 
     def name(self, operation: Any) -> str:
         """Returns the unique name of one of the network's operations."""
@@ -189,13 +191,16 @@ class Flattener:
         inputs = [self.new_value(tensor) for tensor in model.inputs]
         outputs = self.inline(model, inputs, path="")
         calls = _reaching(self.calls, outputs)
+        names = _unique_names(calls, self.paths)
+        unread = {id(c.operation): c.operation for c in self.calls if id(c.operation) not in names}
         return Network(
             model=model,
             calls=calls,
             tensors=tuple(self.tensors),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            names=_unique_names(calls, self.paths),
+            names=names,
+            unread=tuple(unread.values()),
         )
 
     def new_value(self, tensor: Any) -> int:

@@ -46,6 +46,7 @@ class Table:
         uncounted: (layer, class, what) of work that is not counted.
         frozen: (layers, number of channels, reason) of channels that stay.
         refused: (operation, class, reason) of what cannot be pruned through.
+        unread: names of the operations that reach no output of the model.
     """
 
     head: str
@@ -54,6 +55,7 @@ class Table:
     uncounted: tuple[tuple[str, str, str], ...]
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     refused: tuple[tuple[str, str, str], ...]
+    unread: tuple[str, ...]
 
     def notes(self, names: int | None = 2) -> Iterator[tuple[str, list[str]]]:
         """Yields the titles that have notes, and their notes.
@@ -69,6 +71,7 @@ class Table:
                 for layers, count, reason in self.frozen
             ],
             "refused": [f"{name} ({kind}): {reason}" for name, kind, reason in self.refused],
+            "left out, as they reach no output": [few(self.unread, names)] if self.unread else [],
         }
         yield from ((title, lines) for title, lines in notes.items() if lines)
 
@@ -98,6 +101,7 @@ def table(graph: ChannelGraph) -> Table:
         uncounted=tuple(tuple(found) for found in uncounted),
         frozen=graph.frozen,
         refused=tuple(tuple(refused) for refused in graph.refused),
+        unread=tuple(operation.name for operation in graph.network.unread),
     )
 
 
