@@ -66,13 +66,19 @@ class Cost:
         """Returns which groups change which terms, as booleans (terms, groups)."""
         return (self.slopes != 0).any(axis=1)
 
+    def untouched(self) -> dict[str, int]:
+        """Returns the cost of each layer that no group changes, as `by_layer`."""
+        return self._summed(self.terms(self.dense) * ~self.touched().any(axis=1))
+
     def by_layer(self, counts: np.ndarray) -> dict[str, int]:
         """Returns the cost of each layer that has one, when group i keeps `counts[i]` channels."""
-        found: dict[str, int] = {}
-        for layer, value in zip(self.sites, self.terms(counts).tolist(), strict=True):
-            found[layer] = found.get(layer, 0) + value
-        for layer, value in self.fixed.items():
-            found[layer] = found.get(layer, 0) + value
+        return self._summed(self.terms(counts))
+
+    def _summed(self, terms: np.ndarray) -> dict[str, int]:
+        found = dict(self.fixed)
+        for layer, value in zip(self.sites, terms.tolist(), strict=True):
+            if value:
+                found[layer] = found.get(layer, 0) + value
         return found
 
 
@@ -94,14 +100,16 @@ def macs_cost(graph: ChannelGraph) -> Cost:
                 raise _size_not_known(graph, name)
             reason = ", ".join(work.uncounted)
             uncounted.append(Refused(name, type(call.operation).__name__, reason))
-    return _cost(
-        "macs",
-        graph,
-        graph.sites,
-        fixed,
-        lambda site, weight: multiplications(graph, site, weight),
-        tuple(dict.fromkeys(uncounted)),
-    )
+
+    def uses(site: Site, weight: Any) -> int:
+        if not graph.is_open and _multiplications(graph, site, weight) is None:
+            kind = type(site.call.operation).__name__
+            uncounted.append(Refused(site.name, kind, "its size depends on what it reads"))
+            return 0
+        return multiplications(graph, site, weight)
+
+    cost = _cost("macs", graph, graph.sites, fixed, uses)
+    return dataclasses.replace(cost, uncounted=tuple(dict.fromkeys(uncounted)))
 
 
 def _beside_the_row(graph: ChannelGraph, call: Call, traced: Work) -> Work:
@@ -116,38 +124,48 @@ def _beside_the_row(graph: ChannelGraph, call: Call, traced: Work) -> Work:
     if not is_registered(call.operation):
         return Work()
     site = graph.site_at(call)
-    told = sum(
-        multiplications(graph, site, weight) * math.prod(weight.shape)
-        for weight in (call.operation.weights if site is not None else ())
+    if site is None:
+        return traced
+    told = (
+        (_multiplications(graph, site, weight) or 0) * math.prod(weight.shape)
+        for weight in call.operation.weights
     )
-    return Work(max(0, traced.macs - told))
+    return Work(max(0, traced.macs - sum(told)))
 
 
 def multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int:
     """Returns how often a call multiplies each element of a weight; 0 for a bias, say.
 
     Raises:
-        AmcError: the size of the call's input is not known.
+        AmcError: the size of what the call computes is not known.
     """
+    count = _multiplications(graph, site, weight)
+    if count is None:
+        raise _size_not_known(graph, site.name)
+    return count
+
+
+def _multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int | None:
     side = site.rule.macs.get(weight.name)
     if side is None:
         return 0
     number = (site.call.outputs if side == "out" else site.call.inputs)[0]
     count = volume(graph.trace.shapes[number][:-1])
-    if count is None:
-        raise _size_not_known(graph, site.name)
-    return count // graph.trace.batch
+    return None if count is None else count // graph.trace.batch
 
 
 def _size_not_known(graph: ChannelGraph, name: str) -> AmcError:
-    remedy = (
-        "say for which size to count, e.g. input_shape=(224, 224, 3) (of amc_tf.analyze or "
-        "SearchSettings; --input_shape=224,224,3 of amc-inspect), or give the model a fixed input "
-        "size, e.g. keras.Input((224, 224, 3))"
-        if graph.is_open
-        else "freezing or registering layers does not help; give what it reads a fixed size"
+    if not graph.is_open:
+        return AmcError(
+            f"the MACs of {name!r} are unknown, because its size depends on the values it reads; "
+            "give what it reads a fixed size, e.g. by padding"
+        )
+    return AmcError(
+        f"the MACs of {name!r} are unknown, because its size is not fixed; say for which size to "
+        "count, e.g. input_shape=(224, 224, 3) (in SearchSettings or amc_tf.analyze; on the "
+        "command line --input_shape=224,224,3), or give the model a fixed input size, e.g. "
+        "keras.Input((224, 224, 3))"
     )
-    return AmcError(f"the MACs of {name!r} are unknown, because its size is not fixed; {remedy}")
 
 
 def params_cost(graph: ChannelGraph) -> Cost:
@@ -175,7 +193,6 @@ def _cost(
     sites: Iterable[Site],
     fixed: Mapping[str, int],
     uses: Callable[[Site, Any], int],
-    uncounted: tuple[Refused, ...] = (),
 ) -> Cost:
     group_of_class = np.full(graph.classes, -1)
     for i, group in enumerate(graph.groups.values()):
@@ -213,7 +230,6 @@ def _cost(
         offsets=offsets,
         sites=tuple(names),
         dense=dense,
-        uncounted=uncounted,
     )
 
 

@@ -12,7 +12,7 @@ from amc_tf.errors import AmcError
 # Without the batch axis; None for an open size.
 Shape = tuple[int | None, ...]
 # One shape, several in the order of the model's inputs, or some by name; empty for none.
-InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+InputShape = Sequence[int] | Sequence[Sequence[int | None]] | Mapping[str, Sequence[int]]
 
 
 def is_open(model: keras.Model) -> bool:

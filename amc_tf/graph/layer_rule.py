@@ -29,6 +29,10 @@ class Refusal(Exception):
     """The reason why a call cannot be pruned through; its channels are frozen."""
 
 
+class Unfit(Refusal):
+    """A row that is not true of the call; nothing that it says is used."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Signal:
     """A value's channel ids, one for each position of its last axis, and its shape."""
@@ -102,6 +106,13 @@ class LayerRule:
 def volume(sizes: Sequence[int | None]) -> int | None:
     """Returns the product of the sizes; None if one is not fixed."""
     return None if any(d is None for d in sizes) else math.prod(d for d in sizes if d is not None)
+
+
+def only(inputs: Sequence[Signal]) -> Signal:
+    """Returns the one input of a call whose row is that of a layer with one."""
+    if len(inputs) != 1:
+        raise Refusal(f"its row is that of a layer that reads one tensor; it reads {len(inputs)}")
+    return inputs[0]
 
 
 def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:

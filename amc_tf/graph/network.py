@@ -20,6 +20,8 @@ import keras
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 
+Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -63,6 +65,7 @@ class Network:
         outputs: value numbers of `model.outputs`.
         names: the unique name of every operation, by the operation's `id`. It is the
             operation's own name unless two nested models use the same name.
+        unread: operations whose calls were left out.
     """
 
     model: keras.Model
@@ -71,6 +74,7 @@ class Network:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str]
+    unread: tuple[Any, ...]
 
     def name(self, operation: Any) -> str:
         """Returns the unique name of one of the network's operations."""
@@ -187,13 +191,16 @@ class Flattener:
         inputs = [self.new_value(tensor) for tensor in model.inputs]
         outputs = self.inline(model, inputs, path="")
         calls = _reaching(self.calls, outputs)
+        names = _unique_names(calls, self.paths)
+        unread = {id(c.operation): c.operation for c in self.calls if id(c.operation) not in names}
         return Network(
             model=model,
             calls=calls,
             tensors=tuple(self.tensors),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            names=_unique_names(calls, self.paths),
+            names=names,
+            unread=tuple(unread.values()),
         )
 
     def new_value(self, tensor: Any) -> int:
@@ -202,17 +209,12 @@ class Flattener:
         return len(self.tensors) - 1
 
     def new_call(
-        self,
-        operation: Any,
-        args: Any,
-        kwargs: Any,
-        inputs: list[int],
-        outputs: list[int],
-        path: str,
+        self, operation: Any, arguments: Arguments, read: list[int], made: list[int], path: str
     ) -> None:
         """Appends a call of an operation of the nested model at `path`."""
         self.paths.setdefault(id(operation), path)
-        self.calls.append(Call(operation, args, kwargs, tuple(inputs), tuple(outputs)))
+        args, kwargs = arguments
+        self.calls.append(Call(operation, args, kwargs, tuple(read), tuple(made)))
 
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
         """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
@@ -240,7 +242,7 @@ class Flattener:
             else:
                 made = self._specified(operation, args, kwargs, node) if resized else node.outputs
                 outputs = [self.new_value(t) for t in made]
-                self.new_call(operation, args, kwargs, found, outputs, path)
+                self.new_call(operation, (args, kwargs), found, outputs, path)
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
         return [numbers[id(t)] for t in model.outputs]
 

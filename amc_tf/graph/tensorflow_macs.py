@@ -56,10 +56,9 @@ def _cropped(tensor: tf.Tensor) -> tf.Tensor:
 
     TFLite folds this back into one convolution.
     """
-    (reader, *others) = tensor.consumers() or (None,)
-    return (
-        reader.outputs[0] if reader and not others and reader.type == "BatchToSpaceND" else tensor
-    )
+    readers = tensor.consumers()
+    unfolded = len(readers) == 1 and readers[0].type == "BatchToSpaceND"
+    return readers[0].outputs[0] if unfolded else tensor
 
 
 def _transposed(operation: tf.Operation) -> int:

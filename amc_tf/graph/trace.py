@@ -1,4 +1,4 @@
-"""A network traced as one TensorFlow function: the sizes of its values and the work of its calls."""
+"""A network traced as a TensorFlow function: the sizes of its values, the work of its calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
             except Exception as error:
                 failed[len(spans)] = Work(uncounted=(f"not traced: {_first_line(error)}",))
                 out = found = [
-                    _placeholder(known(n, None), network.tensors[n].dtype) for n in call.outputs
+                    tf.compat.v1.placeholder(network.tensors[n].dtype, known(n, None))
+                    for n in call.outputs
                 ]
                 varying.extend(found)
             shapes.update((n, known(n, x.shape)) for n, x in zip(call.outputs, found, strict=True))
@@ -103,10 +104,6 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
 
 def _inputs(network: Network) -> list[Any]:
     return [network.tensors[number] for number in network.inputs]
-
-
-def _placeholder(shape: Shape, dtype: str) -> tf.Tensor:
-    return tf.compat.v1.placeholder(dtype, shape)
 
 
 def _first_line(error: Exception) -> str:

@@ -82,7 +82,7 @@ class _Flattener(network.Flattener):
 
         args, kwargs = keras.tree.map_structure(refer, (args, kwargs))
         outputs = [self.new_value(t) for t in tf.nest.flatten(node.outputs)]
-        self.new_call(layer, args, kwargs, read, outputs, path)
+        self.new_call(layer, (args, kwargs), read, outputs, path)
         return outputs
 
 

@@ -22,7 +22,7 @@ from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.problem import check, problem_of
+from amc_tf.search.problem import analyzed, check, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.training.task import Task
 
@@ -70,8 +70,7 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
-        constraints = self.settings.search.constraints
-        self.graph = constraints.analyze(model)
+        self.graph = analyzed(model, task, self.settings.search)
         if safe_mode:
             refuse_code(self.graph.network)
         task.check(model)
@@ -89,7 +88,7 @@ class Compression:
             self.dense = self._trained(model) if self.settings.train_dense else model
             self.workdir.claim_model(self.dense)
         if self.dense is not model:
-            self.graph = constraints.analyze(self.dense)
+            self.graph = analyzed(self.dense, task, self.settings.search)
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / layout.DENSE.name).exists():

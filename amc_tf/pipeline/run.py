@@ -47,7 +47,7 @@ class Run:
 
     def measures(self, model: keras.Model) -> Measures:
         """Returns the score on the test data, the MACs and the parameters of a model."""
-        graph = analyze(model)
+        graph = analyze(model, input_shape=self.graph.input_shapes)
         self.task.compiled(model, self.dense)
         score = self.task.score(model, self.task.test_data)
         return Measures(score, macs(graph), params(graph))

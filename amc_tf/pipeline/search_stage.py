@@ -58,6 +58,7 @@ def search(run: Run) -> SearchResult:
         chosen=found.chosen,
         episodes=run.settings.search.episodes,
         seed=run.settings.search.seed,
+        input_shapes=run.graph.input_shapes,
         versions=versions(),
     )
     return found

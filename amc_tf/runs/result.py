@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_tf import files
@@ -166,6 +166,7 @@ class RunResult(Result):
         chosen: name of the policy whose network is fine-tuned and exported.
         episodes: number of the agent's episodes.
         seed: the search's seed.
+        input_shapes: shape of each input for which MACs were counted, without the batch axis.
         versions: versions of Python and of packages.
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
@@ -183,6 +184,7 @@ class RunResult(Result):
     chosen: str | None = None
     episodes: int | None = None
     seed: int | None = None
+    input_shapes: Sequence[Sequence[int]] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
@@ -208,6 +210,7 @@ class RunResult(Result):
             pruned=Measures.from_json,
             budget=lambda bounds: _each(Bound)(bounds or {}),
             policies=_each(PolicyNetwork),
+            input_shapes=lambda shapes: tuple(map(tuple, shapes)),
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),
             sparse=SparseResult.from_json,

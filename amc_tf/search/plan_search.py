@@ -27,7 +27,7 @@ from amc_tf.search.finalists import Finalists
 from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
-from amc_tf.search.problem import check, environment, problem_of
+from amc_tf.search.problem import analyzed, check, environment, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
@@ -94,7 +94,7 @@ def search_in(
     """
     workdir = folder.path
     metric = metric or task.metric_of(model)
-    graph = settings.constraints.analyze(model)
+    graph = analyzed(model, task, settings)
     problem = problem_of(graph, settings)
     check(problem, budget, settings, metric)
     device = None

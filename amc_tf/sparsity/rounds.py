@@ -29,6 +29,7 @@ from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.policies import compete
+from amc_tf.search.problem import counted_shape
 from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.sparsity import masks
@@ -130,7 +131,7 @@ def _round(
     metric: Metric,
 ) -> SparseRound:
     """Runs one search and fine-tuning; saves the model and returns its measures."""
-    graph = analyze(model)
+    graph = analyze(model, input_shape=counted_shape(original, task, search))
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
     problem = density_problem(graph, min_density=settings.min_density)

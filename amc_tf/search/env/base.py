@@ -16,6 +16,7 @@ from typing import Generic
 import numpy as np
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.costs import Cost
 from amc_tf.graph.plan import PlanT
 from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget
@@ -131,13 +132,18 @@ class DecisionEnv(Generic[PlanT]):
 
     def _check_reachable(self) -> None:
         for name, bound in self.bounds.items():
-            least, dense = (self.costs[name](counts) for counts in (self._least, self._dense))
+            cost = self.costs[name]
+            least, dense = cost(self._least), cost(self._dense)
             if least > bound:
                 written = QUANTITIES[name].written
+                most = ""
+                if isinstance(cost, Cost):
+                    layer, part = max(cost.by_layer(self._least).items(), key=lambda item: item[1])
+                    most = f", {written(part)} of them in {layer!r}"
                 raise AmcError(
                     f"the budget of {written(bound)} cannot be reached: the smallest "
                     f"reachable is {written(least)} ({least / dense:.4f} of the dense "
-                    f"{written(dense)}); raise the budget, lower min_preserve or rounding, "
+                    f"{written(dense)}){most}; raise the budget, lower min_preserve or rounding, "
                     "or freeze less"
                 )
 
@@ -244,34 +250,39 @@ class DecisionEnv(Generic[PlanT]):
         rounding leaves of the budget goes to the decisions that it cut the most.
 
         Args:
-            ratios: wanted proportions, one for each decision, above 0.
+            ratios: wanted proportions, one for each decision, at least 0. A decision of 0
+                keeps the least that it may.
 
         Returns:
             Executable preserve ratios, one for each decision.
         """
+        wanted = np.asarray(ratios, float)
+        positive = wanted[wanted > 0]
 
         def counts_at(scale: float) -> np.ndarray:
-            wanted = np.minimum(1, scale * np.asarray(ratios)) * self._dense
+            units = np.minimum(1, scale * wanted) * self._dense
             return np.array(
                 [
-                    c[max(0, np.searchsorted(c, w, "right") - 1)]
-                    for c, w in zip(self.choices, wanted, strict=True)
+                    c[max(0, np.searchsorted(c, u, "right") - 1)]
+                    for c, u in zip(self.choices, units, strict=True)
                 ]
             )
 
-        low, high = 0.0, 1 / min(ratios)
+        low, high = 0.0, 1 / min(positive, default=1.0)
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if self.meets(counts_at(middle)) else (low, middle)
         # The factors at which some count goes up. They are rounded up, so that it does go up.
-        per_unit = np.asarray(ratios) * self._dense
         steps = np.unique(
-            np.concatenate([c / unit for c, unit in zip(self.choices, per_unit, strict=True)])
+            np.concatenate(
+                [c / u for c, u in zip(self.choices, wanted * self._dense, strict=True) if u > 0]
+                or [[]]
+            )
         ) * (1 + 1e-12)
         for scale in steps[steps > low][:_STEPS_BEYOND]:
             low = scale if self.meets(counts_at(scale)) else low
         counts = counts_at(low)
-        shortfall = low * np.asarray(ratios) * self._dense / counts
+        shortfall = low * wanted * self._dense / counts
         for t in np.argsort(-shortfall, kind="stable"):
             larger = [c for c in self.choices[t] if c > counts[t]]
             raised = counts.copy()
@@ -286,6 +297,6 @@ class DecisionEnv(Generic[PlanT]):
         dense = cost(self._dense)
         so_far = np.array([*self._counts, *self._dense[t:]])
         state = self.problem.features[t].copy()
-        state[8] = (dense - cost(so_far)) / dense
+        state[8] = (dense - cost(so_far)) / max(1, dense)
         state[10] = self._actions[-1] if self._actions else 1.0
         return state.astype(np.float32)
