@@ -148,7 +148,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     policies = ", ".join(map(policy_label, run.policies))
     values = [
         ("budget", asked or "none: the reward prices the cost"),
-        ("reward", search.get("reward", "")),
+        ("reward", str(search.get("reward", ""))),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),
