@@ -153,7 +153,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("metric", f"{metric.title}, {metric.better}"),
         ("uncertainty of the search", run.scores.spread(dense)),
         ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
-        ("reward", search.get("reward", "")),
+        ("reward", str(search.get("reward", ""))),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.report.scores import Scores
-from amc_tf.runs import layout
+from amc_tf.runs import forms, layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.former_keys import with_names_of_now
 from amc_tf.runs.progress import Progress
 from amc_tf.runs.result import RunResult
 from amc_tf.runs.result_parts import Exported
-from amc_tf.runs.vocabulary import AGENT, QUANTITIES
+from amc_tf.runs.vocabulary import AGENT, COUNTED, QUANTITIES
 from amc_tf.training.metric import ACCURACY, Metric
 
 
@@ -114,7 +113,11 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     if not path.is_dir():
         raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
     result = RunResult.read(path)
-    search = files.read_json(path / layout.SEARCH, {})
+    search = forms.read(path, layout.SEARCH)
+    for contradiction in _contradictions(search):
+        raise AmcError(
+            f"{path / layout.SEARCH} is damaged ({contradiction}); delete it and run again"
+        )
     records = read_log(path / layout.EPISODES)
     if not records and result == RunResult():
         raise AmcError(
@@ -127,13 +130,30 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     return Run(
         path=path,
         name=name or path.resolve().name,
-        config=files.read_json(path / layout.CONFIG, {}),
+        config=forms.read(path, layout.CONFIG),
         result=result,
         search=search,
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
-        latency=files.read_json(path / layout.LATENCY, {}),
+        latency=forms.read(path, layout.LATENCY),
         scores=Scores.of_search(search, result).for_all(r["score"] for r in records),
     )
+
+
+def _contradictions(search: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what does not fit together in a `search.json`, whose types are right."""
+    groups, layers = search.get("groups", ()), search.get("layers", ())
+    for group in groups:
+        if group["channels"] < 1:
+            yield f"the group {group['name']!r} has {group['channels']} channels"
+    for policy, plan in search.get("plans", {}).items():
+        lengths = {"kept": groups, **dict.fromkeys(COUNTED, layers)}
+        for key, of in lengths.items():
+            if len(plan[key]) != len(of):
+                yield f"{key!r} of the plan {policy!r} has {len(plan[key])} entries for {len(of)}"
+    dense = search.get("dense", {})
+    for cost in search.get("bounds", {}):
+        if not dense.get(cost, 0) > 0:
+            yield f"{cost!r} has a bound, but no cost of the dense network"
 
 
 def read_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
+from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.result_parts import (
     Bound,
     DenseNetwork,
@@ -34,6 +35,8 @@ from amc_tf.training.metric import Metric
 from amc_tf.training.uncertainty import Uncertainty
 
 FORMAT = 2
+# What the readers of parts raise for parts of other types.
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 Kind = TypeVar("Kind", bound="Result")
 
@@ -91,9 +94,17 @@ class Result(Part):
         path = folder / layout.RESULT
         content = files.read_json(path, {})
         try:
+            wrong = mismatch(content, Mapping[str, Any])
+            if wrong:
+                raise AmcError(wrong)
             return cls.from_json(content)
         except AmcError as error:
             raise AmcError(f"{path} cannot be read: {error}") from None
+        except _DAMAGE as error:
+            raise AmcError(
+                f"{path} is damaged ({type(error).__name__}: {error}); restore it or delete it, "
+                "and run again"
+            ) from None
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes the result of a folder, completely or not at all.

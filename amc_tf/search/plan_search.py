@@ -169,7 +169,8 @@ def search_in(
     result.plan.save(workdir / layout.PLAN)
     for name, plan in plans.items():
         path = workdir / layout.plan_file(name)
-        path.parent.mkdir(exist_ok=True)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         plan.save(path)
     records = log.best(settings.keep_best)
     files.write_json(

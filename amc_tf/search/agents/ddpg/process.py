@@ -243,7 +243,7 @@ def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
     if path is None:
         return tempfile.TemporaryFile()
     with files.writing(path):
-        return open(path, "ab+")
+        return open(path, "ab+", opener=files.no_links)
 
 
 def _environment() -> dict[str, str]:
