@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_tf.errors import printable
 from amc_tf.report.table import aligned, milliseconds, percent
 from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Exported
@@ -27,7 +28,7 @@ def table(result: ExportResult, tolerance: float) -> str:
             )
         )
         notes += _notes(name, file, tolerance)
-    return "\n".join([*aligned(rows), *notes])
+    return "\n".join([*aligned(rows), *map(printable, notes)])
 
 
 def _notes(name: str, file: Exported, tolerance: float) -> list[str]:

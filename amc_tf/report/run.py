@@ -111,7 +111,9 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     result = RunResult.read(path)
     search = forms.read(path, layout.SEARCH)
     for contradiction in _contradictions(search):
-        raise AmcError(f"{path / layout.SEARCH} is damaged ({contradiction}); delete it and run again")
+        raise AmcError(
+            f"{path / layout.SEARCH} is damaged ({contradiction}); delete it and run again"
+        )
     records = read_log(path / layout.EPISODES)
     if not records and result == RunResult():
         raise AmcError(

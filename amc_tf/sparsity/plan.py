@@ -53,5 +53,7 @@ class DensityPlan:
         """
         steps = read_plan(path, _FORMAT, "plan of densities").get("steps")
         if not isinstance(steps, dict):
-            raise AmcError(f'{path} is no plan of densities: expected "steps" to map kernel to step')
+            raise AmcError(
+                f'{path} is no plan of densities: expected "steps" to map kernel to step'
+            )
         return cls(steps=steps)

@@ -22,6 +22,7 @@ from amc_tf.training.data import (
     inputs_of,
     x_and_y,
 )
+from amc_tf.training.first_state import first_state_on_error
 from amc_tf.training.time_limit import within
 
 
@@ -87,8 +88,9 @@ class Task:
         return model
 
     def train_dense(self, model: keras.Model) -> None:
-        """Trains a compiled model in place with the user's fit."""
-        (self.fit or self._default_fit)(model)
+        """Trains a compiled model in place with the user's fit; if it fails, undoes that."""
+        with first_state_on_error(model):
+            (self.fit or self._default_fit)(model)
 
     def train_pruned(self, model: keras.Model) -> None:
         """Fine-tunes a compiled pruned model in place with the user's code."""

@@ -76,7 +76,10 @@ def _form(name):
 
 # All that reads a file of a run.
 _DOORS = {
-    layout.CONFIG: (html_report := lambda folder: html.write_report([folder]), _form(layout.CONFIG)),
+    layout.CONFIG: (
+        html_report := lambda folder: html.write_report([folder]),
+        _form(layout.CONFIG),
+    ),
     layout.RESULT: (html_report, RunResult.read, SparseResult.read, ExportResult.read),
     layout.SEARCH: (html_report,),
     layout.LATENCY: (html_report, _form(layout.LATENCY)),

@@ -6,6 +6,7 @@ import html
 from collections import defaultdict
 from collections.abc import Sequence
 
+from amc_tf.errors import printable
 from amc_tf.graph.inspection.drawing import Box, Channels, Picture, colour, fills, line, tooltip
 from amc_tf.graph.inspection.layout import HEIGHT, layout
 from amc_tf.graph.inspection.listing import Row, few
@@ -20,7 +21,7 @@ def to_html(drawn: Picture) -> str:
         f"{count} channels of {few(names)}: {reason}" for names, count, reason in drawn.table.frozen
     ]
     refused = [f"{name} ({kind}): {reason}" for name, kind, reason in drawn.table.refused]
-    return _PAGE.format(
+    page = _PAGE.format(
         head=html.escape(drawn.table.head),
         style=_STYLE,
         script=_SCRIPT,
@@ -29,6 +30,8 @@ def to_html(drawn: Picture) -> str:
         refused=_items("refused", refused),
         svg=_svg(drawn),
     )
+    # XML admits no control characters at all.
+    return printable(page, keep="\n")
 
 
 def _row(number: int, row: Row) -> str:

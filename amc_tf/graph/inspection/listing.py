@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, printable
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import Cost, macs_cost, params_cost
 
@@ -93,7 +93,7 @@ def describe(graph: ChannelGraph, names: int | None = 2) -> str:
     if content.refused:
         lines.append("refused")
         lines += [f"  {name} ({kind}): {reason}" for name, kind, reason in content.refused]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _shares(cost: Cost) -> tuple[int, str, list[str]]:
