@@ -99,7 +99,7 @@ def search_in(
     check(problem, budget, settings, metric)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
-        device = SearchLatency(graph, budget, problem.choices, workdir, latency)
+        device = SearchLatency(graph, budget, problem.priced, workdir, latency)
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings, metric)  # raises here, before importance is computed
 
