@@ -17,6 +17,7 @@ from amc_tf.export.exporter import Exporter, export_tflite
 from amc_tf.export.timing import keras_latency, timed
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.costs import macs, params
+from amc_tf.graph.input_shapes import at_size
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
@@ -215,7 +216,7 @@ class Compression:
                     continue
                 other = self.workdir.load_model(layout.pruned_file(name))
                 compared[name] = fine_tune(
-                    other, self.dense, self.task, self.settings.finetune.seed
+                    at_size(other, sizes), self.dense, self.task, self.settings.finetune.seed
                 )
                 self.workdir.save_model(layout.finetuned_file(name), other)
             known = self.workdir.result.policies
@@ -236,7 +237,9 @@ class Compression:
         """
         settings = self.settings.export
         with self._timed("export"):
-            model = self.workdir.load_model(layout.FINETUNED)
+            # A TFLite file has one input size: the one that was counted.
+            sizes = self.graph.input_shapes
+            model = at_size(self.workdir.load_model(layout.FINETUNED), sizes)
             exported = {}
             exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
@@ -249,7 +252,12 @@ class Compression:
             for name, other in others.items():
                 file = layout.compared_file(name)
                 exported[file] = export_tflite(
-                    other, self.dense, self.task, "float32", self.workdir / file, settings
+                    at_size(other, sizes),
+                    self.dense,
+                    self.task,
+                    "float32",
+                    self.workdir / file,
+                    settings,
                 )
             finetuned = self.workdir.result.finetuned
             if finetuned is None:

@@ -283,3 +283,21 @@ def test_guided_searcher_gives_the_model_its_share_of_the_episodes():
             played.append((actions, 2.0 if letter == "m" else reward + number * (reward > 2)))
             guided.finish(*played[-1])
         assert learner.learned == model.learned == played
+
+
+def test_a_ratio_of_zero_keeps_the_least(graph):
+    env = _env(graph, amc_tf.Budget(macs=0.5), rounding=1)
+    least, dense = env.problem.least, env.problem.dense
+    kept = np.rint(np.array(env.fitted([0, 1, 1])) * dense)
+    assert kept[0] == least[0] and (kept[1:] > least[1:]).all() and env.meets(kept)
+    assert env.fitted([0, 0, 0]) == (least / dense).tolist()
+
+
+def test_a_budget_that_cannot_be_reached_names_the_layer_that_holds_most():
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 1, name="first")(x)  # of 8 channels it keeps 1: 64 * 3 * 1 MACs
+    x = kl.Conv2D(4, 1, name="second")(x)  # 64 * 1 * 4
+    x = kl.TimeDistributed(kl.Dense(16), name="stays")(x)  # 64 * 4 * 16
+    graph = amc_tf.analyze(keras.Model(inputs, x))
+    with pytest.raises(amc_tf.AmcError, match=r"reachable is 4,544 .* 4,096 of them in 'stays';"):
+        _env(graph, amc_tf.Budget(macs=0.01), rounding=1, min_preserve=0.1)
