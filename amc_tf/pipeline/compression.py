@@ -216,7 +216,7 @@ class Compression:
                     continue
                 other = self.workdir.load_model(layout.pruned_file(name))
                 compared[name] = fine_tune(
-                    at_size(other, sizes), self.dense, self.task, self.settings.finetune.seed
+                    other, self.dense, self.task, self.settings.finetune.seed
                 )
                 self.workdir.save_model(layout.finetuned_file(name), other)
             known = self.workdir.result.policies
@@ -251,8 +251,9 @@ class Compression:
                     others[name] = self.workdir.load_model(layout.finetuned_file(name))
             for name, other in others.items():
                 file = layout.compared_file(name)
+                sized = at_size(other, sizes)
                 exported[file] = export_tflite(
-                    at_size(other, sizes),
+                    sized,
                     self.dense,
                     self.task,
                     "float32",
