@@ -1,4 +1,4 @@
-"""Names from models and files: nothing in them reaches a terminal, a picture or a page unescaped."""
+"""Names from models and files reach no terminal, picture or page unescaped."""
 
 import json
 import types

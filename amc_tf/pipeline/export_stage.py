@@ -8,6 +8,7 @@ from typing import Any
 from amc_tf.export.exporter import Exporter, export_tflite
 from amc_tf.export.timing import keras_latency
 from amc_tf.export.timing import timed as latencies
+from amc_tf.graph.input_shapes import at_size
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.runs import layout
 from amc_tf.runs.provenance import versions
@@ -22,7 +23,9 @@ def export(run: Run) -> dict[str, Any]:
     """
     workdir, settings = run.workdir, run.settings.export
     with timed(workdir, "export"):
-        model = workdir.load_model(layout.FINETUNED)
+        # A TFLite file has one input size: the one that was counted.
+        sizes = run.graph.input_shapes
+        model = at_size(workdir.load_model(layout.FINETUNED), sizes)
         exported = {}
         exporter = Exporter(model, run.dense, run.task, settings)
         for format_name in settings.formats:
@@ -35,7 +38,7 @@ def export(run: Run) -> dict[str, Any]:
         for name, other in others.items():
             file = layout.compared_file(name)
             exported[file] = export_tflite(
-                other, run.dense, run.task, "float32", workdir / file, settings
+                at_size(other, sizes), run.dense, run.task, "float32", workdir / file, settings
             )
         finetuned = workdir.result.finetuned
         if finetuned is None:

@@ -332,3 +332,21 @@ def test_strict_rounding_is_a_setting_and_the_whole_width_is_priced():
     ):
         assert priced.tolist() == all_of_them.tolist()
         assert choices.tolist() == [n for n in all_of_them.tolist() if n % 7 == 0]
+
+
+def test_a_ratio_of_zero_keeps_the_least(graph):
+    env = _env(graph, amc_tf.Budget(macs=0.5), rounding=1)
+    least, dense = env.problem.least, env.problem.dense
+    kept = np.rint(np.array(env.fitted([0, 1, 1])) * dense)
+    assert kept[0] == least[0] and (kept[1:] > least[1:]).all() and env.meets(kept)
+    assert env.fitted([0, 0, 0]) == (least / dense).tolist()
+
+
+def test_a_budget_that_cannot_be_reached_names_the_layer_that_holds_most():
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 1, name="first")(x)  # of 8 channels it keeps 1: 64 * 3 * 1 MACs
+    x = kl.Conv2D(4, 1, name="second")(x)  # 64 * 1 * 4
+    x = kl.TimeDistributed(kl.Dense(16), name="stays")(x)  # 64 * 4 * 16
+    graph = amc_tf.analyze(keras.Model(inputs, x))
+    with pytest.raises(amc_tf.AmcError, match=r"reachable is 4,544 .* 4,096 of them in 'stays';"):
+        _env(graph, amc_tf.Budget(macs=0.01), rounding=1, min_preserve=0.1)
