@@ -30,7 +30,10 @@ def net():
         ({"train": ([X, X], Y)}, "1 inputs, the data 2"),
         ({"train": ({"image": X}, Y)}, "lacks the model's input"),
         ({"calibration": X[..., 0]}, "calibration data has the shape"),
-        ({"metric": "f1"}, r"does not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min"),
+        (
+            {"metric": "f1"},
+            r"does not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min",
+        ),
         ({"train": tf.data.Dataset.from_tensor_slices((X, Y))}, "train data has the shape"),
         ({"train": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "is empty"),
     ],
