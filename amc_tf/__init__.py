@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from amc_tf.training.compile_settings import CompileSettings as CompileSettings
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
+    from amc_tf.training.metric import Metric as Metric
     from amc_tf.training.task import Task as Task
+    from amc_tf.training.uncertainty import Uncertainty as Uncertainty
 else:
     __getattr__, __dir__, __all__ = front_door(
         __name__,
@@ -102,7 +104,9 @@ else:
             "amc_tf.sparsity.settings": "SparsitySettings",
             "amc_tf.training.compile_settings": "CompileSettings",
             "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.metric": "Metric",
             "amc_tf.training.task": "Task",
+            "amc_tf.training.uncertainty": "Uncertainty",
         },
     )
 

@@ -15,7 +15,7 @@ MAE = {
     **{"name": "mae", "mode": "min", "title": "MAE", "fraction": False, "per_sample": False},
     **{"signed": False, "data": "validation"},
 }
-UNCERTAINTY = {"samples": {"validation": 100}, "deviation": 0.5}  # 0.5 / sqrt(100) = 0.05
+UNCERTAINTY = {"samples": {"validation": 100}, "deviation": 0.4}  # 0.4 / sqrt(100) = 0.04
 
 
 def _with_metric(folder, metric, uncertainty):
@@ -42,7 +42,7 @@ def test_tables_of_an_error(by_mae):
     result = read_run(by_mae).result
     text = table(result)
     assert "accuracy" not in text and "network" in text
-    assert f"{result.dense.score:.4g} ± 0.05" in text  # 0.979
+    assert f"{result.dense.score:.4g} ± 0.04" in text  # 0.979
     assert "MAE (lower is better) on the validation data, ± its standard error" in text
     assert "MAE of the file itself on the validation data" in text
     for line in text.splitlines():
@@ -53,7 +53,7 @@ def test_tables_of_an_error(by_mae):
 def test_tables_of_a_fraction(by_accuracy):
     result = read_run(by_accuracy).result
     text = table(result)
-    # 0.979 of 9996: (9786.084 + 2) / 10000 = 0.97881, and sqrt(0.97881 * 0.02119 / 10000) = 0.00144.
+    # (0.979 * 9996 + 2) / 10000 = 0.97881, and sqrt(0.97881 * 0.02119 / 10000) = 0.00144.
     assert "97.90% ± 0.14%" in text
     assert "accuracy on the test data, ± its standard error" in text
 
@@ -63,9 +63,9 @@ def test_pages_of_an_error(by_mae):
     page = html.run_page(run)
     body = page[page.index("<body>") : page.index("<script")]
     assert "accuracy" not in body.lower()
-    for words in ("validation MAE", "MAE, lower is better", "standard error 0.05", "100 samples"):
+    for words in ("validation MAE", "MAE, lower is better", "standard error 0.04", "100 samples"):
         assert words in body, words
-    assert "warning" not in body  # 0.05 of 0.978 is 5.1 %
+    assert "warning" not in body  # 0.04 of 0.978 is 4.1 %
     made = {chart.name: chart for chart in charts.charts(run, rows.datasets(run))}
     drawn = json.dumps(made["score"].spec)
     assert '"title": "validation MAE (lower is better)"' in drawn

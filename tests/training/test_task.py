@@ -32,7 +32,7 @@ def net():
         ({"calibration": X[..., 0]}, "calibration data has the shape"),
         (
             {"metric": "f1"},
-            r"does not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min",
+            r"not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min",
         ),
         ({"train": tf.data.Dataset.from_tensor_slices((X, Y))}, "train data has the shape"),
         ({"train": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "is empty"),
