@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
     from amc_tf.training.fit_arguments import FitArguments as FitArguments
+    from amc_tf.training.metric import Metric as Metric
     from amc_tf.training.optimizer_settings import OptimizerSettings as OptimizerSettings
     from amc_tf.training.task import Task as Task
+    from amc_tf.training.uncertainty import Uncertainty as Uncertainty
 else:
     __getattr__, __dir__, __all__ = front_door(
         __name__,
@@ -26,6 +28,8 @@ else:
             "amc_tf.training.finetune": "FineTuneSettings fine_tune",
             "amc_tf.training.fit_arguments": "FitArguments",
             "amc_tf.training.optimizer_settings": "OptimizerSettings",
+            "amc_tf.training.metric": "Metric",
             "amc_tf.training.task": "Task",
+            "amc_tf.training.uncertainty": "Uncertainty",
         },
     )
