@@ -238,7 +238,7 @@ class Task:
         if self.evaluate is None:
             # The probe shares the layers, but compiling it leaves the compile settings of the
             # user's model alone.
-            probe = self.compiled(keras.Model(model.inputs, model.outputs), model)
+            probe = self.compiled(_same_network(model), model)
         strict = probe is not None and _of_keras(getattr(probe, "loss", None))
         splits = ["train", "validation", *(["test"] if self.test is not None else [])]
         for split in splits:
@@ -255,6 +255,13 @@ class Task:
         data = getattr(self, split)
         steps = self.train_steps if split == "train" else None
         return batches_of(split, data, self.batch_size, steps)
+
+
+def _same_network(model: keras.Model) -> keras.Model:
+    """Returns a model of the same layers and the same structure of inputs and outputs."""
+    # A Sequential model that was never called has neither attribute.
+    inputs = getattr(model, "input", model.inputs)
+    return keras.Model(inputs, getattr(model, "output", model.outputs))
 
 
 def _of_keras(loss: Any) -> bool:
