@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from benchmarks.common import record
-from benchmarks.report import export, faults, import_time, latency, loading, search
+from benchmarks.report import export, faults, import_time, latency, loading, memory, search
 
 
 def spread(values: list[float], form: str) -> str:
@@ -167,6 +167,7 @@ SECTIONS = {
     **latency.SECTIONS,
     **loading.SECTIONS,
     **import_time.SECTIONS,
+    **memory.SECTIONS,
 }
 
 
