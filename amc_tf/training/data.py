@@ -59,7 +59,8 @@ def inputs_of(x: Any, model: keras.Model) -> list[Any]:
 
 def labels_of(y: Any, model: keras.Model) -> Iterator[tuple[str, Any, Any]]:
     """Yields the name, the labels and the tensor of each output that labels are given for."""
-    names = list(model.output_names)
+    # A Sequential model names no outputs, and has one.
+    names = list(getattr(model, "output_names", [model.name]))
     structure = getattr(model, "output", None)  # a Sequential model that was never called has none
     if isinstance(structure, dict):
         keys = {id(tensor): key for key, tensor in structure.items()}

@@ -22,7 +22,7 @@ def memory(entry: dict) -> str:
         )
     header = ("validation data", "MB", "peak MiB of the process", "seconds of the search")
     note = (
-        f"A search of {entry['episodes']} episodes of a small network, each size in a fresh process; "
+        f"A search of {entry['episodes']} episodes of a small network, each in a fresh process; "
         "the agent's own process is not counted. A dataset's batches are kept in memory up to "
         "`Task(keep_bytes=...)`, 256 MiB."
     )
