@@ -11,7 +11,7 @@ import numpy as np
 
 from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
-from benchmarks.report import export, faults, import_time, latency, loading, search
+from benchmarks.report import export, faults, import_time, latency, loading, memory, search
 
 
 def spread(values: list[float], form: str) -> str:
@@ -168,6 +168,7 @@ SECTIONS = {
     **latency.SECTIONS,
     **loading.SECTIONS,
     **import_time.SECTIONS,
+    **memory.SECTIONS,
 }
 
 
