@@ -17,7 +17,7 @@ from amc_tf.pruning.refit.methods import Refit
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.batches import Batch, Batches
-from amc_tf.scoring.early_stopping import hopeless
+from amc_tf.scoring.early_stopping import Estimate, hopeless
 from amc_tf.scoring.tflite_engine import LiteEngine
 from amc_tf.training.task import Task
 
@@ -78,9 +78,9 @@ class LiteScorer(Generic[PlanT]):
 
         # Data may be sorted by class, so that its first batches say nothing about the others.
         batches = self._batches.shuffled()
-        return self._task.score(
-            _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
-        )
+        played = _Played(self._metrics, self._task.metric, enough)
+        score = self._task.score(played, self._played(plan, batches))
+        return Estimate(score) if played.images < images else score
 
     def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
         """See `Scorer`."""
@@ -113,6 +113,9 @@ class _Played:
         metric: the metric that `enough` judges.
         enough: function from the mean score and the size of each batch so far
             to whether the rest can be left out; default: it never can.
+
+    Attributes:
+        images: number of images that were judged by `enough`.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class _Played:
         self._model = model
         self._metric = metric
         self._enough = enough
+        self.images = 0
 
     def evaluate(
         self, played: Iterator[tuple[Batch, list[np.ndarray]]], **_: Any
@@ -144,6 +148,7 @@ class _Played:
             summed = sum(sizes) * float(model.get_metrics_result().get(self._metric, 0.0))
             scores.append((summed - before) / sizes[-1])
             before = summed
+            self.images = sum(sizes)
             if self._enough(scores, sizes):
                 break
         return {name: float(value) for name, value in model.get_metrics_result().items()}
