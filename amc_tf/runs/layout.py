@@ -29,6 +29,7 @@ PROBE = ".writable"
 
 # Files of the search.
 IMPORTANCE = "importance.json"
+CALIBRATION = "calibration.npz"  # unless the training data is arrays
 SEARCH = "search.json"
 EPISODES = "episodes.jsonl"
 PLAN = "plan.json"

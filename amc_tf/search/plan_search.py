@@ -13,6 +13,7 @@ from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.runs.identity import OF
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
@@ -24,11 +25,15 @@ from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.finalists import Finalists
+from amc_tf.search.inputs import Inputs
+from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_importance import kept_importance, ranks_of
+from amc_tf.search.kept_plan import check_plan, is_kept, keep_plan
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import analyzed, check, environment, problem_of
 from amc_tf.search.result import SearchResult
+from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.metric import Metric
@@ -68,15 +73,24 @@ def search_plan(
         The `SearchResult`.
 
     Raises:
-        AmcError: another process works in `workdir`; see also `Constraints.analyze`,
+        AmcError: another process works in `workdir`, or it holds a search of another model, on
+            other data or with other settings; see also `Constraints.analyze`,
             `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and, for
             the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    settings, latency = settings or SearchSettings(), latency or LatencySettings()
+    config = {
+        "search": dataclasses.asdict(settings),
+        "latency": dataclasses.asdict(latency),
+        "budget": None if budget is None else budget.given,
+    }
     with folder.locked():
-        return search_in(
-            folder, model, task, budget, settings or SearchSettings(), latency or LatencySettings()
-        )
+        metric = task.metric_of(model)
+        check(problem_of(analyzed(model, task, settings), settings), budget, settings, metric)
+        folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
+        task = with_kept_calibration(task, model, folder)
+        return search_in(folder, model, task, budget, settings, latency, metric)
 
 
 def search_in(
@@ -94,6 +108,7 @@ def search_in(
     """
     workdir = folder.path
     metric = metric or task.metric_of(model)
+    check_plan(folder)
     graph = analyzed(model, task, settings)
     problem = problem_of(graph, settings)
     check(problem, budget, settings, metric)
@@ -108,6 +123,8 @@ def search_in(
     env, dense = environment(problem, budget, settings, metric), problem.dense_costs
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
+    begun = bool(log.best(1))
+    check_conditions(folder, begun)
 
     # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
@@ -118,6 +135,7 @@ def search_in(
         refit = REFITS[settings.refit](graph, images, settings.seed)
         score = fastest_scorer(graph, task, refit, settings.early_stop)
         dense_score = score(None)
+        check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
         _LOG.info(uncertain.sentence(metric, dense_score))
         if warning := uncertain.warning(metric, dense_score):
@@ -166,7 +184,11 @@ def search_in(
     )
     plans = {name: outcome.plan for name, outcome in best.items()}
     files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, plans)})
-    result.plan.save(workdir / layout.PLAN)
+    if not is_kept(folder, result.plan):
+        _LOG.warning(
+            "%s: this search ended with another plan than an earlier one in this folder", workdir
+        )
+    keep_plan(folder, result.plan)
     for name, plan in plans.items():
         path = workdir / layout.plan_file(name)
         with files.writing(path.parent):
