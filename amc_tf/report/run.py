@@ -12,6 +12,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
+from amc_tf.runs.former_keys import with_names_of_now
 from amc_tf.runs.progress import Progress
 from amc_tf.runs.result import RunResult
 from amc_tf.runs.result_parts import Exported
@@ -44,11 +45,11 @@ class Run:
 
     @property
     def dense(self) -> Mapping[str, float]:
-        """Costs of the dense network and its accuracy on the validation data, where known."""
+        """Costs of the dense network and its score on the validation data, where known."""
         if "dense" in self.search:
-            return self.search["dense"]
+            return with_names_of_now(self.search["dense"])
         known = self.result.dense
-        return {} if known is None else {**known.costs, "accuracy": known.search_accuracy}
+        return {} if known is None else {**known.costs, "score": known.search_score}
 
     @property
     def bounds(self) -> Mapping[str, float]:
@@ -82,7 +83,7 @@ class Run:
 
     @property
     def files(self) -> Mapping[str, Exported]:
-        """Exported TFLite files whose accuracy is within the tolerance, by name."""
+        """Exported TFLite files whose score is within the tolerance, by name."""
         return {
             name: file
             for name, file in self.result.tflite.items()
@@ -151,9 +152,9 @@ def _distinct(path: pathlib.Path, among: Sequence[pathlib.Path]) -> str:
 
 
 def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    """Returns the Pareto front of accuracy and a cost.
+    """Returns the Pareto front of score and a cost.
 
-    These are the episodes that no other equals or beats in accuracy at the same or a lower cost.
+    These are the episodes that no other equals or beats in score at the same or a lower cost.
 
     Args:
         episodes: episodes of a `Run`.
@@ -165,8 +166,8 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
     key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
     known = [episode for episode in episodes if key in episode]
-    for episode in sorted(known, key=lambda e: (e[key], -e["accuracy"])):
-        if not found or episode["accuracy"] > found[-1]["accuracy"]:
+    for episode in sorted(known, key=lambda e: (e[key], -e["score"])):
+        if not found or episode["score"] > found[-1]["score"]:
             found.append(episode)
     return found
 

@@ -67,5 +67,5 @@ def test_an_export_may_correct_them(tmp_path):
         "int8", tmp_path / "b.tflite"
     )
     assert (tmp_path / "a.tflite").read_bytes() != (tmp_path / "b.tflite").read_bytes()
-    assert told.accuracy >= plain.accuracy - 0.005
+    assert told.score >= plain.score - 0.005
     assert tflite_tools.inspect_file((tmp_path / "a.tflite").read_bytes()).float_operators == ()
