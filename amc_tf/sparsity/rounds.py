@@ -37,7 +37,7 @@ from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.training.finetune import fine_tune
+from amc_tf.training.finetune import FineTuneSettings, fine_tune
 from amc_tf.training.task import Task
 
 
@@ -149,7 +149,7 @@ def _round(
     sparse = rebuild(model, graph, None, weights)
     masks.constrain(sparse, kept)
     before = task.score(task.compiled(sparse, original), task.test_data)
-    after = fine_tune(sparse, original, task, search.seed)
+    after = fine_tune(sparse, original, task, FineTuneSettings(seed=search.seed)).score
     masks.release(sparse, kept)
     folder.save_model(layout.round_model(number), sparse)
     return SparseRound(
