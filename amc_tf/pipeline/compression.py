@@ -12,6 +12,7 @@ import keras
 
 from amc_tf.pipeline.export_stage import export
 from amc_tf.pipeline.finetune_stage import finetune
+from amc_tf.pipeline.rehearsal import converted, rehearse
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.pipeline.search_stage import search
 from amc_tf.pipeline.settings import Settings
@@ -76,19 +77,32 @@ class Compression:
         task.check(model)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, search), budget, search, self.metric)
+        problem = problem_of(self.graph, search)
+        check(problem, budget, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
-            **dataclasses.asdict(self.settings),
+            **{k: v for k, v in dataclasses.asdict(self.settings).items() if k != "rehearse"},
             "budget": None if budget is None else budget.given,
         }
         with self.workdir.locked():
             self.workdir.claim(record)
+            if self.settings.rehearse and not self._rehearsed:
+                check_installed()
+                steps = rehearse(
+                    model, self.graph, task, self.metric, problem, self.settings, self.workdir
+                )
+                self.workdir.update_result(rehearsal=steps)
             self.dense = self._trained(model) if self.settings.train_dense else model
             self.workdir.claim_model(self.dense)
         if self.dense is not model:
             self.graph = analyzed(self.dense, task, self.settings.search)
+
+    @property
+    def _rehearsed(self) -> bool:
+        result, formats = self.workdir.result, self.settings.export.formats
+        done = all(converted(name) in result.rehearsal for name in formats)
+        return done or bool(result.policies or result.tflite)
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / layout.DENSE.name).exists():

@@ -14,11 +14,11 @@ from amc_tf.training.finetune import fine_tune
 
 def finetune(run: Run) -> keras.Model:
     """Fine-tunes `pruned.keras` to `finetuned.keras`, and the compared networks likewise."""
-    workdir, seed, chosen = run.workdir, run.settings.finetune.seed, run.chosen
+    workdir, settings, chosen = run.workdir, run.settings.finetune, run.chosen
     workdir.forget("finetuned", "tflite")
     with timed(workdir, "finetune"):
         model = workdir.load_model(layout.PRUNED)
-        fine_tune(model, run.dense, run.task, seed)
+        tuned = fine_tune(model, run.dense, run.task, settings)
         workdir.save_model(layout.FINETUNED, model)
         measures = run.measures(model)
         compared = {chosen: measures.score}
@@ -26,12 +26,18 @@ def finetune(run: Run) -> keras.Model:
             if name == chosen:
                 continue
             other = workdir.load_model(layout.pruned_file(name))
-            compared[name] = fine_tune(other, run.dense, run.task, seed)
+            compared[name] = fine_tune(other, run.dense, run.task, settings).score
             workdir.save_model(layout.finetuned_file(name), other)
         known = workdir.result.policies
         policies = {
             name: dataclasses.replace(known[name], finetuned_score=score)
             for name, score in compared.items()
         }
-        workdir.update_result(policies=policies, finetuned=FinetunedNetwork(**vars(measures)))
+        finetuned = FinetunedNetwork(
+            **vars(measures),
+            validation_before=tuned.before,
+            validation_after=tuned.after,
+            undone=tuned.undone,
+        )
+        workdir.update_result(policies=policies, finetuned=finetuned)
     return model

@@ -182,6 +182,7 @@ class RunResult(Result):
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
         sparse: result of fine-grained pruning.
+        rehearsal: seconds of each step of the rehearsal.
     """
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -200,6 +201,7 @@ class RunResult(Result):
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
     sparse: SparseResult | None = None
+    rehearsal: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of the file; `budget` is null for a search without a budget."""

@@ -14,15 +14,17 @@ import keras
 import numpy as np
 
 from amc_tf.graph.keras_structure import nesting, pack
-from amc_tf.training.data import in_batches
+from amc_tf.training.forms import batches_of
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
+from amc_tf.training.uncertainty import Uncertainty
 
 _LOG = logging.getLogger(__name__)
 _MOST_NUMBERS = 10**7  # of the labels that are held at a time
 _LEAST = 1e-7  # probability whose logarithm stands for that of an absent class
 
 
-def best_constant(task: Task, model: keras.Model) -> float | None:
+def best_constant(task: Task, model: keras.Model, metric: Metric) -> float | None:
     """Returns the best score of a constant answer on the validation data.
 
     The answers tried are the mean, the median and the most frequent value of the labels, and the
@@ -31,6 +33,7 @@ def best_constant(task: Task, model: keras.Model) -> float | None:
     Args:
         task: the data, and the code that compiles and evaluates.
         model: the dense model, for the form of the answers.
+        metric: what the scores are.
 
     Returns:
         The score; None if the labels do not have the form of the outputs, an output has no fixed
@@ -47,7 +50,30 @@ def best_constant(task: Task, model: keras.Model) -> float | None:
             scores.append(task.score(constant, task.validation))
         except Exception as error:  # the user's code, given a model that it was not written for
             _LOG.info("a constant answer cannot be scored: %s", error)
-    return max(scores, default=None)
+    return max(scores, key=metric.gain, default=None)
+
+
+def no_better(
+    metric: Metric, uncertainty: Uncertainty, dense: float, constant: float | None
+) -> str:
+    """Says that the dense network is no better than a constant answer, if so; else an empty text.
+
+    Args:
+        metric: what the scores are.
+        uncertainty: how uncertain they are; two standard errors must lie between the two.
+        dense: score of the dense network on the validation data.
+        constant: result of `best_constant`.
+    """
+    if constant is None:
+        return ""
+    error = uncertainty.standard_error(metric, constant, "validation") or 0.0
+    if metric.gain(dense) - metric.gain(constant) > 2 * error:
+        return ""
+    return (
+        f"the dense network has {metric.written(dense)} on the validation data, no better than the "
+        f"same answer to every input ({metric.number(constant)}), so that there is nothing to "
+        "preserve: train it first (train_dense), or check the labels"
+    )
 
 
 def _labels(task: Task, model: keras.Model) -> list[np.ndarray] | None:
@@ -58,7 +84,7 @@ def _labels(task: Task, model: keras.Model) -> list[np.ndarray] | None:
     parts: list[list[np.ndarray]] = []
     most = max(1, _MOST_NUMBERS // max(1, sum(int(np.prod(s)) for s in shapes)))
     count = 0
-    for _, y in in_batches("validation", task.validation):
+    for _, y, _ in batches_of("validation", task.validation, task.batch_size):
         arrays = _in_order(y, model)
         if arrays is None:
             return None

@@ -207,7 +207,11 @@ TASKS: Mapping[str, SmallTask] = {
     "regression": SmallTask(
         _regression,
         lambda: _dense(10, 1, None),
-        lambda: {"optimizer": keras.optimizers.Adam(0.01), "loss": "mse", "weighted_metrics": ["mae"]},
+        lambda: {
+            "optimizer": keras.optimizers.Adam(0.01),
+            "loss": "mse",
+            "weighted_metrics": ["mae"],
+        },
         metric="mae",
         up=False,
         formula=_weighted_mae,

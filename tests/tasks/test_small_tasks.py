@@ -66,8 +66,12 @@ def test_compressor(name, form, tmp_path):
     train, validation = (in_form(form, *small.split(p)) for p in ("train", "validation"))
     given = {"x": train} if form != "arrays" else dict(zip(("x", "y", "sample_weight"), train))
     wrapped.fit(
-        **given, epochs=small.epochs, verbose=0, batch_size=None if form != "arrays" else 32,
-        validation_data=validation, **small.fit,
+        **given,
+        epochs=small.epochs,
+        verbose=0,
+        batch_size=None if form != "arrays" else 32,
+        validation_data=validation,
+        **small.fit,
     )
     _check(small, tmp_path, "validation")
     report = (tmp_path / "report.html").read_text()
