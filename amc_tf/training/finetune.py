@@ -87,7 +87,7 @@ def fine_tune(
         model.set_weights(weights)
         _LOG.warning(
             "fine-tuning made the network worse (%s on the validation data before it, %s after): "
-            "the network from before it is kept; FineTuneSettings(keep='last') would keep the other",
+            "the network from before it is kept; FineTuneSettings(keep='last') keeps the last",
             metric.written(before),
             metric.number(after),
         )

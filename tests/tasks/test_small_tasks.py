@@ -64,12 +64,14 @@ def test_compressor(name, form, tmp_path):
         model, BUDGET, tmp_path, SETTINGS, metric=small.metric, mode=small.mode
     )
     train, validation = (in_form(form, *small.split(p)) for p in ("train", "validation"))
-    given = {"x": train} if form != "arrays" else dict(zip(("x", "y", "sample_weight"), train))
+    given = {"x": train}
+    if form == "arrays":
+        names = ("x", "y", "sample_weight")[: len(train)]
+        given = {**dict(zip(names, train, strict=True)), "batch_size": 32}
     wrapped.fit(
         **given,
         epochs=small.epochs,
         verbose=0,
-        batch_size=None if form != "arrays" else 32,
         validation_data=validation,
         **small.fit,
     )
