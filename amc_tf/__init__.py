@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from amc_tf.search.settings import SearchSettings as SearchSettings
     from amc_tf.sparsity.settings import SparsitySettings as SparsitySettings
     from amc_tf.training.compile_settings import CompileSettings as CompileSettings
+    from amc_tf.training.finetune import FineTuned as FineTuned
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
     from amc_tf.training.metric import Metric as Metric
@@ -104,7 +105,7 @@ else:
             "amc_tf.search.settings": "SearchSettings",
             "amc_tf.sparsity.settings": "SparsitySettings",
             "amc_tf.training.compile_settings": "CompileSettings",
-            "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.finetune": "FineTuned FineTuneSettings fine_tune",
             "amc_tf.training.optimizer_settings": "OptimizerSettings",
             "amc_tf.training.metric": "Metric",
             "amc_tf.training.task": "Task",

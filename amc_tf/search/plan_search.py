@@ -15,6 +15,7 @@ from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.identity import OF
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.constant_answer import best_constant, no_better
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
@@ -138,8 +139,13 @@ def search_in(
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
         _LOG.info(uncertain.sentence(metric, dense_score))
-        if warning := uncertain.warning(metric, dense_score):
-            _LOG.warning(warning)
+        constant = best_constant(task, model, metric)
+        for warning in (
+            uncertain.warning(metric, dense_score),
+            no_better(metric, uncertain, dense_score, constant),
+        ):
+            if warning:
+                _LOG.warning(warning)
         about = {
             "bounds": env.bounds,
             "dense": {"score": dense_score, **dense},
@@ -177,6 +183,7 @@ def search_in(
         best=best,
         bounds=env.bounds,
         dense_score=dense_score,
+        constant_score=constant,
         final=final,
         metric=metric,
         uncertainty=uncertain,
