@@ -20,7 +20,7 @@ from amc_tf.graph.costs import macs, params
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.verification import verify
+from amc_tf.pruning.verification import check_finite, verify
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
@@ -94,6 +94,8 @@ class Compression:
         # An impossible budget is reported now, not after the dense model is trained.
         check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
@@ -114,6 +116,7 @@ class Compression:
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)
                 self.task.train_dense(model)
+                check_finite(self.graph.network, self.task)
                 self.workdir.save_model(layout.DENSE, model)
         # Read back, so that a resumed run and this one continue with the same model.
         return self.task.compiled(self.workdir.load_model(layout.DENSE), model)

@@ -10,6 +10,7 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
@@ -85,6 +86,7 @@ def search_in(
     """Does what `search_plan` does, in a work directory that the caller has locked."""
     workdir = folder.path
     graph = settings.constraints.analyze(model)
+    check_finite(graph.network, task)
     problem = problem_of(graph, settings)
     check(problem, budget, settings)
     device = None

@@ -36,8 +36,8 @@ from amc_tf.pruning.refit.linear_path import Path, follow
 from amc_tf.pruning.refit.pruned_run import PrunedRun
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
-from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.solver import fit, matmul, wanted
+from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import one_blas_thread
 from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
 
