@@ -12,9 +12,7 @@ benchmarks/search.py.
 from __future__ import annotations
 
 import functools
-import json
 import multiprocessing
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +20,7 @@ from absl import app, flags
 from common import cases, record
 
 import amc_tf
+from amc_tf.runs.episode_log import read_log
 from amc_tf.search.agents.cma_es import EvolutionSearcher
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
@@ -155,7 +154,7 @@ def play(
         decided = env.finish()
         outcome = env.outcome(decided, surrogate(decided.counts / problem.dense))
         searcher.finish(outcome.actions, outcome.reward)
-        rewards.append(outcome.accuracy)
+        rewards.append(outcome.score)
     return rewards
 
 
@@ -164,8 +163,7 @@ def main(argv):
     case = cases.load(NETWORK.value, DATA.value)
     graph = amc_tf.analyze(case.model)
     channels = np.array([group.channels for group in graph.groups.values()])
-    lines = [x for log in LOG.value for x in pathlib.Path(log).read_text().splitlines()]
-    known = {tuple(e["counts"]): e["accuracy"] for e in map(json.loads, lines)}
+    known = {tuple(e["counts"]): e["score"] for log in LOG.value for e in read_log(log)}
     surrogate = Surrogate(np.array(list(known)) / channels, np.array(list(known.values())))
 
     problem = channel_problem(graph, rounding=case.rounding)

@@ -177,10 +177,11 @@ def written(
         files = {}
         for name in settings.formats:
             exported = exporter.write(name, _path(workdir, label, name))
-            files[name] = dataclasses.asdict(exported)
-            print(label, name, exported.accuracy, exported.bytes, flush=True)
+            files[name] = {"accuracy": exported.score, **dataclasses.asdict(exported)}
+            del files[name]["score"]
+            print(label, name, exported.score, exported.bytes, flush=True)
         networks[label] = {
-            "accuracy": exporter.accuracy,
+            "accuracy": exporter.score,
             "macs": amc_tf.macs(graph),
             "params": amc_tf.params(graph),
             "files": files,

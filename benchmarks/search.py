@@ -74,7 +74,7 @@ def main(argv):
         search = SEED.value, REFIT.value, EPISODES.value, settings.response_share
         plan = "_".join(map(str, (NETWORK.value, f"{MACS.value:g}", name, *search)))
         kept[plan] = outcome.plan
-        rewards = [e["accuracy"] for e in episodes if e["policy"] == name]
+        rewards = [e["score"] for e in episodes if e["policy"] == name]
         accuracy = float(answers[name].mean())
         policies[name] = {
             "macs_ratio": round(share, 4),
@@ -82,7 +82,7 @@ def main(argv):
             "best_after": {
                 n: max(rewards[:n]) for n in (25, 50, 100, 200, 400) if n <= len(rewards)
             },
-            "final_accuracy": outcome.accuracy,
+            "final_accuracy": outcome.score,
             "test_accuracy": accuracy,
             "test_interval": interval(accuracy, len(labels)),
             "amc_better_by": difference(answers["amc"], answers[name]),
@@ -103,7 +103,7 @@ def main(argv):
             "final_refit": settings.final_refit,
             "validation_images": len(case.validation[0]),
             "test_images": len(labels),
-            "dense_accuracy": found.dense_accuracy,
+            "dense_accuracy": found.dense_score,
             "dense_test_accuracy": float(dense.mean()),
             "chosen": found.chosen,
             "policies": policies,

@@ -50,5 +50,5 @@ def test_runs(name, tmp_path, monkeypatch, capsys):
     assert float(told[1]) / 100 >= accuracy
     assert int(told[2].replace(",", "")) == model.count_params()
     for file in ("model_float32.tflite", "model_int8.tflite"):
-        assert result["tflite"][file]["accuracy"] >= accuracy
+        assert result["tflite"][file]["score"] >= accuracy
         assert (tmp_path / folder / file).stat().st_size == result["tflite"][file]["bytes"]

@@ -24,7 +24,7 @@ ALLOWED = {
     "search": "search.agents search.agents.ddpg search.env scoring latency runs pruning "
     "pruning.importance pruning.refit graph training tflite_tools",
     "search.agents": "search.env search.agents.ddpg",
-    "search.agents.ddpg": "",
+    "search.agents.ddpg": "tflite_tools",
     "search.env": "runs pruning pruning.importance graph",
     "export": "export.qat runs pruning keras2 graph training tflite_tools",
     "export.qat": "keras2 graph training tflite_tools",

@@ -41,7 +41,7 @@ class Exporter:
         self._test = _part(task.test_data, settings.score_samples)
 
     @functools.cached_property
-    def accuracy(self) -> float:
+    def score(self) -> float:
         """Accuracy of the Keras model on the data that score the files."""
         return self._score(uncompiled(self.model))
 
@@ -180,8 +180,8 @@ class Exporter:
             for name, a, b in zip(interpreter.signature.outputs, expected, received, strict=True)
         }
         agreements = [e.agreement for e in errors.values() if e.agreement is not None]
-        accuracy = self._score(as_keras(content, self.model))
-        within = self.accuracy - accuracy <= self._settings.tolerance
+        score = self._score(as_keras(content, self.model))
+        within = self.score - score <= self._settings.tolerance
         found = tflite_tools.inspect_file(content)
         worst = {}
         if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
@@ -190,7 +190,7 @@ class Exporter:
             worst = {e.name: e.relative_rms for e in found_worst}
         integer = FORMATS[format_name].integer
         return Exported(
-            accuracy=accuracy,
+            score=score,
             bytes=len(content),
             max_abs_error=max(e.max_abs for e in errors.values()),
             agreement=min(agreements, default=None),

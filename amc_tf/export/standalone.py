@@ -19,7 +19,7 @@ from amc_tf.export.timing import timed
 from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.runs import layout
 from amc_tf.runs.result import ExportResult
-from amc_tf.runs.result_parts import Accuracy
+from amc_tf.runs.result_parts import Scored
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
 from tflite_tools.tracing import signature_of
@@ -109,7 +109,7 @@ def export_model(
         exported[name] = exporter.write(format_name, folder / name)
     if settings.latency_rounds:
         exported = timed(exported, folder.path, settings)
-    result = ExportResult(Accuracy(exporter.accuracy), exported)
+    result = ExportResult(Scored(exporter.score), exported)
     result.write(folder.path)
     return result.to_json()
 

@@ -129,11 +129,11 @@ class Compression:
         self.workdir.update_result(seconds=seconds, commands={stage: command()})
 
     def _measures(self, model: keras.Model) -> Measures:
-        """Returns the accuracy on the test data, the MACs and the parameters of a model."""
+        """Returns the score on the test data, the MACs and the parameters of a model."""
         graph = analyze(model)
         self.task.compiled(model, self.dense)
-        accuracy = self.task.score(model, self.task.test_data)
-        return Measures(accuracy, macs(graph), params(graph))
+        score = self.task.score(model, self.task.test_data)
+        return Measures(score, macs(graph), params(graph))
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ class Compression:
             self.workdir.save_model(layout.pruned_file(name), pruned)
             measured[name] = self._measures(pruned)
             policies[name] = PolicyNetwork(
-                **vars(measured[name]), search_accuracy=outcome.accuracy, reward=outcome.reward
+                **vars(measured[name]), search_score=outcome.score, reward=outcome.reward
             )
         chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
         self.workdir.save_model(layout.PRUNED, chosen)
@@ -188,7 +188,7 @@ class Compression:
             kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
         }
         self.workdir.update_result(
-            dense=DenseNetwork(**vars(dense), search_accuracy=found.dense_accuracy),
+            dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
             pruned=measured[found.chosen],
             budget=bounds,
             policies=policies,
@@ -212,7 +212,7 @@ class Compression:
             self.workdir.save_model(layout.FINETUNED, model)
             measures = self._measures(model)
             chosen = self._chosen
-            compared = {chosen: measures.accuracy}
+            compared = {chosen: measures.score}
             for name in self.compared:
                 if name == chosen:
                     continue
@@ -223,8 +223,8 @@ class Compression:
                 self.workdir.save_model(layout.finetuned_file(name), other)
             known = self.workdir.result.policies
             policies = {
-                name: dataclasses.replace(known[name], finetuned_accuracy=accuracy)
-                for name, accuracy in compared.items()
+                name: dataclasses.replace(known[name], finetuned_score=score)
+                for name, score in compared.items()
             }
             finetuned = FinetunedNetwork(**vars(measures))
             self.workdir.update_result(policies=policies, finetuned=finetuned)

@@ -26,7 +26,7 @@ from amc_tf.runs.vocabulary import COUNTED, policy_label
 _EPISODE = tooltip(
     policy=("policy", ""),
     episode=("episode", ""),
-    accuracy=("accuracy", ".2%"),
+    score=("accuracy", ".2%"),
     reward=("reward", ".4f"),
     macs=("MACs", ",d"),
     macs_share=("of dense", ".2%"),
@@ -45,16 +45,16 @@ def charts(run: Run, data: Mapping[str, Rows]) -> list[Chart]:
     return [chart for chart in (make(run, data) for make in _CHARTS) if chart is not None]
 
 
-def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
+def _score(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     if not run.costs:
         return None
     params, opacity = pickable("scatter", "policy")
     x = quantity("share", "share of the dense network", ".4~p")
-    y = quantity("accuracy", "accuracy", ".3~p")
+    y = quantity("score", "accuracy", ".3~p")
     crafted = {"field": "policy", "oneOf": single(run)}
     size = {"condition": {"test": crafted, "value": 150}, "value": 40}
     of_cost = {"filter": "datum.cost == cost"}
-    good = {"filter": "datum.accuracy >= least"}
+    good = {"filter": "datum.score >= least"}
     placed = [
         {"calculate": "datum[cost + '_share']", "as": "share"},
         {"filter": "isValid(datum.share)"},
@@ -93,22 +93,22 @@ def _accuracy(run: Run, data: Mapping[str, Rows]) -> Chart | None:
             },
         },
     ]
-    if "accuracy" in run.dense:
+    if "score" in run.dense:
         layers.append(
             {
-                "data": {"values": [{"accuracy": run.dense["accuracy"]}]},
+                "data": {"values": [{"score": run.dense["score"]}]},
                 "mark": {"type": "rule", "strokeDash": [2, 3], "color": "var(--text)"},
-                "encoding": {"y": y, "tooltip": tooltip(accuracy=("dense network", ".2%"))},
+                "encoding": {"y": y, "tooltip": tooltip(score=("dense network", ".2%"))},
             }
         )
     return Chart(
-        "accuracy",
+        "score",
         "Accuracy against cost of every episode",
         "Validation accuracy of each plan, refitted as in the search and not fine-tuned. Line: the "
         "Pareto front of all episodes. Ring: the plan shown below. Dashed: the budget. Dotted: the "
         "dense network.",
         ("episodes", "fronts", "bounds"),
-        spec(320, params=[*costs_choice(run.costs), *_closer(run, "accuracy")], layer=layers),
+        spec(320, params=[*costs_choice(run.costs), *_closer(run, "score")], layer=layers),
     )
 
 
@@ -333,7 +333,7 @@ def _predicted(run: Run, data: Mapping[str, Rows]) -> Chart | None:
 
 
 _CHARTS: Sequence[Callable[[Run, Mapping[str, Rows]], Chart | None]] = (
-    _accuracy,
+    _score,
     _reward,
     _noise,
     _ratios,

@@ -46,8 +46,8 @@ def _reached(run: Run) -> tuple[str, ...]:
     float32 = run.files.get(layout.tflite_file("float32"))
     return (
         policy_label(result.chosen),
-        percent(pruned.accuracy),
-        percent(None if result.finetuned is None else result.finetuned.accuracy),
+        percent(pruned.score),
+        percent(None if result.finetuned is None else result.finetuned.score),
         *(f"{pruned.costs[cost] / dense.costs[cost]:.1%}" for cost in COUNTED),
         "" if smallest is None else f"{smallest.bytes:,} bytes",
         milliseconds(None if float32 is None else float32.latency),
@@ -105,13 +105,13 @@ def charts(runs: Sequence[Run], data: Mapping[str, Rows]) -> list[Chart]:
 
 def _fronts(costs: Sequence[str], colours: dict[str, Any]) -> Chart:
     x = quantity("share", "share of the dense network", ".4~p")
-    y = quantity("accuracy", "accuracy", ".3~p")
+    y = quantity("score", "accuracy", ".3~p")
     params, opacity = pickable("fronts", "run")
     tips = tooltip(
         run=("run", ""),
         policy=("policy", ""),
         episode=("episode", ""),
-        accuracy=("accuracy", ".2%"),
+        score=("accuracy", ".2%"),
         share=("of dense", ".2%"),
     )
     of_cost = [{"filter": "datum.cost == cost"}]

@@ -10,15 +10,15 @@ from amc_tf.runs.result_parts import Exported
 def table(result: ExportResult, tolerance: float) -> str:
     """Returns the result of `export_model` as text: a row for each file, then notes."""
     header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
-    accuracy = None if result.keras is None else result.keras.accuracy
-    rows = [header, ("Keras", percent(accuracy), *[""] * 5)]
+    score = None if result.keras is None else result.keras.score
+    rows = [header, ("Keras", percent(score), *[""] * 5)]
     notes = []
     for name, file in result.tflite.items():
         mark = "" if file.within_tolerance else "WORSE"
         rows.append(
             (
                 name,
-                percent(file.accuracy),
+                percent(file.score),
                 percent(file.agreement),
                 f"{file.max_abs_error:.2g}",
                 f"{file.bytes:,}",

@@ -105,12 +105,12 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
             amount = QUANTITIES[kind].amount
             amounts = f"{amount(after)} of {amount(before)}{asked}"
             found.append((f"{QUANTITIES[kind].title} left", value, amounts))
-    detail = f"dense {percent(dense.accuracy)}"
+    detail = f"dense {percent(dense.score)}"
     if tuned is None:
-        found.append(("test accuracy, not fine-tuned", percent(pruned.accuracy), detail))
+        found.append(("test accuracy, not fine-tuned", percent(pruned.score), detail))
     else:
-        detail += f", before fine-tuning {percent(pruned.accuracy)}"
-        found.append(("test accuracy", percent(tuned.accuracy), detail))
+        detail += f", before fine-tuning {percent(pruned.score)}"
+        found.append(("test accuracy", percent(tuned.score), detail))
     return found + _file_figures(run)
 
 
@@ -148,7 +148,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     policies = ", ".join(map(policy_label, run.policies))
     values = [
         ("budget", asked or "none: the reward prices the cost"),
-        ("reward", search.get("reward", "")),
+        ("reward", str(search.get("reward", ""))),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),

@@ -12,7 +12,7 @@ Rows = list[dict[str, Any]]
 
 # Fields of an episode that charts show; the others would only make the page larger.
 _FIELDS = (
-    *("episode", "reward", "best_reward", "accuracy", "noise"),
+    *("episode", "reward", "best_reward", "score", "noise"),
     *(name for cost in QUANTITIES.values() for name in (cost.key, cost.share)),
 )
 
@@ -22,7 +22,7 @@ def datasets(run: Run) -> dict[str, Rows]:
     return {
         "episodes": _episodes(run),
         "fronts": [
-            {"cost": cost, "share": e[QUANTITIES[cost].share], "accuracy": e["accuracy"]}
+            {"cost": cost, "share": e[QUANTITIES[cost].share], "score": e["score"]}
             for cost in run.costs
             for e in front(run.episodes, cost)
         ],

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.runs import layout
+from amc_tf.runs import forms, layout
 from amc_tf.runs.episode_log import read_log
+from amc_tf.runs.former_keys import with_names_of_now
 from amc_tf.runs.progress import Progress
 from amc_tf.runs.result import RunResult
 from amc_tf.runs.result_parts import Exported
-from amc_tf.runs.vocabulary import AGENT, QUANTITIES
+from amc_tf.runs.vocabulary import AGENT, COUNTED, QUANTITIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Run:
 
     @property
     def dense(self) -> Mapping[str, float]:
-        """Costs of the dense network and its accuracy on the validation data, where known."""
+        """Costs of the dense network and its score on the validation data, where known."""
         if "dense" in self.search:
-            return self.search["dense"]
+            return with_names_of_now(self.search["dense"])
         known = self.result.dense
-        return {} if known is None else {**known.costs, "accuracy": known.search_accuracy}
+        return {} if known is None else {**known.costs, "score": known.search_score}
 
     @property
     def bounds(self) -> Mapping[str, float]:
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def files(self) -> Mapping[str, Exported]:
-        """Exported TFLite files whose accuracy is within the tolerance, by name."""
+        """Exported TFLite files whose score is within the tolerance, by name."""
         return {
             name: file
             for name, file in self.result.tflite.items()
@@ -109,7 +109,11 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     if not path.is_dir():
         raise AmcError(f"expected the workdir of a run, received {path}, which is not a folder")
     result = RunResult.read(path)
-    search = files.read_json(path / layout.SEARCH, {})
+    search = forms.read(path, layout.SEARCH)
+    for contradiction in _contradictions(search):
+        raise AmcError(
+            f"{path / layout.SEARCH} is damaged ({contradiction}); delete it and run again"
+        )
     records = read_log(path / layout.EPISODES)
     if not records and result == RunResult():
         raise AmcError(
@@ -122,12 +126,29 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
     return Run(
         path=path,
         name=name or path.resolve().name,
-        config=files.read_json(path / layout.CONFIG, {}),
+        config=forms.read(path, layout.CONFIG),
         result=result,
         search=search,
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
-        latency=files.read_json(path / layout.LATENCY, {}),
+        latency=forms.read(path, layout.LATENCY),
     )
+
+
+def _contradictions(search: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what does not fit together in a `search.json`, whose types are right."""
+    groups, layers = search.get("groups", ()), search.get("layers", ())
+    for group in groups:
+        if group["channels"] < 1:
+            yield f"the group {group['name']!r} has {group['channels']} channels"
+    for policy, plan in search.get("plans", {}).items():
+        lengths = {"kept": groups, **dict.fromkeys(COUNTED, layers)}
+        for key, of in lengths.items():
+            if len(plan[key]) != len(of):
+                yield f"{key!r} of the plan {policy!r} has {len(plan[key])} entries for {len(of)}"
+    dense = search.get("dense", {})
+    for cost in search.get("bounds", {}):
+        if not dense.get(cost, 0) > 0:
+            yield f"{cost!r} has a bound, but no cost of the dense network"
 
 
 def read_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
@@ -151,9 +172,9 @@ def _distinct(path: pathlib.Path, among: Sequence[pathlib.Path]) -> str:
 
 
 def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    """Returns the Pareto front of accuracy and a cost.
+    """Returns the Pareto front of score and a cost.
 
-    These are the episodes that no other equals or beats in accuracy at the same or a lower cost.
+    These are the episodes that no other equals or beats in score at the same or a lower cost.
 
     Args:
         episodes: episodes of a `Run`.
@@ -165,8 +186,8 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
     key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
     known = [episode for episode in episodes if key in episode]
-    for episode in sorted(known, key=lambda e: (e[key], -e["accuracy"])):
-        if not found or episode["accuracy"] > found[-1]["accuracy"]:
+    for episode in sorted(known, key=lambda e: (e[key], -e["score"])):
+        if not found or episode["score"] > found[-1]["score"]:
             found.append(episode)
     return found
 

@@ -66,13 +66,13 @@ def _rounds(sparse: SparseResult) -> Table:
             f"{layout.SPARSE}/{layout.round_model(number).name}",
             f"{found.density:.1%}",
             percent(found.before),
-            percent(found.accuracy),
+            percent(found.score),
             f"{found.macs:,}",
             f"{found.params:,}",
         )
         for number, found in enumerate(sparse.rounds, start=1)
     ]
-    before = None if sparse.dense is None else sparse.dense.accuracy
+    before = None if sparse.dense is None else sparse.dense.score
     start = ("before", "100.0%", "", percent(before), "", "")
     return Table("Fine-grained pruning", header, [start, *rows])
 
@@ -84,7 +84,7 @@ def _networks(dense: DenseNetwork, result: RunResult) -> Table:
     for name, policy in result.policies.items():
         own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")
-        rows.append(_row(label, policy, policy.finetuned_accuracy, files.get(own)))
+        rows.append(_row(label, policy, policy.finetuned_score, files.get(own)))
     note = "* the network that was exported; accuracy on the test data"
     return Table("Networks", header, rows, note)
 
@@ -92,7 +92,7 @@ def _networks(dense: DenseNetwork, result: RunResult) -> Table:
 def _files(result: RunResult) -> Table:
     rows = [
         (
-            *_file(name, file.accuracy, file.bytes, file.latency),
+            *_file(name, file.score, file.bytes, file.latency),
             f"{file.max_abs_error:.2g}",
             percent(file.agreement),
             "" if file.within_tolerance else "WORSE than the tolerance",
@@ -101,7 +101,7 @@ def _files(result: RunResult) -> Table:
         if not layout.is_compared(name)
     ]
     if (tuned := result.finetuned) is not None:
-        first = _file(layout.FINETUNED.name, tuned.accuracy, tuned.bytes, tuned.latency)
+        first = _file(layout.FINETUNED.name, tuned.score, tuned.bytes, tuned.latency)
         rows.insert(0, (*first, "", "", ""))
     return Table(
         "Files",
@@ -117,7 +117,7 @@ def _row(
 ) -> tuple[str, ...]:
     return (
         label,
-        percent(network.accuracy),
+        percent(network.score),
         percent(tuned),
         f"{network.macs:,}",
         f"{network.params:,}",
@@ -127,12 +127,12 @@ def _row(
 
 
 def _file(
-    name: str, accuracy: float, size: int | None, latency: Milliseconds | None
+    name: str, score: float, size: int | None, latency: Milliseconds | None
 ) -> tuple[str, ...]:
     spread = "" if latency is None else f" ({latency.min_ms:.3f} to {latency.max_ms:.3f})"
     return (
         name,
-        percent(accuracy),
+        percent(score),
         "" if size is None else f"{size:,}",
         milliseconds(latency) + spread,
     )

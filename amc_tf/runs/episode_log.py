@@ -21,6 +21,9 @@ from typing import Any
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
+from amc_tf.runs.former_keys import with_names_of_now
+from amc_tf.runs.forms import Episode
+from amc_tf.runs.json_types import mismatch
 
 _APART = ("seconds",)
 
@@ -42,7 +45,7 @@ class EpisodeLog:
         self._path = pathlib.Path(path)
         self._ranks = ranks
         self._records: dict[tuple[str, int], dict[str, Any]] = {}
-        self._accuracy: dict[tuple[int, ...], float] = {}
+        self._scores: dict[tuple[int, ...], float] = {}
         if self._path.exists():
             self._read()
 
@@ -56,7 +59,7 @@ class EpisodeLog:
                     "workdir"
                 )
             self._records[record["policy"], record["episode"]] = record
-            self._accuracy[tuple(record["counts"])] = float(record["accuracy"])
+            self._scores[tuple(record["counts"])] = float(record["score"])
         if rest or len(self._records) != len(whole):
             self._rewrite()
 
@@ -68,9 +71,9 @@ class EpisodeLog:
         ranks = {"ranks": self._ranks} if self._ranks else {}
         return (json.dumps(files.sealed({**record, **ranks}, _APART)) + "\n").encode()
 
-    def accuracy(self, counts: Sequence[int]) -> float | None:
+    def score(self, counts: Sequence[int]) -> float | None:
         """Returns the score of channel counts; None if they were not tried before."""
-        return self._accuracy.get(tuple(counts))
+        return self._scores.get(tuple(counts))
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends an episode, unless it is in the log already.
@@ -86,7 +89,7 @@ class EpisodeLog:
         old = self._records.get(key)
         if old is not None and tuple(old["counts"]) == tuple(record["counts"]):
             return
-        self._accuracy[tuple(record["counts"])] = record["accuracy"]
+        self._scores[tuple(record["counts"])] = record["score"]
         if old is not None:
             self._records = {
                 (policy, episode): r
@@ -97,7 +100,10 @@ class EpisodeLog:
             self._rewrite()
             return
         # Unbuffered: a buffer would write the rest of a failed line when the file is closed.
-        with files.writing(self._path), open(self._path, "ab", buffering=0) as file:
+        with (
+            files.writing(self._path),
+            open(self._path, "ab", buffering=0, opener=files.no_links) as file,
+        ):
             start = file.tell()
             rest = self._line(record)
             try:
@@ -133,15 +139,17 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
     """Returns the episodes of all complete lines, and the bytes after these."""
-    lines = path.read_bytes().split(b"\n")
+    with files.reading(path):
+        lines = path.read_bytes().split(b"\n")
     whole, rest = lines[:-1], lines[-1]
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            record = files.unsealed(json.loads(line), _APART)
-            _ = record["policy"], record["episode"], tuple(record["counts"])
-            float(record["accuracy"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            record = with_names_of_now(files.unsealed(json.loads(line), _APART))
+            wrong = mismatch(record, Episode)
+            if wrong:
+                raise ValueError(wrong)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise AmcError(
                 f"line {number} of {path} is not an episode as it was written ({error}); "
                 "delete that line and run again: its episode will be repeated"

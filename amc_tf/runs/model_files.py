@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
-from amc_tf.keras2 import convert, model_files
+from amc_tf.keras2 import convert, model_archive, model_files
 
 
 def refuse_code(flat: network.Network) -> None:
@@ -47,8 +45,9 @@ def load_model(
     Args:
         path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
         safe_mode: whether files that would execute their own code are refused:
-            Lambda layers, and SavedModels, which are TensorFlow programs. Turn it
-            off only for files that you would run as programs.
+            Lambda layers, and SavedModels, which are TensorFlow programs; and files
+            that keep a part of their data in other files. Turn it off only for files
+            that you would run as programs.
         custom_objects: classes and functions that are not registered with Keras, by the
             name that the file has for them.
 
@@ -57,18 +56,16 @@ def load_model(
         metrics are known. A Keras 2 model is converted (`from_keras2`).
 
     Raises:
-        AmcError: the file is missing, is not a Keras model, holds code, or needs
-            custom objects that are not registered.
+        AmcError: the file is missing, damaged or not a Keras model, holds code, keeps data in
+            other files, or needs custom objects that are not registered.
     """
     path = pathlib.Path(path).expanduser()
-    try:
-        old = model_files.is_keras2_file(path)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise AmcError(f"{path} cannot be loaded as a Keras model: {error}") from error
-    if old:
+    if model_files.is_keras2_file(path):
         return convert.from_keras2(path, safe_mode=safe_mode)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
+    if safe_mode:
+        model_archive.refuse_outside_data(path)
     try:
         return keras.models.load_model(path, dict(custom_objects or {}), safe_mode=safe_mode)
     except Exception as error:

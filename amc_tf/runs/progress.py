@@ -11,7 +11,7 @@ from amc_tf.runs.vocabulary import QUANTITIES
 # standard deviation of its actions.
 _KEYS: Mapping[str, str] = {
     "reward": "reward",
-    "accuracy": "accuracy",
+    "score": "score",
     "seconds": "seconds",
     "sigma": "noise",
     "baseline": "baseline",
@@ -38,7 +38,7 @@ class Progress:
             record: record of `episodes.jsonl`.
 
         Returns:
-            Those of `reward`, `accuracy` (a fraction), `seconds`, `noise`, `baseline`,
+            Those of `reward`, `score` (a fraction), `seconds`, `noise`, `baseline`,
             `actor_loss` and `critic_loss` that the record has; `best_reward`, the policy's
             best so far; `macs_share`, `params_share` and `latency_share`, the shares of the
             dense network's costs.

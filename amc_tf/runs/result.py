@@ -2,8 +2,9 @@
 
 Each of these is a frozen dataclass whose fields are the keys of the file. A field that no stage has
 set yet is None or empty, and is left out of the file. `format` is the number of the schema. Files
-without it come from earlier versions, which wrote the same keys. Unknown keys at the top level of
-the file are kept when it is written again; unknown keys within its sections are not.
+without it come from earlier versions, which wrote the keys of format 1; there, scores were called
+accuracies (see `former_keys`). Unknown keys at the top level of the file are kept when it is
+written again; unknown keys within its sections are not.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, TypeVar
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
+from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.result_parts import (
-    Accuracy,
     Bound,
     DenseNetwork,
     Exported,
@@ -25,12 +26,15 @@ from amc_tf.runs.result_parts import (
     Measures,
     Part,
     PolicyNetwork,
+    Scored,
     SparseRound,
     in_json,
     record,
 )
 
-FORMAT = 1
+FORMAT = 2
+# What the readers of parts raise for parts of other types.
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 Kind = TypeVar("Kind", bound="Result")
 
@@ -88,9 +92,17 @@ class Result(Part):
         path = folder / layout.RESULT
         content = files.read_json(path, {})
         try:
+            wrong = mismatch(content, Mapping[str, Any])
+            if wrong:
+                raise AmcError(wrong)
             return cls.from_json(content)
         except AmcError as error:
             raise AmcError(f"{path} cannot be read: {error}") from None
+        except _DAMAGE as error:
+            raise AmcError(
+                f"{path} is damaged ({type(error).__name__}: {error}); restore it or delete it, "
+                "and run again"
+            ) from None
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes the result of a folder, completely or not at all.
@@ -106,11 +118,11 @@ class SparseResult(Result):
     """The result of fine-grained pruning, in its own folder and as a section of a run's result.
 
     Attributes:
-        dense: accuracy of the model before the first round.
+        dense: score of the model before the first round.
         rounds: completed rounds.
     """
 
-    dense: Accuracy | None = None
+    dense: Scored | None = None
     rounds: tuple[SparseRound, ...] = ()
 
     @classmethod
@@ -118,7 +130,7 @@ class SparseResult(Result):
         """Reads the output of `to_json`."""
         return cls._of(
             content,
-            dense=Accuracy.from_json,
+            dense=Scored.from_json,
             rounds=lambda rounds: tuple(map(SparseRound.from_json, rounds)),
         )
 
@@ -128,17 +140,17 @@ class ExportResult(Result):
     """The result of an export that is not part of a run.
 
     Attributes:
-        keras: accuracy of the Keras model.
+        keras: score of the Keras model.
         tflite: exported files, by name.
     """
 
-    keras: Accuracy | None = None
+    keras: Scored | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExportResult:
         """Reads the output of `to_json`."""
-        return cls._of(content, keras=Accuracy.from_json, tflite=_each(Exported))
+        return cls._of(content, keras=Scored.from_json, tflite=_each(Exported))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,13 @@ Each is a frozen dataclass whose fields are its keys in the file. Unknown keys a
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_tf.errors import AmcError
+from amc_tf.runs.former_keys import with_names_of_now
+from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.vocabulary import COUNTED
 from tflite_tools.verification import OutputError
 
@@ -60,20 +63,21 @@ class Milliseconds:
         """Reads the latency of a file; None if it was not timed."""
         if "latency_ms" not in content:
             return None
-        return cls(*(content[f"latency_ms{end}"] for end in ("", "_min", "_max")))
+        keys = {"median_ms": "latency_ms", "min_ms": "latency_ms_min", "max_ms": "latency_ms_max"}
+        return record(cls, {name: content[key] for name, key in keys.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class Measures(Part):
-    """A network's accuracy on the test data, and its costs.
+    """A network's score, and its costs.
 
     Attributes:
-        accuracy: the task's metric on the test data.
+        score: value of the task's metric on the test data.
         macs: number of multiply-accumulates of one sample.
         params: number of parameters.
     """
 
-    accuracy: float
+    score: float
     macs: int
     params: int
 
@@ -88,10 +92,10 @@ class DenseNetwork(Measures):
     """The network before pruning.
 
     Attributes:
-        search_accuracy: accuracy on the validation data, as the search scores it.
+        search_score: score on the validation data, as the search scores it.
     """
 
-    search_accuracy: float
+    search_score: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,19 +103,19 @@ class PolicyNetwork(Measures):
     """The network of a policy's best plan, before fine-tuning.
 
     Attributes:
-        search_accuracy: accuracy on the validation data, as the search scores it.
+        search_score: score on the validation data, as the search scores it.
         reward: reward of the plan.
-        finetuned_accuracy: accuracy on the test data after fine-tuning; None for a network that
+        finetuned_score: score on the test data after fine-tuning; None for a network that
             was not fine-tuned.
     """
 
-    search_accuracy: float
+    search_score: float
     reward: float
-    finetuned_accuracy: float | None = None
+    finetuned_score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content, without an accuracy that was not measured."""
-        absent = ("finetuned_accuracy",) if self.finetuned_accuracy is None else ()
+        """Returns the content, without a score that was not measured."""
+        absent = ("finetuned_score",) if self.finetuned_score is None else ()
         return {key: value for key, value in super().to_json().items() if key not in absent}
 
 
@@ -130,7 +134,7 @@ class FinetunedNetwork(Measures):
     def to_json(self) -> dict[str, Any]:
         """Returns the content, without what was not measured."""
         size = {} if self.bytes is None else {"bytes": self.bytes}
-        return {"accuracy": self.accuracy, **self.costs, **size, **_beside(self.latency)}
+        return {"score": self.score, **self.costs, **size, **_beside(self.latency)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinetunedNetwork:
@@ -158,7 +162,7 @@ class Exported(Part):
     """An exported TFLite file that was checked.
 
     Attributes:
-        accuracy: accuracy of the file itself on the test data, run by LiteRT.
+        score: score of the file itself on the test data, run by LiteRT.
         bytes: size of the file.
         max_abs_error: largest difference between an output and Keras' output on held-out data.
         agreement: fraction of samples for which the file predicts the class that Keras predicts
@@ -167,15 +171,15 @@ class Exported(Part):
         float_operators: operators of an integer format that compute in float.
         flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
         float_layers: layers of int8_qat that were trained without rounding.
-        within_tolerance: whether the accuracy is at most the tolerance below Keras' accuracy.
+        within_tolerance: whether the score is at most the tolerance below Keras' score.
         sparse_weights: density of each weight that a sparse format stores as sparse, by name.
         worst_tensors: relative errors of the tensors that differ most from the float file's, by
-            name, if the accuracy is not within the tolerance; empty for int8_qat, whose
+            name, if the score is not within the tolerance; empty for int8_qat, whose
             training changes the weights.
         latency: time of an inference on this host; None if it was not measured.
     """
 
-    accuracy: float
+    score: float
     bytes: int
     max_abs_error: float
     agreement: float | None = None
@@ -211,28 +215,28 @@ class SparseRound(Part):
         density: share of the prunable weights that are not zero.
         macs: number of multiply-accumulates by weights that are not zero.
         params: number of parameters that are not zero.
-        search_accuracy: accuracy on the validation data, as the search scores it.
-        before: accuracy on the test data before fine-tuning.
-        accuracy: accuracy on the test data after fine-tuning.
+        search_score: score on the validation data, as the search scores it.
+        before: score on the test data before fine-tuning.
+        score: score on the test data after fine-tuning.
     """
 
     density: float
     macs: int
     params: int
-    search_accuracy: float
+    search_score: float
     before: float
-    accuracy: float
+    score: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy(Part):
-    """A model of which only the accuracy is recorded.
+class Scored(Part):
+    """A model of which only the score is recorded.
 
     Attributes:
-        accuracy: accuracy on the same data as the other models of the result.
+        score: score on the same data as the other models of the result.
     """
 
-    accuracy: float
+    score: float
 
 
 def in_json(value: Any) -> Any:
@@ -247,12 +251,15 @@ def in_json(value: Any) -> Any:
 
 
 def record(cls: type[Record], content: Mapping[str, Any]) -> Record:
-    """Makes an object of a dataclass from the keys that the dataclass knows.
+    """Makes an object of a dataclass from the keys that it knows, of this or an earlier version.
 
     Raises:
-        AmcError: a key is missing.
+        AmcError: a key is missing, or its value has another type.
     """
+    if wrong := mismatch(content, Mapping[str, Any]):
+        raise AmcError(f"a {cls.__name__} whose {wrong}; restore the file, or delete it")
     needed = dataclasses.MISSING
+    content = with_names_of_now(content)
     fields: Sequence[Any] = dataclasses.fields(cls)  # type: ignore[arg-type]
     missing = [
         field.name
@@ -261,7 +268,13 @@ def record(cls: type[Record], content: Mapping[str, Any]) -> Record:
     ]
     if missing:
         raise AmcError(f"a {cls.__name__} without {' and '.join(missing)}")
-    return cls(**{field.name: content[field.name] for field in fields if field.name in content})
+    kinds = typing.get_type_hints(cls)
+    known = {field.name: content[field.name] for field in fields if field.name in content}
+    for name, value in known.items():
+        wrong = mismatch(value, kinds[name], repr(name))
+        if wrong:
+            raise AmcError(f"a {cls.__name__} whose {wrong}; restore the file, or delete it")
+    return cls(**known)
 
 
 def _beside(latency: Milliseconds | None) -> dict[str, float]:

@@ -16,7 +16,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import like, plain
 from amc_tf.graph.own_classes import own_objects
-from amc_tf.runs import layout
+from amc_tf.runs import forms, layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
@@ -60,7 +60,8 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / layout.PROBE
-            probe.touch()
+            probe.unlink(missing_ok=True)
+            os.close(files.no_links(probe, os.O_WRONLY | os.O_CREAT))
             probe.unlink(missing_ok=True)  # another process may have removed it in the meantime
         except OSError as error:
             raise AmcError(f"the workdir {self.path} cannot be written: {error.strerror}") from None
@@ -128,8 +129,8 @@ class Workdir:
             files.write_json(self / layout.CONFIG, {**config, "model": found})
 
     def read_json(self, name: str, default: Any) -> Any:
-        """Returns the content of a JSON file (see `amc_tf.files.read_json`)."""
-        return files.read_json(self / name, default)
+        """Returns the content of a JSON file (see `amc_tf.runs.forms.read`)."""
+        return forms.read(self.path, name, default)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON object with a checksum, by which `read_json` detects damage."""
@@ -165,7 +166,8 @@ class Workdir:
                 f"{path} cannot be written: .keras files are zip archives, which hold no time "
                 "before 1980; set the system's clock, and the same call resumes"
             )
-        path.parent.mkdir(exist_ok=True)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
             plain(model).save(partial)
 

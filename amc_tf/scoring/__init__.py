@@ -1,4 +1,4 @@
-"""Scoring plans: the accuracy of the network under a plan.
+"""Scoring plans: the task's metric of the network under a plan.
 
 `fastest_scorer` picks the fastest way that the network and the user's code allow: the pruned
 network's TFLite file, cut out of one converted template, or a full-size model with masked

@@ -15,11 +15,11 @@ class Scorer(Protocol[PlanT_contra]):
     """A function that scores plans on the task's validation data."""
 
     def __call__(self, plan: PlanT_contra | None, beat: float | None = None) -> float:
-        """Returns the accuracy of the network under a plan, before fine-tuning.
+        """Returns the score of the network under a plan, before fine-tuning.
 
         Args:
             plan: the plan; None for the dense network.
-            beat: accuracy to beat. Where the plan's is well below it, an
+            beat: score to beat. Where the plan's is well below it, an
                 estimate from part of the images may be returned.
 
         Raises:

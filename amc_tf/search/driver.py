@@ -16,7 +16,7 @@ from amc_tf.search.env.base import DecisionEnv, Outcome
 
 
 class Score(Protocol[PlanT_contra]):
-    """A function that returns the accuracy of a plan, as a `Scorer` does."""
+    """A function that returns the score of a plan, as a `Scorer` does."""
 
     def __call__(self, plan: PlanT_contra, beat: float | None = None, /) -> float:
         """See `Scorer`."""
@@ -31,7 +31,7 @@ class EpisodeDriver(Generic[PlanT]):
     Args:
         log: log of all episodes.
         env: the environment.
-        score: function that returns the accuracy of a plan.
+        score: function that returns the score of a plan.
         watch: function that receives the record of every episode, including episodes that the
             log knew.
 
@@ -64,7 +64,7 @@ class EpisodeDriver(Generic[PlanT]):
         best: Outcome[PlanT] | None = None
         with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
-                beat = None if best is None else best.accuracy
+                beat = None if best is None else best.score
                 try:
                     outcome = self._play(policy, episode, searcher, beat)
                 except AmcError as error:
@@ -77,8 +77,8 @@ class EpisodeDriver(Generic[PlanT]):
                 bar.update()
                 uniform = self.ranked.get("uniform")
                 bar.set_postfix(
-                    best=f"{best.accuracy:.4f}",
-                    **({"uniform": f"{uniform[0].accuracy:.4f}"} if uniform else {}),
+                    best=f"{best.score:.4f}",
+                    **({"uniform": f"{uniform[0].score:.4f}"} if uniform else {}),
                 )
         self.ranked[policy] = sorted(outcomes, key=lambda outcome: -outcome.reward)
 
@@ -90,16 +90,16 @@ class EpisodeDriver(Generic[PlanT]):
         while state is not None:
             state, _ = self.env.step(searcher.act(state))
         decided = self.env.finish()
-        accuracy = self._log.accuracy(decided.counts)
-        if accuracy is None:
-            accuracy = self._score(decided.plan, beat)
-        outcome = self.env.outcome(decided, accuracy)
+        score = self._log.score(decided.counts)
+        if score is None:
+            score = self._score(decided.plan, beat)
+        outcome = self.env.outcome(decided, score)
         diagnostics = searcher.finish(outcome.actions, outcome.reward)
         record = {
             "policy": policy,
             "episode": episode,
             "reward": outcome.reward,
-            "accuracy": outcome.accuracy,
+            "score": outcome.score,
             "macs": outcome.macs,
             "params": outcome.params,
             **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),

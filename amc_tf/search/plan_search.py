@@ -109,8 +109,8 @@ def search_in(
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         score = fastest_scorer(graph, task, refit, settings.early_stop)
-        dense_accuracy = score(None)
-        about = {"bounds": env.bounds, "dense": {"accuracy": dense_accuracy, **dense}}
+        dense_score = score(None)
+        about = {"bounds": env.bounds, "dense": {"score": dense_score, **dense}}
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
         driver = EpisodeDriver(log, env, score, watch)
         compete(driver, agent, settings)
@@ -140,7 +140,7 @@ def search_in(
         chosen=chosen,
         best=best,
         bounds=env.bounds,
-        dense_accuracy=dense_accuracy,
+        dense_score=dense_score,
         final=final,
         measured=None if device is None else device.measured(best[chosen].counts),
     )
@@ -149,7 +149,8 @@ def search_in(
     result.plan.save(workdir / layout.PLAN)
     for name, plan in plans.items():
         path = workdir / layout.plan_file(name)
-        path.parent.mkdir(exist_ok=True)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         plan.save(path)
     records = log.best(settings.keep_best)
     files.write_json(

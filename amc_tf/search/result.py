@@ -21,7 +21,7 @@ class SearchResult:
         chosen: name of the policy whose plan scored best.
         best: best outcome of each policy, by the policy's name.
         bounds: the budget in absolute terms, by name of the cost.
-        dense_accuracy: accuracy of the unpruned model on the validation data.
+        dense_score: score of the unpruned model on the validation data.
         final: refit that restores the weights of the networks that are built.
         measured: measured latency of the chosen network and of the dense one beside it; None
             where latency is not bounded.
@@ -31,7 +31,7 @@ class SearchResult:
     chosen: str
     best: dict[str, Outcome[PruningPlan]]
     bounds: dict[str, float]
-    dense_accuracy: float
+    dense_score: float
     final: Refit[PruningPlan]
     measured: Measured | None = None
 

@@ -18,7 +18,7 @@ from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.result import SparseResult
-from amc_tf.runs.result_parts import Accuracy, SparseRound
+from amc_tf.runs.result_parts import Scored, SparseRound
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.masked_scorer import MaskedScorer
@@ -68,8 +68,8 @@ def sparsify(
         safe_mode: see `amc_tf.load_model`.
 
     Returns:
-        The content of `result.json`: the accuracy of the dense model on the test data
-        and, for each round, that accuracy, the density, and the MACs and parameters
+        The content of `result.json`: the score of the dense model on the test data
+        and, for each round, that score, the density, and the MACs and parameters
         that are not zero.
 
     Raises:
@@ -97,7 +97,7 @@ def _all_rounds(
     )
     folder.claim_model(model)
     current = rebuild(model, analyze(model), None)  # the user's model is not changed
-    accuracy = task.score(task.compiled(current, model), task.test_data)
+    score = task.score(task.compiled(current, model), task.test_data)
     rounds: list[SparseRound] = []
     for number, share in enumerate(settings.densities, start=1):
         file = layout.round_model(number)
@@ -106,7 +106,7 @@ def _all_rounds(
             rounds.append(before.rounds[number - 1])
         else:
             rounds.append(_round(current, model, task, folder, number, share, settings, search))
-            done = dataclasses.replace(before, dense=Accuracy(accuracy), rounds=tuple(rounds))
+            done = dataclasses.replace(before, dense=Scored(score), rounds=tuple(rounds))
             done.write(folder.path)
         current = folder.load_model(file)
     return SparseResult.read(folder.path).to_json()
@@ -156,9 +156,9 @@ def _round(
         density=masks.density(sparse, kept),
         macs=best.macs,
         params=best.params,
-        search_accuracy=best.accuracy,
+        search_score=best.score,
         before=before,
-        accuracy=after,
+        score=after,
     )
 
 

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
 from benchmarks.report import export, faults, import_time, latency, loading, search
 
@@ -38,7 +39,7 @@ def demo(entry: dict) -> str:
     rows = [
         (
             "dense",
-            column(lambda r: r["dense"]["accuracy"], ".1%"),
+            column(lambda r: with_names_of_now(r["dense"])["score"], ".1%"),
             "",
             f"{runs[0]['dense']['macs']:,}",
             f"{runs[0]['dense']['params']:,}",
@@ -49,13 +50,13 @@ def demo(entry: dict) -> str:
     for name, label in (("uniform", "uniform"), ("random", "random search"), ("amc", "**AMC**")):
 
         def of(key, name=name):
-            return lambda run: run["policies"][name][key]
+            return lambda run: with_names_of_now(run["policies"][name])[key]
 
         rows.append(
             (
                 label,
-                column(of("accuracy"), ".1%"),
-                column(of("finetuned_accuracy"), ".1%"),
+                column(of("score"), ".1%"),
+                column(of("finetuned_score"), ".1%"),
                 column(of("macs"), ",.0f"),
                 column(of("params"), ",.0f"),
                 column(lambda r, n=name: file(r, n)["bytes"], ",.0f"),
@@ -64,7 +65,7 @@ def demo(entry: dict) -> str:
         )
 
     def int8(key):
-        return lambda run: run["tflite"]["model_int8.tflite"][key]
+        return lambda run: with_names_of_now(run["tflite"]["model_int8.tflite"])[key]
 
     header = (
         "network",
@@ -80,7 +81,7 @@ def demo(entry: dict) -> str:
         [
             record.markdown(header, rows),
             "",
-            f"The chosen network as int8: accuracy {column(int8('accuracy'), '.1%')}, "
+            f"The chosen network as int8: accuracy {column(int8('score'), '.1%')}, "
             f"{column(int8('bytes'), ',.0f')} bytes, latency / dense float32 {int8_ratio}.",
             "",
             f"Median (range) over seeds {', '.join(str(r['seed']) for r in runs)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
 
 
@@ -104,16 +105,17 @@ def _remedies(entry: dict, name: str) -> str:
 
 
 def sparsify(entry: dict) -> str:
-    rows = [("dense", "100%", "", "", f"{entry['dense']['accuracy']:.2%}", "")]
-    for number, found in enumerate(entry["rounds"], start=1):
+    dense = with_names_of_now(entry["dense"])["score"]
+    rows = [("dense", "100%", "", "", f"{dense:.2%}", "")]
+    for number, found in enumerate(map(with_names_of_now, entry["rounds"]), start=1):
         rows.append(
             (
                 f"round {number}",
                 f"{found['density']:.1%}",
                 f"{found['params']:,}",
                 f"{found['before']:.2%}",
-                f"{found['accuracy']:.2%}",
-                f"{100 * (found['accuracy'] - entry['dense']['accuracy']):+.2f}",
+                f"{found['score']:.2%}",
+                f"{100 * (found['score'] - dense):+.2f}",
             )
         )
     header = (

@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(config, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))
         for i in range(9):
-            log.add({{"policy": "amc", "episode": i, "counts": [i], "accuracy": .5, "reward": 0}})
+            log.add({{"policy": "amc", "episode": i, "counts": [i], "score": .5, "reward": 0}})
         """
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -41,7 +41,7 @@ def test_every_format_keeps_the_accuracy(exported):
     """At most half a point below Keras', on 200 test images: one of them."""
     _, exporter, found = exported
     for measured in found.values():
-        assert exporter.accuracy - measured.accuracy <= 0.005 + 1e-6
+        assert exporter.score - measured.score <= 0.005 + 1e-6
         assert measured.within_tolerance and not measured.worst_tensors
     sizes = {name: measured.bytes for name, measured in found.items()}
     assert sizes["int8"] < sizes["float16"] < sizes["float32"]
@@ -57,7 +57,7 @@ def test_what_is_told_is_true_of_the_file(exported, net):
         received = tflite_tools.LiteRtModel(content).predict(x)
         (errors,) = told.outputs.values()
         assert told.bytes == len(content)
-        assert told.accuracy == pytest.approx(np.mean(received.argmax(-1) == y))
+        assert told.score == pytest.approx(np.mean(received.argmax(-1) == y))
         same = np.mean(received.argmax(-1) == expected.argmax(-1))
         assert told.agreement == errors.agreement == pytest.approx(same)
         assert told.max_abs_error == pytest.approx(np.abs(received - expected).max(), rel=1e-3)
@@ -105,10 +105,17 @@ def test_comparison_of_outputs_by_hand():
     # Differences 1, 1, 0.5 and 2 in eight values; the second sample changes its class.
     assert found.max_abs == 2.0 and found.span == 4.0 and found.agreement == 0.75
     assert found.rms == pytest.approx(np.sqrt((1 + 1 + 0.25 + 4) / 8))
-    with pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN and infinity"):
         tflite_tools.compare_output(np.zeros((1, 2)), np.full((1, 2), np.nan))
     with pytest.raises(ValueError, match="shape"):
         tflite_tools.compare_output(np.zeros((0, 2)), np.zeros((0, 2)))
+    inf, nan = np.inf, np.nan
+    same = tflite_tools.compare_output(np.array([[inf, -inf, nan]]), np.array([[inf, -inf, nan]]))
+    assert same.max_abs == same.rms == 0.0
+    for wanted, given in ((inf, -inf), (inf, nan), (nan, -inf), (1.0, inf), (nan, 0.0)):
+        told = rf"gives {given} where the model gives {wanted}, at \[0, 1\], the first of 1 "
+        with pytest.raises(ValueError, match=told):
+            tflite_tools.compare_output(np.array([[0.0, wanted]]), np.array([[0.0, given]]))
 
 
 def test_a_part_of_the_test_data_may_score(net, tmp_path):
@@ -117,7 +124,7 @@ def test_a_part_of_the_test_data_may_score(net, tmp_path):
     x, y = blobs.task().test
     chosen = np.linspace(0, 199, 50).astype(int)
     by_hand = np.mean(net.predict(x[chosen], verbose=0).argmax(-1) == y[chosen])
-    assert exporter.accuracy == pytest.approx(by_hand)
+    assert exporter.score == pytest.approx(by_hand)
 
 
 # --- what cannot be exported -----------------------------------------------------------------
@@ -244,7 +251,7 @@ def test_any_keras_file_by_command(net, tmp_path):
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert set(result["tflite"]) == {"model_float32.tflite", "model_int8.tflite"}
     by_hand = np.mean(net.predict(x, verbose=0).argmax(-1) == y)
-    assert result["keras"]["accuracy"] == pytest.approx(by_hand)
+    assert result["keras"]["score"] == pytest.approx(by_hand)
     for name, told in result["tflite"].items():
         assert f"{told['bytes']:,}" in done.stdout and name in done.stdout
         assert (tmp_path / "out" / name).stat().st_size == told["bytes"]
@@ -257,8 +264,8 @@ def test_samples_without_labels_measure_agreement(net, tmp_path):
     settings = export.ExportSettings(formats=("int8",), **(FAST | {"latency_rounds": 0}))
     result = standalone.export_model(net, task, tmp_path / "out", settings)
     (told,) = result["tflite"].values()
-    assert result["keras"]["accuracy"] == 1.0
-    assert told["accuracy"] == told["agreement"]
+    assert result["keras"]["score"] == 1.0
+    assert told["score"] == told["agreement"]
     assert "latency_ms" not in told
     assert "WORSE" not in export_table.table(ExportResult.from_json(result), settings.tolerance)
     told.update(within_tolerance=False, worst_tensors={"dense/BiasAdd": 0.25})
@@ -277,7 +284,7 @@ def test_several_inputs_by_name_and_outputs_without_classes(tmp_path):
     result = standalone.export_model(model, task, tmp_path, settings)
     for told in result["tflite"].values():
         # The part of the variance that is explained; rounding to 8 bits leaves 99.9 %.
-        assert 0.999 < told["accuracy"] <= 1.0 and told["agreement"] is None
+        assert 0.999 < told["score"] <= 1.0 and told["agreement"] is None
 
 
 def test_samples_that_cannot_be_used(net, tmp_path):

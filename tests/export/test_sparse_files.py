@@ -138,7 +138,7 @@ def test_sparse_files_are_checked_and_written(tmp_path):
         n.removeprefix("model_").removesuffix(".tflite"): f for n, f in result["tflite"].items()
     }
     for name, like in (("float32_sparse", "float32"), ("int8_sparse", "int8")):
-        assert files[name]["accuracy"] == files[like]["accuracy"]
+        assert files[name]["score"] == files[like]["score"]
         assert files[name]["bytes"] < files[like]["bytes"]
         assert len(files[name]["sparse_weights"]) >= 1 and not files[like]["sparse_weights"]
     # 30 % of 4 bytes and of a position of 1 byte, and what is not a weight.

@@ -61,7 +61,7 @@ def write(
             "policy": policy,
             "episode": episode,
             "reward": accuracy - 1,
-            "accuracy": accuracy,
+            "score": accuracy,
             "macs": int(dense["macs"] * rng.uniform(0.45, 0.5)),
             "params": int(dense["params"] * rng.uniform(0.3, 0.6)),
             "actions": ratios.tolist(),
@@ -83,7 +83,7 @@ def write(
     plans = {} if stage == "episodes" else {name: _plan(r["counts"]) for name, r in best.items()}
     search = {
         "bounds": bounds,
-        "dense": {"accuracy": 0.978, **dense},
+        "dense": {"score": 0.978, **dense},
         "name": "made_up_net",
         "groups": [
             {"name": name, "channels": width, "producers": [name], "consumers": ["next"]}
@@ -135,11 +135,11 @@ def _result(best, dense, bounds, seed, episodes, stage) -> dict:
     chosen = best["amc"]
     measures = {
         name: {
-            "accuracy": r["accuracy"] - 0.01,
+            "score": r["score"] - 0.01,
             "macs": r["macs"],
             "params": r["params"],
             "reward": r["reward"],
-            "search_accuracy": r["accuracy"],
+            "search_score": r["score"],
         }
         for name, r in best.items()
     }
@@ -147,8 +147,8 @@ def _result(best, dense, bounds, seed, episodes, stage) -> dict:
     result = {
         "seconds": {"search": 31.5},
         "commands": {"search": "amc-search --config=made_up.py --workdir=run"},
-        "dense": {**dense, "accuracy": 0.979, "search_accuracy": 0.978},
-        "pruned": {key: reached[key] for key in ("accuracy", "macs", "params")},
+        "dense": {**dense, "score": 0.979, "search_score": 0.978},
+        "pruned": {key: reached[key] for key in ("score", "macs", "params")},
         "budget": {
             kind: {"bound": bound, "reached": reached[kind], "dense": dense[kind]}
             for kind, bound in bounds.items()
@@ -162,7 +162,7 @@ def _result(best, dense, bounds, seed, episodes, stage) -> dict:
     if stage != "export":
         return result
     result["finetuned"] = {
-        **{"accuracy": 0.975, "macs": chosen["macs"], "params": chosen["params"], "bytes": 90_000},
+        **{"score": 0.975, "macs": chosen["macs"], "params": chosen["params"], "bytes": 90_000},
         **{"latency_ms": 1.5, "latency_ms_min": 1.3, "latency_ms_max": 2.0},
     }
     result["tflite"] = {
@@ -178,7 +178,7 @@ def _result(best, dense, bounds, seed, episodes, stage) -> dict:
 def _file(accuracy, size, ms, error, **more) -> dict:
     times = {"latency_ms": ms, "latency_ms_min": 0.95 * ms, "latency_ms_max": 1.1 * ms}
     return {
-        **{"accuracy": accuracy, "bytes": size, "max_abs_error": error, "agreement": 1.0},
+        **{"score": accuracy, "bytes": size, "max_abs_error": error, "agreement": 1.0},
         **times,
         **more,
     }

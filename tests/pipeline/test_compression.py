@@ -63,7 +63,7 @@ def test_a_run_leaves_the_files_it_promises(workdir):
 
 def test_result_sections(result):
     for section in ("dense", "pruned", "finetuned"):
-        assert {"accuracy", "macs", "params"} <= set(result[section])
+        assert {"score", "macs", "params"} <= set(result[section])
     assert list(result["budget"]) == ["macs"]
     bound = result["budget"]["macs"]
     assert bound["reached"] == result["pruned"]["macs"] == result["finetuned"]["macs"]
@@ -76,7 +76,7 @@ def test_result_sections(result):
     assert result["policies"][result["chosen"]]["reward"] == best
     for name in ("model_float32.tflite", "model_int8.tflite"):
         file = result["tflite"][name]
-        assert {"accuracy", "bytes", "latency_ms", "max_abs_error"} <= set(file)
+        assert {"score", "bytes", "latency_ms", "max_abs_error"} <= set(file)
         assert file["latency_ms_min"] <= file["latency_ms"] <= file["latency_ms_max"]
     assert result["episodes"] == 5 and result["seed"] == 0
     assert {"search", "finetune", "export"} <= set(result["seconds"])
@@ -89,7 +89,7 @@ def test_files_hold_what_result_says(net, workdir, result):
     for name, section in (("pruned.keras", "pruned"), ("finetuned.keras", "finetuned")):
         model = keras.models.load_model(workdir / name, compile=False)
         logits = model.predict(x, verbose=0)
-        assert np.mean(logits.argmax(-1) == y) == pytest.approx(result[section]["accuracy"])
+        assert np.mean(logits.argmax(-1) == y) == pytest.approx(result[section]["score"])
         assert model.count_params() == result[section]["params"]
         graph = amc_tf.analyze(model)
         assert amc_tf.macs(graph) == result[section]["macs"]
@@ -97,7 +97,7 @@ def test_files_hold_what_result_says(net, workdir, result):
         content = (workdir / name).read_bytes()
         told = result["tflite"][name]
         outputs = tflite_tools.LiteRtModel(content).predict(x)
-        assert np.mean(outputs.argmax(-1) == y) == pytest.approx(told["accuracy"])
+        assert np.mean(outputs.argmax(-1) == y) == pytest.approx(told["score"])
         assert told["bytes"] == len(content)
         assert np.abs(outputs - logits).max() == pytest.approx(told["max_abs_error"], rel=1e-3)
         assert told["max_abs_error"] < bound
@@ -128,23 +128,23 @@ def test_files_need_no_custom_objects_of_the_training_code(net, tmp_path):
     )
     task = blobs.task(compile=compile_own, epochs=1)
     result = amc_tf.compress(blobs.model(), task, BUDGET, tmp_path, settings)
-    assert result["tflite"]["model_float32.tflite"]["accuracy"] > 0.3
+    assert result["tflite"]["model_float32.tflite"]["score"] > 0.3
     for name in ("dense.keras", "pruned.keras", "finetuned.keras"):
         assert not keras.models.load_model(tmp_path / name).compiled
 
 
 def test_fine_tuning_helps(result):
-    assert result["finetuned"]["accuracy"] >= result["pruned"]["accuracy"]
-    assert result["finetuned"]["accuracy"] > 0.8
+    assert result["finetuned"]["score"] >= result["pruned"]["score"]
+    assert result["finetuned"]["score"] > 0.8
     assert {"uniform", "random", result["chosen"]} <= {
-        n for n, p in result["policies"].items() if "finetuned_accuracy" in p
+        n for n, p in result["policies"].items() if "finetuned_score" in p
     }
 
 
 def test_the_table_shows_the_numbers(result):
     text = tables.table(RunResult.from_json(result))
     assert f"{result['dense']['macs']:,}" in text
-    assert f"{result['finetuned']['accuracy']:.2%}" in text
+    assert f"{result['finetuned']['score']:.2%}" in text
     assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in text
     early = {k: v for k, v in result.items() if k not in ("tflite", "finetuned")}
     assert "uniform" in tables.table(RunResult.from_json(early))
@@ -152,7 +152,7 @@ def test_the_table_shows_the_numbers(result):
 
 def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result):
     page = (workdir / "report.html").read_text()
-    assert f"{result['finetuned']['accuracy']:.2%}" in page
+    assert f"{result['finetuned']['score']:.2%}" in page
     assert f"{result['tflite']['model_int8.tflite']['bytes']:,}" in page
     assert set(result["commands"]) == {"search", "finetune", "export"}
     (command,) = set(result["commands"].values())

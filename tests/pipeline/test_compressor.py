@@ -279,7 +279,7 @@ def test_the_small_model_is_trained_by_the_very_same_fit(run):
         assert history.history[name] == pytest.approx(values, rel=1e-4)
     assert float(compressor.optimizer.learning_rate) == pytest.approx(5e-3)
     measured = compressor.evaluate(*blobs.data(100, 2), verbose=0, return_dict=True)["accuracy"]
-    assert measured == pytest.approx(compressor.result["finetuned"]["accuracy"])
+    assert measured == pytest.approx(compressor.result["finetuned"]["score"])
     assert amc_tf.macs(amc_tf.analyze(compressor.model)) <= compressor.result["dense"]["macs"] / 2
 
 

@@ -106,7 +106,7 @@ def test_one_flipped_bit_of_a_log_is_found_wherever_it_is(tmp_path):
                 "policy": "amc",
                 "episode": i,
                 "reward": -0.125 * i,
-                "accuracy": 1 - 0.125 * i,
+                "score": 1 - 0.125 * i,
                 "counts": [i + 1, 7],
                 "seconds": 0.25,
             }
@@ -123,7 +123,7 @@ def test_one_flipped_bit_of_a_log_is_found_wherever_it_is(tmp_path):
             found += 1
             assert str(path) in str(error)
             continue
-        scores = [read.accuracy([i + 1, 7]) for i in range(3)]
+        scores = [read.score([i + 1, 7]) for i in range(3)]
         # The last line is dropped if its end was hit.
         assert scores == [1, 0.875, None if place == len(whole) - 1 else 0.75]
     assert found > 0.8 * len(whole)  # all but seconds, and names of keys that need not be there
@@ -131,7 +131,7 @@ def test_one_flipped_bit_of_a_log_is_found_wherever_it_is(tmp_path):
 
 def test_scores_of_other_channels_are_refused(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    record = {"policy": "amc", "episode": 0, "counts": [1], "accuracy": 0.5, "reward": -0.5}
+    record = {"policy": "amc", "episode": 0, "counts": [1], "score": 0.5, "reward": -0.5}
     EpisodeLog(path, "00000001").add(record)
     assert EpisodeLog(path, "00000001").best(1) == [record]
     with pytest.raises(amc_tf.AmcError, match="of other channels than importance.json"):
@@ -266,8 +266,8 @@ def test_a_time_limit_changes_nothing_else():
         assert 0 <= task.score(net, blobs.data(50, 0)) <= 1
 
 
-@pytest.mark.parametrize("accuracy", [-1e30, float("nan"), float("-inf")])
-def test_rewards_beyond_measure_are_refused(accuracy):
+@pytest.mark.parametrize("score", [-1e30, float("nan"), float("-inf")])
+def test_rewards_beyond_measure_are_refused(score):
     graph = amc_tf.analyze(blobs.model())
     env = DecisionEnv(channel_problem(graph, rounding=1), amc_tf.Budget(macs=0.5))
     env.reset()
@@ -275,9 +275,9 @@ def test_rewards_beyond_measure_are_refused(accuracy):
         env.step(0.5)
     decided = env.finish()
     with pytest.raises(
-        amc_tf.AmcError, match=rf"plan is {re.escape(f'{accuracy - 1:g}')} .*order of 1"
+        amc_tf.AmcError, match=rf"plan is {re.escape(f'{score - 1:g}')} .*order of 1"
     ):
-        env.outcome(decided, accuracy)
+        env.outcome(decided, score)
 
 
 def test_an_agent_out_of_memory_says_so():

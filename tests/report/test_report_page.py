@@ -84,7 +84,7 @@ def symbols(page, chart):
 def contrast(page: sync_api.Page) -> float:
     """Between the letters of a chart's axis and the page, by the formula of WCAG 2."""
     colours = page.evaluate(
-        """() => [getComputedStyle(document.querySelector("#accuracy .role-axis-label text")).fill,
+        """() => [getComputedStyle(document.querySelector("#score .role-axis-label text")).fill,
                   getComputedStyle(document.body).backgroundColor]"""
     )
 
@@ -102,9 +102,9 @@ def test_every_chart_of_a_run_is_drawn(opened, runs):
     shot(page, "report")
     charts = page.locator(".chart")
     names = charts.evaluate_all("all => all.map(x => x.id)")
-    assert names == ["accuracy", "reward", "noise", "ratios", "channels", "layers", "latency"]
+    assert names == ["score", "reward", "noise", "ratios", "channels", "layers", "latency"]
     episodes = 2 * 40 + 3
-    assert symbols(page, "accuracy") == episodes + 1  # and the ring around the plan shown
+    assert symbols(page, "score") == episodes + 1  # and the ring around the plan shown
     assert symbols(page, "reward") == episodes - 3
     assert symbols(page, "ratios") == 5 * len(made_up_run.WIDTHS)
     assert page.locator("#reward .mark-rule.role-mark line").count() == 3  # one plan each
@@ -140,11 +140,11 @@ def test_values_under_the_pointer_and_another_cost(opened, runs):
     dense = [params for _, params in made_up_run.LAYERS.values()]
     shares = [height / params[2] for height in params[:6]]
     assert shares == pytest.approx([count / dense[2] for count in dense], abs=0.02)
-    axis = page.locator("#accuracy .role-axis-label").first
+    axis = page.locator("#score .role-axis-label").first
     before = axis.text_content()
-    page.locator("#accuracy select").first.select_option(label="parameters")
+    page.locator("#score select").first.select_option(label="parameters")
     page.wait_for_function(
-        "old => document.querySelector('#accuracy .role-axis-label').textContent !== old",
+        "old => document.querySelector('#score .role-axis-label').textContent !== old",
         arg=before,
     )
 
@@ -160,9 +160,9 @@ def test_the_better_half_and_one_policy_alone(opened, runs):
                     .length === count""",
         arg=len(better),
     )
-    page.locator("#accuracy .role-legend-symbol path").first.click()
+    page.locator("#score .role-legend-symbol path").first.click()
     page.wait_for_function(
-        """count => [...document.querySelectorAll('#accuracy .mark-symbol.role-mark path')]
+        """count => [...document.querySelectorAll('#score .mark-symbol.role-mark path')]
                     .filter(x => x.getAttribute('opacity') === '0.75').length === count""",
         arg=sum(record["policy"] == "amc" for record in log),
     )
@@ -200,7 +200,7 @@ def test_light_and_dark(opened, runs):
 def test_an_unfinished_search(opened, runs):
     page = opened(html.write_report([runs[2]]), WIDE)
     assert "27 episodes so far" in page.locator("header").text_content()
-    assert symbols(page, "accuracy") == 27 + 1
+    assert symbols(page, "score") == 27 + 1
     assert page.locator("#ratios").count() == 1 and page.locator("#layers").count() == 0
 
 

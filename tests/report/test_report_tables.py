@@ -23,27 +23,27 @@ from amc_tf.search.breakdown import breakdown
 @hypothesis.settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
 def test_the_front_is_what_nothing_beats(points):
-    episodes = [{"macs_share": x / 6, "accuracy": y / 6} for x, y in points]
+    episodes = [{"macs_share": x / 6, "score": y / 6} for x, y in points]
 
     def beaten(a):
         return any(
             b["macs_share"] <= a["macs_share"]
-            and b["accuracy"] >= a["accuracy"]
-            and (b["macs_share"], b["accuracy"]) != (a["macs_share"], a["accuracy"])
+            and b["score"] >= a["score"]
+            and (b["macs_share"], b["score"]) != (a["macs_share"], a["score"])
             for b in episodes
         )
 
-    expected = {(e["macs_share"], e["accuracy"]) for e in episodes if not beaten(e)}
-    found = [(e["macs_share"], e["accuracy"]) for e in front(episodes, "macs")]
+    expected = {(e["macs_share"], e["score"]) for e in episodes if not beaten(e)}
+    found = [(e["macs_share"], e["score"]) for e in front(episodes, "macs")]
     assert found == sorted(expected)  # each once, the cheapest first
     assert front(episodes, "latency") == []
 
 
 def test_scalars_of_an_episode():
     progress = Progress({"macs": 200, "params": 50, "latency": 4.0})
-    first = {"policy": "amc", "episode": 0, "reward": -0.5, "accuracy": 0.5, "macs": 100}
+    first = {"policy": "amc", "episode": 0, "reward": -0.5, "score": 0.5, "macs": 100}
     assert progress({**first, "params": 10, "latency_ms": 3.0, "sigma": 0.5}) == {
-        **{"reward": -0.5, "best_reward": -0.5, "accuracy": 0.5, "noise": 0.5},
+        **{"reward": -0.5, "best_reward": -0.5, "score": 0.5, "noise": 0.5},
         **{"macs_share": 0.5, "params_share": 0.2, "latency_share": 0.75},
     }
     assert progress({**first, "reward": -0.7})["best_reward"] == -0.5
@@ -113,7 +113,7 @@ def test_the_page_tells_what_the_files_say(run):
     result = json.loads((run / "result.json").read_text())
     shown = Reader(report_html.write_report([run]).read_text())
     for value in (
-        f"{result['finetuned']['accuracy']:.2%}",
+        f"{result['finetuned']['score']:.2%}",
         f"{result['pruned']['macs'] / result['dense']['macs']:.1%}",
         "amc-search --config=made_up.py --workdir=run",
         "tensorflow 2.21.0",
@@ -124,7 +124,7 @@ def test_the_page_tells_what_the_files_say(run):
         assert value in shown.text, value
     log = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
     rows = shown.content["data"]["episodes"]
-    assert [r["accuracy"] for r in rows] == [r["accuracy"] for r in log]
+    assert [r["score"] for r in rows] == [r["score"] for r in log]
     (marked,) = [i for i, row in enumerate(rows) if row["shown"]]
     search = json.loads((run / "search.json").read_text())
     assert log[marked]["counts"] == search["plans"]["amc"]["kept"]
@@ -176,7 +176,7 @@ def test_a_run_of_an_older_version_has_fewer_charts(run):
     (run / "search.json").unlink()
     found = read_run(run)
     names = [chart.name for chart in charts.charts(found, report_rows.datasets(found))]
-    assert {"accuracy", "reward"} <= set(names) and "layers" not in names
+    assert {"score", "reward"} <= set(names) and "layers" not in names
     assert (
         found.bounds["macs"]
         == json.loads((run / "result.json").read_text())["budget"]["macs"]["bound"]
@@ -185,8 +185,8 @@ def test_a_run_of_an_older_version_has_fewer_charts(run):
 
 
 def test_a_run_of_fine_grained_pruning_alone(tmp_path):
-    found = {"density": 0.5, "macs": 500, "params": 60, "before": 0.7, "accuracy": 0.9}
-    sparse = {"dense": {"accuracy": 0.95}, "rounds": [{**found, "search_accuracy": 0.8}]}
+    found = {"density": 0.5, "macs": 500, "params": 60, "before": 0.7, "score": 0.9}
+    sparse = {"dense": {"score": 0.95}, "rounds": [{**found, "search_score": 0.8}]}
     result = {"seconds": {"sparsify": 4.0}, "sparse": sparse}
     (tmp_path / "result.json").write_text(json.dumps(result))
     shown = Reader(report_html.write_report([tmp_path]).read_text())

@@ -16,7 +16,6 @@ from amc_tf.report import tables
 from amc_tf.runs import layout
 from amc_tf.runs.result import FORMAT, ExportResult, RunResult, SparseResult
 from amc_tf.runs.result_parts import (
-    Accuracy,
     Bound,
     DenseNetwork,
     Exported,
@@ -24,12 +23,16 @@ from amc_tf.runs.result_parts import (
     Measures,
     Milliseconds,
     PolicyNetwork,
+    Scored,
     SparseRound,
 )
 from tflite_tools.verification import OutputError
 
 # Written before there was a format: by the stages search, finetune and export.
-OLD = json.loads((DATA / "result_without_format.json").read_text())
+_TEXT = (DATA / "result_without_format.json").read_text()
+OLD = json.loads(_TEXT)
+# What this version writes of it: the same in the same order, but for the names of scores.
+NOW = json.loads(_TEXT.replace('accuracy"', 'score"'))
 
 NUMBERS = st.floats(0, 1e9)
 COUNTS = st.integers(0, 10**12)
@@ -54,13 +57,13 @@ OTHERS = st.dictionaries(st.sampled_from(["note", "hardware"]), NUMBERS, max_siz
 ROUNDS = st.builds(SparseRound, NUMBERS, COUNTS, COUNTS, NUMBERS, NUMBERS, NUMBERS)
 SPARSE = st.builds(
     SparseResult,
-    dense=st.none() | st.builds(Accuracy, NUMBERS),
+    dense=st.none() | st.builds(Scored, NUMBERS),
     rounds=st.lists(ROUNDS, max_size=3).map(tuple),
     others=OTHERS,
 )
 STANDALONE = st.builds(
     ExportResult,
-    keras=st.none() | st.builds(Accuracy, NUMBERS),
+    keras=st.none() | st.builds(Scored, NUMBERS),
     tflite=_some(EXPORTED),
     others=OTHERS,
 )
@@ -100,18 +103,18 @@ def test_a_folder_keeps_it(tmp_path):
     result = RunResult.from_json(OLD)
     result.write(tmp_path)
     assert RunResult.read(tmp_path) == result
-    assert json.loads((tmp_path / layout.RESULT).read_text()) == {"format": FORMAT, **OLD}
+    assert json.loads((tmp_path / layout.RESULT).read_text()) == {"format": FORMAT, **NOW}
 
 
 def test_what_an_earlier_version_wrote_keeps_its_keys_and_their_order():
     found = RunResult.from_json(OLD).to_json()
-    assert found == {"format": FORMAT, **OLD}
+    assert found == {"format": FORMAT, **NOW}
     for name in ("policies", "tflite", "finetuned", "seconds"):
-        assert json.dumps(found[name]) == json.dumps(OLD[name])
+        assert json.dumps(found[name]) == json.dumps(NOW[name])
 
 
 def test_results_of_some_stages():
-    searched = {k: v for k, v in OLD.items() if k not in ("finetuned", "tflite")}
+    searched = {k: v for k, v in NOW.items() if k not in ("finetuned", "tflite")}
     result = RunResult.from_json(searched)
     assert result.finetuned is None and not result.tflite
     assert result.to_json() == {"format": FORMAT, **searched}
@@ -129,11 +132,11 @@ def test_a_search_without_a_budget_says_so():
 
 def test_a_stage_adds_to_mappings_and_replaces_the_rest():
     result = RunResult.from_json(OLD)
-    dense = dataclasses.replace(result.dense, accuracy=0.5)
+    dense = dataclasses.replace(result.dense, score=0.5)
     found = result.updated(seconds={"search": 1.0, "sparsify": 2.0}, dense=dense)
     assert list(found.seconds.items())[0] == ("search", 1.0)
     assert found.seconds == {**OLD["seconds"], "search": 1.0, "sparsify": 2.0}
-    assert found.dense.accuracy == 0.5 and found.tflite == result.tflite
+    assert found.dense.score == 0.5 and found.tflite == result.tflite
 
 
 def test_unknown_keys():
@@ -141,7 +144,7 @@ def test_unknown_keys():
     content = copy.deepcopy(OLD)
     content["note"] = "mine"
     content["dense"]["colour"] = "red"
-    assert RunResult.from_json(content).to_json() == {"format": FORMAT, **OLD, "note": "mine"}
+    assert RunResult.from_json(content).to_json() == {"format": FORMAT, **NOW, "note": "mine"}
 
 
 @pytest.mark.parametrize("kind", [RunResult, SparseResult, ExportResult])
@@ -154,14 +157,14 @@ def test_another_format_is_refused(tmp_path, kind, number):
 
 
 def test_a_part_that_lacks_a_key_is_refused(tmp_path):
-    content = {**OLD, "dense": {"accuracy": 0.9, "params": 3}}
+    content = {**OLD, "dense": {"score": 0.9, "params": 3}}
     (tmp_path / layout.RESULT).write_text(json.dumps(content))
-    with pytest.raises(amc_tf.AmcError, match="a DenseNetwork without macs and search_accuracy"):
+    with pytest.raises(amc_tf.AmcError, match="a DenseNetwork without macs and search_score"):
         RunResult.read(tmp_path)
 
 
 def test_the_folder_of_fine_grained_pruning_is_a_run_of_that_alone():
-    round_ = SparseRound(0.5, macs=10, params=5, search_accuracy=0.8, before=0.7, accuracy=0.85)
-    found = SparseResult(dense=Accuracy(0.9), rounds=(round_,))
+    round_ = SparseRound(0.5, macs=10, params=5, search_score=0.8, before=0.7, score=0.85)
+    found = SparseResult(dense=Scored(0.9), rounds=(round_,))
     run = RunResult.from_json(found.to_json())
     assert run.sparse == found and run.dense is None

@@ -64,7 +64,7 @@ def test_the_score_of_a_plan_is_the_rebuilt_models(net, uninterrupted):
         rebuilt = amc_tf.rebuild(net, found.graph, plan, found.refitted(plan))
         blobs.compile_model(rebuilt)
         accuracy = rebuilt.evaluate(*task.validation, verbose=0, return_dict=True)["accuracy"]
-        assert accuracy == pytest.approx(found.best[name].accuracy, abs=1e-6)
+        assert accuracy == pytest.approx(found.best[name].score, abs=1e-6)
 
 
 @pytest.mark.parametrize("lines", [0, 2, 7])
@@ -145,7 +145,7 @@ def test_nan_from_evaluate_stops_the_search_and_loses_nothing(net, tmp_path):
 
 def test_damaged_log(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    good = {"policy": "amc", "episode": 0, "counts": [1], "accuracy": 0.5, "reward": -0.5}
+    good = {"policy": "amc", "episode": 0, "counts": [1], "score": 0.5, "reward": -0.5}
     path.write_text("{broken\n" + json.dumps(good) + "\n")
     with pytest.raises(amc_tf.AmcError, match="line 1 .* delete that line"):
         EpisodeLog(path)
@@ -160,7 +160,7 @@ def test_log_replaces_what_another_machine_decided(tmp_path):
             "policy": policy,
             "episode": episode,
             "counts": [count],
-            "accuracy": count / 10,
+            "score": count / 10,
             "reward": count / 10 - 1,
         }
 
@@ -169,7 +169,7 @@ def test_log_replaces_what_another_machine_decided(tmp_path):
     log.add(record(1, 5))
     again = EpisodeLog(path)
     assert [json.loads(line)["counts"] for line in path.read_text().splitlines()] == [[1], [1], [5]]
-    assert again.accuracy([5]) == 0.5
+    assert again.score([5]) == 0.5
     assert [r["counts"] for r in again.best(2)] == [[5], [1]]
 
 
@@ -214,14 +214,14 @@ def test_the_best_plans_are_scored_again_as_they_will_be_built(net, uninterrupte
         searched = [r for r in _records(workdir) if r["policy"] == name]
         searched.sort(key=lambda r: -r["reward"])
         distinct = list(dict.fromkeys(tuple(r["counts"]) for r in searched))
-        scored = {tuple(r["counts"]): r["accuracy"] for r in finals if r["policy"] == name}
+        scored = {tuple(r["counts"]): r["score"] for r in finals if r["policy"] == name}
         assert list(scored) == distinct[:2]
-        assert outcome.accuracy == max(scored.values()) == scored[outcome.counts]
+        assert outcome.score == max(scored.values()) == scored[outcome.counts]
         rebuilt = amc_tf.rebuild(net, found.graph, outcome.plan, found.refitted(outcome.plan))
         blobs.compile_model(rebuilt)
         accuracy = rebuilt.evaluate(*task.validation, verbose=0, return_dict=True)["accuracy"]
-        assert accuracy == pytest.approx(outcome.accuracy, abs=1e-6)
-    assert found.best[found.chosen].accuracy == max(o.accuracy for o in found.best.values())
+        assert accuracy == pytest.approx(outcome.score, abs=1e-6)
+    assert found.best[found.chosen].score == max(o.score for o in found.best.values())
     again = amc_tf.search_plan(net, task, BUDGET, tmp_path / "run", settings)
     assert again.plan == found.plan
     assert (tmp_path / "run" / "finals.jsonl").read_text().splitlines() == lines

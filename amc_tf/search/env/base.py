@@ -1,6 +1,6 @@
 """The environment of all searches: it decides how many units are kept, under a budget.
 
-It knows neither agents, nor which units are kept, nor accuracy. An episode is a call of `reset`,
+It knows neither agents, nor which units are kept, nor score. An episode is a call of `reset`,
 one of `step(action)` for each decision, one of `finish`, and one of `outcome` when the plan has its
 score. `amc_tf.search.env.channels` makes the problem of channels, `amc_tf.sparsity.problem` the
 problem of single weights.
@@ -56,7 +56,7 @@ class Outcome(Generic[PlanT]):
         plan: plan of the units kept.
         counts: see `Decided`.
         actions: see `Decided`.
-        accuracy: score of the plan.
+        score: score of the plan.
         reward: reward that the agent receives.
         macs: MACs of the plan's network.
         params: parameters of the plan's network.
@@ -67,7 +67,7 @@ class Outcome(Generic[PlanT]):
     plan: PlanT
     counts: tuple[int, ...]
     actions: tuple[float, ...]
-    accuracy: float
+    score: float
     reward: float
     macs: int
     params: int
@@ -199,23 +199,23 @@ class DecisionEnv(Generic[PlanT]):
             costs={name: cost(np.array(counts)) for name, cost in self.costs.items()},
         )
 
-    def outcome(self, decided: Decided[PlanT], accuracy: float) -> Outcome[PlanT]:
+    def outcome(self, decided: Decided[PlanT], score: float) -> Outcome[PlanT]:
         """Returns the decisions together with their score and its reward.
 
         Raises:
             AmcError: the score or the reward is not finite, or the reward is too large.
         """
-        reward = self._reward(accuracy, decided.costs)
+        reward = self._reward(score, decided.costs)
         if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
             raise AmcError(
-                f"the reward of a plan is {reward:g} (accuracy {accuracy:g}), expected a number "
+                f"the reward of a plan is {reward:g} (score {score:g}), expected a number "
                 f"within {_LARGEST_REWARD:g} of 0; let evaluate return something of the order of 1"
             )
         return Outcome(
             plan=decided.plan,
             counts=decided.counts,
             actions=decided.actions,
-            accuracy=accuracy,
+            score=score,
             reward=reward,
             macs=int(decided.costs["macs"]),
             params=int(decided.costs["params"]),

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 
 
-def _err(accuracy: float, costs: Mapping[str, float]) -> float:
-    return -(1 - accuracy)
+def _err(score: float, costs: Mapping[str, float]) -> float:
+    return -(1 - score)
 
 
 def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float]], float]:
@@ -16,8 +16,8 @@ def _priced(name: str, unit: float = 1.0) -> Callable[[float, Mapping[str, float
     The unit is small enough that every cost is far above 1 and its logarithm positive.
     """
 
-    def reward(accuracy: float, costs: Mapping[str, float]) -> float:
-        return -(1 - accuracy) * math.log(costs[name] / unit)
+    def reward(score: float, costs: Mapping[str, float]) -> float:
+        return -(1 - score) * math.log(costs[name] / unit)
 
     return reward
 

@@ -103,10 +103,10 @@ def test_training_repairs_what_rounding_broke(lopsided, task, tmp_path):
     exporter = export.Exporter(lopsided, lopsided, task, settings)
     plain = exporter.write("int8", tmp_path / "plain.tflite")
     trained = exporter.write("int8_qat", tmp_path / "trained.tflite")
-    assert plain.accuracy < exporter.accuracy - 0.02 and not plain.within_tolerance
+    assert plain.score < exporter.score - 0.02 and not plain.within_tolerance
     # What is wrong shows first behind the layer with the large unit.
     assert "dense" in next(iter(plain.worst_tensors))
-    assert trained.accuracy >= plain.accuracy + 0.02 and trained.within_tolerance
+    assert trained.score >= plain.score + 0.02 and trained.within_tolerance
     assert trained.float_operators == trained.float_layers == ()
     for a, b in zip(before, lopsided.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -65,10 +65,10 @@ def test_a_search_ends_close_to_the_best_of_all_plans(graph):
         env = environment(graph)
         searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]), seed=seed)
         outcomes = play(env, searcher, 30)
-        assert max(o.accuracy for o in outcomes) == pytest.approx(best_of_all(env), abs=0.01)
+        assert max(o.score for o in outcomes) == pytest.approx(best_of_all(env), abs=0.01)
         random = play(env, RandomSearcher(seed), 30)
-        late = np.mean([o.accuracy for o in outcomes[15:]])
-        assert late > np.mean([o.accuracy for o in random[15:]]) + 0.01
+        late = np.mean([o.score for o in outcomes[15:]])
+        assert late > np.mean([o.score for o in random[15:]]) + 0.01
 
 
 def test_draws_close_in_on_the_curves():
@@ -122,9 +122,7 @@ def test_the_best_plan_within_a_staircase_is_found():
     env = DecisionEnv(problem, amc_tf.Budget(latency=0.6))
     searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]))
     outcomes = play(env, searcher, 30)
-    assert max(outcome.accuracy for outcome in outcomes) == pytest.approx(
-        best_of_all(env), abs=0.01
-    )
+    assert max(outcome.score for outcome in outcomes) == pytest.approx(best_of_all(env), abs=0.01)
 
 
 def test_where_the_model_is_sure_it_still_tries_other_plans(graph):

@@ -27,14 +27,14 @@ def _env(graph, budget, reward="err", fill_budget=True, **changes):
     return DecisionEnv(problem, budget, reward=reward, fill_budget=fill_budget)
 
 
-def _episode(env, actions, accuracy=0.5):
+def _episode(env, actions, score=0.5):
     state = env.reset()
     states = [state]
     for action in actions:
         state, _ = env.step(action)
         states.append(state)
     assert states[-1] is None
-    return env.outcome(env.finish(), accuracy), states[:-1]
+    return env.outcome(env.finish(), score), states[:-1]
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,7 +76,7 @@ def env_minimum(graph, rounding, cost):
 
 def test_ratios_that_fit_are_executed_as_they_are(graph):
     env = _env(graph, amc_tf.Budget(macs=1.0), fill_budget=False)
-    outcome, states = _episode(env, [0.5, 1.0, 0.61], accuracy=0.75)
+    outcome, states = _episode(env, [0.5, 1.0, 0.61], score=0.75)
     assert outcome.counts == (8, 24, 24)  # 0.61 * 40 = 24.4 -> the nearest multiple of 8
     assert outcome.actions == (0.5, 1.0, 0.6)
     assert outcome.reward == -0.25
@@ -153,9 +153,9 @@ def test_states_by_hand(graph):
 @pytest.mark.parametrize("reward, scale", [("flops", "macs"), ("params", "params")])
 def test_rewards_without_a_budget_price_the_cost(graph, reward, scale):
     env = _env(graph, None, reward=reward)
-    outcome, _ = _episode(env, [0.5, 0.5, 0.5], accuracy=0.75)
+    outcome, _ = _episode(env, [0.5, 0.5, 0.5], score=0.75)
     assert outcome.reward == pytest.approx(-0.25 * np.log(getattr(outcome, scale)))
-    full, _ = _episode(env, [1, 1, 1], accuracy=0.75)
+    full, _ = _episode(env, [1, 1, 1], score=0.75)
     assert full.counts == (16, 24, 40) and full.reward < outcome.reward
 
 

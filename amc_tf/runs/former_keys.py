@@ -1,0 +1,18 @@
+"""Keys that earlier versions wrote, read under the names that they have now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Up to format 1, every metric was called an accuracy.
+_NOW: Mapping[str, str] = {
+    "accuracy": "score",
+    "search_accuracy": "search_score",
+    "finetuned_accuracy": "finetuned_score",
+}
+
+
+def with_names_of_now(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record of any version by the names of this one."""
+    return {_NOW.get(key, key): value for key, value in content.items()}
