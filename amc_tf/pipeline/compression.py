@@ -23,6 +23,7 @@ from amc_tf.pipeline.search_stage import STAGE as SEARCH
 from amc_tf.pipeline.search_stage import search
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pipeline.sparsify_stage import sparsify
+from amc_tf.pruning.verification import check_finite
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
@@ -92,6 +93,8 @@ class Compression:
         # An impossible budget is reported now, not after the dense model is trained.
         problem = problem_of(self.graph, search)
         check(problem, budget, search, self.metric)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),

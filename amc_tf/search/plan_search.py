@@ -11,6 +11,7 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.identity import OF
@@ -87,8 +88,9 @@ def search_plan(
         "budget": None if budget is None else budget.given,
     }
     with folder.locked():
-        metric = task.metric_of(model)
-        check(problem_of(analyzed(model, task, settings), settings), budget, settings, metric)
+        metric, graph = task.metric_of(model), analyzed(model, task, settings)
+        check_finite(graph.network, task)
+        check(problem_of(graph, settings), budget, settings, metric)
         folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
         task = with_kept_calibration(task, model, folder)
         return search_in(folder, model, task, budget, settings, latency, metric)
