@@ -1,4 +1,4 @@
-"""Names from models and files: nothing in them reaches a terminal, a picture or a page unescaped."""
+"""Names from models and files reach no terminal, picture or page unescaped."""
 
 import json
 import types
@@ -60,9 +60,11 @@ def test_errors(graph, monkeypatch, capsys):
     _harmless(str(told.value))
     _harmless(str(DeviceError(HOSTILE, "Do this.")))
     for error in (ValueError(HOSTILE), OSError(2, HOSTILE, HOSTILE), amc_tf.AmcError(HOSTILE)):
-        monkeypatch.setattr(
-            common.app, "run", lambda main, error=error: (_ for _ in ()).throw(error)
-        )
+
+        def fail(main, error=error):
+            raise error
+
+        monkeypatch.setattr(common.app, "run", fail)
         with pytest.raises(SystemExit) as end:
             common.run(lambda argv: None)
         _harmless(str(end.value))
