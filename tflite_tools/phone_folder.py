@@ -100,7 +100,7 @@ class PhoneFolder:
             )
 
     def remove(self, adb: Adb, names: Sequence[str]) -> None:
-        """Removes files of these names, and the results; others stay, as does a folder of others."""
+        """Removes files of these names and the results, and nothing in a folder of others."""
         if not self._claimed:
             return
         for start in range(0, len(names), _NAMES_A_COMMAND):
