@@ -60,9 +60,11 @@ def test_errors(graph, monkeypatch, capsys):
     _harmless(str(told.value))
     _harmless(str(DeviceError(HOSTILE, "Do this.")))
     for error in (ValueError(HOSTILE), OSError(2, HOSTILE, HOSTILE), amc_tf.AmcError(HOSTILE)):
-        monkeypatch.setattr(
-            common.app, "run", lambda main, error=error: (_ for _ in ()).throw(error)
-        )
+
+        def fail(main, error=error):
+            raise error
+
+        monkeypatch.setattr(common.app, "run", fail)
         with pytest.raises(SystemExit) as end:
             common.run(lambda argv: None)
         _harmless(str(end.value))

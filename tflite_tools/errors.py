@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Writes characters that are not printable as the escapes that Python would write.
+    r"""Writes characters that are not printable as escapes, such as ``\x1b``.
 
     Names of layers and files come from elsewhere. A terminal would obey the sequences in them that
     move the cursor, change the title or hide text.

@@ -74,16 +74,20 @@ def _form(name):
     return lambda folder: Workdir(folder).read_json(name, {})
 
 
+def _report(folder):
+    return html.write_report([folder])
+
+
 # All that reads a file of a run.
 _DOORS = {
     layout.CONFIG: (
-        html_report := lambda folder: html.write_report([folder]),
+        _report,
         _form(layout.CONFIG),
     ),
-    layout.RESULT: (html_report, RunResult.read, SparseResult.read, ExportResult.read),
-    layout.SEARCH: (html_report,),
-    layout.LATENCY: (html_report, _form(layout.LATENCY)),
-    layout.EPISODES: (html_report, lambda folder: EpisodeLog(folder / layout.EPISODES)),
+    layout.RESULT: (_report, RunResult.read, SparseResult.read, ExportResult.read),
+    layout.SEARCH: (_report,),
+    layout.LATENCY: (_report, _form(layout.LATENCY)),
+    layout.EPISODES: (_report, lambda folder: EpisodeLog(folder / layout.EPISODES)),
     layout.finals_file(): (lambda folder: EpisodeLog(folder / layout.finals_file()),),
     layout.HISTORY: (_form(layout.HISTORY),),
     layout.IMPORTANCE: (_form(layout.IMPORTANCE),),
