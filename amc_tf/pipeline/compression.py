@@ -237,9 +237,7 @@ class Compression:
         """
         settings = self.settings.export
         with self._timed("export"):
-            # A TFLite file has one input size: the one that was counted.
-            sizes = self.graph.input_shapes
-            model = at_size(self.workdir.load_model(layout.FINETUNED), sizes)
+            model = at_size(self.workdir.load_model(layout.FINETUNED), self.graph.input_shapes)
             exported = {}
             exporter = Exporter(model, self.dense, self.task, settings)
             for format_name in settings.formats:
@@ -251,14 +249,9 @@ class Compression:
                     others[name] = self.workdir.load_model(layout.finetuned_file(name))
             for name, other in others.items():
                 file = layout.compared_file(name)
-                sized = at_size(other, sizes)
+                sized = at_size(other, self.graph.input_shapes)
                 exported[file] = export_tflite(
-                    sized,
-                    self.dense,
-                    self.task,
-                    "float32",
-                    self.workdir / file,
-                    settings,
+                    sized, self.dense, self.task, "float32", self.workdir / file, settings
                 )
             finetuned = self.workdir.result.finetuned
             if finetuned is None:
