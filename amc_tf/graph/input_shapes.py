@@ -23,7 +23,10 @@ def is_open(model: keras.Model) -> bool:
 
 
 def at_size(model: keras.Model, shapes: Sequence[Shape]) -> keras.Model:
-    """Returns a model for inputs of these shapes alone, with the same layers."""
+    """Returns a model for inputs of these shapes alone, with the same layers.
+
+    A TFLite file, for example, is made for one size.
+    """
     if not is_open(model):
         return model
     inputs = [
