@@ -367,7 +367,8 @@ def test_a_plan_that_one_policy_gave_up_is_scored_whole_for_another(tmp_path):
     for policy in ("amc", "random", "uniform"):
         driver.run(policy, _Idle(), 1)
     assert len(asked) == 2
-    told = [(r["policy"], r["score"], r.get("cut")) for r in map(json.loads, open(path))]
+    records = map(json.loads, path.read_text().splitlines())
+    told = [(r["policy"], r["score"], r.get("cut")) for r in records]
     assert told == [("amc", 0.125, True), ("random", 0.25, None), ("uniform", 0.25, None)]
     again = EpisodeDriver(EpisodeLog(path), _OnePlan(), score)
     again.run("amc", _Idle(), 1)
