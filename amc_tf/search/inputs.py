@@ -80,7 +80,8 @@ class Inputs:
     def _fit(self, code: Any) -> Any:
         if code is not None:
             return {"code": of_code(code)}
-        return {"epochs": self._task.epochs, "batch_size": self._task.batch_size}
+        names = ("epochs", "batch_size", "train_steps")
+        return {name: getattr(self._task, name, None) for name in names}
 
 
 _INPUTS: Mapping[str, Callable[[Inputs], Any]] = {

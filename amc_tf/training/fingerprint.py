@@ -21,9 +21,9 @@ from typing import Any
 import keras
 import numpy as np
 
-# Bytes of an array, and of a pass over batches, that are read. A GiB takes a second or two.
+# Bytes of an array, and of a pass over batches, that are read.
 MOST_BYTES = 256 * 2**20
-_ROWS = 4096  # evenly spaced samples of a larger array
+_ROWS = 4096  # most of the evenly spaced samples of a larger array
 
 _PARTS = ("inputs", "labels", "sample weights")
 
@@ -81,16 +81,20 @@ def _of_arrays(structure: Any) -> str:
 
 
 def _update(digest: Any, leaf: Any) -> None:
-    if getattr(leaf, "nbytes", 0) > MOST_BYTES:
-        leaf = leaf[np.unique(np.linspace(0, len(leaf) - 1, _ROWS).astype(int))]
+    size = getattr(leaf, "nbytes", 0)
+    if size > MOST_BYTES:
+        rows = max(2, min(_ROWS, MOST_BYTES // 4 * len(leaf) // size))
+        leaf = leaf[np.unique(np.linspace(0, len(leaf) - 1, rows).astype(int))]
     array = np.asarray(leaf)
     digest.update(f"{array.shape}{array.dtype}".encode())
     digest.update(_bytes(array))
 
 
-def _bytes(array: np.ndarray) -> bytes:
-    # The bytes of objects are addresses.
-    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+def _bytes(array: np.ndarray) -> Any:
+    """Returns the content of an array as a buffer, without a copy if it is contiguous."""
+    if array.dtype.kind == "O":  # its bytes are addresses
+        return repr(array.tolist()).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _of_batches(data: Any) -> dict[str, Any]:
