@@ -1,0 +1,106 @@
+"""What several cases start from: a trained model, and finished runs of it.
+
+They are made in a fork, as the process that runs the cases must not compute anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import blobs
+import fault_agents
+import keras
+import tensorflow as tf
+from silent_judge import Bench, Case, Verdict, judged
+from silent_tasks import HALF, classification, compile_model, dense, searching, settings
+
+import amc_tf
+
+FINISHED, SHUFFLED, TAYLOR, FITTED = "finished", "shuffled", "taylor", "fitted"
+
+
+def shuffled() -> amc_tf.Task:
+    """Training data as examples have it: a dataset that is shuffled without a seed."""
+    data = tf.data.Dataset.from_tensor_slices(blobs.data(400, 0)).shuffle(400).batch(32)
+    return classification(train=data)
+
+
+def long_search(**changes) -> amc_tf.SearchSettings:
+    return searching(episodes=12, policies=("amc", "random", "uniform"), **changes)
+
+
+def compressor(bench: Bench, model: keras.Model) -> amc_tf.Compressor:
+    return amc_tf.Compressor(model, HALF, bench.workdir, settings())
+
+
+def fit(bench: Bench, model: keras.Model, data=None) -> amc_tf.Compressor:
+    """The `fit` of the shared run, with another model or other data."""
+    small = compressor(bench, model)
+    small.fit(
+        *(data or blobs.data(200, 0)), epochs=1, validation_data=blobs.data(100, 1), verbose=0
+    )
+    return small
+
+
+def fresh(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = blobs.model()
+    compile_model(model)
+    return model
+
+
+def finished_settings() -> amc_tf.Settings:
+    """A run with a network for comparison, which leaves all kinds of product."""
+    return settings(finetune=amc_tf.FineTuneSettings(compare=("uniform",)))
+
+
+def _trained(bench: Bench) -> None:
+    blobs.trained().save(bench.shared / "blobs.keras")
+
+
+def _finished(bench: Bench) -> None:
+    target = bench.shared / FINISHED
+    amc_tf.compress(dense(bench), classification(), HALF, target, finished_settings())
+
+
+def _shuffled(bench: Bench) -> None:
+    amc_tf.search_plan(dense(bench), shuffled(), HALF, bench.shared / SHUFFLED, long_search())
+
+
+def _taylor(bench: Bench) -> None:
+    search = long_search(importance="taylor")
+    amc_tf.search_plan(dense(bench), shuffled(), HALF, bench.shared / TAYLOR, search)
+
+
+def _fitted(bench: Bench) -> None:
+    fit(dataclasses.replace(bench, folder=bench.shared / FITTED), fresh())
+
+
+_STEPS = {"model": _trained, FINISHED: _finished, SHUFFLED: _shuffled, TAYLOR: _taylor}
+_STEPS[FITTED] = _fitted
+
+
+@contextlib.contextmanager
+def bench_of(root: pathlib.Path) -> Iterator[Bench]:
+    """Makes what the cases share; yields a bench whose folder holds those of the cases."""
+    shared = root / "shared"
+    shared.mkdir(parents=True)
+    with fault_agents.Agents(root / "agents") as agents:
+        for name, step in _STEPS.items():
+            bench = Bench(root / "steps" / name, shared, agents.path)
+            verdict = judged(Case("", name, step, 300.0), bench)
+            if verdict.word != "right":
+                text = bench.output.read_text()[-2000:]
+                raise RuntimeError(f"what the cases share failed at {name}: {verdict}\n{text}")
+        yield Bench(root / "cases", shared, agents.path)
+
+
+def run(case: Case, bench: Bench, number: int) -> Verdict:
+    """Runs a case in a folder of its own."""
+    folder = bench.folder / f"{case.section}{number:03d}"
+    os.makedirs(bench.folder, exist_ok=True)
+    return judged(case, dataclasses.replace(bench, folder=folder))
