@@ -33,6 +33,7 @@ def _commit() -> str:
 
 def main(argv: list[str]) -> None:
     del argv
+    commit = _commit()
     log = pathlib.Path(LOG.value) if LOG.value else None
     lines = log.read_text().splitlines() if log and log.exists() else []
     known = {(v["section"], v["case"]): v for v in map(json.loads, lines)}
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
                 with open(log, "a") as file:
                     file.write(json.dumps(entry) + "\n")
     found = [known[case.section, case.name] for case in cases]
-    record.append("silent", {"commit": _commit(), "cases": found})
+    record.append("silent", {"commit": commit, "cases": found})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python tests/helpers/silent_cases.py FOLDER [PATTERN ...]
 
-It prints a line of JSON for each case whose title (section: name) a pattern matches.
+It prints a line of JSON for each case whose title (section: name) a pattern matches, or which the
+list of titles in the JSON file @FILE names.
 """
 
 from __future__ import annotations
@@ -72,7 +73,12 @@ def verdicts(cases: Sequence[Case], root: pathlib.Path, jobs: int = 1) -> Iterat
 
 def main() -> None:
     folder, *patterns = sys.argv[1:]
-    for verdict in verdicts(chosen(patterns), pathlib.Path(folder)):
+    if patterns and patterns[0].startswith("@"):
+        titles = json.loads(pathlib.Path(patterns[0][1:]).read_text())
+        cases = [case for case in CASES if case.title in titles]
+    else:
+        cases = chosen(patterns)
+    for verdict in verdicts(cases, pathlib.Path(folder)):
         print(json.dumps(dataclasses.asdict(verdict)), flush=True)
 
 

@@ -259,7 +259,7 @@ def _resume(bench: Bench) -> None:
     result = amc_tf.compress(
         dense(bench), classification(), HALF, bench.workdir, finished_settings()
     )
-    wanted = json.loads((bench.shared / FINISHED / "result.json").read_text())
+    wanted = json.loads((bench.made(FINISHED) / "result.json").read_text())
     for part in ("dense", "pruned", "finetuned"):
         mine, other = value(result[part]), value(wanted[part])
         expect(abs(mine - other) < 0.02, f"{part} has {mine:.1%} instead of {other:.1%}")

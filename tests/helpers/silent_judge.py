@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import os
@@ -23,7 +24,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+import keras
 
 import amc_tf
 import tflite_tools
@@ -48,21 +51,37 @@ class Bench:
 
     Attributes:
         folder: an empty folder of its own, which is the current one, too.
-        shared: folder of what several cases start from (see `silent_shared`).
+        shared: folder of what several cases start from.
         agents: socket of the program that forks agents.
+        makers: what makes each thing in `shared`, by its name there.
     """
 
     folder: pathlib.Path
     shared: pathlib.Path
     agents: pathlib.Path
+    makers: Mapping[str, Callable[[Bench, pathlib.Path], None]]
 
     @property
     def workdir(self) -> pathlib.Path:
         return self.folder / "run"
 
+    def made(self, name: str) -> pathlib.Path:
+        """Returns what is shared under a name; the first case that needs it makes it."""
+        path = self.shared / name
+        with open(self.shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                partial = self.shared / f"partial_{os.getpid()}_{name}"
+                # Layers that have no name get the same ones as in a process of their own.
+                keras.utils.clear_session()
+                self.makers[name](self, partial)
+                keras.utils.clear_session()
+                partial.rename(path)
+        return path
+
     def finished(self, name: str) -> pathlib.Path:
         """Copies a finished run into the work directory."""
-        shutil.copytree(self.shared / name, self.workdir)
+        shutil.copytree(self.made(name), self.workdir)
         return self.workdir
 
     def heard(self, pattern: str) -> str | None:

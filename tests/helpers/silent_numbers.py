@@ -21,6 +21,7 @@ from silent_tasks import (
     load,
     near,
     search,
+    searching,
     value,
 )
 
@@ -77,7 +78,7 @@ def large_image(number: float, bench: Bench) -> str | None:
         classification(calibration=blobs.data(400, 0)[0]),
         amc_tf.Budget(macs=0.5),
         bench.folder / "clean",
-        _clean_settings(),
+        searching(),
     )
     mine, wanted = (f.best[f.chosen].score for f in (found, clean))
     if mine < wanted - 0.15:
@@ -85,12 +86,6 @@ def large_image(number: float, bench: Bench) -> str | None:
         expect(said, f"one image of {number:g}: {mine:.0%} after the refit instead of {wanted:.0%}")
         return said
     return None
-
-
-def _clean_settings() -> amc_tf.SearchSettings:
-    from silent_tasks import searching
-
-    return searching()
 
 
 def large_features(bench: Bench) -> None:

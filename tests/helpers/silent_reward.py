@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import blobs
@@ -19,6 +20,7 @@ from silent_tasks import (
     read,
     regression,
     search,
+    settings,
     trained_regressor,
     value,
 )
@@ -148,19 +150,13 @@ def _priced(bench: Bench, reward: str) -> None:
     model = trained_regressor(["mae"])
     found = search(bench, model, regression(metric="mae"), policies=ALL, reward=reward, budget=None)
     lines = (bench.workdir / "episodes.jsonl").read_text().splitlines()
-    records = [read_line(line) for line in lines]
+    records = [json.loads(line) for line in lines]
     cost = {"flops": "macs", "params": "params"}[reward]
     rows = [(r["score"], r[cost], r["reward"]) for r in records if cost in r]
     better = [(a, b) for a in rows for b in rows if a[0] < b[0] and a[1] <= b[1] and a[2] <= b[2]]
     expect(not better, f"a plan of lower MAE and cost has the lower reward: {better[:1]}")
     best = max(r["reward"] for r in records)
     expect(near(found.best[found.chosen].reward, best), "the best reward was not chosen")
-
-
-def read_line(line: str) -> dict:
-    import json
-
-    return json.loads(line)
 
 
 def reward_flops(bench: Bench) -> None:
@@ -199,22 +195,12 @@ def tolerance(bench: Bench) -> None:
 def named_data(bench: Bench) -> None:
     """Without test data the numbers are of the validation data, and must say so."""
     model = amc_tf.Compressor(
-        blobs_model(bench), amc_tf.Budget(macs=0.5), bench.workdir, quick(), trained=True
+        dense(bench), amc_tf.Budget(macs=0.5), bench.workdir, settings(), trained=True
     )
     model.fit(*blobs.data(200, 0), validation_data=blobs.data(100, 1), verbose=0)
     table = tables.table(RunResult.read(bench.workdir))
     expect("test" not in table, "validation data are called test data")
     expect("validation" in table, "the table does not name its data")
-
-
-def blobs_model(bench: Bench) -> keras.Model:
-    return dense(bench)
-
-
-def quick() -> amc_tf.Settings:
-    from silent_tasks import settings
-
-    return settings()
 
 
 def few_images(bench: Bench) -> str | None:

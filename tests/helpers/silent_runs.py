@@ -44,17 +44,17 @@ def _digest(bench: Bench, name: str) -> str:
 
 
 def _fit_again(bench: Bench, model: keras.Model, data=None) -> None:
-    shutil.copytree(bench.shared / FITTED / "run", bench.workdir)
+    bench.finished(FITTED)
     before = _old_network(bench)
-    fit(bench, model, data)
+    fit(bench.workdir, model, data)
     expect(_old_network(bench) != before, "hands out the network of the run before")
 
 
 def fit_same(bench: Bench) -> None:
     """The control: the same call resumes."""
-    shutil.copytree(bench.shared / FITTED / "run", bench.workdir)
+    bench.finished(FITTED)
     before = _old_network(bench)
-    fit(bench, fresh())
+    fit(bench.workdir, fresh())
     expect(_old_network(bench) == before, "the same call trains again")
 
 

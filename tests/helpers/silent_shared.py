@@ -1,6 +1,6 @@
 """What several cases start from: a trained model, and finished runs of it.
 
-They are made in a fork, as the process that runs the cases must not compute anything.
+The first case that needs one makes it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,9 @@ def long_search(**changes) -> amc_tf.SearchSettings:
     return searching(episodes=12, policies=("amc", "random", "uniform"), **changes)
 
 
-def compressor(bench: Bench, model: keras.Model) -> amc_tf.Compressor:
-    return amc_tf.Compressor(model, HALF, bench.workdir, settings())
-
-
-def fit(bench: Bench, model: keras.Model, data=None) -> amc_tf.Compressor:
+def fit(workdir: pathlib.Path, model: keras.Model, data=None) -> amc_tf.Compressor:
     """The `fit` of the shared run, with another model or other data."""
-    small = compressor(bench, model)
+    small = amc_tf.Compressor(model, HALF, workdir, settings())
     small.fit(
         *(data or blobs.data(200, 0)), epochs=1, validation_data=blobs.data(100, 1), verbose=0
     )
@@ -58,45 +54,44 @@ def finished_settings() -> amc_tf.Settings:
     return settings(finetune=amc_tf.FineTuneSettings(compare=("uniform",)))
 
 
-def _trained(bench: Bench) -> None:
-    blobs.trained().save(bench.shared / "blobs.keras")
+def _trained(bench: Bench, path: pathlib.Path) -> None:
+    del bench
+    blobs.trained().save(path)
 
 
-def _finished(bench: Bench) -> None:
-    target = bench.shared / FINISHED
-    amc_tf.compress(dense(bench), classification(), HALF, target, finished_settings())
+def _finished(bench: Bench, path: pathlib.Path) -> None:
+    amc_tf.compress(dense(bench), classification(), HALF, path, finished_settings())
 
 
-def _shuffled(bench: Bench) -> None:
-    amc_tf.search_plan(dense(bench), shuffled(), HALF, bench.shared / SHUFFLED, long_search())
+def _shuffled(bench: Bench, path: pathlib.Path) -> None:
+    amc_tf.search_plan(dense(bench), shuffled(), HALF, path, long_search())
 
 
-def _taylor(bench: Bench) -> None:
+def _taylor(bench: Bench, path: pathlib.Path) -> None:
     search = long_search(importance="taylor")
-    amc_tf.search_plan(dense(bench), shuffled(), HALF, bench.shared / TAYLOR, search)
+    amc_tf.search_plan(dense(bench), shuffled(), HALF, path, search)
 
 
-def _fitted(bench: Bench) -> None:
-    fit(dataclasses.replace(bench, folder=bench.shared / FITTED), fresh())
+def _fitted(bench: Bench, path: pathlib.Path) -> None:
+    del bench
+    fit(path, fresh())
 
 
-_STEPS = {"model": _trained, FINISHED: _finished, SHUFFLED: _shuffled, TAYLOR: _taylor}
-_STEPS[FITTED] = _fitted
+MAKERS = {
+    "blobs.keras": _trained,
+    FINISHED: _finished,
+    SHUFFLED: _shuffled,
+    TAYLOR: _taylor,
+    FITTED: _fitted,
+}
 
 
 @contextlib.contextmanager
 def bench_of(root: pathlib.Path) -> Iterator[Bench]:
-    """Makes what the cases share; yields a bench whose folder holds those of the cases."""
-    shared = root / "shared"
-    shared.mkdir(parents=True)
+    """Yields a bench whose folder holds those of the cases."""
+    (root / "shared").mkdir(parents=True)
     with fault_agents.Agents(root / "agents") as agents:
-        for name, step in _STEPS.items():
-            bench = Bench(root / "steps" / name, shared, agents.path)
-            verdict = judged(Case("", name, step, 300.0), bench)
-            if verdict.word != "right":
-                text = bench.output.read_text()[-2000:]
-                raise RuntimeError(f"what the cases share failed at {name}: {verdict}\n{text}")
-        yield Bench(root / "cases", shared, agents.path)
+        yield Bench(root / "cases", root / "shared", agents.path, MAKERS)
 
 
 def run(case: Case, bench: Bench, number: int) -> Verdict:

@@ -14,8 +14,17 @@ import blobs
 import numpy as np
 from places import HELPERS
 from silent_judge import Bench, accepted, expect
-from silent_shared import compressor, fresh
-from silent_tasks import classification, compile_model, compress, dense, load, search
+from silent_shared import fresh
+from silent_tasks import (
+    HALF,
+    classification,
+    compile_model,
+    compress,
+    dense,
+    load,
+    search,
+    settings,
+)
 
 import amc_tf
 from tflite_tools import DeviceError, adb, open_device
@@ -49,8 +58,6 @@ def rounding(bench: Bench) -> None:
     search_ = blobs.search_settings(
         episodes=3, policies=("amc", "uniform"), rounding=8, rounding_strict=True
     )
-    from silent_tasks import settings
-
     budget = amc_tf.Budget(macs=0.95)
     compress(bench, model, classification(), budget=budget, settings=settings(search=search_))
     small = load(bench.workdir / "finetuned.keras")
@@ -215,7 +222,7 @@ def failing_fit(bench: Bench) -> None:
                 first.append(np.concatenate([w.ravel() for w in self.model.get_weights()]))
 
     model = fresh()
-    small = compressor(bench, model)
+    small = amc_tf.Compressor(model, HALF, bench.workdir, settings())
     data = {"validation_data": blobs.data(100, 1), "verbose": 0, "epochs": 1}
     callbacks = [Notes(), Fails()]
     try:

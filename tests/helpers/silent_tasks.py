@@ -45,7 +45,7 @@ def compile_model(model: keras.Model) -> None:
 
 def dense(bench: Bench) -> keras.Model:
     """The trained classifier of `blobs`, compiled."""
-    model = load(bench.shared / "blobs.keras")
+    model = load(bench.made("blobs.keras"))
     compile_model(model)
     return model
 
