@@ -19,12 +19,15 @@ from collections.abc import Iterator, Sequence
 
 import silent_data
 import silent_files
+import silent_macs
 import silent_models
 import silent_numbers
+import silent_restarts
 import silent_reward
 import silent_runs
 import silent_shared
 import silent_small
+import silent_streams
 import silent_work
 from silent_judge import Case, Verdict
 
@@ -32,18 +35,19 @@ from silent_judge import Case, Verdict
 _TABLES = (
     ("0", silent_numbers.REHEARSAL),
     ("A", silent_reward.CASES),
+    ("B", silent_macs.CASES),
     ("B", silent_work.CASES),
     ("C", silent_runs.CASES),
+    ("C", silent_restarts.CASES),
     ("D", silent_data.CASES),
+    ("D", silent_streams.CASES),
     ("D", silent_models.CASES),
     ("D", silent_numbers.CASES),
     ("E", silent_files.CASES),
     ("F", silent_small.CASES),
 )
 # Seconds after which a case counts as hung, where it is not the usual number.
-_SECONDS: dict[str, float] = {
-    name: 90.0 for name in silent_data.CASES if name.startswith("endless") or "endless" in name
-}
+_SECONDS: dict[str, float] = {name: 90.0 for name in silent_streams.CASES if "endless" in name}
 
 CASES: tuple[Case, ...] = tuple(
     Case(section, name, run, _SECONDS.get(name, Case.seconds))

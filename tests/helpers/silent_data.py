@@ -1,4 +1,4 @@
-"""Data as people have it: every form, data without an end, and what is drawn from it."""
+"""Data as people have it, in every form that `Model.fit` takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from silent_tasks import (
     dense,
     load,
     near,
-    search,
     settings,
     value,
 )
@@ -117,7 +116,7 @@ def weights(count: int, seed: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.1, 3, count).astype("float32")
 
 
-def _truth(bench: Bench, data, weight=None) -> float:
+def truth(bench: Bench, data, weight=None) -> float:
     x, y = data
     small = load(bench.workdir / "finetuned.keras")
     right = small.predict(x, verbose=0).argmax(-1) == y
@@ -129,7 +128,7 @@ def _compressed(form: str, bench: Bench) -> None:
     task = classification(train=make(*TRAIN), validation=make(*VALIDATION), test=make(*VALIDATION))
     result = compress(bench, dense(bench), task)
     expect(form not in _MUST_BE_TOLD, "a generator, which can be read only once, is accepted")
-    got, wanted = value(result["finetuned"]), _truth(bench, VALIDATION)
+    got, wanted = value(result["finetuned"]), truth(bench, VALIDATION)
     expect(near(got, wanted), f"reports {got:.1%} where {wanted:.1%} is true")
     file = value(result["tflite"]["model_float32.tflite"])
     expect(near(file, wanted, 0.02), f"the file has {file:.1%}, its model {wanted:.1%}")
@@ -162,7 +161,7 @@ def _weighted(form: str, bench: Bench) -> None:
         "search_score" if "search_score" in result["dense"] else ("search_accuracy")
     ]
     expect(near(dense_score, wanted[name]), f"search: {dense_score:.4f}, Keras {wanted[name]:.4f}")
-    got, true = value(result["finetuned"]), _truth(bench, VALIDATION, heavy)
+    got, true = value(result["finetuned"]), truth(bench, VALIDATION, heavy)
     expect(near(got, true), f"reports {got:.4f} where {true:.4f} is true")
     file = value(result["tflite"]["model_float32.tflite"])
     expect(near(file, true, 0.02), f"the file has {file:.4f}, its model {true:.4f}")
@@ -178,7 +177,7 @@ def _fitted(form: str, bench: Bench) -> None:
         small.fit(*train, validation_data=held_out, verbose=0)
     else:
         small.fit(train, validation_data=held_out, verbose=0)
-    got, wanted = value(small.result["finetuned"]), _truth(bench, VALIDATION)
+    got, wanted = value(small.result["finetuned"]), truth(bench, VALIDATION)
     expect(near(got, wanted), f"reports {got:.1%} where {wanted:.1%} is true")
 
 
@@ -245,131 +244,22 @@ def pandas_frames(bench: Bench) -> None:
     expect(near(got, wanted), f"reports {got:.1%} where {wanted:.1%} is true")
 
 
-# --- data without an end ----------------------------------------------------------------------
-
-ENDLESS = {
-    "repeat()": lambda *arrays: dataset(*arrays).repeat(),
-    "repeat() of unknown size": lambda *arrays: unknown(*arrays).repeat(),
-    "a generator that never ends": functools.partial(from_generator, endless=True),
-    "PyDataset without an end": lambda *arrays: Batches(arrays, endless=True),
-}
-
-
-def _endless_validation(form: str, bench: Bench) -> None:
-    search(bench, dense(bench), classification(validation=ENDLESS[form](*VALIDATION)))
-    expect(False, "accepts validation data without an end")
-
-
-def endless_training(bench: Bench) -> None:
-    compress(bench, dense(bench), classification(train=dataset(*TRAIN).repeat()))
-    expect(False, "accepts training data without an end")
-
-
-def endless_fit(bench: Bench) -> None:
-    small = amc_tf.Compressor(dense(bench), HALF, bench.workdir, settings(), trained=True)
-    endless = dataset(*VALIDATION).repeat()
-    small.fit(dataset(*TRAIN), validation_data=endless, verbose=0)
-    expect(False, "accepts validation data without an end")
-
-
-def steps(bench: Bench) -> None:
-    """Three steps of thirty are the ninety samples."""
-    task = classification(
-        train=dataset(*TRAIN).repeat(),
-        train_steps=7,
-        validation=dataset(*VALIDATION).repeat(),
-        validation_steps=3,
-        test=dataset(*VALIDATION).repeat(),
-        test_steps=3,
-    )
-    result = compress(bench, dense(bench), task)
-    got, wanted = value(result["finetuned"]), _truth(bench, VALIDATION)
-    expect(near(got, wanted), f"reports {got:.1%} where {wanted:.1%} is true")
-
-
-def fit_steps(bench: Bench) -> None:
-    """Compressor.fit with steps_per_epoch and validation_steps, as Model.fit has them."""
-    small = amc_tf.Compressor(dense(bench), HALF, bench.workdir, settings(), trained=True)
-    small.fit(
-        dataset(*TRAIN).repeat(),
-        validation_data=dataset(*VALIDATION).repeat(),
-        steps_per_epoch=7,
-        validation_steps=3,
-        verbose=0,
-    )
-    got, wanted = value(small.result["finetuned"]), _truth(bench, VALIDATION)
-    expect(near(got, wanted), f"reports {got:.1%} where {wanted:.1%} is true")
-
-
-# --- what is drawn ----------------------------------------------------------------------------
-
-
-def sorted_dataset(bench: Bench) -> None:
-    """Calibration inputs drawn from data sorted by class are of all classes."""
-    x, y = blobs.data(400, 0)
-    order = np.argsort(y, kind="stable")
-    task = classification(train=dataset(x[order], y[order]), calibration_size=64)
-    drawn = task.calibration_inputs(dense(bench))[0]
-    labels = {image.tobytes(): label for image, label in zip(x, y, strict=True)}
-    found = np.bincount([labels[image.tobytes()] for image in drawn], minlength=4)
-    expect(len(drawn) == 64, f"draws {len(drawn)} inputs instead of 64")
-    expect(found.min() >= 6, f"64 calibration inputs have the classes {found.tolist()}")
-
-
-def drawn_count(bench: Bench) -> str | None:
-    """How many were drawn of how many is said."""
-    x, y = blobs.data(400, 0)
-    search(bench, dense(bench), classification(train=dataset(x, y), calibration_size=64))
-    said = bench.heard(r"\b64\b.*\b400\b")
-    expect(said, "nothing says that 64 of 400 inputs were drawn")
-    return said
-
-
-def empty_calibration(bench: Bench) -> None:
-    search(bench, dense(bench), classification(calibration=np.zeros((0, 8, 8, 1), "float32")))
-    expect(False, "accepts no calibration inputs at all")
-
-
-CALIBRATIONS = {
-    "an array": lambda x, y: x,
-    "a dataset of inputs": lambda x, y: tf.data.Dataset.from_tensor_slices(x).batch(30),
-    "a dataset of pairs": dataset,
-    "a PyDataset": lambda x, y: Batches((x, y)),
-}
-
-
-def _calibration(form: str, bench: Bench) -> None:
-    x, y = TRAIN
-    task = classification(calibration=CALIBRATIONS[form](x, y))
-    drawn = task.calibration_inputs(dense(bench))
-    expect(np.array_equal(drawn[0], x), f"has the shape {drawn[0].shape} instead of {x.shape}")
-
-
-def _each(prefix: str, case: Callable, names) -> dict[str, Callable[[Bench], Any]]:
+def each(prefix: str, case: Callable, names) -> dict[str, Callable[[Bench], Any]]:
     return {f"{prefix}{name}": functools.partial(case, name) for name in names}
 
 
 CASES = {
-    **_each("data as ", _compressed, FORMS),
-    **_each(
+    **each("data as ", _compressed, FORMS),
+    **each(
         "sample weights in ",
         _weighted,
         ("arrays", "PyDataset", "tf.data of known size", "a list of batches"),
     ),
-    **_each(
+    **each(
         "Compressor.fit on ",
         _fitted,
         ("PyDataset", "tf.data of unknown size", "a list of batches", "a generator"),
     ),
     **{f"inputs as {n}": functools.partial(_structured, m) for n, m in STRUCTURES.items()},
     "pandas frames": pandas_frames,
-    **_each("endless validation: ", _endless_validation, ENDLESS),
-    "endless training data": endless_training,
-    "Compressor.fit: endless validation": endless_fit,
-    "steps of endless data": steps,
-    "Compressor.fit: steps of endless data": fit_steps,
-    "calibration from a dataset sorted by class": sorted_dataset,
-    "how many calibration inputs of how many": drawn_count,
-    "no calibration inputs": empty_calibration,
-    **_each("calibration as ", _calibration, CALIBRATIONS),
 }
