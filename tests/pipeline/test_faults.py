@@ -384,7 +384,7 @@ def test_models_with_python_code_are_refused_before_the_work(tmp_path):
     x = keras.layers.Flatten()(keras.layers.Conv2D(8, 3)(x))
     net = keras.Model(inputs, keras.layers.Dense(4)(x))
     blobs.compile_model(net)
-    settings = amc_tf.Settings(search=blobs.search_settings())
+    settings = amc_tf.Settings(rehearse=False, search=blobs.search_settings())
     given = (net, blobs.task(), amc_tf.Budget(macs=0.5), tmp_path / "run", settings)
     with pytest.raises(amc_tf.AmcError, match=r"'twice' \(Lambda\) holds Python code.*--unsafe"):
         amc_tf.Compression(*given)

@@ -10,7 +10,7 @@ import amc_tf
 from amc_tf.pruning.verification import check_finite
 
 BUDGET = amc_tf.Budget(macs=0.5)
-SETTINGS = amc_tf.Settings(search=blobs.search_settings())
+SETTINGS = amc_tf.Settings(rehearse=False, search=blobs.search_settings())
 
 
 def spoilt(layer, weight, value):

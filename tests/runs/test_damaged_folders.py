@@ -231,7 +231,7 @@ def test_a_search_in_a_damaged_folder(searched, tmp_path, monkeypatch, name, dam
 def test_a_compression_in_a_damaged_folder(tmp_path, name, damage):
     net = blobs.model()
     blobs.compile_model(net)
-    settings = amc_tf.Settings(search=blobs.search_settings())
+    settings = amc_tf.Settings(rehearse=False, search=blobs.search_settings())
     given = (net, blobs.task(), amc_tf.Budget(macs=0.5), tmp_path, settings)
     amc_tf.Compression(*given)
     (tmp_path / layout.RESULT).write_text("{}")

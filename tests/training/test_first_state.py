@@ -55,7 +55,7 @@ def test_a_fit_that_raises_is_called_again_with_the_first_state(tmp_path, monkey
         net, callback = _model(), _Fails()
         callback.raised = not raises
         before = _values(net)
-        settings = amc_tf.Settings(search=blobs.search_settings())
+        settings = amc_tf.Settings(rehearse=False, search=blobs.search_settings())
         folder = tmp_path / str(raises)
         compressor = amc_tf.Compressor(net, amc_tf.Budget(macs=0.5), folder, settings)
         x, y = blobs.data(80, 0)
