@@ -20,6 +20,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; on success, the file written there replaces `path`.
 
     The temporary path has the same suffix, because Keras chooses a format by it.
+    It is a new, empty file: what had its name before, a link for instance, is removed.
     On failure (a full disk, an interrupt) the old file stays and the partial one
     is removed. The new file is flushed to the disk before it gets its name, so
     that it survives a power cut.
@@ -31,12 +32,26 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         with writing(path):
+            partial.unlink(missing_ok=True)
+            os.close(no_links(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             yield partial
             _sync(partial)
             os.replace(partial, path)
             _sync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def no_links(path: str | os.PathLike, flags: int) -> int:
+    """Opens a file, unless its name is a symbolic link; an `opener` for `open`.
+
+    A run's folder may come from elsewhere. What is written there must not go to a file outside.
+
+    Raises:
+        OSError: the path is a link, or cannot be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 @contextlib.contextmanager
@@ -54,6 +69,27 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
             f"{path} cannot be written: {reason}; mend that (free space, permissions), and the "
             "same call resumes with what was written before"
         ) from error
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the errors of a file that cannot be read, or is damaged, into a message for the user.
+
+    Raises:
+        AmcError: the context raised one of these errors; that the file is absent stays a
+            FileNotFoundError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AmcError(f"{path} cannot be read: {reason}; mend that or delete it") from error
+    except RecursionError:
+        raise AmcError(f"{path} is damaged (too deep); delete it and run again") from None
+    except ValueError as error:
+        raise AmcError(f"{path} is damaged ({error}); delete it and run again") from None
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -115,12 +151,11 @@ def read_json(path: str | os.PathLike, default: Any) -> Any:
     """Reads a JSON file; returns `default` if the file does not exist.
 
     Raises:
-        AmcError: the file is not JSON, or does not match its checksum.
+        AmcError: the file cannot be read, is not JSON, or does not match its checksum.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text())
-        return unsealed(content) if isinstance(content, dict) else content
+        with reading(path):
+            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            return unsealed(content) if isinstance(content, dict) else content
     except FileNotFoundError:
         return default
-    except ValueError as error:
-        raise AmcError(f"{path} is damaged ({error}); delete it and run again") from None

@@ -126,7 +126,8 @@ class Adb:
         """Finds adb; without a serial number, also the only device that is attached.
 
         Args:
-            serial: Serial number or host:port of the device; None if only one is attached.
+            serial: Serial number or host:port of the device; None for that of the variable
+                ANDROID_SERIAL, as adb has it, or else for the only one attached.
             executable: As in `find_adb`.
             silence_secs: Seconds without any output after which a command counts as hung.
             authorise_secs: Seconds to wait until the user has told the device to trust this
@@ -134,12 +135,12 @@ class Adb:
 
         Raises:
             DeviceError: If adb is missing, or if not exactly one device is attached and no serial
-                number is given.
+                number is known.
         """
         self._executable = find_adb(executable)
         self._silence_secs = silence_secs
         self._authorise_secs = authorise_secs
-        self.serial = serial if serial is not None else self._only_device()
+        self.serial = serial or os.environ.get("ANDROID_SERIAL") or self._only_device()
 
     def version(self) -> str:
         """Returns the version of the adb executable."""
@@ -223,12 +224,15 @@ class Adb:
 
     def _only_device(self) -> str:
         listing = self._run(["devices"])
-        rows = re.findall(r"^(\S+)\t(.+)$", listing, re.MULTILINE)
+        # The serial number of a wireless phone may hold a space: adb-ABC (2)._adb-tls-connect._tcp.
+        rows = re.findall(r"^([^\t\n]+)\t(.+)$", listing, re.MULTILINE)
         if len(rows) != 1:
             found = ", ".join(f"{serial} ({state})" for serial, state in rows) or "none"
             raise DeviceError(
                 f"expected one attached Android device; adb lists {found}",
-                "Name one of them as android:SERIAL." if rows else _FAULTS[-2][2],
+                "Name one of them as android:SERIAL, or in ANDROID_SERIAL."
+                if rows
+                else _FAULTS[-2][2],
             )
         return rows[0][0]
 

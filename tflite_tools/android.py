@@ -27,6 +27,10 @@ _PROPERTIES = {
     "sdk": "ro.build.version.sdk",
     "abis": "ro.product.cpu.abilist",
 }
+# An empty file that tells the tool's own folder from others; older folders have none.
+_MARKER = ".tflite_tools"
+_OWN = re.compile(r"[0-9a-f]{64}\.tflite|benchmark_model_[0-9a-f]{64}|run\.sh|results")
+_REMOVE_RESULTS = "rm -f results/[0-9]*.txt results/[0-9]*.pb"
 _CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
 
 
@@ -63,14 +67,16 @@ class AndroidDevice(Device):
         """Checks the options. The phone is not contacted before the first measurement.
 
         Args:
-            name: "android:SERIAL", or "android" for the only phone attached.
+            name: "android:SERIAL", or "android" for the phone of the variable ANDROID_SERIAL or,
+                without it, for the only phone attached.
             settings: How models are timed.
             binary: Path of a benchmark_model for the phone.
             delegate: "cpu", "gpu" or "nnapi".
             extra_flags: Further flags of the binary, as ``--name=value``.
             taskset: Hexadecimal mask of the cores to run on; None leaves them to the scheduler.
             adb: The adb executable; None to look for it.
-            folder: Folder for files on the phone.
+            folder: Folder on the phone for the files of this tool alone, at least two levels deep.
+                It is made if it does not exist; one that holds other files is refused.
             fixed_performance: Whether to ask Android 11 and later for a sustainable clock.
             max_temperature_c: Battery temperature in degrees Celsius; nothing is timed at or above
                 it.
@@ -100,10 +106,11 @@ class AndroidDevice(Device):
                 f"the mask of cores must be hexadecimal, but is {taskset!r}",
                 "Give f0, for example, for the upper four of eight cores.",
             )
-        if not re.fullmatch(r"/[\w./-]+", folder):
+        # At least two levels, without "." and "..".
+        if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+){2,}/?", folder):
             raise DeviceError(
-                f"the folder on the phone must be an absolute path of plain characters, but is "
-                f"{folder!r}",
+                "the folder on the phone must be an absolute path of at least two levels in plain "
+                f"characters, but is {folder!r}",
                 "Choose one below /data/local/tmp.",
             )
         self._binary = Path(binary).read_bytes()
@@ -112,6 +119,8 @@ class AndroidDevice(Device):
         self._taskset = taskset
         self._adb_executable = adb
         self._remote = folder.rstrip("/")
+        # Before every command: nothing is written or removed elsewhere.
+        self._enter = f"cd {shlex.quote(self._remote)}"
         self._fixed_performance = fixed_performance
         self._max_temperature_c = max_temperature_c
         self._cool_down_secs = cool_down_secs
@@ -146,10 +155,11 @@ class AndroidDevice(Device):
         pairs = (line.partition("=") for line in self._shell("; ".join(commands)).splitlines())
         self._phone = {name: value.strip() for name, _, value in pairs if name in _PROPERTIES}
         self._require_abi()
+        self._claim_folder()
         self._push_missing()
         if not self._known:
             probe = f"./{self._tool} {shlex.join(benchmark_tool.PROBE)}"
-            usage = self._shell(f"cd {self._remote} && {probe} 2>&1; echo exit $?")
+            usage = self._shell(f"{self._enter} && {probe} 2>&1; echo exit $?")
             usage, _, code = usage.rpartition("exit ")
             if code.strip() in ("126", "127"):
                 benchmark_tool.outcome(int(code), usage, None)
@@ -166,6 +176,30 @@ class AndroidDevice(Device):
                 f"{', '.join(abis)}",
                 benchmark_tool.WHERE_TO_GET,
             )
+
+    def _claim_folder(self) -> None:
+        """Makes the folder, or checks that this tool made it: files will be removed there."""
+        there = self._shell(
+            f"mkdir -p {shlex.quote(self._remote)} && {self._enter} && ls -1a 2>&1 && echo listed"
+        )
+        *names, last = there.splitlines() or [""]
+        if last != "listed":
+            raise self._unusable(there)
+        others = [name for name in names if name not in (".", "..") and not _OWN.fullmatch(name)]
+        if _MARKER not in names:
+            if others:
+                raise DeviceError(
+                    f"the folder {self._remote} on {self.name} is not one of this tool: it holds "
+                    f"{others[0]!r}",
+                    "Choose a folder that does not exist yet; it is made.",
+                )
+            self._shell(f"{self._enter} && : >{_MARKER}")
+
+    def _unusable(self, printed: str) -> DeviceError:
+        return DeviceError(
+            f"{self._remote} on {self.name} cannot be used: {printed.strip()[-200:]!r}",
+            "The folder must be writable, and Android 8 or later is needed.",
+        )
 
     def _push_missing(self) -> None:
         """Pushes the files that the phone lacks; checksums of the contents decide."""
@@ -184,18 +218,14 @@ class AndroidDevice(Device):
                 "Check the cable and the space left on the phone.",
                 transient=True,
             )
-        self._shell(f"chmod 755 {self._remote}/{self._tool}")
+        self._shell(f"{self._enter} && chmod 755 {self._tool}")
 
     def _missing(self, names: Iterable[str]) -> set[str]:
         listing = self._shell(
-            f"mkdir -p {self._remote} && cd {self._remote} && command -v sha256sum && "
-            "(sha256sum * 2>/dev/null; echo listed)"
+            f"{self._enter} && command -v sha256sum && (sha256sum * 2>/dev/null; echo listed)"
         )
         if "sha256sum" not in listing:
-            raise DeviceError(
-                f"{self._remote} on {self.name} cannot be used: {listing.strip()[-200:]!r}",
-                "The folder must be writable, and Android 8 or later is needed.",
-            )
+            raise self._unusable(listing)
         if not listing.endswith("listed\n"):
             raise _cut_off(self.name)
         there = _checksums(listing)
@@ -237,7 +267,7 @@ class AndroidDevice(Device):
             script.write_text(self._script(keys, memory))
             self._adb.push([script], self._remote)
             # The phone itself ends a hung model; this limit is for a phone that hangs.
-            printed = self._shell(f"sh {self._remote}/run.sh", 2 * self._hang_secs)
+            printed = self._shell(f"{self._enter} && sh run.sh", 2 * self._hang_secs)
             if not printed.endswith("end of block\n"):
                 raise _cut_off(self.name)
             self._adb.pull(f"{self._remote}/results", Path(folder, "results"))
@@ -258,7 +288,7 @@ class AndroidDevice(Device):
     def _script(self, keys: Sequence[str], memory: bool) -> str:
         """Makes the script that times the models in turn and prints exit codes and checksums."""
         lines = [
-            f"cd {self._remote} && rm -rf results && mkdir results || exit 1",
+            f"{self._enter} && mkdir -p results && {_REMOVE_RESULTS} || exit 1",
             "limit=",
             f"command -v timeout >/dev/null && limit='timeout {self._hang_secs:g}'",
         ]
@@ -306,7 +336,7 @@ class AndroidDevice(Device):
         return "yes" if answer.strip() == "set" else "refused"
 
     def _leave(self) -> None:
-        """Removes files and resets the clock after the measurement, if the phone still answers."""
+        """Removes the files that it made and resets the clock, if the phone still answers."""
         try:
             patience = min(_LEAVE_SECS, self._hang_secs)
             self._adb = Adb(self._adb.serial, self._adb_executable, patience)
@@ -315,7 +345,8 @@ class AndroidDevice(Device):
             models = [name for name in self._files if name != self._tool]
             for start in range(0, len(models), 30):
                 names = " ".join(models[start : start + 30])
-                self._shell(f"cd {self._remote} && rm -rf results run.sh {names}")
+                self._shell(f"{self._enter} && rm -f run.sh {names}")
+            self._shell(f"{self._enter} && {_REMOVE_RESULTS} && rmdir results")
         except DeviceError:
             pass  # an earlier error matters more to the caller than this one
 

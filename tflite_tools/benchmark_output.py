@@ -279,7 +279,15 @@ def _agree(printed: float, summarised: float, slack: float) -> bool:
     """Tells whether two numbers are equal up to rounding: six digits, and ``slack``."""
     if math.isnan(printed):  # the mean of a warm-up without runs
         return math.isnan(summarised) or summarised == 0
-    return math.isclose(printed, summarised, rel_tol=1e-5 if slack else 1e-12, abs_tol=slack)
+    if slack:
+        return math.isclose(printed, summarised, rel_tol=1e-5, abs_tol=slack)
+    # A statistics line prints each single run as a whole number, curr=2345678. The summary prints
+    # the mean to six digits, 2.34568e+06, even if there was one run only. Both are microseconds.
+    microseconds = float(f"{1e3 * printed:.12g}")
+    return any(
+        math.isclose(number, 1e3 * summarised, rel_tol=1e-12)
+        for number in (microseconds, float(f"{microseconds:.6g}"))
+    )
 
 
 def _invalid(found: str, lines: list[str]) -> DeviceError:

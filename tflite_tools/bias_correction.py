@@ -57,12 +57,20 @@ def correct_biases(
         (mean,) = _means(flatbuffer.write(model), samples, (name,)).values()
         steps = (target - mean) / np.asarray(bias.quantization.scale, np.float64)
         values = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32)
+        # A mean that is not finite says nothing.
+        corrected = _as_int32(values + np.where(np.isfinite(steps), np.round(steps), 0.0))
         # The bias gets a buffer of its own: layers without a bias may share a buffer of zeros.
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer((values + np.round(steps)).astype(np.int32).tobytes(), np.uint8)
+        buffer.data = np.frombuffer(corrected.tobytes(), np.uint8)
         bias.buffer = len(model.buffers)
         model.buffers.append(buffer)
     return flatbuffer.write(_pruned(model))
+
+
+def _as_int32(values: np.ndarray) -> np.ndarray:
+    """Converts whole numbers of any size; a cast alone would wrap around."""
+    limits = np.iinfo(np.int32)
+    return np.clip(values, limits.min, limits.max).astype(np.int32)
 
 
 def _pruned(model: Any) -> Any:

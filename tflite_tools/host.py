@@ -7,14 +7,13 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tflite_tools import benchmark_tool
+from tflite_tools import benchmark_tool, isolation
 from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
 from tflite_tools.latency import Latency, Settings, Timing
@@ -216,7 +215,7 @@ def run_worker(
     arguments: Sequence[str],
     hang_secs: float,
 ) -> list[dict]:
-    """Runs a module of this package in a fresh process.
+    """Runs a module of this package in a fresh process, in isolation.
 
     Args:
         module: Full name of the module.
@@ -229,13 +228,11 @@ def run_worker(
     Raises:
         DeviceError: If the process fails, hangs, or prints an error as ``found`` and ``remedy``.
     """
-    # The worker must find this package where the caller found it.
-    package_parent = str(Path(__file__).resolve().parent.parent)
-    search_path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     try:
         worker = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env={**os.environ, "PYTHONPATH": search_path},
+            isolation.command(module, arguments),
+            env=isolation.environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=hang_secs,

@@ -53,7 +53,9 @@ _ANDROID = (
     flags.DEFINE_enum("delegate", "cpu", ["cpu", "gpu", "nnapi"], "What runs the model."),
     flags.DEFINE_string("taskset", None, "Mask of the phone's cores, in hexadecimal: f0."),
     flags.DEFINE_string("adb", None, "The adb executable."),
-    flags.DEFINE_string("folder", "/data/local/tmp/tflite_tools", "Folder on the phone."),
+    flags.DEFINE_string(
+        "folder", "/data/local/tmp/tflite_tools", "The tool's own folder on the phone."
+    ),
     flags.DEFINE_bool("fixed_performance", True, "Ask Android for a sustainable clock."),
     flags.DEFINE_float("max_temperature_c", 37.0, "Time only below this battery temperature."),
 )

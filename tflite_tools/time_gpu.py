@@ -58,6 +58,8 @@ class TensorFlowRuntime:
     def __init__(self, path: str, kind: str = "GPU") -> None:
         """Loads the model onto the first device of a kind.
 
+        Inputs of whole numbers are 0: they may be indices, and only 0 is certain to be valid.
+
         Args:
             path: A ``.keras`` file.
             kind: "GPU"; "CPU" runs the same code without one.
@@ -130,6 +132,7 @@ class LiteRtRuntime:
         import ai_edge_litert
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.interpreter import Interpreter
         from ai_edge_litert.options import GpuOptions, Options
 
         self.adapter = "CPU" if accelerator == "CPU" else _hardware_adapter(allow_software)
@@ -155,10 +158,16 @@ class LiteRtRuntime:
         self._inputs = self._model.create_input_buffers(0)
         self._outputs = self._model.create_output_buffers(0)
         rng = np.random.default_rng(0)
-        details = self._model.get_input_tensor_details(key)
-        for buffer, detail in zip(self._inputs, details.values(), strict=True):
-            # The details lack the quantisation; 0 is in the range of every integer type.
-            buffer.write(random_input({"quantization": (0.0, 0), **detail}, rng))
+        # The compiled model's own details lack the quantisation.
+        interpreter = Interpreter(model_path=path)
+        if key in interpreter.get_signature_list():
+            details = interpreter.get_signature_runner(key).get_input_details()
+        else:
+            details = {detail["name"]: detail for detail in interpreter.get_input_details()}
+        for buffer, name in zip(
+            self._inputs, self._model.get_input_tensor_details(key), strict=True
+        ):
+            buffer.write(random_input(details[name], rng))
         self._read = [
             (int(np.prod(detail["shape"])), np.dtype(detail["dtype"]).type)
             for detail in self._model.get_output_tensor_details(key).values()

@@ -50,7 +50,8 @@ def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
         received: the file's output, of the same shape.
 
     Raises:
-        ValueError: the shapes differ, or one output is finite at a position where the other is not.
+        ValueError: the shapes differ; or at a position where one output is NaN or infinite, the
+            other is not the same.
     """
     if expected.shape != received.shape or not len(expected):
         raise ValueError(
@@ -58,10 +59,17 @@ def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
             f"received shape {received.shape}."
         )
     a, b = expected.astype(np.float64), received.astype(np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        raise ValueError("the file gives NaN or infinity where the model gives a number.")
-    # Where both are NaN, or the same infinity, they do not differ.
-    difference = np.where(np.isfinite(a), a - b, 0.0)
+    finite_positions = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))  # the same infinity, or both NaN
+    differing = ~finite_positions & ~same
+    if differing.any():
+        place = tuple(int(i) for i in np.argwhere(differing)[0])
+        raise ValueError(
+            f"the file gives {b[place]} where the model gives {a[place]}, at {list(place)}, the "
+            f"first of {int(differing.sum())} such positions; NaN and infinity must be the same in "
+            "both."
+        )
+    difference = np.subtract(a, b, out=np.zeros_like(a), where=finite_positions)
     finite = a[np.isfinite(a)]
     agreement = None
     if a.ndim > 1 and a.shape[-1] > 1:

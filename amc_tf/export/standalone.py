@@ -83,7 +83,7 @@ def export_model(
         settings: see `ExportSettings`; with `latency_rounds=0` nothing is timed.
 
     Returns:
-        The content of `result.json`: the Keras model's accuracy, and the measurements of each
+        The content of `result.json`: the Keras model's score, and the measurements of each
         file.
 
     Raises:
@@ -103,7 +103,7 @@ def export_model(
         exported[name] = exporter.write(format_name, folder / name)
     if settings.latency_rounds:
         exported = timed(exported, folder.path, settings)
-    result = ExportResult(Scored(exporter.score), exported)
+    result = ExportResult(Scored(exporter.score), exported, exporter.metric)
     result.write(folder.path)
     return result.to_json()
 

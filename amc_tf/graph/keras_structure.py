@@ -14,6 +14,9 @@ from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 
+from amc_tf.errors import AmcError
+from amc_tf.graph.own_classes import adopt, own_steps
+
 __all__ = [
     "image_ops",
     "is_functional",
@@ -24,6 +27,7 @@ __all__ = [
     "nodes_in_order",
     "numpy_ops",
     "pack",
+    "plain",
     "twin",
     "uncompiled",
 ]
@@ -47,21 +51,71 @@ def pack(structure: Any, tensors: list[Any]) -> Any:
 
 
 def like(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
-    """Makes a functional model whose inputs and outputs are nested like those of `model`."""
-    return keras.Model(
-        pack(nesting(model, "inputs"), inputs),
-        pack(nesting(model, "outputs"), outputs),
-        name=model.name,
-    )
+    """Makes a functional model as `model` is: of its class, nested likewise.
+
+    Args:
+        model: the model to be like; a class of the user's own keeps its training step and what
+            it needs (see `amc_tf.graph.own_classes`).
+        inputs: symbolic tensors in the order of `model.inputs`.
+        outputs: symbolic tensors in the order of `model.outputs`.
+
+    Raises:
+        AmcError: the user's class cannot be given these layers.
+    """
+    made = _plain(model, inputs, outputs)
+    kind: Any = type(model)
+    if kind in (keras.Model, Functional, keras.Sequential):
+        return made
+    if isinstance(model, keras.Sequential):
+        if not own_steps(model):
+            return made
+        chain = _chain(model, made)
+        made = kind.__new__(kind)
+        keras.Sequential.__init__(made, chain, name=model.name)
+    elif isinstance(model, Functional):
+        given = _nested(model, inputs, outputs)
+        made = kind.__new__(kind)  # its own __init__ might build other layers
+        Functional.__init__(made, *given, name=model.name)
+    adopt(made, model)
+    return made
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """Makes a model of the same layers without compile settings, to be saved.
+    """Makes a model of the same class and layers without compile settings."""
+    return like(model, model.inputs, model.outputs)
 
-    A loss that the user wrote would have to be registered wherever the file is
+
+def plain(model: keras.Model) -> keras.Model:
+    """Makes a plain `keras.Model` of the same layers without compile settings, to be saved.
+
+    A class or a loss that the user wrote would have to be registered wherever the file is
     read, and the optimizer's state doubles or triples the size of the file.
     """
-    return like(model, model.inputs, model.outputs)
+    return _plain(model, model.inputs, model.outputs)
+
+
+def _plain(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> keras.Model:
+    return keras.Model(*_nested(model, inputs, outputs), name=model.name)
+
+
+def _nested(model: keras.Model, inputs: list[Any], outputs: list[Any]) -> tuple[Any, Any]:
+    return pack(nesting(model, "inputs"), inputs), pack(nesting(model, "outputs"), outputs)
+
+
+def _chain(model: keras.Model, made: keras.Model) -> list[Any]:
+    """Returns the layers of a model for a Sequential one."""
+    nodes = nodes_in_order(made)
+    tensors = [made.inputs[0], *(node.output_tensors[0] for node in nodes)]
+    follow = list(zip(nodes, tensors, strict=False))
+    one = all(len(node.input_tensors) == 1 for node in nodes)
+    layers = all(isinstance(node.operation, keras.Layer) for node in nodes)
+    if not (one and layers and all(node.input_tensors[0] is t for node, t in follow)):
+        raise AmcError(
+            f"{type(model).__name__} is a Sequential model with a {own_steps(model)[0]} of its "
+            "own, but its small model is no chain of layers; derive the class from keras.Model "
+            "and call it with inputs and outputs"
+        )
+    return [made_by(made.inputs[0]), *(node.operation for node in nodes)]
 
 
 # --- the graph of calls -------------------------------------------------------------------------
@@ -72,7 +126,8 @@ def is_functional(operation: Any) -> bool:
     if not isinstance(operation, (Functional, keras.Sequential)):
         return False
     if isinstance(operation, keras.Sequential):
-        return operation.built and bool(operation.outputs)
+        own_call = type(operation).call is not keras.Sequential.call
+        return operation.built and bool(operation.outputs) and not own_call
     # A subclass that overrides call() may compute something other than its graph.
     return type(operation).call is Functional.call
 

@@ -90,10 +90,12 @@ def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str,
             match its checksum.
     """
     try:
-        data = json.loads(pathlib.Path(path).read_text())
+        data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AmcError(f"no {kind} at {path}; a search writes one") from None
-    except ValueError as error:
+    except OSError as error:
+        raise AmcError(f"{path} cannot be read as a {kind}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise AmcError(f"{path} is not a {kind}: {error}") from None
     if not isinstance(data, dict) or data.get("format") != format_name:
         raise AmcError(f'{path} is not a {kind}: expected "format": "{format_name}"')
@@ -107,7 +109,10 @@ def read_plan(path: str | os.PathLike, format_name: str, kind: str) -> dict[str,
 
 
 def _indices(name: str, kept: Sequence[int]) -> tuple[int, ...]:
-    array = np.asarray(kept)
+    try:
+        array = np.asarray(kept)
+    except (ValueError, OverflowError):  # lists of different lengths
+        array = np.empty(0)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise AmcError(
             f"group {name!r}: expected a list of at least one channel index, received {kept!r}"

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-import zipfile
 from typing import Any
 
-import h5py
-
 from amc_tf.errors import AmcError
-from amc_tf.keras2 import safety
+from amc_tf.keras2 import model_archive, safety
 
 
 def is_keras2_file(path: pathlib.Path) -> bool:
-    """Returns whether Keras 1 or 2 wrote a .keras or .h5 file, or a SavedModel folder."""
+    """Returns whether Keras 1 or 2 wrote a .keras or .h5 file, or a SavedModel folder.
+
+    Raises:
+        AmcError: the file is damaged.
+    """
     if path.is_dir():
         return (path / "keras_metadata.pb").exists()
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if "metadata.json" not in archive.namelist():
-                return False
-            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
-    elif h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            # Some very old files do not record the version.
-            version = file.attrs.get("keras_version", "1" if "model_config" in file.attrs else "")
-    else:
-        return False
-    version = version.decode() if isinstance(version, bytes) else str(version)
-    return version.startswith(("1", "2"))
+    return model_archive.version(path).startswith(("1", "2"))
 
 
 def load_file(path: pathlib.Path, safe_mode: bool) -> Any:
     """Loads the model in a file with Keras 2.
 
     Raises:
-        AmcError: the file does not exist, cannot be loaded, or, in safe mode, holds code.
+        AmcError: the file does not exist, is damaged, cannot be loaded, or, in safe mode, holds
+            code or keeps data in other files.
     """
     import tf_keras
 
@@ -44,6 +33,9 @@ def load_file(path: pathlib.Path, safe_mode: bool) -> Any:
         raise AmcError(f"there is no model file or folder {path}")
     if safe_mode:
         safety.refuse_code(path)
+        model_archive.refuse_outside_data(path)
+    elif path.is_file():
+        model_archive.configurations(path)
     try:
         return tf_keras.models.load_model(path, compile=False, safe_mode=safe_mode)
     except Exception as error:

@@ -29,7 +29,7 @@ from amc_tf.search.env.budget import Budget
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan
-from amc_tf.search.problem import check, problem_of
+from amc_tf.search.problem import analyzed, check, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.training.task import Task
 
@@ -80,14 +80,14 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
-        constraints = self.settings.search.constraints
-        self.graph = constraints.analyze(model)
+        self.graph = analyzed(model, task, self.settings.search)
         if safe_mode:
             refuse_code(self.graph.network)
-        # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
-        self.workdir = Workdir(workdir, safe_mode)
+        self.metric, search = task.metric_of(model), self.settings.search
+        # An impossible budget is reported now, not after the dense model is trained.
+        check(problem_of(self.graph, search), budget, search, self.metric)
+        self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
             **dataclasses.asdict(self.settings),
@@ -98,7 +98,7 @@ class Compression:
             self.dense = claimed(model, self.task, self.workdir, self._inputs, record)
             self.task = with_kept_calibration(task, self.dense, self.workdir)
         if self.dense is not model:
-            self.graph = constraints.analyze(self.dense)
+            self.graph = analyzed(self.dense, task, self.settings.search)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -111,6 +111,7 @@ class Compression:
             self.dense,
             self.graph,
             self.task,
+            self.metric,
             self.budget,
             self.settings,
             self.workdir,

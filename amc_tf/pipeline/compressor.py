@@ -16,13 +16,12 @@ from amc_tf.pipeline.settings import Settings
 from amc_tf.runs import layout
 from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.data import in_batches
 from amc_tf.training.fit_arguments import FitArguments
 from amc_tf.training.task import Task
 
 # Fields of a task that the call of fit sets.
 _OF_FIT = ("train", "validation", "fit", "fine_tune", "epochs")
-# Methods that the small model, a plain keras.Model, would not have from the user's class.
-_TRAINING = ("compile", "fit", "evaluate", "train_step", "test_step", "compute_loss")
 
 
 class Compressor:
@@ -55,7 +54,8 @@ class Compressor:
 
     Attributes:
         model: the given Keras model; after `fit`, the small one, fine-tuned and compiled
-            in the same way. Nested models are inlined in it.
+            in the same way. Nested models are inlined in it. It is of the same class, with
+            a `train_step` of the user's own for example; the files are plain Keras models.
         result: content of `result.json`; None before `fit`.
     """
 
@@ -100,7 +100,7 @@ class Compressor:
 
         The arguments are those of `Model.fit`.
 
-        Data are arrays, a batched `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        Data has any form that `Model.fit` takes, except generators, which can be read once.
         Class weights are used in training, but not in quantisation-aware training.
 
         Returns:
@@ -109,9 +109,9 @@ class Compressor:
 
         Raises:
             AmcError: there are no validation data (`validation_data` or
-                `validation_split`), the model is not compiled or has its own training
-                code, or `amc_tf.compress` refuses an input; raised before any work. Also
-                if the model was compressed already.
+                `validation_split`), the model is not compiled, or `amc_tf.compress`
+                refuses an input; raised before any work. Also if the model was
+                compressed already.
             TypeError: `Model.fit` has no such argument.
         """
         if self.result is not None:
@@ -138,13 +138,6 @@ class Compressor:
     def _check(self, arguments: FitArguments) -> None:
         if not isinstance(self.model, keras.Model):
             return  # the analysis raises an error with the remedy
-        own = [n for n in _TRAINING if getattr(type(self.model), n) is not getattr(keras.Model, n)]
-        if own:
-            raise AmcError(
-                f"{type(self.model).__name__} has a {own[0]} of its own, which the small model, a "
-                "plain keras.Model, would lack; give your training to amc_tf.compress as "
-                "Task(fit=..., evaluate=...)"
-            )
         if not self.model.compiled and "compile" not in self._task:
             raise AmcError(
                 "the model is not compiled; call model.compile(optimizer, loss, metrics=[...]) "
@@ -200,5 +193,5 @@ def _write(path: pathlib.Path, history: keras.callbacks.History) -> None:
 
 def _shape(data: Any) -> tuple[int | None, ...]:
     """Returns the input shape of a Sequential model, from its data."""
-    x = data[0] if isinstance(data, tuple) else next(iter(data))[0]
+    x, _ = next(in_batches("train", data))
     return (None, *np.shape(x)[1:])

@@ -20,6 +20,7 @@ from amc_tf.runs.result_parts import Measures
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.inputs import Inputs
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 
@@ -31,6 +32,7 @@ class Run:
         dense: the trained model.
         graph: the analysed model.
         task: the model's data and training code.
+        metric: what the task's scores are.
         budget: the bounds on costs; None with a reward that prices the cost.
         settings: settings of all stages.
         workdir: the run's files.
@@ -40,6 +42,7 @@ class Run:
     dense: keras.Model
     graph: ChannelGraph
     task: Task
+    metric: Metric
     budget: Budget | None
     settings: Settings
     workdir: Workdir
@@ -47,7 +50,7 @@ class Run:
 
     def measures(self, model: keras.Model) -> Measures:
         """Returns the score on the test data, the MACs and the parameters of a model."""
-        graph = analyze(model)
+        graph = analyze(model, input_shape=self.graph.input_shapes)
         self.task.compiled(model, self.dense)
         score = self.task.score(model, self.task.test_data)
         return Measures(score, macs(graph), params(graph))

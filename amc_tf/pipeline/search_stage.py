@@ -25,7 +25,13 @@ def search(run: Run) -> SearchResult:
         workdir.record(STAGE, ())  # they are about to be written anew
     with timed(workdir, STAGE):
         found = search_in(
-            workdir, run.dense, run.task, run.budget, run.settings.search, run.settings.latency
+            workdir,
+            run.dense,
+            run.task,
+            run.budget,
+            run.settings.search,
+            run.settings.latency,
+            run.metric,
         )
     few = [array[:4] for array in run.task.calibration_inputs(run.dense)]
     verify(run.dense, run.graph, found.plan, few)
@@ -48,6 +54,8 @@ def search(run: Run) -> SearchResult:
         kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
     }
     workdir.update_result(
+        metric=found.metric,
+        uncertainty=found.uncertainty,
         dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
         pruned=measured[found.chosen],
         budget=bounds,
@@ -55,6 +63,7 @@ def search(run: Run) -> SearchResult:
         chosen=found.chosen,
         episodes=run.settings.search.episodes,
         seed=run.settings.search.seed,
+        input_shapes=run.graph.input_shapes,
         versions=versions(),
     )
     workdir.record(STAGE, products(found.best))

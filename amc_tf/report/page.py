@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[
     charts = [part for part in parts if isinstance(part, Chart)]
     content = {
         "charts": [{"name": c.name, "data": c.data, "spec": c.spec} for c in charts],
-        "data": {name: data[name] for chart in charts for name in chart.data},
+        "data": {name: list(map(_drawn, data[name])) for c in charts for name in c.data},
     }
     return _PAGE.format(
         title=html.escape(title),
@@ -43,6 +44,14 @@ def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[
         library=_library() if charts else "",
         script=_SCRIPT if charts else "",
     )
+
+
+def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row whose numbers can be drawn: JSON knows neither infinity nor NaN."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def facts(title: str, values: Sequence[tuple[str, str]]) -> str:

@@ -23,6 +23,8 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
 from amc_tf.runs.former_keys import with_names_of_now
+from amc_tf.runs.forms import Episode
+from amc_tf.runs.json_types import mismatch
 
 _LOG = logging.getLogger(__name__)
 _APART = ("seconds",)
@@ -122,7 +124,10 @@ class EpisodeLog:
             self._rewrite()
             return
         # Unbuffered: a buffer would write the rest of a failed line when the file is closed.
-        with files.writing(self._path), open(self._path, "ab", buffering=0) as file:
+        with (
+            files.writing(self._path),
+            open(self._path, "ab", buffering=0, opener=files.no_links) as file,
+        ):
             start = file.tell()
             rest = self._line(record)
             try:
@@ -158,15 +163,17 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
     """Returns the episodes of all complete lines, and the bytes after these."""
-    lines = path.read_bytes().split(b"\n")
+    with files.reading(path):
+        lines = path.read_bytes().split(b"\n")
     whole, rest = lines[:-1], lines[-1]
     records = []
     for number, line in enumerate(whole, start=1):
         try:
             record = with_names_of_now(files.unsealed(json.loads(line), _APART))
-            _ = record["policy"], record["episode"], tuple(record["counts"])
-            float(record["score"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            wrong = mismatch(record, Episode)
+            if wrong:
+                raise ValueError(wrong)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise AmcError(
                 f"line {number} of {path} is not an episode as it was written ({error}); "
                 "delete that line and run again: its episode will be repeated"

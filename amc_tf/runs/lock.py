@@ -81,7 +81,7 @@ class FolderLock:
         self._close_in_children()
         path = self._folder / layout.LOCK
         with files.writing(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = files.no_links(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-import zipfile
-import zlib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
-from amc_tf.keras2 import convert, model_files
+from amc_tf.keras2 import convert, model_archive, model_files
 
 
 def refuse_code(flat: network.Network) -> None:
@@ -21,7 +22,7 @@ def refuse_code(flat: network.Network) -> None:
     Raises:
         AmcError: the function of a Lambda layer is not registered; the message names the layer.
     """
-    for operation in flat.operations():
+    for operation in (*flat.operations(), *flat.unread):
         if isinstance(operation, keras.layers.Lambda):
             try:
                 keras.layers.Lambda.from_config(operation.get_config(), safe_mode=True)
@@ -34,39 +35,52 @@ def refuse_code(flat: network.Network) -> None:
                 ) from None
 
 
-def load_model(path: str | pathlib.Path, safe_mode: bool = True) -> keras.Model:
+def load_model(
+    path: str | pathlib.Path,
+    safe_mode: bool = True,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> keras.Model:
     """Loads a .keras or .h5 file, or whatever Keras 2 (tf_keras) saved.
 
     Args:
         path: the file, or the folder of a Keras 2 SavedModel; `~` is expanded.
         safe_mode: whether files that would execute their own code are refused:
-            Lambda layers, and SavedModels, which are TensorFlow programs. Turn it
-            off only for files that you would run as programs.
+            Lambda layers, and SavedModels, which are TensorFlow programs; and files
+            that keep a part of their data in other files. Turn it off only for files
+            that you would run as programs.
+        custom_objects: classes and functions that are not registered with Keras, by the
+            name that the file has for them.
 
     Returns:
         The model. It is compiled if Keras 3 saved it compiled and its loss and
         metrics are known. A Keras 2 model is converted (`from_keras2`).
 
     Raises:
-        AmcError: the file is missing, is not a Keras model, holds code, or needs
-            custom objects that are not registered.
+        AmcError: the file is missing, damaged or not a Keras model, holds code, keeps data in
+            other files, or needs custom objects that are not registered.
     """
     path = pathlib.Path(path).expanduser()
-    try:
-        old = model_files.is_keras2_file(path)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise AmcError(f"{path} cannot be loaded as a Keras model: {error}") from error
-    if old:
+    if model_files.is_keras2_file(path):
         return convert.from_keras2(path, safe_mode=safe_mode)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
+    if safe_mode:
+        model_archive.refuse_outside_data(path)
     try:
-        return keras.models.load_model(path, safe_mode=safe_mode)
+        return keras.models.load_model(path, dict(custom_objects or {}), safe_mode=safe_mode)
     except Exception as error:
         if safe_mode and "safe_mode=False" in str(error):
             raise AmcError(
                 f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
                 "trust its source, allow it by safe_mode=False (--unsafe)"
+            ) from error
+        missing = re.search(r"Could not locate (\w+) '([^']+)'", str(error))
+        if missing:
+            kind, name = missing.groups()
+            raise AmcError(
+                f"{path} needs the {kind} {name!r}, which is not registered with Keras; decorate "
+                "it with @keras.saving.register_keras_serializable() and import its module first, "
+                f"or give custom_objects={{{name!r}: ...}}"
             ) from error
         reason = str(error).strip().split("\n")[0]
         raise AmcError(

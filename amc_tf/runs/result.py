@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
+from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import (
     Bound,
@@ -31,8 +32,12 @@ from amc_tf.runs.result_parts import (
     in_json,
     record,
 )
+from amc_tf.training.metric import Metric
+from amc_tf.training.uncertainty import Uncertainty
 
 FORMAT = 2
+# What the readers of parts raise for parts of other types.
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 Kind = TypeVar("Kind", bound="Result")
 
@@ -90,9 +95,17 @@ class Result(Part):
         path = folder / layout.RESULT
         content = files.read_json(path, {})
         try:
+            wrong = mismatch(content, Mapping[str, Any])
+            if wrong:
+                raise AmcError(wrong)
             return cls.from_json(content)
         except AmcError as error:
             raise AmcError(f"{path} cannot be read: {error}") from None
+        except _DAMAGE as error:
+            raise AmcError(
+                f"{path} is damaged ({type(error).__name__}: {error}); restore it or delete it, "
+                "and run again"
+            ) from None
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes the result of a folder, completely or not at all.
@@ -110,16 +123,19 @@ class SparseResult(Result):
     Attributes:
         dense: score of the model before the first round.
         rounds: completed rounds.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
     """
 
     dense: Scored | None = None
     rounds: tuple[SparseRound, ...] = ()
+    metric: Metric | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SparseResult:
         """Reads the output of `to_json`."""
         return cls._of(
             content,
+            metric=_metric,
             dense=Scored.from_json,
             rounds=lambda rounds: tuple(map(SparseRound.from_json, rounds)),
         )
@@ -132,15 +148,17 @@ class ExportResult(Result):
     Attributes:
         keras: score of the Keras model.
         tflite: exported files, by name.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
     """
 
     keras: Scored | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
+    metric: Metric | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExportResult:
         """Reads the output of `to_json`."""
-        return cls._of(content, keras=Scored.from_json, tflite=_each(Exported))
+        return cls._of(content, metric=_metric, keras=Scored.from_json, tflite=_each(Exported))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +168,8 @@ class RunResult(Result):
     Attributes:
         seconds: time of each completed stage, in seconds.
         commands: command line of each completed stage.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
+        uncertainty: how uncertain they are; None, and unknown, in files of earlier versions.
         dense: the network before pruning.
         pruned: the chosen network before fine-tuning.
         budget: bounds by the name of the cost, empty for a reward that prices the cost; None
@@ -158,6 +178,7 @@ class RunResult(Result):
         chosen: name of the policy whose network is fine-tuned and exported.
         episodes: number of the agent's episodes.
         seed: the search's seed.
+        input_shapes: shape of each input for which MACs were counted, without the batch axis.
         versions: versions of Python and of packages.
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
@@ -167,6 +188,8 @@ class RunResult(Result):
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metric: Metric | None = None
+    uncertainty: Uncertainty | None = None
     dense: DenseNetwork | None = None
     pruned: Measures | None = None
     budget: Mapping[str, Bound] | None = None
@@ -174,6 +197,7 @@ class RunResult(Result):
     chosen: str | None = None
     episodes: int | None = None
     seed: int | None = None
+    input_shapes: Sequence[Sequence[int]] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
@@ -194,10 +218,13 @@ class RunResult(Result):
             return cls(sparse=SparseResult.from_json(content))
         return cls._of(
             content,
+            metric=_metric,
+            uncertainty=lambda part: record(Uncertainty, part),
             dense=DenseNetwork.from_json,
             pruned=Measures.from_json,
             budget=lambda bounds: _each(Bound)(bounds or {}),
             policies=_each(PolicyNetwork),
+            input_shapes=lambda shapes: tuple(map(tuple, shapes)),
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),
             sparse=SparseResult.from_json,
@@ -218,6 +245,10 @@ class RunResult(Result):
         """Returns the result without sections that are about to be made again."""
         empty = RunResult()
         return dataclasses.replace(self, **{name: getattr(empty, name) for name in sections})
+
+
+def _metric(content: Mapping[str, Any]) -> Metric:
+    return record(Metric, content)
 
 
 def _each(cls: type[Part]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -6,11 +6,13 @@ Each is a frozen dataclass whose fields are its keys in the file. Unknown keys a
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_tf.errors import AmcError
 from amc_tf.runs.former_keys import with_names_of_now
+from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.vocabulary import COUNTED
 from tflite_tools.verification import OutputError
 
@@ -61,7 +63,8 @@ class Milliseconds:
         """Reads the latency of a file; None if it was not timed."""
         if "latency_ms" not in content:
             return None
-        return cls(*(content[f"latency_ms{end}"] for end in ("", "_min", "_max")))
+        keys = {"median_ms": "latency_ms", "min_ms": "latency_ms_min", "max_ms": "latency_ms_max"}
+        return record(cls, {name: content[key] for name, key in keys.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Exported(Part):
         float_operators: operators of an integer format that compute in float.
         flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
         float_layers: layers of int8_qat that were trained without rounding.
-        within_tolerance: whether the score is at most the tolerance below Keras' score.
+        within_tolerance: whether the score is worse than Keras' by the tolerance at most.
         sparse_weights: density of each weight that a sparse format stores as sparse, by name.
         worst_tensors: relative errors of the tensors that differ most from the float file's, by
             name, if the score is not within the tolerance; empty for int8_qat, whose
@@ -251,8 +254,10 @@ def record(cls: type[Record], content: Mapping[str, Any]) -> Record:
     """Makes an object of a dataclass from the keys that it knows, of this or an earlier version.
 
     Raises:
-        AmcError: a key is missing.
+        AmcError: a key is missing, or its value has another type.
     """
+    if wrong := mismatch(content, Mapping[str, Any]):
+        raise AmcError(f"a {cls.__name__} whose {wrong}; restore the file, or delete it")
     needed = dataclasses.MISSING
     content = with_names_of_now(content)
     fields: Sequence[Any] = dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -263,7 +268,13 @@ def record(cls: type[Record], content: Mapping[str, Any]) -> Record:
     ]
     if missing:
         raise AmcError(f"a {cls.__name__} without {' and '.join(missing)}")
-    return cls(**{field.name: content[field.name] for field in fields if field.name in content})
+    kinds = typing.get_type_hints(cls)
+    known = {field.name: content[field.name] for field in fields if field.name in content}
+    for name, value in known.items():
+        wrong = mismatch(value, kinds[name], repr(name))
+        if wrong:
+            raise AmcError(f"a {cls.__name__} whose {wrong}; restore the file, or delete it")
+    return cls(**known)
 
 
 def _beside(latency: Milliseconds | None) -> dict[str, float]:

@@ -15,8 +15,9 @@ import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.keras_structure import uncompiled
-from amc_tf.runs import identity, layout
+from amc_tf.graph.keras_structure import like, plain
+from amc_tf.graph.own_classes import own_objects
+from amc_tf.runs import forms, identity, layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
@@ -37,19 +38,30 @@ class Workdir:
         path: the folder; made if absent.
         safe_mode: whether model files that hold code are refused (see
             `amc_tf.runs.model_files.load_model`).
+        origin: the model that the run began with. Models of the folder are loaded as models
+            of its class, with the user's layers in it, which need not be registered.
 
     Raises:
-        AmcError: the folder cannot be made or written.
+        AmcError: the folder cannot be made or written, or two of the user's classes have one
+            name.
     """
 
-    def __init__(self, path: str | os.PathLike[str], safe_mode: bool = True):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        safe_mode: bool = True,
+        origin: keras.Model | None = None,
+    ):
         self.path = pathlib.Path(path).expanduser()
         self.safe_mode = safe_mode
+        self.origin = origin
+        self._own_objects = {} if origin is None else own_objects(origin)
         self._lock = FolderLock(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / layout.PROBE
-            probe.touch()
+            probe.unlink(missing_ok=True)
+            os.close(files.no_links(probe, os.O_WRONLY | os.O_CREAT))
             probe.unlink(missing_ok=True)  # another process may have removed it in the meantime
         except OSError as error:
             raise AmcError(f"the workdir {self.path} cannot be written: {error.strerror}") from None
@@ -160,8 +172,8 @@ class Workdir:
         return self.read_json(layout.CONFIG, {}).get(key)
 
     def read_json(self, name: str, default: Any) -> Any:
-        """Returns the content of a JSON file (see `amc_tf.files.read_json`)."""
-        return files.read_json(self / name, default)
+        """Returns the content of a JSON file (see `amc_tf.runs.forms.read`)."""
+        return forms.read(self.path, name, default)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON object with a checksum, by which `read_json` detects damage."""
@@ -213,7 +225,7 @@ class Workdir:
         return None
 
     def save_model(self, file: ModelFile, model: keras.Model) -> None:
-        """Saves a model, uncompiled, so that the file is whole or absent.
+        """Saves a plain `keras.Model`, uncompiled, so that the file is whole or absent.
 
         Raises:
             AmcError: the file cannot be written, or the system's clock is before 1980.
@@ -224,9 +236,10 @@ class Workdir:
                 f"{path} cannot be written: .keras files are zip archives, which hold no time "
                 "before 1980; set the system's clock, and the same call resumes"
             )
-        path.parent.mkdir(exist_ok=True)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as partial:
-            uncompiled(model).save(partial)
+            plain(model).save(partial)
 
     def load_model(self, file: ModelFile) -> keras.Model:
         """Loads a model of an earlier stage.
@@ -245,8 +258,9 @@ class Workdir:
                 f"{file.made_by} again"
             )
         try:
-            return load_model(path, self.safe_mode)
+            model = load_model(path, self.safe_mode, self._own_objects)
         except AmcError as error:
             raise AmcError(
                 f"{error}; if it is damaged, delete it and run {file.made_by} again"
             ) from error
+        return model if self.origin is None else like(self.origin, model.inputs, model.outputs)

@@ -51,4 +51,9 @@ class DensityPlan:
         Raises:
             AmcError: the file is missing, is not JSON, or is not such a plan.
         """
-        return cls(steps=read_plan(path, _FORMAT, "plan of densities")["steps"])
+        steps = read_plan(path, _FORMAT, "plan of densities").get("steps")
+        if not isinstance(steps, dict):
+            raise AmcError(
+                f'{path} is no plan of densities: expected "steps" to map kernel to step'
+            )
+        return cls(steps=steps)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
     from amc_tf.training.fit_arguments import FitArguments as FitArguments
+    from amc_tf.training.optimizer_settings import OptimizerSettings as OptimizerSettings
     from amc_tf.training.task import Task as Task
 else:
     __getattr__, __dir__, __all__ = front_door(
@@ -24,6 +25,7 @@ else:
             "amc_tf.training.data": "Data",
             "amc_tf.training.finetune": "FineTuneSettings fine_tune",
             "amc_tf.training.fit_arguments": "FitArguments",
+            "amc_tf.training.optimizer_settings": "OptimizerSettings",
             "amc_tf.training.task": "Task",
         },
     )

@@ -42,6 +42,44 @@ def test_shifted_biases_are_found_again():
     assert len(corrected) < len(content) + 1000
 
 
+def test_a_correction_beyond_the_range_ends_at_its_limits():
+    """The mean in the float file is 1e6 away: at least 1e9 steps more than 32 bits hold."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, use_bias=True, name="first")(inputs)
+    model = keras.Model(inputs, kl.Dense(5)(kl.GlobalAveragePooling2D()(x)))
+    x = zoo.sample(model, 8)
+    layer = model.get_layer("first")
+    layer.bias.assign([0.1, 0.2, 0.3, 0.4])
+    content = convert(model, "int8", samples(x))
+    layer.set_weights([layer.get_weights()[0], np.array([1e6, -1e6, np.nan, 0.0], np.float32)])
+    reference = _float_file(model, layer)
+    graph_of = flatbuffer.read(correct_biases(content, reference, samples(x)))
+    corrected = _biases(graph_of, "first")
+    assert corrected[0] == 2**31 - 1 and corrected[1] == -(2**31)
+    assert corrected[2] == _biases(flatbuffer.read(content), "first")[2]
+    assert abs(int(corrected[3])) < 2**24  # its mean moved by 0.4 only
+
+
+def _float_file(model, layer):
+    """The float file of a model with a bias that `convert` would refuse."""
+    wanted = layer.get_weights()[1]
+    layer.set_weights([layer.get_weights()[0], np.arange(1.0, 5.0, dtype=np.float32)])
+    file = flatbuffer.read(convert(model))
+    graph = file.subgraphs[0]
+    (operator,) = (o for o in graph.operators if "first" in _output(graph, o))
+    buffer = file.buffers[graph.tensors[int(operator.inputs[2])].buffer]
+    assert np.frombuffer(bytes(buffer.data), np.float32).tolist() == [1.0, 2.0, 3.0, 4.0]
+    buffer.data = np.frombuffer(wanted.tobytes(), np.uint8)
+    return flatbuffer.write(file)
+
+
+def _biases(file, name):
+    graph = file.subgraphs[0]
+    (operator,) = (o for o in graph.operators if name in _output(graph, o))
+    tensor = graph.tensors[int(operator.inputs[2])]
+    return np.frombuffer(bytes(file.buffers[tensor.buffer].data), np.int32)
+
+
 def _output(graph, operator):
     return flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
 

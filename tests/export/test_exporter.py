@@ -105,10 +105,17 @@ def test_comparison_of_outputs_by_hand():
     # Differences 1, 1, 0.5 and 2 in eight values; the second sample changes its class.
     assert found.max_abs == 2.0 and found.span == 4.0 and found.agreement == 0.75
     assert found.rms == pytest.approx(np.sqrt((1 + 1 + 0.25 + 4) / 8))
-    with pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN and infinity"):
         tflite_tools.compare_output(np.zeros((1, 2)), np.full((1, 2), np.nan))
     with pytest.raises(ValueError, match="shape"):
         tflite_tools.compare_output(np.zeros((0, 2)), np.zeros((0, 2)))
+    inf, nan = np.inf, np.nan
+    same = tflite_tools.compare_output(np.array([[inf, -inf, nan]]), np.array([[inf, -inf, nan]]))
+    assert same.max_abs == same.rms == 0.0
+    for wanted, given in ((inf, -inf), (inf, nan), (nan, -inf), (1.0, inf), (nan, 0.0)):
+        told = rf"gives {given} where the model gives {wanted}, at \[0, 1\], the first of 1 "
+        with pytest.raises(ValueError, match=told):
+            tflite_tools.compare_output(np.array([[0.0, wanted]]), np.array([[0.0, given]]))
 
 
 def test_a_part_of_the_test_data_may_score(net, tmp_path):

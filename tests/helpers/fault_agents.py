@@ -40,7 +40,7 @@ class _Forked:
     """The part of `subprocess.Popen` that `amc_tf.search.agents.ddpg.process` uses."""
 
     def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
-        assert command[1:3] == ["-m", "amc_tf.search.agents.ddpg.worker"], command
+        assert command[-2] == "amc_tf.search.agents.ddpg.worker", command
         while not path.exists():  # TF-Agents is still being loaded
             time.sleep(0.05)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -91,12 +91,18 @@ def test_steps_bound_what_is_read():
         ({"x": X, "validation_split": 0.2}, "x: .* received no labels"),
         ({"x": X, "y": Y, "validation_data": X}, "received ndarray"),
         ({"x": X, "y": Y, "validation_data": (X, None)}, "validation_data: .* no labels"),
-        ({"x": iter([(X, Y)]), "validation_data": (X, Y)}, "x is a list_iterator.*PyDataset"),
+        (
+            {"x": iter([(X, Y)]), "validation_data": (X, Y)},
+            "a list_iterator.*PyDataset",
+        ),
         ({"x": X, "y": Y, "validation_data": iter(dataset())}, "can be read once"),
-        ({"x": dataset().repeat(), "validation_data": (X, Y)}, "give steps_per_epoch"),
+        (
+            {"x": dataset().repeat(), "validation_data": (X, Y)},
+            "without end.*steps_per_epoch in fit",
+        ),
         (
             {"x": X, "y": Y, "validation_data": dataset().repeat()},
-            "repeats without end; give validation_steps",
+            "repeats without end.*or validation_steps in fit",
         ),
         (
             {
@@ -123,19 +129,11 @@ def test_unknown_arguments_are_pythons_own_error(net, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-class OwnStep(keras.Model):
-    def train_step(self, data):
-        return super().train_step(data)
-
-
 def test_models_that_cannot_serve(net, tmp_path):
     bare = keras.Model(net.inputs, net.outputs)
-    own = OwnStep(net.inputs, net.outputs)
-    own.compile("adam", "mse")
     carried = amc_tf.to_keras2(bare)
     for model, message in (
         (bare, "not compiled; call model.compile"),
-        (own, "OwnStep has a train_step of its own"),
         (carried, "from_keras2"),
     ):
         with pytest.raises(amc_tf.AmcError, match=message):
@@ -217,17 +215,14 @@ def test_compile_settings_are_carried_over_with_fresh_state():
     assert twin.evaluate(X, Y, verbose=0, return_dict=True) == pytest.approx(expected)
 
 
-class NotToBeMadeAnew(keras.losses.Loss):
-    def call(self, y_true, y_pred):
-        return keras.ops.mean(y_pred, -1)
-
-    def get_config(self):
-        return {"unknown": 1}
+class NotToBeMadeAnew(keras.optimizers.SGD):
+    def __init__(self, learning_rate=0.01, unknown=1, **kwargs):
+        super().__init__(learning_rate, **kwargs)
 
 
 def test_what_cannot_be_carried_over_names_the_remedy(net, tmp_path):
     model = keras.Model(net.inputs, net.outputs)
-    model.compile("adam", NotToBeMadeAnew(), metrics=["accuracy"])
+    model.compile(NotToBeMadeAnew(), "mse", metrics=["accuracy"])
     with pytest.raises(amc_tf.AmcError, match="give compile=..., a function"):
         amc_tf.Compressor(model, BUDGET, tmp_path / "new", SETTINGS).fit(X, Y, validation_split=0.2)
     assert not (tmp_path / "new").exists()

@@ -31,6 +31,7 @@ from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan, keep_plan
 from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.training import fingerprint
+from amc_tf.training.metric import Metric
 
 X, Y = blobs.data(40, 0)
 
@@ -336,7 +337,7 @@ def test_scores_cut_short_are_of_their_own_episode_alone(tmp_path):
 class _OnePlan:
     """An environment of no decisions and one plan."""
 
-    plan, counts = "plan", (3,)
+    plan, counts, metric = "plan", (3,), Metric()
 
     def reset(self):
         return None

@@ -54,8 +54,8 @@ def test_connects_authorises_pushes_runs_and_pulls(bench):
     assert bench.pushed[3:] == ["run.sh"] * 3
     assert "set-fixed-performance-mode-enabled true" in (bench.folder / "cmd.log").read_text()
     assert (bench.folder / "cmd.log").read_text().endswith("enabled false\n")
-    left = [path.name for path in (bench.folder / "remote").iterdir()]
-    assert len(left) == 1 and left[0].startswith("benchmark_model_")
+    marker, tool = sorted(path.name for path in (bench.folder / "remote").iterdir())
+    assert marker == ".tflite_tools" and tool.startswith("benchmark_model_")
 
 
 def test_stale_and_damaged_files_are_pushed_anew_and_others_are_not(bench):
@@ -70,6 +70,39 @@ def test_stale_and_damaged_files_are_pushed_anew_and_others_are_not(bench):
     bench.device().measure(MODEL)
     assert sorted(bench.pushed) == ["#.tflite", "benchmark_model_#", "run.sh"]
     assert tool.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "folder", ["/", "//", "///", "/data", "/data/", "//data/x", "/data/..", "/data/../x", "/a/./b"]
+)
+def test_folders_that_cannot_be_the_tool_s_own(bench, folder):
+    with pytest.raises(DeviceError, match=f"at least two levels .*, but is '{folder}'"):
+        open_device("android", binary=bench.binary(), folder=folder)
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(bench):
+    remote = bench.folder / "remote"
+    (remote / "results").mkdir(parents=True)
+    (remote / "results" / "photo.jpg").write_text("kept")
+    (remote / "notes.txt").write_text("kept")
+    with pytest.raises(DeviceError, match=r"remote on .* is not one of this tool: .*'notes.txt'"):
+        bench.device().measure(MODEL)
+    assert not bench.faults.pushed
+    # In a folder of its own, the tool removes what it made, and nothing else.
+    (remote / ".tflite_tools").touch()
+    bench.device().measure(MODEL)
+    left = {path.name for path in remote.iterdir() if "benchmark" not in path.name}
+    assert left == {".tflite_tools", "notes.txt", "results"}
+    assert [path.name for path in (remote / "results").iterdir()] == ["photo.jpg"]
+    assert not any("rm -r" in command for command in bench.faults.shells)
+
+
+def test_a_folder_of_an_older_version_is_taken_over(bench):
+    bench.device().measure(MODEL)
+    (bench.folder / "remote" / ".tflite_tools").unlink()
+    bench.faults.pushed.clear()
+    bench.device().measure(MODEL)
+    assert bench.pushed == ["#.tflite", "run.sh"]
 
 
 def test_without_a_result_file_the_text_is_read(bench):
@@ -207,6 +240,30 @@ def test_two_phones_side_by_side(bench, tmp_path):
             open_device("android", binary=bench.binary(), **QUICK).measure(MODEL)
     finally:
         other.phone.close()
+
+
+def _adb_that_lists(folder, *rows):
+    executable = folder / "adb"
+    lines = "".join(f"{row}\\n" for row in ("List of devices attached", *rows))
+    executable.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+    executable.chmod(0o755)
+    return executable
+
+
+def test_which_phone_is_meant_without_a_serial_number(tmp_path, monkeypatch):
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    wireless = "adb-R58M123 (2)._adb-tls-connect._tcp"
+    only = _adb_that_lists(tmp_path, rf"{wireless}\tdevice")
+    assert adb.Adb(executable=only).serial == wireless
+    both = _adb_that_lists(tmp_path, rf"{wireless}\tdevice", r"R58M999\tunauthorized")
+    with pytest.raises(DeviceError, match=r"lists adb-R58M123 \(2\).* \(device\), R58M999 \(una"):
+        adb.Adb(executable=both)
+    monkeypatch.setenv("ANDROID_SERIAL", "R58M999")
+    assert adb.Adb(executable=both).serial == "R58M999"
+    assert adb.Adb("other", executable=both).serial == "other"
+    monkeypatch.setenv("ANDROID_SERIAL", "")
+    with pytest.raises(DeviceError, match="Name one of them as android:SERIAL, or in ANDROID_SER"):
+        adb.Adb(executable=both)
 
 
 def test_adb_is_looked_for(monkeypatch, tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import statistics
 
 import pytest
-from benchmark_model import proto
+from benchmark_model import proto, series
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,6 +113,36 @@ def test_every_prefix_is_right_or_an_error(text):
     # Nothing before the summary makes a result.
     summary = re.search("timings in us|BENCHMARK RESULTS", text).start()
     assert not any(results[:summary])
+
+
+def _printed(warmup: list[int], timed: list[int]) -> str:
+    """What TFLite's tool of 2024 prints for runs of these microseconds."""
+    lines = [
+        "Initialized session in 12.345ms.",
+        series(warmup),
+        series(timed),
+        f"Inference timings in us: Init: 12345, First inference: {warmup[0]}, "
+        f"Warmup (avg): {statistics.fmean(warmup):.6g}, "
+        f"Inference (avg): {statistics.fmean(timed):.6g}",
+    ]
+    return "".join(f"INFO: {line}\n" for line in lines)
+
+
+@pytest.mark.parametrize("runs", [1, 3], ids=["one", "equal"])
+@pytest.mark.parametrize(
+    "microseconds", [1, 999_999, 1_000_000, 1_234_565, 2_345_678, 9_999_995, 987_654_321]
+)
+def test_runs_slower_than_a_second(microseconds, runs):
+    text = _printed([microseconds + 17], [microseconds] * runs)
+    result = parse_benchmark(text)
+    assert result.average_ms == result.median_ms == result.max_ms == microseconds / 1e3
+    assert result.runs == runs and result.warmup_ms == result.first_ms
+    # One more in the last digit that the summary prints is another number.
+    printed = float(f"{microseconds:.6g}")
+    step = 10 ** max(0, len(str(int(printed))) - 6)
+    other = f"Inference (avg): {printed + step:.6g}"
+    with pytest.raises(DeviceError, match="contradicts itself"):
+        parse_benchmark(re.sub(r"Inference \(avg\): .*", other, text))
 
 
 @settings(max_examples=200, deadline=None)

@@ -328,6 +328,23 @@ def test_both_runtimes_of_the_gpu_run_on_the_cpu_too(tmp_path):
         assert result["runs"] == 3 and result["median_ms"] > 0
 
 
+def test_inputs_of_whole_numbers_are_random_on_the_gpu_too(tmp_path):
+    pytest.importorskip("tensorflow")
+    import keras
+
+    from tflite_tools import convert
+
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs))
+    x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert(model, "int8", [[x[i : i + 1]] for i in range(4)]))
+    runtime = time_gpu.LiteRtRuntime(str(path), accelerator="CPU")
+    (given,) = runtime._inputs
+    values = np.asarray(given.read(8 * 8 * 3, np.int8))
+    assert values.min() < -64 and values.max() > 64
+
+
 def test_gpu_device_reads_what_its_worker_prints(monkeypatch):
     calls = []
 

@@ -24,9 +24,14 @@ import tensorflow as tf
 from amc_tf.errors import AmcError
 from amc_tf.export.qat import layers
 from amc_tf.graph.network import Call, Network
+from amc_tf.graph.own_classes import own_steps
 from amc_tf.keras2 import convert, network
+from amc_tf.training.forms import batches_of
+from amc_tf.training.optimizer_settings import OptimizerSettings
 from amc_tf.training.task import Task
 from tflite_tools.tracing import in_float32, signature_of
+
+_SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +198,7 @@ def train_quantised(
         settings: see `QatSettings`.
 
     Raises:
-        AmcError: the loss becomes NaN.
+        AmcError: the model's class has a training step of its own, or the loss becomes NaN.
     """
     own = getattr(task, "qat", None)
     if own is not None:
@@ -201,6 +206,12 @@ def train_quantised(
         return
     if settings.epochs == 0:
         return
+    for step in own_steps(trained):
+        if step in ("fit", "make_train_function", "train_step"):
+            raise AmcError(
+                f"{type(trained).__name__} has a {step} of its own, but int8_qat trains a Keras 2 "
+                "model by the compiled loss; give Task(qat=...), or leave the format out"
+            )
     data = _batches(task, settings.seed)
     steps = settings.epochs * max(1, int(data.cardinality())) if data.cardinality() > 0 else None
     step = _train_step(trained, quantised_model.model, _optimizer(trained, settings, steps))
@@ -239,26 +250,18 @@ def _train_step(
 def _optimizer(
     trained: keras.Model, settings: QatSettings, steps: int | None
 ) -> keras.optimizers.Optimizer:
-    config = trained.optimizer.get_config()
-    rate = settings.learning_rate or 0.1 * _initial_rate(trained.optimizer)
-    config["learning_rate"] = (
-        rate if steps is None else keras.optimizers.schedules.CosineDecay(rate, steps)
-    )
-    return type(trained.optimizer).from_config(config)
-
-
-def _initial_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        return float(rate(0))
-    return float(rate)
+    made = OptimizerSettings.of(trained.optimizer, trained)
+    made = made.inner or made  # the quantised network computes in float32
+    compiled = made.config["learning_rate"]
+    first = float(compiled(0) if isinstance(compiled, _SCHEDULE) else compiled)
+    rate = settings.learning_rate or 0.1 * first
+    schedule = rate if steps is None else keras.optimizers.schedules.CosineDecay(rate, steps)
+    made = dataclasses.replace(made, config={**made.config, "learning_rate": schedule})
+    return made.make(trained)
 
 
 def _batches(task: Task, seed: int) -> tf.data.Dataset:
-    if not isinstance(task.train, tuple):
-        return task.train
-    x, *rest = task.train
-    x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
-    count = len(keras.tree.flatten(x)[0])
-    data = tf.data.Dataset.from_tensor_slices((x, *rest))
-    return data.shuffle(count, seed=seed).batch(task.batch_size).prefetch(2)
+    data = task.training_data
+    if isinstance(data, tf.data.Dataset):
+        return data
+    return batches_of("train", data, task.batch_size).dataset(np.random.default_rng(seed))

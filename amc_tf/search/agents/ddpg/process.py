@@ -8,12 +8,11 @@ it where it is not guarded by `if __name__ == "__main__"`.
 
 import contextlib
 import importlib.util
+import math
 import os
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -25,11 +24,14 @@ import numpy as np
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
+from tflite_tools import isolation
 
 _LOG_TAIL_BYTES = 4000
 _WORKER = "amc_tf.search.agents.ddpg.worker"
 # Far more time than the agent needs to end by itself; nothing is lost by killing it.
 _CLOSE_SECONDS = 2.0
+# Longest single wait for an answer.
+_SLICE_SECONDS = 1.0
 # Signals that end a process which got no memory.
 _SIGNALS = {
     "SIGKILL": "the system does this when out of memory",
@@ -71,6 +73,10 @@ class DdpgSearcher:
         log_path: file to which the agent's output is appended; by default a temporary file.
         start_timeout: longest time, in seconds, that the first `act` waits for the agent to start.
             The start takes seconds on an idle machine and minutes on a busy one.
+        reply_timeout: longest time, in seconds, that any other call waits for the agent's answer,
+            which takes milliseconds or, where it trains, seconds. An agent that does not answer
+            was stopped (SIGSTOP), for instance. The time while this process itself is stopped
+            (Ctrl-Z) does not count.
 
     Raises:
         AgentError: if TF-Agents is missing or the agent's process cannot be started.
@@ -84,9 +90,11 @@ class DdpgSearcher:
         seed: int,
         log_path: str | os.PathLike[str] | None = None,
         start_timeout: float = 600.0,
+        reply_timeout: float = 300.0,
     ) -> None:
         check_installed()
         self._start_timeout = start_timeout
+        self._reply_timeout = reply_timeout
         self._up = False
         self._log = _open_log(log_path)
         self._log_start = os.fstat(self._log.fileno()).st_size
@@ -94,7 +102,7 @@ class DdpgSearcher:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _WORKER, str(theirs.fileno())],
+                    isolation.command(_WORKER, [str(theirs.fileno())]),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
@@ -164,6 +172,12 @@ class DdpgSearcher:
             if not self._up:
                 self._await_start()
             self._send(kind, *content)
+            if not self._answered_within(self._reply_timeout):
+                raise AgentError(
+                    f"The agent's process {self.pid} did not answer within "
+                    f"{self._reply_timeout:g} s, as it was stopped or the machine is too busy; the "
+                    f"same call resumes. {self._log_tail()}"
+                )
             return self._receive()
         except BaseException:
             # An answer that was not read would be taken for the answer to the next call.
@@ -171,7 +185,7 @@ class DdpgSearcher:
             raise
 
     def _await_start(self) -> None:
-        if not self._connection.poll(self._start_timeout):
+        if not self._answered_within(self._start_timeout):
             raise AgentError(
                 f"The agent did not come up within {self._start_timeout:g} s; a larger "
                 f"start_timeout, or the same call on a less busy machine, may help. "
@@ -179,6 +193,11 @@ class DdpgSearcher:
             )
         self._receive()
         self._up = True
+
+    def _answered_within(self, seconds: float) -> bool:
+        # In slices: if both processes are stopped and go on later, only one slice is lost.
+        slices = math.ceil(seconds / _SLICE_SECONDS)
+        return any(self._connection.poll(seconds / slices) for _ in range(slices))
 
     def _send(self, *message: object) -> None:
         # If the child has ended, _receive reports its last message or how it ended.
@@ -224,26 +243,15 @@ def _open_log(path: str | os.PathLike[str] | None) -> BinaryIO:
     if path is None:
         return tempfile.TemporaryFile()
     with files.writing(path):
-        return open(path, "ab+")
+        return open(path, "ab+", opener=files.no_links)
 
 
 def _environment() -> dict[str, str]:
-    """Returns the child's environment: the parent's import path, Keras 2, no accelerator."""
-    # The parent's whole path, in its order: the child finds the same packages, including those
-    # that a script has added to sys.path.
-    path = [os.path.abspath(entry) for entry in sys.path]
-    root = str(pathlib.Path(__file__).resolve().parents[4])
-    if root not in path:
-        path.append(root)
+    """Returns the child's environment: Keras 2, no accelerator."""
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        **os.environ,
-        "TF_USE_LEGACY_KERAS": "1",
         # The GPU is left to the user's process, and the agent's networks are too small for one.
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join(path),
-        # Without it, `-m` puts the working directory first (Python 3.11 and later read it).
-        "PYTHONSAFEPATH": "1",
+        **isolation.environment(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES=""),
     }
 
 

@@ -150,6 +150,18 @@ def test_start_timeout():
         searcher.act(np.zeros(3, np.float32))
 
 
+def test_a_stopped_child_is_noticed_and_ended():
+    searcher = DdpgSearcher(SMALL, num_features=3, seed=0, reply_timeout=1.5)
+    searcher.act(np.zeros(3, np.float32))
+    os.kill(searcher.pid, signal.SIGSTOP)
+    before = time.monotonic()
+    with pytest.raises(AgentError, match="did not answer within 1.5 s, as it was stopped"):
+        searcher.act(np.zeros(3, np.float32))
+    assert 1.5 <= time.monotonic() - before < 10.0
+    with pytest.raises(ProcessLookupError):
+        os.kill(searcher.pid, 0)
+
+
 def test_close_is_quick_and_leaves_nothing_behind():
     before = time.monotonic()
     searcher = DdpgSearcher(SMALL, num_features=3, seed=0)
