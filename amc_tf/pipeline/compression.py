@@ -11,21 +11,26 @@ from typing import Any
 
 import keras
 
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.dense_stage import claimed
 from amc_tf.pipeline.export_stage import STAGE as EXPORT
 from amc_tf.pipeline.export_stage import export
 from amc_tf.pipeline.finetune_stage import STAGE as FINETUNE
 from amc_tf.pipeline.finetune_stage import finetune
+from amc_tf.pipeline.rehearsal import converted, rehearse
 from amc_tf.pipeline.run import Run
 from amc_tf.pipeline.search_stage import STAGE as SEARCH
 from amc_tf.pipeline.search_stage import search
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pipeline.sparsify_stage import sparsify
+from amc_tf.pruning.verification import check_finite
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
+from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import Problem
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan
@@ -86,19 +91,40 @@ class Compression:
         task.check(model)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, search), budget, search, self.metric)
+        problem = problem_of(self.graph, search)
+        check(problem, budget, search, self.metric)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
-            **dataclasses.asdict(self.settings),
+            **{k: v for k, v in dataclasses.asdict(self.settings).items() if k != "rehearse"},
             "budget": None if budget is None else budget.given,
         }
         self._inputs = Inputs(model, task, self.settings.search)
         with self.workdir.locked():
-            self.dense = claimed(model, self.task, self.workdir, self._inputs, record)
+
+            def before_work() -> None:
+                if self.settings.rehearse and not self._rehearsed:
+                    self._rehearse(model, problem)
+
+            self.dense = claimed(model, task, self.workdir, self._inputs, record, before_work)
             self.task = with_kept_calibration(task, self.dense, self.workdir)
         if self.dense is not model:
             self.graph = analyzed(self.dense, task, self.settings.search)
+
+    @property
+    def _rehearsed(self) -> bool:
+        result, formats = self.workdir.result, self.settings.export.formats
+        done = all(converted(name) in result.rehearsal for name in formats)
+        return done or bool(result.policies or result.tflite)
+
+    def _rehearse(self, model: keras.Model, problem: Problem[PruningPlan]) -> None:
+        check_installed()
+        steps = rehearse(
+            model, self.graph, self.task, self.metric, problem, self.settings, self.workdir
+        )
+        self.workdir.update_result(rehearsal=steps)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -174,7 +200,8 @@ class Compression:
     def report(self) -> pathlib.Path:
         """Writes `report.html`, on all stages run so far, and returns its path."""
         path = write_report([self.workdir.path])
-        self.workdir.record("report", [layout.REPORT])
+        if self.workdir.result.products:  # not of an earlier version
+            self.workdir.record("report", [layout.REPORT])
         return path
 
     def _done(self, stage: str, section: str, *names: str) -> bool:

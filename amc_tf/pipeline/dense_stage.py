@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from amc_tf.errors import AmcError
+from amc_tf.graph import network
 from amc_tf.pipeline.run import timed
+from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import identity, layout
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.workdir import Workdir
@@ -26,6 +28,7 @@ def claimed(
     workdir: Workdir,
     inputs: Inputs,
     config: Mapping[str, Any],
+    before_work: Callable[[], None],
 ) -> keras.Model:
     """Claims the work directory for a run, and returns the dense model, trained if asked for.
 
@@ -35,6 +38,7 @@ def claimed(
         workdir: the work directory, locked by the caller.
         inputs: fingerprints of what the stages depend on.
         config: settings of all stages.
+        before_work: called when the folder is claimed, before anything is trained.
 
     Raises:
         AmcError: the folder belongs to another run, which is left as it is; or `dense.keras`,
@@ -47,15 +51,18 @@ def claimed(
     if known is not None and known == fingerprint(model):
         record.pop(STAGE)
         workdir.claim(record, model)
+        before_work()
         return model
     if not record[STAGE]:
         workdir.claim(record, model)
+        before_work()
         return model
     # Fingerprinted now, as training changes the model and its learning rate.
     began = {**record, identity.OF: {**inputs.of(STAGE), **record[identity.OF]}}
     if known is None and not _is_whole(workdir):
         # Until the training has ended, one with other inputs may take its place.
         workdir.claim(record)
+        before_work()
         _train(model, task, workdir, config["search"]["seed"])
     workdir.check(began)
     if not _is_whole(workdir):
@@ -79,5 +86,6 @@ def _train(model: keras.Model, task: Task, workdir: Workdir, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         task.compiled(model, model)
         task.train_dense(model)
+        check_finite(network.flatten(model), task)
         workdir.save_model(layout.DENSE, model)
     workdir.record(STAGE, [layout.DENSE.name])

@@ -9,6 +9,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, export_tflite
 from amc_tf.export.timing import keras_latency
 from amc_tf.export.timing import timed as latencies
+from amc_tf.graph.input_shapes import at_size
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.runs import layout
 from amc_tf.runs.provenance import versions
@@ -33,7 +34,9 @@ def export(run: Run) -> dict[str, Any]:
             f"{layout.FINETUNED.made_by} first, or export a model of your own by amc-export --model"
         )
     with timed(workdir, STAGE):
-        model = workdir.load_model(layout.FINETUNED)
+        # A TFLite file has one input size: the one that was counted.
+        sizes = run.graph.input_shapes
+        model = at_size(workdir.load_model(layout.FINETUNED), sizes)
         exported = {}
         exporter = Exporter(model, run.dense, run.task, settings)
         for format_name in settings.formats:
@@ -46,7 +49,7 @@ def export(run: Run) -> dict[str, Any]:
         for name, other in others.items():
             file = layout.compared_file(name)
             exported[file] = export_tflite(
-                other, run.dense, run.task, "float32", workdir / file, settings
+                at_size(other, sizes), run.dense, run.task, "float32", workdir / file, settings
             )
         workdir.update_result(
             tflite=latencies(exported, workdir.path, settings),

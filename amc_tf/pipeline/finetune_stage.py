@@ -15,7 +15,7 @@ from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import FinetunedNetwork
-from amc_tf.training.finetune import fine_tune
+from amc_tf.training.finetune import FineTuned, fine_tune
 
 STAGE = "finetune"
 
@@ -44,45 +44,58 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
     workdir.forget("finetuned", "tflite", "sparse")
     made: dict[str, Product] = {}
     with timed(workdir, STAGE):
-        model = _tuned(run, layout.PRUNED, layout.FINETUNED, again, made)
+        model, tuned = _tuned(run, layout.PRUNED, layout.FINETUNED, again, made)
         measures = run.measures(model)
         scores = {chosen: measures.score}
         for name in others:
             files_of = layout.pruned_file(name), layout.finetuned_file(name)
-            scores[name] = run.measures(_tuned(run, *files_of, again, made)).score
+            network, _ = _tuned(run, *files_of, again, made)
+            scores[name] = run.measures(network).score
         known = workdir.result.policies
         policies = {
             name: dataclasses.replace(known[name], finetuned_score=score)
             for name, score in scores.items()
         }
-        finetuned = FinetunedNetwork(**vars(measures))
+        finetuned = FinetunedNetwork(
+            **vars(measures),
+            validation_before=tuned.before,
+            validation_after=tuned.after,
+            undone=tuned.undone,
+        )
         workdir.update_result(policies=policies, finetuned=finetuned, products={STAGE: made})
     return model
 
 
 def _tuned(
     run: Run, pruned: ModelFile, file: ModelFile, again: bool, made: dict[str, Product]
-) -> keras.Model:
-    """Returns a fine-tuned network, and adds its files to `made`."""
+) -> tuple[keras.Model, FineTuned]:
+    """Returns a fine-tuned network and its scores, and adds its files to `made`."""
     workdir = run.workdir
     network = workdir.load_model(pruned)
     of = _of(run, network)
     if again or not _is_made(run, file, of):
-        fine_tune(network, run.dense, run.task, run.settings.finetune.seed)
+        tuned = fine_tune(network, run.dense, run.task, run.settings.finetune)
         workdir.save_model(file, network)
     else:
+        before = fingerprint(network)
         network = workdir.load_model(file)
+        tuned = FineTuned(undone=fingerprint(network) == before)
     made |= _products(run, file, of)
     # With the records of networks whose turn is still to come.
     workdir.update_result(products={STAGE: {**workdir.result.products.get(STAGE, {}), **made}})
-    return network
+    return network, tuned
 
 
 def _of(run: Run, pruned: keras.Model) -> str:
     """Returns a fingerprint of a pruned network and of how it is trained."""
-    seed = run.settings.finetune.seed
+    settings = run.settings.finetune
     return files.checksum(
-        {"pruned": fingerprint(pruned), "seed": seed, "training": run.inputs.of(STAGE)}
+        {
+            "pruned": fingerprint(pruned),
+            "seed": settings.seed,
+            "keep": settings.keep,
+            "training": run.inputs.of(STAGE),
+        }
     )
 
 

@@ -56,7 +56,9 @@ def search(run: Run) -> SearchResult:
     workdir.update_result(
         metric=found.metric,
         uncertainty=found.uncertainty,
-        dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
+        dense=DenseNetwork(
+            **vars(dense), search_score=found.dense_score, constant_score=found.constant_score
+        ),
         pruned=measured[found.chosen],
         budget=bounds,
         policies=policies,

@@ -184,6 +184,7 @@ class RunResult(Result):
         tflite: exported files by name, including those for comparison.
         sparse: result of fine-grained pruning.
         products: files that each stage made, by the stage and their names.
+        rehearsal: seconds of each step of the rehearsal.
     """
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -203,6 +204,7 @@ class RunResult(Result):
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
     sparse: SparseResult | None = None
     products: Mapping[str, Mapping[str, Product]] = dataclasses.field(default_factory=dict)
+    rehearsal: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of the file; `budget` is null for a search without a budget."""

@@ -11,10 +11,12 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.identity import OF
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.constant_answer import best_constant, no_better
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
@@ -86,8 +88,9 @@ def search_plan(
         "budget": None if budget is None else budget.given,
     }
     with folder.locked():
-        metric = task.metric_of(model)
-        check(problem_of(analyzed(model, task, settings), settings), budget, settings, metric)
+        metric, graph = task.metric_of(model), analyzed(model, task, settings)
+        check_finite(graph.network, task)
+        check(problem_of(graph, settings), budget, settings, metric)
         folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
         task = with_kept_calibration(task, model, folder)
         return search_in(folder, model, task, budget, settings, latency, metric)
@@ -107,14 +110,14 @@ def search_in(
     The task's metric may be given, if the caller knows what it is.
     """
     workdir = folder.path
-    check_plan(folder)
     metric = metric or task.metric_of(model)
+    check_plan(folder)
     graph = analyzed(model, task, settings)
     problem = problem_of(graph, settings)
     check(problem, budget, settings, metric)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
-        device = SearchLatency(graph, budget, problem.choices, workdir, latency)
+        device = SearchLatency(graph, budget, problem.priced, workdir, latency)
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings, metric)  # raises here, before importance is computed
 
@@ -138,8 +141,13 @@ def search_in(
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
         _LOG.info(uncertain.sentence(metric, dense_score))
-        if warning := uncertain.warning(metric, dense_score):
-            _LOG.warning(warning)
+        constant = best_constant(task, model, metric)
+        for warning in (
+            uncertain.warning(metric, dense_score),
+            no_better(metric, uncertain, dense_score, constant),
+        ):
+            if warning:
+                _LOG.warning(warning)
         about = {
             "bounds": env.bounds,
             "dense": {"score": dense_score, **dense},
@@ -177,6 +185,7 @@ def search_in(
         best=best,
         bounds=env.bounds,
         dense_score=dense_score,
+        constant_score=constant,
         final=final,
         metric=metric,
         uncertainty=uncertain,

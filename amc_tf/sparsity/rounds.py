@@ -41,7 +41,7 @@ from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.training.finetune import fine_tune
+from amc_tf.training.finetune import FineTuneSettings, fine_tune
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -172,7 +172,8 @@ def _round(
     sparse = rebuild(model, graph, None, weights)
     masks.constrain(sparse, kept)
     before = task.score(task.compiled(sparse, original), task.test_data)
-    after = fine_tune(sparse, original, task, search.seed)
+    fine_tune(sparse, original, task, FineTuneSettings(seed=search.seed))
+    after = task.score(sparse, task.test_data)
     masks.release(sparse, kept)
     folder.save_model(layout.round_model(number), sparse)
     return SparseRound(

@@ -11,7 +11,7 @@ import numpy as np
 
 from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
-from benchmarks.report import export, faults, import_time, latency, loading, search
+from benchmarks.report import export, faults, import_time, latency, loading, memory, search, silent
 
 
 def spread(values: list[float], form: str) -> str:
@@ -164,10 +164,12 @@ SECTIONS = {
     "refit": ("Ways to refit", refit),
     **search.SECTIONS,
     **faults.SECTIONS,
+    **silent.SECTIONS,
     **export.SECTIONS,
     **latency.SECTIONS,
     **loading.SECTIONS,
     **import_time.SECTIONS,
+    **memory.SECTIONS,
 }
 
 

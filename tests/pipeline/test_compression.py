@@ -25,7 +25,7 @@ def _settings(**changes):
         "finetune": amc_tf.FineTuneSettings(compare=("uniform", "random")),
         "export": FAST,
     }
-    return amc_tf.Settings(**{**values, **changes})
+    return amc_tf.Settings(rehearse=False, **{**values, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from amc_tf.runs.workdir import Workdir
 BUDGET = amc_tf.Budget(macs=0.5)
 FAST = amc_tf.ExportSettings(latency_rounds=1, latency_runs=2, latency_min_secs=0.01)
 SETTINGS = amc_tf.Settings(
+    rehearse=False,
     search=blobs.search_settings(episodes=2, policies=("amc",)),
     finetune=amc_tf.FineTuneSettings(compare=("uniform",)),
     export=dataclasses.replace(FAST, formats=("float32", "int8")),

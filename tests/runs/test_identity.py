@@ -272,6 +272,7 @@ def test_of_arrays_only_the_hash_is_kept(tmp_path):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_plan_written_by_hand_is_refused(tmp_path, sealed):
     folder, path = Workdir(tmp_path), tmp_path / "plan.json"
+    folder.claim({identity.OF: {}})
     check_plan(folder)
     keep_plan(folder, amc_tf.PruningPlan({"stem": [0, 3]}))
     check_plan(folder)
