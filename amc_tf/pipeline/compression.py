@@ -200,7 +200,8 @@ class Compression:
     def report(self) -> pathlib.Path:
         """Writes `report.html`, on all stages run so far, and returns its path."""
         path = write_report([self.workdir.path])
-        self.workdir.record("report", [layout.REPORT])
+        if self.workdir.result.products:  # not of an earlier version
+            self.workdir.record("report", [layout.REPORT])
         return path
 
     def _done(self, stage: str, section: str, *names: str) -> bool:
