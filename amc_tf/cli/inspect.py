@@ -3,6 +3,7 @@
 amc-inspect model.keras
 amc-inspect --html=model.html --dot=model.dot model.keras
 amc-inspect --freeze=stem,block_1* --verify model.keras
+amc-inspect --input_shape=224,224,3 model_of_open_size.keras
 """
 
 import pathlib
@@ -30,9 +31,10 @@ def main(argv: list[str]) -> None:
             "call amc-inspect once for each"
         )
     wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
+    input_shape = _shapes(flags.FLAGS.input_shape)
     for file in files:
         model = model_files.load_model(file, safe_mode=not flags.FLAGS.unsafe)
-        graph = wishes.analyze(model)
+        graph = wishes.analyze(model, input_shape)
         print(listing.describe(graph))
         if flags.FLAGS.verify:
             difference = verification.verify(model, graph)
@@ -41,11 +43,28 @@ def main(argv: list[str]) -> None:
             pathlib.Path(path).write_text(write(drawing.picture(graph)), encoding="utf-8")
 
 
+def _shapes(text: str | None) -> list[tuple[int, ...]]:
+    """Returns the shapes that a flag holds: sizes by commas, inputs by semicolons."""
+    try:
+        return [tuple(map(int, part.split(","))) for part in text.split(";")] if text else []
+    except ValueError:
+        raise app.UsageError(
+            "--input_shape takes the sizes of an input without the batch axis, such as "
+            f"224,224,3, and those of several inputs as '224,224,3;10', received {text!r}"
+        ) from None
+
+
 def entry() -> None:
     """Runs the command `amc-inspect`."""
     flags.DEFINE_string("dot", None, "File for a Graphviz picture of the groups.")
     flags.DEFINE_string("html", None, "File for a page that shows the groups.")
     flags.DEFINE_list("freeze", [], "Patterns of layers that keep all their output channels.")
+    flags.DEFINE_string(
+        "input_shape",
+        None,
+        "Shape for which MACs are counted where the model's input has open sizes, without the "
+        "batch axis: 224,224,3. Of several inputs, in their order: '224,224,3;10'.",
+    )
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     common.define_debug_flag()
     common.define_unsafe_flag()

@@ -52,7 +52,9 @@ def main(argv: list[str]) -> None:
         experiment.section(LatencySettings, config.latency),
         **{name: value for name, value in given.items() if value is not None},
     )
-    graph = search.constraints.analyze(experiment.load_module(path).get_model(config))
+    graph = search.constraints.analyze(
+        experiment.load_module(path).get_model(config), search.input_shape
+    )
     choices = allowed_counts(
         graph,
         search.constraints.roundings(graph, search.rounding),

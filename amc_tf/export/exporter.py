@@ -7,7 +7,6 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import tflite_tools
 from amc_tf import files
@@ -17,7 +16,8 @@ from amc_tf.export.litert_model import as_keras
 from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
-from amc_tf.training.data import Data, evenly_spaced
+from amc_tf.training.data import evenly_spaced
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 
@@ -38,12 +38,24 @@ class Exporter:
         self._dense = dense
         self._task = task
         self._settings = settings
-        self._test = _part(task.test_data, settings.score_samples)
+        count = settings.score_samples  # 0: all
+        self._test = task.sample(task.test_data, count) if count else task.test_data
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores are."""
+        return self._reference[1]
+
+    @property
+    def score(self) -> float:
+        """Score of the Keras model on the data that score the files."""
+        return self._reference[0]
 
     @functools.cached_property
-    def score(self) -> float:
-        """Accuracy of the Keras model on the data that score the files."""
-        return self._score(uncompiled(self.model))
+    def _reference(self) -> tuple[float, Metric]:
+        model = uncompiled(self.model)
+        score = self._score(model)
+        return score, self._task.metric_of(model)
 
     @functools.cached_property
     def _calibration(self) -> list[np.ndarray]:
@@ -181,7 +193,8 @@ class Exporter:
         }
         agreements = [e.agreement for e in errors.values() if e.agreement is not None]
         score = self._score(as_keras(content, self.model))
-        within = self.score - score <= self._settings.tolerance
+        lost = self.metric.gain(self.score) - self.metric.gain(score)
+        within = lost <= self._settings.tolerance * self.metric.unit(self.score)
         found = tflite_tools.inspect_file(content)
         worst = {}
         if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
@@ -233,13 +246,3 @@ def check_writable(path: pathlib.Path) -> None:
         probe.unlink()
     except OSError as error:
         raise AmcError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _part(data: Data, count: int) -> Data:
-    """Takes at most `count` samples (0: all): evenly spaced of arrays, the first of a Dataset."""
-    if not count:
-        return data
-    if isinstance(data, tf.data.Dataset):
-        return data.unbatch().take(count).batch(min(count, 128))
-    chosen = evenly_spaced(len(keras.tree.flatten(data)[0]), count)
-    return keras.tree.map_structure(lambda a: np.asarray(a)[chosen], data)

@@ -18,8 +18,9 @@ class ExportSettings:
             quantisation-aware training); float32_sparse, float16_sparse and int8_sparse (without
             the zero weights of fine-grained pruning, see `tflite_tools.sparse_weights`).
         keep_float: names of layers that stay float32 in the quantised files, except in int8_qat.
-        tolerance: greatest drop of a file's accuracy below the Keras model's; a file that loses
-            more is written, but marked.
+        tolerance: greatest amount by which a file's score may be worse than the Keras model's; a
+            file that loses more is written, but marked. For a fraction, such as an accuracy, it is
+            the difference itself; for any other metric, a share of the Keras model's score.
         labels: labels of the classes, stored in the file for each output of as many positions.
         mean: value that an app subtracts from raw values of image inputs, one for all channels or
             one for each; stored in the file.

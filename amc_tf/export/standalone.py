@@ -73,7 +73,7 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
         return measure.of(_output(model, data[0], position), data[1])
 
     data = (x, labels)
-    return Task(train=data, validation=data, evaluate=evaluate, metric=measure.name)
+    return Task(train=data, validation=data, evaluate=evaluate, metric=measure.name, mode="max")
 
 
 def export_model(
@@ -89,7 +89,7 @@ def export_model(
         settings: see `ExportSettings`; with `latency_rounds=0` nothing is timed.
 
     Returns:
-        The content of `result.json`: the Keras model's accuracy, and the measurements of each
+        The content of `result.json`: the Keras model's score, and the measurements of each
         file.
 
     Raises:
@@ -109,7 +109,7 @@ def export_model(
         exported[name] = exporter.write(format_name, folder / name)
     if settings.latency_rounds:
         exported = timed(exported, folder.path, settings)
-    result = ExportResult(Scored(exporter.score), exported)
+    result = ExportResult(Scored(exporter.score), exported, exporter.metric)
     result.write(folder.path)
     return result.to_json()
 

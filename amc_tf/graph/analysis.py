@@ -11,6 +11,7 @@ is recorded.
 from __future__ import annotations
 
 import fnmatch
+import inspect
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -21,11 +22,14 @@ from scipy.sparse.csgraph import connected_components
 from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.channel_graph import ChannelGraph, Group, Refused, Site
-from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, output_role
-from amc_tf.graph.layer_table import rule_of
+from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
+from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, Unfit, output_role
+from amc_tf.graph.layer_table import is_registered, rule_of
 
 
-def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
+def analyze(
+    model: keras.Model, freeze: Sequence[str] = (), input_shape: InputShape = ()
+) -> ChannelGraph:
     """Finds the groups of channels of a model that can be pruned.
 
     Args:
@@ -33,22 +37,33 @@ def analyze(model: keras.Model, freeze: Sequence[str] = ()) -> ChannelGraph:
             models are inlined.
         freeze: patterns (`fnmatch`) for the names of layers that keep all their
             output channels.
+        input_shape: shape for which work is counted, without the batch axis, for a model
+            whose input has open sizes: (224, 224, 3). For several inputs it is a list of
+            shapes in their order, or a mapping from their names. The model's inputs stay
+            open. Empty for the model's own sizes.
 
     Returns:
         The `ChannelGraph`.
 
     Raises:
         AmcError: the model is subclassed, not built, or built for
-            channels_first.
+            channels_first; or `input_shape` does not fit its inputs.
     """
-    return _Analysis(network_lib.flatten(model), freeze).graph()
+    network = network_lib.flatten(model)
+    return _Analysis(network, freeze, counted_shapes(model, input_shape)).graph()
 
 
 class _Analysis:
     """The state of one pass (`amc_tf.graph.layer_rule.Connector`)."""
 
-    def __init__(self, network: network_lib.Network, freeze: Sequence[str] = ()):
+    def __init__(
+        self,
+        network: network_lib.Network,
+        freeze: Sequence[str],
+        input_shapes: tuple[Shape, ...],
+    ):
         self.network = network
+        self._input_shapes = input_shapes
         self._patterns = freeze
         self._count = 0
         self._united: list[tuple[Ids, Ids]] = []
@@ -104,6 +119,8 @@ class _Analysis:
                 )
             roles = self._connect(call, rule)
         except Refusal as refusal:
+            if isinstance(refusal, Unfit):
+                rule = None
             roles = self._refuse(call, rule, str(refusal))
         for pattern in self._patterns:
             if fnmatch.fnmatchcase(self._operation_name, pattern):
@@ -134,17 +151,43 @@ class _Analysis:
             raise Refusal("a tensor's channel axis has no known size")
         if any(n in self._inner_inputs(call) for n in call.inputs):
             raise Refusal("one of its options is a tensor")
-        roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
+        roles = self._roles(call, rule, inputs)
         for i, number in enumerate(call.outputs):
             self._of_value[number] = roles[output_role(i)]
         return roles
 
+    def _roles(self, call: network_lib.Call, rule: LayerRule, inputs: Sequence[Signal]) -> Roles:
+        """Returns the ids of each role, checked against the call and its weights."""
+        try:
+            roles = rule.connect(self, call, inputs, self._shape(call.outputs[0]))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if not is_registered(call.operation):
+                raise
+            raise Unfit(f"its row does not fit it ({type(error).__name__}: {error})") from error
+        for i, number in enumerate(call.outputs):
+            if len(roles.get(output_role(i), ())) != self._width(number):
+                raise Unfit(f"its row does not give the channels of its output {i}")
+        for weight, axes in rule.weight_axes(call.operation):
+            widths = [None if role is None else len(roles.get(role, ())) for role in axes]
+            if len(widths) != len(weight.shape) or any(
+                width not in (None, size) for width, size in zip(widths, weight.shape, strict=True)
+            ):
+                raise Unfit(f"its row does not fit its weight {weight.name!r} of {weight.shape}")
+        return roles
+
     @staticmethod
     def _inner_inputs(call: network_lib.Call) -> set[int]:
-        """Returns the values passed by a keyword that is not an operand's (a mask, say)."""
-        operands = {"inputs", "x", "x1", "x2", "xs", "key"}
-        leaves = keras.tree.flatten({k: v for k, v in call.kwargs.items() if k not in operands})
-        return {x.number for x in leaves if isinstance(x, network_lib.Value)}
+        """Returns the values passed to a parameter that is not an operand's (a mask, say).
+
+        Of a layer that the user registered, positional arguments are operands.
+        """
+        names = list(inspect.signature(type(call.operation).call).parameters)[1:]
+        operands = {*names[:1], "inputs", "x", "x1", "x2", "xs", "key"}
+        positional = () if is_registered(call.operation) else zip(names, call.args, strict=False)
+        options = [
+            value for name, value in (*positional, *call.kwargs.items()) if name not in operands
+        ]
+        return {x.number for x in keras.tree.flatten(options) if isinstance(x, network_lib.Value)}
 
     def _refuse(self, call: network_lib.Call, rule: LayerRule | None, reason: str) -> Roles:
         """Freezes all channels that a call reads or makes; its weights keep their full size."""
@@ -190,6 +233,7 @@ class _Analysis:
             refused=self._refused,
             frozen=self._frozen_listing(classes_of_id, makers),
             classes=count,
+            input_shapes=self._input_shapes,
         )
 
     def _classes(self) -> np.ndarray:

@@ -14,6 +14,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.trace import Trace, trace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +74,8 @@ class ChannelGraph:
         refused: operations that could not be pruned through, with reasons.
         frozen: (layers, number of channels, reason) of every set of channels that must stay.
         classes: number of channel classes, including frozen ones.
+        input_shapes: shape of each of the model's inputs for which work is counted, without
+            the batch axis; None for a size that is open.
     """
 
     network: network_lib.Network
@@ -81,6 +84,17 @@ class ChannelGraph:
     refused: list[Refused]
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     classes: int
+    input_shapes: tuple[tuple[int | None, ...], ...]
+
+    @functools.cached_property
+    def trace(self) -> Trace:
+        """The computation of one sample (or of the batch that the model's inputs fix)."""
+        return trace(self.network, self.input_shapes)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the size of an input is not known, so that its work cannot be counted."""
+        return any(None in shape for shape in self.input_shapes)
 
     def keep_mask(self, plan: PruningPlan | None) -> np.ndarray:
         """Returns whether a plan keeps each channel class (None: all are kept).

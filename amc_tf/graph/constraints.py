@@ -13,6 +13,7 @@ import keras
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph, Group
+from amc_tf.graph.input_shapes import InputShape
 
 # Patterns with a value for each; their order matters.
 Wishes = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -62,11 +63,12 @@ class Constraints:
                     )
             object.__setattr__(self, field, pairs)
 
-    def analyze(self, model: keras.Model) -> ChannelGraph:
+    def analyze(self, model: keras.Model, input_shape: InputShape = ()) -> ChannelGraph:
         """Analyses a model for pruning within these constraints.
 
         Args:
             model: a model as for `amc_tf.analyze`.
+            input_shape: see there.
 
         Returns:
             The channel graph, in which the layers of `freeze` are frozen.
@@ -75,7 +77,7 @@ class Constraints:
             AmcError: see `amc_tf.analyze`; or a pattern matches no layer (the message
                 suggests similar names), or no layer whose channels can be pruned.
         """
-        free = analyze(model)
+        free = analyze(model, input_shape=input_shape)
         layers = [free.network.name(operation) for operation in free.network.operations()]
         for field in ("freeze", "min_preserve", "rounding"):
             for pattern in self._patterns(field):
@@ -88,7 +90,7 @@ class Constraints:
                     f"constraints.freeze: {_matched(pattern, layers)}, whose channels are not "
                     "pruned anyway (amc-inspect says why); leave it out"
                 )
-        graph = analyze(model, freeze=self.freeze) if self.freeze else free
+        graph = analyze(model, self.freeze, input_shape) if self.freeze else free
         for field, *_ in _VALUES:
             for pattern in self._patterns(field):
                 if not any(_means(pattern, group) for group in graph.groups.values()):

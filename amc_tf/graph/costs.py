@@ -5,7 +5,8 @@ plus a sum of whole numbers times the groups' channel counts. So a cost is a
 small polynomial, which is evaluated without building a model. One
 multiply-accumulate (MAC) is two floating-point operations; the FLOPs of the AMC
 paper are MACs. Biases, batch norms, activations and pooling count as zero MACs,
-as in published figures.
+as in published figures. Calls whose rows name no weights that are multiplied, or
+that have no row, are counted from the traced computation (`amc_tf.graph.trace`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.layer_rule import positions
-from amc_tf.graph.layer_table import rule_of
+from amc_tf.graph.channel_graph import ChannelGraph, Refused, Site
+from amc_tf.graph.function_macs import Work
+from amc_tf.graph.layer_rule import volume
+from amc_tf.graph.layer_table import is_registered, rule_of
+from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
 
 
@@ -30,26 +33,29 @@ class Cost:
 
     Attributes:
         name: `macs` or `params`.
-        base: part of the cost that no group changes.
+        fixed: part of each layer that is counted, but that no group changes, by the layer's
+            name.
         scale: factor of each term, int64 (terms,).
         slopes: factors of the groups' channel counts in the widths of each term, int64
-            (terms, 2, groups).
-        offsets: constant parts of the widths, int64 (terms, 2).
+            (terms, widths, groups).
+        offsets: constant parts of the widths, int64 (terms, widths).
         sites: name of the site of each term.
         dense: the groups' full channel counts, int64 (groups,).
+        uncounted: operations whose cost is not known, and what they do.
     """
 
     name: str
-    base: int
+    fixed: Mapping[str, int]
     scale: np.ndarray
     slopes: np.ndarray
     offsets: np.ndarray
     sites: tuple[str, ...]
     dense: np.ndarray
+    uncounted: tuple[Refused, ...] = ()
 
     def __call__(self, counts: np.ndarray) -> int:
         """Returns the cost when group i keeps `counts[i]` channels (in order of graph.groups)."""
-        return self.base + int(self.terms(counts).sum())
+        return sum(self.fixed.values()) + int(self.terms(counts).sum())
 
     def terms(self, counts: np.ndarray) -> np.ndarray:
         """Returns the cost of each term, int64, in the order of `sites`."""
@@ -60,82 +66,134 @@ class Cost:
         """Returns which groups change which terms, as booleans (terms, groups)."""
         return (self.slopes != 0).any(axis=1)
 
+    def untouched(self) -> dict[str, int]:
+        """Returns the cost of each layer that no group changes, as `by_layer`."""
+        return self._summed(self.terms(self.dense) * ~self.touched().any(axis=1))
+
+    def by_layer(self, counts: np.ndarray) -> dict[str, int]:
+        """Returns the cost of each layer that has one, when group i keeps `counts[i]` channels."""
+        return self._summed(self.terms(counts))
+
+    def _summed(self, terms: np.ndarray) -> dict[str, int]:
+        found = dict(self.fixed)
+        for layer, value in zip(self.sites, terms.tolist(), strict=True):
+            if value:
+                found[layer] = found.get(layer, 0) + value
+        return found
+
 
 def macs_cost(graph: ChannelGraph) -> Cost:
     """Returns the MACs of one forward pass of one sample, as a `Cost`.
 
     Raises:
-        AmcError: the model's input size is not fixed.
+        AmcError: the model's input size is not fixed, and `analyze` was given none.
     """
-    return _cost(
-        "macs",
-        graph,
-        graph.sites,
-        _unpruned_macs(graph),
-        lambda site, weight: multiplications(graph, site, weight),
+    fixed: dict[str, int] = {}
+    uncounted: list[Refused] = []
+    for call, traced in zip(graph.network.calls, graph.trace.work, strict=True):
+        name = graph.network.name(call.operation)
+        work = _beside_the_row(graph, call, traced)
+        if work.macs:
+            fixed[name] = fixed.get(name, 0) + work.macs
+        if work.uncounted:
+            if graph.is_open:
+                raise _size_not_known(graph, name)
+            reason = ", ".join(work.uncounted)
+            uncounted.append(Refused(name, type(call.operation).__name__, reason))
+
+    def uses(site: Site, weight: Any) -> int:
+        if not graph.is_open and _multiplications(graph, site, weight) is None:
+            kind = type(site.call.operation).__name__
+            uncounted.append(Refused(site.name, kind, "its size depends on what it reads"))
+            return 0
+        return multiplications(graph, site, weight)
+
+    cost = _cost("macs", graph, graph.sites, fixed, uses)
+    return dataclasses.replace(cost, uncounted=tuple(dict.fromkeys(uncounted)))
+
+
+def _beside_the_row(graph: ChannelGraph, call: Call, traced: Work) -> Work:
+    """Returns the work of a call that its row does not hold.
+
+    A row of the table is taken at its word. What a registered layer does beyond its row is
+    counted at its full width.
+    """
+    rule = rule_of(call.operation)
+    if rule is None or not rule.macs:
+        return traced
+    if not is_registered(call.operation):
+        return Work()
+    site = graph.site_at(call)
+    if site is None:
+        return traced
+    told = (
+        (_multiplications(graph, site, weight) or 0) * math.prod(weight.shape)
+        for weight in call.operation.weights
     )
+    return Work(max(0, traced.macs - sum(told)))
 
 
 def multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int:
     """Returns how often a call multiplies each element of a weight; 0 for a bias, say.
 
     Raises:
-        AmcError: the model's input size is not fixed.
+        AmcError: the size of what the call computes is not known.
     """
+    count = _multiplications(graph, site, weight)
+    if count is None:
+        raise _size_not_known(graph, site.name)
+    return count
+
+
+def _multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int | None:
     side = site.rule.macs.get(weight.name)
     if side is None:
         return 0
     number = (site.call.outputs if side == "out" else site.call.inputs)[0]
-    count = positions(graph.network.tensors[number].shape)
-    if count is None:
-        raise _size_not_fixed(site.name)
-    return count
+    count = volume(graph.trace.shapes[number][:-1])
+    return None if count is None else count // graph.trace.batch
 
 
-def _unpruned_macs(graph: ChannelGraph) -> int:
-    """Returns the MACs of layers that are known but never pruned, such as attention."""
-
-    def shape(number: int) -> tuple[int | None, ...]:
-        return tuple(graph.network.tensors[number].shape)
-
-    total = 0
-    for call in graph.network.calls:
-        rule = rule_of(call.operation)
-        if rule is None or rule.fixed_macs is None:
-            continue
-        count = rule.fixed_macs(call, [shape(n) for n in call.inputs], shape(call.outputs[0]))
-        if count is None:
-            raise _size_not_fixed(graph.network.name(call.operation))
-        total += count
-    return total
-
-
-def _size_not_fixed(name: str) -> AmcError:
+def _size_not_known(graph: ChannelGraph, name: str) -> AmcError:
+    if not graph.is_open:
+        return AmcError(
+            f"the MACs of {name!r} are unknown, because its size depends on the values it reads; "
+            "give what it reads a fixed size, e.g. by padding"
+        )
     return AmcError(
-        f"the MACs of {name!r} are unknown, because its size is not fixed; give the model a "
-        "fixed input size, e.g. keras.Input((224, 224, 3))"
+        f"the MACs of {name!r} are unknown, because its size is not fixed; say for which size to "
+        "count, e.g. input_shape=(224, 224, 3) (in SearchSettings or amc_tf.analyze; on the "
+        "command line --input_shape=224,224,3), or give the model a fixed input size, e.g. "
+        "keras.Input((224, 224, 3))"
     )
 
 
 def params_cost(graph: ChannelGraph) -> Cost:
     """Returns the number of parameters, trainable or not, as a `Cost`.
 
-    It agrees with `keras.Model.count_params`.
+    It agrees with `keras.Model.count_params` of the rebuilt model, which has none of the layers
+    that reach no output.
     """
     sites = graph.first_sites()
     known = {site.name for site in sites}
-    base = sum(
-        operation.count_params()
+    fixed = {
+        graph.network.name(operation): operation.count_params()
         for operation in graph.network.operations()
         if graph.network.name(operation) not in known and hasattr(operation, "count_params")
-    )
-    return _cost("params", graph, sites, base, lambda site, weight: 1)
+    }
+    return _cost("params", graph, sites, fixed, lambda site, weight: 1)
 
 
 COSTS: Mapping[str, Callable[[ChannelGraph], Cost]] = {"macs": macs_cost, "params": params_cost}
 
 
-def _cost(name, graph, sites: Iterable[Site], base: int, uses) -> Cost:
+def _cost(
+    name: str,
+    graph: ChannelGraph,
+    sites: Iterable[Site],
+    fixed: Mapping[str, int],
+    uses: Callable[[Site, Any], int],
+) -> Cost:
     group_of_class = np.full(graph.classes, -1)
     for i, group in enumerate(graph.groups.values()):
         group_of_class[group.classes] = i
@@ -147,27 +205,29 @@ def _cost(name, graph, sites: Iterable[Site], base: int, uses) -> Cost:
         total = np.bincount(found[found >= 0], minlength=len(dense))
         return total // dense, int(np.count_nonzero(found < 0))
 
-    names, scale, slopes, offsets = [], [], [], []
+    names, scale, widths = [], [], []
     for site in sites:
         for weight, axes in site.rule.weight_axes(site.call.operation):
             sizes = zip(weight.shape, axes, strict=True)
-            fixed = [size for size, role in sizes if role is None]
-            factor = uses(site, weight) * math.prod(fixed)
+            constant = [size for size, role in sizes if role is None]
+            factor = uses(site, weight) * math.prod(constant)
             if not factor:
                 continue
-            widths = [width(site.roles[role]) for role in axes if role is not None]
-            widths += [(np.zeros_like(dense), 1)] * (2 - len(widths))
             names.append(site.name)
             scale.append(factor)
-            slopes.append([slope for slope, _ in widths])
-            offsets.append([offset for _, offset in widths])
-    terms = len(names)
+            widths.append([width(site.roles[role]) for role in axes if role is not None])
+    terms, most = len(names), max(map(len, widths), default=0)
+    slopes = np.zeros((terms, most, len(dense)), np.int64)
+    offsets = np.ones((terms, most), np.int64)
+    for term, of_term in enumerate(widths):
+        for i, (slope, offset) in enumerate(of_term):
+            slopes[term, i], offsets[term, i] = slope, offset
     return Cost(
         name=name,
-        base=base,
+        fixed=fixed,
         scale=np.array(scale, np.int64).reshape(terms),
-        slopes=np.array(slopes, np.int64).reshape(terms, 2, len(dense)),
-        offsets=np.array(offsets, np.int64).reshape(terms, 2),
+        slopes=slopes,
+        offsets=offsets,
         sites=tuple(names),
         dense=dense,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.graph.activations import activation_name, is_elementwise
-from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal, tie_blocks
+from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal, only, tie_blocks
 from amc_tf.graph.network import Call
 
 
@@ -31,7 +31,7 @@ def _check_kernel(layer: Any) -> None:
 
 def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Makes new output channels, each of which reads every input channel (Conv, Dense)."""
-    layer, (x,) = call.operation, inputs
+    layer, x = call.operation, only(inputs)
     _check_kernel(layer)
     out = c.fresh(out_shape[-1])
     _check_activation(c, layer, out)
@@ -40,7 +40,7 @@ def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
 
 def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the same positions of all groups of a grouped convolution, which keeps its groups."""
-    layer, (x,) = call.operation, inputs
+    layer, x = call.operation, only(inputs)
     _check_kernel(layer)
     parts = x.ids.reshape(layer.groups, -1)
     for other in parts[1:]:
@@ -55,7 +55,7 @@ def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) 
 
     Only whole groups are dropped.
     """
-    layer, (x,) = call.operation, inputs
+    layer, x = call.operation, only(inputs)
     _check_kernel(layer)
     block = tie_blocks(c, x.ids, layer.groups)
     out = np.repeat(block, out_shape[-1] // layer.groups)
@@ -78,7 +78,7 @@ def is_dense(layer: Any) -> bool:
 
 def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Repeats each id `depth_multiplier` times: output i * multiplier + j reads channel i."""
-    (x,) = inputs
+    x = only(inputs)
     out = np.repeat(x.ids, call.operation.depth_multiplier)
     _check_activation(c, call.operation, out)
     return {"in": x.ids, "out": out}
@@ -86,7 +86,7 @@ def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Applies a depthwise kernel, then a pointwise kernel that makes new output channels."""
-    (x,) = inputs
+    x = only(inputs)
     out = c.fresh(out_shape[-1])
     _check_activation(c, call.operation, out)
     return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}

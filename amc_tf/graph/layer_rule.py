@@ -29,6 +29,10 @@ class Refusal(Exception):
     """The reason why a call cannot be pruned through; its channels are frozen."""
 
 
+class Unfit(Refusal):
+    """A row that is not true of the call; nothing that it says is used."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Signal:
     """A value's channel ids, one for each position of its last axis, and its shape."""
@@ -58,8 +62,6 @@ Connect = Callable[[Connector, Call, Sequence[Signal], tuple[int | None, ...]], 
 # (call, kept positions of each role as boolean vectors, rank of the input) -> what the rebuilt
 # model calls instead of the operation.
 Rewrite = Callable[[Call, Mapping[str, np.ndarray], int], Callable[..., Any]]
-# (call, shapes of the inputs, shape of the first output) -> multiply-accumulates.
-FixedMacs = Callable[[Call, Sequence[tuple[int | None, ...]], tuple[int | None, ...]], int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +78,12 @@ class LayerRule:
             rows of these channels are zeroed in a masked model and refitted by least
             squares.
         macs: mapping from a weight's name to `out` or `in`. Each element of the weight is
-            multiplied once for every position (all axes but batch and channels) of the
-            output or the input.
+            multiplied once for every position (all axes but channels) of the output or
+            the input. What an operation computes without these weights is counted from its
+            traced computation, and never pruned.
         rewrite: function that makes the replacement of an operation that has no widths
             but whose arguments name positions.
         variant: function that chooses another row by an operation's settings.
-        fixed_macs: function that returns the MACs of an operation that is never pruned;
-            it returns None if they are unknown.
         kind: what the layer computes, for refit, batch norm folding and linear paths.
     """
 
@@ -93,7 +94,6 @@ class LayerRule:
     macs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rewrite: Rewrite | None = None
     variant: Callable[[Any], LayerRule | None] | None = None
-    fixed_macs: FixedMacs | None = None
     kind: LayerKind = UNKNOWN
 
     def weight_axes(self, operation: Any) -> Iterator[tuple[Any, tuple[str | None, ...]]]:
@@ -103,17 +103,16 @@ class LayerRule:
             yield weight, (None,) * (len(weight.shape) - len(roles)) + tuple(roles)
 
 
-def positions(shape: Sequence[int | None]) -> int | None:
-    """Returns the number of positions of a batched tensor (all axes but batch and channels).
-
-    None if a size is not fixed.
-    """
-    return volume(shape[1:-1])
-
-
 def volume(sizes: Sequence[int | None]) -> int | None:
     """Returns the product of the sizes; None if one is not fixed."""
     return None if any(d is None for d in sizes) else math.prod(d for d in sizes if d is not None)
+
+
+def only(inputs: Sequence[Signal]) -> Signal:
+    """Returns the one input of a call whose row is that of a layer with one."""
+    if len(inputs) != 1:
+        raise Refusal(f"its row is that of a layer that reads one tensor; it reads {len(inputs)}")
+    return inputs[0]
 
 
 def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:

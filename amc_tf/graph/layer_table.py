@@ -19,7 +19,7 @@ from typing import Any
 from keras import layers as kl
 from keras.src.applications import convnext, inception_resnet_v2
 
-from amc_tf.graph import fixed_macs, kernel_propagation, propagation, rewrites
+from amc_tf.graph import kernel_propagation, propagation, rewrites
 from amc_tf.graph.activations import clipped, is_linear
 from amc_tf.graph.keras_structure import image_ops, nn_ops, numpy_ops
 from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, UNKNOWN, Bounds, LayerKind, Product
@@ -109,27 +109,19 @@ _SUM = dataclasses.replace(_MERGE, kind=LayerKind(sums=True))
 _STATISTICS = LayerRule(propagation.channel_statistics)
 
 
-# --- layers that are known and never pruned: what they cost -----------------------------------
+# --- layers that are known and never pruned -----------------------------------------------------
 
 # The MACs are counted by the input, because the output's size is often left open.
 _EINSUM_DENSE = dataclasses.replace(
     _DENSE, widths={"output_shape": "out"}, macs={"kernel": "in"}, kind=UNKNOWN
 )
-_EINSUM_OTHER = LayerRule(
-    propagation.refused("its equation is not that of a Dense layer"), fixed_macs=fixed_macs.einsum
-)
+_EINSUM_OTHER = LayerRule(propagation.refused("its equation is not that of a Dense layer"))
 _EINSUM = dataclasses.replace(
     _EINSUM_DENSE,
     variant=lambda layer: _EINSUM_DENSE if kernel_propagation.is_dense(layer) else _EINSUM_OTHER,
 )
-_ATTENTION = LayerRule(
-    propagation.refused("attention mixes its channels with its positions"),
-    fixed_macs=fixed_macs.attention,
-)
-_RECURRENT = LayerRule(
-    propagation.refused("a recurrent layer feeds its channels back to itself"),
-    fixed_macs=fixed_macs.recurrent,
-)
+_ATTENTION = LayerRule(propagation.refused("attention mixes its channels with its positions"))
+_RECURRENT = LayerRule(propagation.refused("a recurrent layer feeds its channels back to itself"))
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 _LAMBDA = LayerRule(
     propagation.refused(
@@ -244,7 +236,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (LayerRule(propagation.flatten), kl, "Flatten"),
     (LayerRule(propagation.reshape, rewrite=rewrites.rewrite_reshape), kl, "Reshape"),
     (LayerRule(propagation.permute), kl, "Permute"),
-    (_ATTENTION, kl, "MultiHeadAttention"),
+    (_ATTENTION, kl, "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention"),
     (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
     (_LAMBDA, kl, "Lambda"),
     (

@@ -20,6 +20,8 @@ import keras
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 
+Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -51,14 +53,19 @@ class Call:
 class Network:
     """A model's calls in topological order.
 
+    Calls that reach no output of the model are left out: a nested model may return values that
+    nobody reads.
+
     Attributes:
         model: the model that was flattened.
         calls: the calls, each after those whose outputs it reads.
-        tensors: the symbolic `KerasTensor` of every value (shape and dtype).
+        tensors: the symbolic `KerasTensor` of every value (shape and dtype), with the sizes
+            that it has in this model.
         inputs: value numbers of `model.inputs`.
         outputs: value numbers of `model.outputs`.
         names: the unique name of every operation, by the operation's `id`. It is the
             operation's own name unless two nested models use the same name.
+        unread: operations whose calls were left out.
     """
 
     model: keras.Model
@@ -67,6 +74,7 @@ class Network:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str]
+    unread: tuple[Any, ...]
 
     def name(self, operation: Any) -> str:
         """Returns the unique name of one of the network's operations."""
@@ -171,25 +179,28 @@ def _can_train(kind: type) -> bool:
 
 
 class Flattener:
-    """The state of one pass: the values and calls so far, and the names in use."""
+    """The state of one pass: the values and calls so far, and where each operation stands."""
 
     def __init__(self) -> None:
         self.tensors: list[Any] = []
         self.calls: list[Call] = []
-        self.names: dict[int, str] = {}
-        self._taken: set[str] = set()
+        self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
 
     def network(self, model: Any) -> Network:
-        """Returns the flat list of a model's calls."""
+        """Returns the flat list of the calls that the model's outputs depend on."""
         inputs = [self.new_value(tensor) for tensor in model.inputs]
         outputs = self.inline(model, inputs, path="")
+        calls = _reaching(self.calls, outputs)
+        names = _unique_names(calls, self.paths)
+        unread = {id(c.operation): c.operation for c in self.calls if id(c.operation) not in names}
         return Network(
             model=model,
-            calls=tuple(self.calls),
+            calls=calls,
             tensors=tuple(self.tensors),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            names=self.names,
+            names=names,
+            unread=tuple(unread.values()),
         )
 
     def new_value(self, tensor: Any) -> int:
@@ -197,9 +208,22 @@ class Flattener:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
+    def new_call(
+        self, operation: Any, arguments: Arguments, read: list[int], made: list[int], path: str
+    ) -> None:
+        """Appends a call of an operation of the nested model at `path`."""
+        self.paths.setdefault(id(operation), path)
+        args, kwargs = arguments
+        self.calls.append(Call(operation, args, kwargs, tuple(read), tuple(made)))
+
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
         """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
         numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
+        # A model made for open sizes may be nested in one of fixed sizes.
+        resized = any(
+            tuple(t.shape[1:]) != tuple(self.tensors[n].shape[1:])
+            for t, n in zip(model.inputs, inputs, strict=True)
+        )
         for node in nodes_in_order(model):
             found: list[int] = []
 
@@ -216,23 +240,50 @@ class Flattener:
             if is_functional(operation) and len(found) == len(operation.inputs):
                 outputs = self.inline(operation, found, f"{path}{operation.name}_")
             else:
-                self.claim_name(operation, path)
-                outputs = [self.new_value(t) for t in node.outputs]
-                self.calls.append(Call(operation, args, kwargs, tuple(found), tuple(outputs)))
+                made = self._specified(operation, args, kwargs, node) if resized else node.outputs
+                outputs = [self.new_value(t) for t in made]
+                self.new_call(operation, (args, kwargs), found, outputs, path)
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
         return [numbers[id(t)] for t in model.outputs]
 
-    def claim_name(self, operation: Any, path: str) -> None:
-        """Gives an operation a unique name, unless it has one already."""
-        if id(operation) in self.names:
-            return
-        taken = self._taken
+    def _specified(self, operation: Any, args: Any, kwargs: Any, node: Any) -> Sequence[Any]:
+        """Returns the tensors that a call returns for inputs of the sizes they have here."""
+        args, kwargs = keras.tree.map_structure(
+            lambda x: self.tensors[x.number] if isinstance(x, Value) else x, (args, kwargs)
+        )
+        made = keras.tree.flatten(operation.compute_output_spec(*args, **kwargs))
+        return [
+            keras.KerasTensor(tensor.shape, old.dtype, name=old.name)
+            for tensor, old in zip(made, node.outputs, strict=True)
+        ]
+
+
+def _reaching(calls: Sequence[Call], outputs: Sequence[int]) -> tuple[Call, ...]:
+    """Returns the calls that values depend on: a nested model may return what nobody reads."""
+    needed = set(outputs)
+    kept = []
+    for call in reversed(calls):
+        if needed.intersection(call.outputs):
+            needed.update(call.inputs)
+            kept.append(call)
+    return tuple(reversed(kept))
+
+
+def _unique_names(calls: Sequence[Call], paths: Mapping[int, str]) -> dict[int, str]:
+    """Names every operation, by its `id`; a name that is taken gains that of its nested model."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for call in calls:
+        operation = call.operation
+        if id(operation) in names:
+            continue
         name = operation.name
-        if name in taken and path:
-            name = path + name
+        if name in taken:
+            name = paths[id(operation)] + name
         stem, copy = name, 1
         while name in taken:
             copy += 1
             name = f"{stem}_{copy}"
-        self.names[id(operation)] = name
+        names[id(operation)] = name
         taken.add(name)
+    return names

@@ -17,6 +17,7 @@ from amc_tf.graph.layer_rule import (
     Roles,
     Signal,
     covers_channels,
+    only,
     output_role,
     tie_blocks,
 )
@@ -35,7 +36,7 @@ def refused(reason: str) -> Callable[..., Roles]:
 
 def same(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Passes on every channel by itself, at the same position."""
-    (x,) = inputs
+    x = only(inputs)
     if out_shape[-1] != len(x.ids):
         raise Refusal("it changes the channel axis")
     return {"in": x.ids, "out": x.ids}
@@ -80,7 +81,7 @@ def group_norm(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
 
     In an instance norm each channel is a group.
     """
-    layer, (x,) = call.operation, inputs
+    layer, x = call.operation, only(inputs)
     if layer.axis not in (-1, len(out_shape) - 1):
         raise Refusal(f"it normalises axis {layer.axis}, not the last one")
     return {"in": x.ids, "block": tie_blocks(c, x.ids, layer.groups), "out": x.ids}
@@ -130,6 +131,8 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
             raise Refusal("one of its operands is a constant array")
     width = out_shape[-1]
     wide = [x for x in inputs if len(x.ids) == width]
+    if not wide:
+        raise Refusal("it changes the channel axis")
     for x in inputs:
         if len(x.ids) != width:
             # One map that scales every channel (spatial attention): it must stay.
@@ -165,7 +168,7 @@ def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
     Memory order is row-major, so a last axis of k times the channels holds the
     channels of k neighbouring positions one after another.
     """
-    (x,) = inputs
+    x = only(inputs)
     repeats, rest = divmod(out_shape[-1], len(x.ids))
     if rest:
         raise Refusal(
@@ -179,7 +182,7 @@ def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
     With `data_format="channels_first"`, the layer moves axis 1 to the end before it flattens.
     """
-    (x,) = inputs
+    x = only(inputs)
     sizes = [size for size in x.shape[1:] if size is not None]
     if len(sizes) < len(x.shape) - 1:
         raise Refusal("the size of its input is not fixed")
@@ -223,7 +226,7 @@ def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
 
 def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Gives each output its part of the channels; all channels if another axis is split."""
-    (x,) = inputs
+    x = only(inputs)
     sections = call.operation.indices_or_sections
     outputs = len(call.outputs)
     if covers_channels(call.operation.axis, len(x.shape)):
@@ -242,7 +245,7 @@ def permute(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Takes a contiguous slice of the channels."""
-    (x,) = inputs
+    x = only(inputs)
     channel_key = split_key(call, len(x.shape))[1]
     if not isinstance(channel_key, slice) or channel_key.step not in (None, 1):
         raise Refusal(f"it takes channels by {channel_key!r}, not by a contiguous slice")
@@ -251,7 +254,7 @@ def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> R
 
 def pad(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Makes new ids for channels that zero padding adds (ResNet's parameter-free shortcut)."""
-    (x,) = inputs
+    x = only(inputs)
     operation = call.operation
     before, after = pad_width(operation, len(x.shape))[-1]
     if operation.mode != "constant" and (before or after):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from amc_tf.errors import AmcError
+from amc_tf.graph import propagation
 from amc_tf.graph.layer_kinds import UNBOUNDED, UNKNOWN
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.layer_table import RULE_ATTRIBUTE, TABLE
@@ -86,7 +87,10 @@ def register_layer(
     if variant is not None and "variant" not in changes:
 
         def changed_variant(layer: Any) -> LayerRule | None:
-            found = variant(layer)
+            try:
+                found = variant(layer)
+            except AttributeError as error:
+                return LayerRule(propagation.refused(f"its row does not fit it ({error})"))
             return None if found is None else changed(found)
 
         own = dataclasses.replace(own, variant=changed_variant)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
-from amc_tf.graph.network import Call, Network, Value
+from amc_tf.graph.network import Network, Value
 
 # A list as the first argument of these Keras 2 layers holds the sequence and the initial state.
 _RECURRENT = frozenset("RNN LSTM GRU SimpleRNN Bidirectional".split())
@@ -81,9 +81,8 @@ class _Flattener(network.Flattener):
             return Value(numbers[id(x)])
 
         args, kwargs = keras.tree.map_structure(refer, (args, kwargs))
-        self.claim_name(layer, path)
         outputs = [self.new_value(t) for t in tf.nest.flatten(node.outputs)]
-        self.calls.append(Call(layer, args, kwargs, tuple(read), tuple(outputs)))
+        self.new_call(layer, (args, kwargs), read, outputs, path)
         return outputs
 
 

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from amc_tf.errors import AmcError
-from amc_tf.export.exporter import Exporter, export_tflite
-from amc_tf.export.timing import keras_latency, timed
-from amc_tf.graph.analysis import analyze
-from amc_tf.graph.costs import macs, params
-from amc_tf.graph.plan import PruningPlan
+from amc_tf.pipeline.export_stage import export
+from amc_tf.pipeline.finetune_stage import finetune
+from amc_tf.pipeline.run import Run, timed
+from amc_tf.pipeline.search_stage import search
 from amc_tf.pipeline.settings import Settings
-from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.verification import check_finite, verify
+from amc_tf.pipeline.sparsify_stage import sparsify
+from amc_tf.pruning.verification import check_finite
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
-from amc_tf.runs.provenance import command, versions
-from amc_tf.runs.result import SparseResult
-from amc_tf.runs.result_parts import (
-    Bound,
-    DenseNetwork,
-    FinetunedNetwork,
-    Measures,
-    PolicyNetwork,
-)
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
-from amc_tf.search.plan_search import search_in
-from amc_tf.search.problem import check, problem_of
+from amc_tf.search.problem import analyzed, check, problem_of
 from amc_tf.search.result import SearchResult
-from amc_tf.sparsity.rounds import sparsify
-from amc_tf.training.finetune import fine_tune
 from amc_tf.training.task import Task
 
 
@@ -87,15 +71,15 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
-        constraints = self.settings.search.constraints
-        self.graph = constraints.analyze(model)
+        self.graph = analyzed(model, task, self.settings.search)
         if safe_mode:
             refuse_code(self.graph.network)
-        # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, self.settings.search), budget, self.settings.search)
         task.check(model)
         if not self.settings.train_dense:
             check_finite(self.graph.network, task)
+        self.metric, search = task.metric_of(model), self.settings.search
+        # An impossible budget is reported now, not after the dense model is trained.
+        check(problem_of(self.graph, search), budget, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
@@ -107,12 +91,12 @@ class Compression:
             self.dense = self._trained(model) if self.settings.train_dense else model
             self.workdir.claim_model(self.dense)
         if self.dense is not model:
-            self.graph = constraints.analyze(self.dense)
+            self.graph = analyzed(self.dense, task, self.settings.search)
 
     def _trained(self, model: keras.Model) -> keras.Model:
         if not (self.workdir / layout.DENSE.name).exists():
             check_installed()  # now, as the search would fail only after the training
-            with self._timed("train_dense"):
+            with timed(self.workdir, "train_dense"):
                 keras.utils.set_random_seed(self.settings.search.seed)
                 self.task.compiled(model, model)
                 self.task.train_dense(model)
@@ -121,114 +105,30 @@ class Compression:
         # Read back, so that a resumed run and this one continue with the same model.
         return self.task.compiled(self.workdir.load_model(layout.DENSE), model)
 
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        seconds = {stage: round(time.monotonic() - start, 2)}
-        self.workdir.update_result(seconds=seconds, commands={stage: command()})
-
-    def _measures(self, model: keras.Model) -> Measures:
-        """Returns the score on the test data, the MACs and the parameters of a model."""
-        graph = analyze(model)
-        self.task.compiled(model, self.dense)
-        score = self.task.score(model, self.task.test_data)
-        return Measures(score, macs(graph), params(graph))
-
     @property
     def compared(self) -> tuple[str, ...]:
         """Names of the policies whose networks are compared with the chosen one."""
-        return tuple(
-            policy
-            for policy in self.settings.finetune.compare
-            if (self.workdir / layout.plan_file(policy)).exists()
-        )
+        return self._run.compared
 
     @property
-    def _chosen(self) -> str:
-        """Name of the policy whose network the search chose."""
-        chosen = self.workdir.result.chosen
-        if chosen is None:
-            raise AmcError(
-                f"{self.workdir / layout.RESULT} holds no search; run {layout.PRUNED.made_by} first"
-            )
-        return chosen
+    def _run(self) -> Run:
+        return Run(
+            self.dense, self.graph, self.task, self.metric, self.budget, self.settings, self.workdir
+        )
 
     @_exclusive
     def search(self) -> SearchResult:
         """Searches (or resumes) and rebuilds the best plans: `plan.json`, `pruned.keras`."""
-        self.workdir.forget("policies", "pruned", "finetuned", "tflite")
-        with self._timed("search"):
-            found = search_in(
-                self.workdir,
-                self.dense,
-                self.task,
-                self.budget,
-                self.settings.search,
-                self.settings.latency,
-            )
-        few = [array[:4] for array in self.task.calibration_inputs(self.dense)]
-        verify(self.dense, self.graph, found.plan, few)
-        measured, policies = {}, {}
-        for name, outcome in found.best.items():
-            pruned = self._rebuilt(found, outcome.plan)
-            self.workdir.save_model(layout.pruned_file(name), pruned)
-            measured[name] = self._measures(pruned)
-            policies[name] = PolicyNetwork(
-                **vars(measured[name]), search_score=outcome.score, reward=outcome.reward
-            )
-        chosen = self.workdir.load_model(layout.pruned_file(found.chosen))
-        self.workdir.save_model(layout.PRUNED, chosen)
-        dense = self._measures(rebuild(self.dense, self.graph, None))  # not the user's own model
-        dense_ms = None if found.measured is None else found.measured.dense_ms
-        latency_ms = found.best[found.chosen].latency_ms
-        reached: dict[str, Any] = {**measured[found.chosen].costs, "latency": latency_ms}
-        before: dict[str, Any] = {**dense.costs, "latency": dense_ms}
-        bounds = {
-            kind: Bound(bound, reached[kind], before[kind]) for kind, bound in found.bounds.items()
-        }
-        self.workdir.update_result(
-            dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
-            pruned=measured[found.chosen],
-            budget=bounds,
-            policies=policies,
-            chosen=found.chosen,
-            episodes=self.settings.search.episodes,
-            seed=self.settings.search.seed,
-            versions=versions(),
-        )
-        return found
-
-    def _rebuilt(self, found: SearchResult, plan: PruningPlan) -> keras.Model:
-        return rebuild(self.dense, self.graph, plan, found.refitted(plan))
+        return search(self._run)
 
     @_exclusive
     def finetune(self) -> keras.Model:
-        """Fine-tunes `pruned.keras` to `finetuned.keras`, and the compared networks likewise."""
-        self.workdir.forget("finetuned", "tflite")
-        with self._timed("finetune"):
-            model = self.workdir.load_model(layout.PRUNED)
-            fine_tune(model, self.dense, self.task, self.settings.finetune.seed)
-            self.workdir.save_model(layout.FINETUNED, model)
-            measures = self._measures(model)
-            chosen = self._chosen
-            compared = {chosen: measures.score}
-            for name in self.compared:
-                if name == chosen:
-                    continue
-                other = self.workdir.load_model(layout.pruned_file(name))
-                compared[name] = fine_tune(
-                    other, self.dense, self.task, self.settings.finetune.seed
-                )
-                self.workdir.save_model(layout.finetuned_file(name), other)
-            known = self.workdir.result.policies
-            policies = {
-                name: dataclasses.replace(known[name], finetuned_score=score)
-                for name, score in compared.items()
-            }
-            finetuned = FinetunedNetwork(**vars(measures))
-            self.workdir.update_result(policies=policies, finetuned=finetuned)
-        return model
+        """Fine-tunes `pruned.keras` to `finetuned.keras`, and the compared networks likewise.
+
+        Raises:
+            AmcError: no search has ended in the work directory; raised before any work.
+        """
+        return finetune(self._run)
 
     @_exclusive
     def export(self) -> dict[str, Any]:
@@ -237,35 +137,7 @@ class Compression:
         Returns:
             The content of `result.json`.
         """
-        settings = self.settings.export
-        with self._timed("export"):
-            model = self.workdir.load_model(layout.FINETUNED)
-            exported = {}
-            exporter = Exporter(model, self.dense, self.task, settings)
-            for format_name in settings.formats:
-                name = layout.tflite_file(format_name)
-                exported[name] = exporter.write(format_name, self.workdir / name)
-            others = {"dense": self.dense}
-            for name in self.compared:
-                if name != self._chosen:
-                    others[name] = self.workdir.load_model(layout.finetuned_file(name))
-            for name, other in others.items():
-                file = layout.compared_file(name)
-                exported[file] = export_tflite(
-                    other, self.dense, self.task, "float32", self.workdir / file, settings
-                )
-            finetuned = self.workdir.result.finetuned
-            if finetuned is None:
-                finetuned = FinetunedNetwork(**vars(self._measures(model)))
-            self.workdir.update_result(
-                tflite=timed(exported, self.workdir.path, settings),
-                finetuned=dataclasses.replace(
-                    finetuned,
-                    bytes=(self.workdir / layout.FINETUNED.name).stat().st_size,
-                    latency=keras_latency(model, settings),
-                ),
-            )
-        return self.workdir.update_result(versions=versions()).to_json()
+        return export(self._run)
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
@@ -276,20 +148,7 @@ class Compression:
         Returns:
             The result of `amc_tf.sparsity.rounds.sparsify`.
         """
-        model = self.dense
-        if (self.workdir / layout.FINETUNED.name).exists():
-            model = self.task.compiled(self.workdir.load_model(layout.FINETUNED), self.dense)
-        with self._timed("sparsify"):
-            found = sparsify(
-                model,
-                self.task,
-                self.workdir / layout.SPARSE,
-                self.settings.sparsity,
-                self.settings.search,
-                self.workdir.safe_mode,
-            )
-        self.workdir.update_result(sparse=SparseResult.from_json(found))
-        return found
+        return sparsify(self._run)
 
     @_exclusive
     def run(self) -> dict[str, Any]:

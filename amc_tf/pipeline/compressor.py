@@ -16,6 +16,7 @@ from amc_tf.pipeline.settings import Settings
 from amc_tf.runs import layout
 from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
+from amc_tf.training.data import in_batches
 from amc_tf.training.fit_arguments import FitArguments
 from amc_tf.training.task import Task
 
@@ -99,7 +100,7 @@ class Compressor:
 
         The arguments are those of `Model.fit`.
 
-        Data are arrays, a batched `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        Data has any form that `Model.fit` takes, except generators, which can be read once.
         Class weights are used in training, but not in quantisation-aware training.
 
         Returns:
@@ -192,5 +193,5 @@ def _write(path: pathlib.Path, history: keras.callbacks.History) -> None:
 
 def _shape(data: Any) -> tuple[int | None, ...]:
     """Returns the input shape of a Sequential model, from its data."""
-    x = data[0] if isinstance(data, tuple) else next(iter(data))[0]
+    x, _ = next(in_batches("train", data))
     return (None, *np.shape(x)[1:])

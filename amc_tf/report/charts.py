@@ -5,34 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from amc_tf.report.rows import Rows, labels, shown_policy, single
+from amc_tf.report.rows import Rows, labels, shown_policy
 from amc_tf.report.run import Run
+from amc_tf.report.score_charts import reward_chart, score_chart
 from amc_tf.report.vega import (
     DENSE,
     KEPT,
     Chart,
-    closer,
     colour,
     costs_choice,
     depth,
-    looks,
     pickable,
     quantity,
     spec,
     tooltip,
 )
 from amc_tf.runs.vocabulary import COUNTED, policy_label
-
-_EPISODE = tooltip(
-    policy=("policy", ""),
-    episode=("episode", ""),
-    score=("accuracy", ".2%"),
-    reward=("reward", ".4f"),
-    macs=("MACs", ",d"),
-    macs_share=("of dense", ".2%"),
-    params=("parameters", ",d"),
-    latency_ms=("latency, ms", ".4~g"),
-)
 
 
 def charts(run: Run, data: Mapping[str, Rows]) -> list[Chart]:
@@ -43,118 +31,6 @@ def charts(run: Run, data: Mapping[str, Rows]) -> list[Chart]:
         data: the run's `datasets`.
     """
     return [chart for chart in (make(run, data) for make in _CHARTS) if chart is not None]
-
-
-def _score(run: Run, data: Mapping[str, Rows]) -> Chart | None:
-    if not run.costs:
-        return None
-    params, opacity = pickable("scatter", "policy")
-    x = quantity("share", "share of the dense network", ".4~p")
-    y = quantity("score", "accuracy", ".3~p")
-    crafted = {"field": "policy", "oneOf": single(run)}
-    size = {"condition": {"test": crafted, "value": 150}, "value": 40}
-    of_cost = {"filter": "datum.cost == cost"}
-    good = {"filter": "datum.score >= least"}
-    placed = [
-        {"calculate": "datum[cost + '_share']", "as": "share"},
-        {"filter": "isValid(datum.share)"},
-        good,
-    ]
-    layers = [
-        {
-            "data": {"name": "episodes"},
-            "transform": placed,
-            "params": params,
-            "mark": {"type": "point", "filled": True},
-            "encoding": {
-                **{"x": x, "y": y, "opacity": opacity, "size": size, "tooltip": _EPISODE},
-                **looks(labels(run)),
-            },
-        },
-        {
-            "data": {"name": "fronts"},
-            "transform": [of_cost, good],
-            "mark": {"type": "line", "interpolate": "step-after", "color": "var(--text)"},
-            "encoding": {"x": x, "y": y},
-        },
-        {
-            "data": {"name": "episodes"},
-            "transform": [{"filter": "datum.shown"}, *placed],
-            "mark": {"type": "point", "size": 260, "color": "var(--text)", "strokeWidth": 2},
-            "encoding": {"x": x, "y": y, "tooltip": _EPISODE},
-        },
-        {
-            "data": {"name": "bounds"},
-            "transform": [of_cost],
-            "mark": {"type": "rule", "strokeDash": [6, 4], "color": "var(--red)"},
-            "encoding": {
-                "x": x,
-                "opacity": {"condition": {"test": "datum.bound", "value": 1}, "value": 0},
-            },
-        },
-    ]
-    if "score" in run.dense:
-        layers.append(
-            {
-                "data": {"values": [{"score": run.dense["score"]}]},
-                "mark": {"type": "rule", "strokeDash": [2, 3], "color": "var(--text)"},
-                "encoding": {"y": y, "tooltip": tooltip(score=("dense network", ".2%"))},
-            }
-        )
-    return Chart(
-        "score",
-        "Accuracy against cost of every episode",
-        "Validation accuracy of each plan, refitted as in the search and not fine-tuned. Line: the "
-        "Pareto front of all episodes. Ring: the plan shown below. Dashed: the budget. Dotted: the "
-        "dense network.",
-        ("episodes", "fronts", "bounds"),
-        spec(320, params=[*costs_choice(run.costs), *_closer(run, "score")], layer=layers),
-    )
-
-
-def _closer(run: Run, field: str) -> list[dict[str, Any]]:
-    return closer([episode[field] for episode in run.episodes])
-
-
-def _reward(run: Run, data: Mapping[str, Rows]) -> Chart | None:
-    if not run.episodes:
-        return None
-    once = single(run)
-    params, opacity = pickable("rewards", "policy")
-    x = quantity("episode", "episode", "d")
-    colours = colour(labels(run))
-    good = {"filter": "datum.reward >= least"}
-    many = {"filter": {"not": {"field": "policy", "oneOf": once}}}
-    layers = [
-        {
-            "transform": [many, good],
-            "params": params,
-            "mark": {"type": "circle", "size": 22},
-            "encoding": {
-                **{"x": x, "y": quantity("reward", "reward"), "opacity": opacity},
-                **colours,
-                "tooltip": _EPISODE,
-            },
-        },
-        {
-            "transform": [many, {"filter": "datum.best_reward >= least"}],
-            "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
-            "encoding": {"x": x, "y": quantity("best_reward", "reward"), **colours},
-        },
-        {
-            "transform": [{"filter": {"field": "policy", "oneOf": once}}, good],
-            "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 1.5},
-            "encoding": {"y": quantity("reward", "reward"), **colours, "tooltip": _EPISODE},
-        },
-    ]
-    return Chart(
-        "reward",
-        "Reward over episodes",
-        "Dots: episodes; lines: the best so far; dashed: hand-crafted policies, one plan each. "
-        "Click a name to single it out.",
-        ("episodes",),
-        spec(280, data={"name": "episodes"}, params=_closer(run, "reward"), layer=layers),
-    )
 
 
 def _noise(run: Run, data: Mapping[str, Rows]) -> Chart | None:
@@ -333,8 +209,8 @@ def _predicted(run: Run, data: Mapping[str, Rows]) -> Chart | None:
 
 
 _CHARTS: Sequence[Callable[[Run, Mapping[str, Rows]], Chart | None]] = (
-    _score,
-    _reward,
+    score_chart,
+    reward_chart,
     _noise,
     _ratios,
     _channels,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from amc_tf.report.scores import Scores
 from amc_tf.report.table import aligned, milliseconds, percent
 from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Exported
+from amc_tf.training.metric import Metric
 
 
 def table(result: ExportResult, tolerance: float) -> str:
     """Returns the result of `export_model` as text: a row for each file, then notes."""
-    header = ("file", "accuracy", "agreement", "max abs error", "bytes", "latency", "")
+    scores = Scores.of(result)
+    header = ("file", scores.metric.title, "agreement", "max abs error", "bytes", "latency", "")
     score = None if result.keras is None else result.keras.score
-    rows = [header, ("Keras", percent(score), *[""] * 5)]
+    rows = [header, ("Keras", scores.number(score), *[""] * 5)]
     notes = []
     for name, file in result.tflite.items():
         mark = "" if file.within_tolerance else "WORSE"
         rows.append(
             (
                 name,
-                percent(file.score),
+                scores.number(file.score),
                 percent(file.agreement),
                 f"{file.max_abs_error:.2g}",
                 f"{file.bytes:,}",
@@ -26,15 +29,16 @@ def table(result: ExportResult, tolerance: float) -> str:
                 mark,
             )
         )
-        notes += _notes(name, file, tolerance)
+        notes += _notes(name, file, tolerance, scores.metric)
     return "\n".join([*aligned(rows), *notes])
 
 
-def _notes(name: str, file: Exported, tolerance: float) -> list[str]:
+def _notes(name: str, file: Exported, tolerance: float, metric: Metric) -> list[str]:
     notes = []
     if not file.within_tolerance:
         worst = ", ".join(f"{n} ({e:.1%})" for n, e in file.worst_tensors.items())
-        notes.append(f"{name}: accuracy is more than {tolerance:g} below Keras'")
+        amount = f"{tolerance:g}" if metric.fraction else f"{tolerance:.4g} of it"
+        notes.append(f"{name}: {metric.title} is worse than Keras' by more than {amount}")
         if worst:
             notes.append(f"  tensors farthest from float: {worst}")
     for what, names in (

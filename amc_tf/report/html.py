@@ -13,7 +13,6 @@ from amc_tf.errors import AmcError
 from amc_tf.report import charts, comparison, page
 from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
-from amc_tf.report.table import percent
 from amc_tf.report.tables import budget_lines, tables
 from amc_tf.runs import layout
 from amc_tf.runs.vocabulary import QUANTITIES, policy_label
@@ -105,12 +104,14 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
             amount = QUANTITIES[kind].amount
             amounts = f"{amount(after)} of {amount(before)}{asked}"
             found.append((f"{QUANTITIES[kind].title} left", value, amounts))
-    detail = f"dense {percent(dense.score)}"
+    scores = run.scores
+    measured = f"{scores.metric.data} {scores.metric.title}"
+    detail = f"dense {scores.cell(dense.score)}"
     if tuned is None:
-        found.append(("test accuracy, not fine-tuned", percent(pruned.score), detail))
+        found.append((f"{measured}, not fine-tuned", scores.cell(pruned.score), detail))
     else:
-        detail += f", before fine-tuning {percent(pruned.score)}"
-        found.append(("test accuracy", percent(tuned.score), detail))
+        detail += f", before fine-tuning {scores.cell(pruned.score)}"
+        found.append((measured, scores.cell(tuned.score), detail))
     return found + _file_figures(run)
 
 
@@ -146,8 +147,12 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     asked = ", ".join(f"{name} {value:,.10g}" for name, value in bounds.items())
     reached = [("in numbers", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
     policies = ", ".join(map(policy_label, run.policies))
+    metric, dense = run.scores.metric, run.dense.get("score")
     values = [
         ("budget", asked or "none: the reward prices the cost"),
+        ("metric", f"{metric.title}, {metric.better}"),
+        ("uncertainty of the search", run.scores.spread(dense)),
+        ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
         ("reward", str(search.get("reward", ""))),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),

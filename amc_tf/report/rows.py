@@ -24,7 +24,7 @@ def datasets(run: Run) -> dict[str, Rows]:
         "fronts": [
             {"cost": cost, "share": e[QUANTITIES[cost].share], "score": e["score"]}
             for cost in run.costs
-            for e in front(run.episodes, cost)
+            for e in front(run.episodes, cost, run.scores.metric)
         ],
         "bounds": _bounds(run),
         "groups": _groups(run),
@@ -41,7 +41,7 @@ def _bounds(run: Run) -> Rows:
     found: Rows = []
     for cost in run.costs:
         bound = cost in run.bounds
-        nowhere = front(run.episodes, cost)[0][QUANTITIES[cost].share]
+        nowhere = front(run.episodes, cost, run.scores.metric)[0][QUANTITIES[cost].share]
         share = run.bounds[cost] / run.dense[cost] if bound else nowhere
         found.append({"cost": cost, "share": share, "bound": bound})
     return found

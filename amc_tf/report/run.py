@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from amc_tf.errors import AmcError
+from amc_tf.report.scores import Scores
 from amc_tf.runs import forms, layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.former_keys import with_names_of_now
@@ -16,6 +17,7 @@ from amc_tf.runs.progress import Progress
 from amc_tf.runs.result import RunResult
 from amc_tf.runs.result_parts import Exported
 from amc_tf.runs.vocabulary import AGENT, COUNTED, QUANTITIES
+from amc_tf.training.metric import ACCURACY, Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Run:
         episodes: episodes of all policies, in the order in which they were run: the scalars of
             `Progress`, with `policy`, `episode`, `counts` and the costs.
         latency: content of `latency.json`; empty if latency is not a cost.
+        scores: how the run's scores are written.
     """
 
     path: pathlib.Path
@@ -41,6 +44,7 @@ class Run:
     search: Mapping[str, Any]
     episodes: Sequence[Mapping[str, Any]]
     latency: Mapping[str, Any]
+    scores: Scores = Scores()
 
     @property
     def dense(self) -> Mapping[str, float]:
@@ -131,6 +135,7 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
         search=search,
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
         latency=forms.read(path, layout.LATENCY),
+        scores=Scores.of_search(search, result).for_all(r["score"] for r in records),
     )
 
 
@@ -171,14 +176,17 @@ def _distinct(path: pathlib.Path, among: Sequence[pathlib.Path]) -> str:
     return pathlib.Path(*end).as_posix()
 
 
-def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    """Returns the Pareto front of score and a cost.
+def front(
+    episodes: Iterable[Mapping[str, Any]], cost: str, metric: Metric = ACCURACY
+) -> list[Mapping[str, Any]]:
+    """Returns the Pareto front of the metric and a cost.
 
-    These are the episodes that no other equals or beats in score at the same or a lower cost.
+    These are the episodes that no other equals or beats in the metric at the same or a lower cost.
 
     Args:
         episodes: episodes of a `Run`.
         cost: name of the cost; episodes without it are left out.
+        metric: what the scores are.
 
     Returns:
         The episodes of the front, the cheapest first.
@@ -186,8 +194,8 @@ def front(episodes: Iterable[Mapping[str, Any]], cost: str) -> list[Mapping[str,
     key = QUANTITIES[cost].share
     found: list[Mapping[str, Any]] = []
     known = [episode for episode in episodes if key in episode]
-    for episode in sorted(known, key=lambda e: (e[key], -e["score"])):
-        if not found or episode["score"] > found[-1]["score"]:
+    for episode in sorted(known, key=lambda e: (e[key], -metric.gain(e["score"]))):
+        if not found or metric.gain(episode["score"] - found[-1]["score"]) > 0:
             found.append(episode)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_tf.report.scores import Scores
 from amc_tf.report.table import Table, aligned, milliseconds, percent
 from amc_tf.runs import layout
 from amc_tf.runs.result import RunResult, SparseResult
@@ -43,21 +44,23 @@ def budget_lines(result: RunResult) -> list[str]:
 def tables(result: RunResult) -> list[Table]:
     """Returns the tables of all stages that are in `result.json`."""
     found = []
+    scores = Scores.of(result)
     if result.dense is not None and result.policies:
-        found.append(_networks(result.dense, result))
+        found.append(_networks(result.dense, result, scores))
     if any(not layout.is_compared(name) for name in result.tflite):
-        found.append(_files(result))
+        found.append(_files(result, scores))
     if result.sparse is not None:
-        found.append(_rounds(result.sparse))
+        own = result.sparse.metric is not None  # not in files of earlier versions
+        found.append(_rounds(result.sparse, Scores.of(result.sparse) if own else scores))
     return found
 
 
-def _rounds(sparse: SparseResult) -> Table:
+def _rounds(sparse: SparseResult, scores: Scores) -> Table:
     header = (
         "fine-grained pruning",
         "density",
         "before fine-tuning",
-        "accuracy",
+        scores.metric.title,
         "MACs not zero",
         "parameters not zero",
     )
@@ -65,34 +68,36 @@ def _rounds(sparse: SparseResult) -> Table:
         (
             f"{layout.SPARSE}/{layout.round_model(number).name}",
             f"{found.density:.1%}",
-            percent(found.before),
-            percent(found.score),
+            scores.number(found.before),
+            scores.number(found.score),
             f"{found.macs:,}",
             f"{found.params:,}",
         )
         for number, found in enumerate(sparse.rounds, start=1)
     ]
     before = None if sparse.dense is None else sparse.dense.score
-    start = ("before", "100.0%", "", percent(before), "", "")
-    return Table("Fine-grained pruning", header, [start, *rows])
+    start = ("before", "100.0%", "", scores.number(before), "", "")
+    note = f"{scores.metric.title} on the {scores.metric.data} data"
+    return Table("Fine-grained pruning", header, [start, *rows], note)
 
 
-def _networks(dense: DenseNetwork, result: RunResult) -> Table:
+def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
     files, chosen = result.tflite, result.chosen
-    header = ("network", "accuracy", "fine-tuned", "MACs", "parameters", "float32 file", "latency")
-    rows = [_row("dense", dense, None, files.get(layout.compared_file("dense")))]
+    title = scores.metric.title
+    header = ("network", title, "fine-tuned", "MACs", "parameters", "float32 file", "latency")
+    rows = [_row(scores, "dense", dense, None, files.get(layout.compared_file("dense")))]
     for name, policy in result.policies.items():
         own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")
-        rows.append(_row(label, policy, policy.finetuned_score, files.get(own)))
-    note = "* the network that was exported; accuracy on the test data"
+        rows.append(_row(scores, label, policy, policy.finetuned_score, files.get(own)))
+    note = f"* the network that was exported; {scores.note}"
     return Table("Networks", header, rows, note)
 
 
-def _files(result: RunResult) -> Table:
+def _files(result: RunResult, scores: Scores) -> Table:
     rows = [
         (
-            *_file(name, file.score, file.bytes, file.latency),
+            *_file(name, scores.number(file.score), file.bytes, file.latency),
             f"{file.max_abs_error:.2g}",
             percent(file.agreement),
             "" if file.within_tolerance else "WORSE than the tolerance",
@@ -101,24 +106,30 @@ def _files(result: RunResult) -> Table:
         if not layout.is_compared(name)
     ]
     if (tuned := result.finetuned) is not None:
-        first = _file(layout.FINETUNED.name, tuned.score, tuned.bytes, tuned.latency)
+        score = scores.number(tuned.score)
+        first = _file(layout.FINETUNED.name, score, tuned.bytes, tuned.latency)
         rows.insert(0, (*first, "", "", ""))
     return Table(
         "Files",
-        ("file", "accuracy", "bytes", "latency (range)", "max abs error", "agreement", ""),
+        ("file", scores.metric.title, "bytes", "latency (range)", "max abs error", "agreement", ""),
         rows,
-        "accuracy of the file itself, run by LiteRT; latency on this host: of .tflite files "
+        f"{scores.metric.title} of the file itself on the {scores.metric.data} data, run by "
+        "LiteRT; latency on this host: of .tflite files "
         "one thread in fresh processes, of Keras a compiled graph with all threads",
     )
 
 
 def _row(
-    label: str, network: DenseNetwork | PolicyNetwork, tuned: float | None, file: Exported | None
+    scores: Scores,
+    label: str,
+    network: DenseNetwork | PolicyNetwork,
+    tuned: float | None,
+    file: Exported | None,
 ) -> tuple[str, ...]:
     return (
         label,
-        percent(network.score),
-        percent(tuned),
+        scores.cell(network.score),
+        scores.cell(tuned),
         f"{network.macs:,}",
         f"{network.params:,}",
         "" if file is None else f"{file.bytes:,}",
@@ -126,13 +137,11 @@ def _row(
     )
 
 
-def _file(
-    name: str, score: float, size: int | None, latency: Milliseconds | None
-) -> tuple[str, ...]:
+def _file(name: str, score: str, size: int | None, latency: Milliseconds | None) -> tuple[str, ...]:
     spread = "" if latency is None else f" ({latency.min_ms:.3f} to {latency.max_ms:.3f})"
     return (
         name,
-        percent(score),
+        score,
         "" if size is None else f"{size:,}",
         milliseconds(latency) + spread,
     )

@@ -136,19 +136,24 @@ def costs_choice(costs: Sequence[str]) -> list[Spec]:
     return [{"name": "cost", "value": costs[0], **({"bind": bind} if len(costs) > 1 else {})}]
 
 
-def closer(values: Sequence[float]) -> list[Spec]:
-    """Returns the parameter `least`: the smallest value that is shown.
+def closer(values: Sequence[float], mode: str = "max") -> list[Spec]:
+    """Returns the parameter `least`: the worst value that is shown.
 
     The reader shows all episodes or only the better half, as very bad ones squeeze the others.
+
+    Args:
+        values: values of all episodes.
+        mode: `max` if more is better, `min` if less is.
     """
-    middle = sorted(values)[len(values) // 2]
+    ranked = sorted(values, reverse=mode == "min")
+    worst, middle = ranked[0], ranked[len(values) // 2]
     bind = {
         "input": "select",
         "name": "episodes: ",
-        "options": [min(values), middle],
+        "options": [worst, middle],
         "labels": ["all", "the better half"],
     }
-    return [{"name": "least", "value": min(values), "bind": bind}]
+    return [{"name": "least", "value": worst, "bind": bind}]
 
 
 def pickable(name: str, field: str) -> tuple[list[Spec], Spec]:

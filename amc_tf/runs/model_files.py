@@ -22,7 +22,7 @@ def refuse_code(flat: network.Network) -> None:
     Raises:
         AmcError: the function of a Lambda layer is not registered; the message names the layer.
     """
-    for operation in flat.operations():
+    for operation in (*flat.operations(), *flat.unread):
         if isinstance(operation, keras.layers.Lambda):
             try:
                 keras.layers.Lambda.from_config(operation.get_config(), safe_mode=True)

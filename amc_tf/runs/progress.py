@@ -38,7 +38,7 @@ class Progress:
             record: record of `episodes.jsonl`.
 
         Returns:
-            Those of `reward`, `score` (a fraction), `seconds`, `noise`, `baseline`,
+            Those of `reward`, `score`, `seconds`, `noise`, `baseline`,
             `actor_loss` and `critic_loss` that the record has; `best_reward`, the policy's
             best so far; `macs_share`, `params_share` and `latency_share`, the shares of the
             dense network's costs.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_tf import files
@@ -31,6 +31,8 @@ from amc_tf.runs.result_parts import (
     in_json,
     record,
 )
+from amc_tf.training.metric import Metric
+from amc_tf.training.uncertainty import Uncertainty
 
 FORMAT = 2
 # What the readers of parts raise for parts of other types.
@@ -120,16 +122,19 @@ class SparseResult(Result):
     Attributes:
         dense: score of the model before the first round.
         rounds: completed rounds.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
     """
 
     dense: Scored | None = None
     rounds: tuple[SparseRound, ...] = ()
+    metric: Metric | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SparseResult:
         """Reads the output of `to_json`."""
         return cls._of(
             content,
+            metric=_metric,
             dense=Scored.from_json,
             rounds=lambda rounds: tuple(map(SparseRound.from_json, rounds)),
         )
@@ -142,15 +147,17 @@ class ExportResult(Result):
     Attributes:
         keras: score of the Keras model.
         tflite: exported files, by name.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
     """
 
     keras: Scored | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
+    metric: Metric | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExportResult:
         """Reads the output of `to_json`."""
-        return cls._of(content, keras=Scored.from_json, tflite=_each(Exported))
+        return cls._of(content, metric=_metric, keras=Scored.from_json, tflite=_each(Exported))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +167,8 @@ class RunResult(Result):
     Attributes:
         seconds: time of each completed stage, in seconds.
         commands: command line of each completed stage.
+        metric: what the scores are; None, and an accuracy, in files of earlier versions.
+        uncertainty: how uncertain they are; None, and unknown, in files of earlier versions.
         dense: the network before pruning.
         pruned: the chosen network before fine-tuning.
         budget: bounds by the name of the cost, empty for a reward that prices the cost; None
@@ -168,6 +177,7 @@ class RunResult(Result):
         chosen: name of the policy whose network is fine-tuned and exported.
         episodes: number of the agent's episodes.
         seed: the search's seed.
+        input_shapes: shape of each input for which MACs were counted, without the batch axis.
         versions: versions of Python and of packages.
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
@@ -176,6 +186,8 @@ class RunResult(Result):
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metric: Metric | None = None
+    uncertainty: Uncertainty | None = None
     dense: DenseNetwork | None = None
     pruned: Measures | None = None
     budget: Mapping[str, Bound] | None = None
@@ -183,6 +195,7 @@ class RunResult(Result):
     chosen: str | None = None
     episodes: int | None = None
     seed: int | None = None
+    input_shapes: Sequence[Sequence[int]] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
@@ -202,10 +215,13 @@ class RunResult(Result):
             return cls(sparse=SparseResult.from_json(content))
         return cls._of(
             content,
+            metric=_metric,
+            uncertainty=lambda part: record(Uncertainty, part),
             dense=DenseNetwork.from_json,
             pruned=Measures.from_json,
             budget=lambda bounds: _each(Bound)(bounds or {}),
             policies=_each(PolicyNetwork),
+            input_shapes=lambda shapes: tuple(map(tuple, shapes)),
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),
             sparse=SparseResult.from_json,
@@ -225,6 +241,10 @@ class RunResult(Result):
         """Returns the result without sections that are about to be made again."""
         empty = RunResult()
         return dataclasses.replace(self, **{name: getattr(empty, name) for name in sections})
+
+
+def _metric(content: Mapping[str, Any]) -> Metric:
+    return record(Metric, content)
 
 
 def _each(cls: type[Part]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -171,7 +171,7 @@ class Exported(Part):
         float_operators: operators of an integer format that compute in float.
         flex_operators: TensorFlow's own operators; an app must link the Flex delegate for them.
         float_layers: layers of int8_qat that were trained without rounding.
-        within_tolerance: whether the score is at most the tolerance below Keras' score.
+        within_tolerance: whether the score is worse than Keras' by the tolerance at most.
         sparse_weights: density of each weight that a sparse format stores as sparse, by name.
         worst_tensors: relative errors of the tensors that differ most from the float file's, by
             name, if the score is not within the tolerance; empty for int8_qat, whose

@@ -9,6 +9,7 @@ import numpy as np
 
 from amc_tf.graph.plan import Plan, PlanT, PlanT_contra, PruningPlan
 from amc_tf.pruning.refit.methods import Refit
+from amc_tf.scoring.batches import Batch
 
 
 class Scorer(Protocol[PlanT_contra]):
@@ -19,7 +20,7 @@ class Scorer(Protocol[PlanT_contra]):
 
         Args:
             plan: the plan; None for the dense network.
-            beat: score to beat. Where the plan's is well below it, an
+            beat: score to beat. Where the plan's is well behind it, an
                 estimate from part of the images may be returned.
 
         Raises:
@@ -41,6 +42,10 @@ class Scorer(Protocol[PlanT_contra]):
         Yields:
             One array (images, ...) for each model output.
         """
+        ...
+
+    def played(self, plan: PlanT_contra | None) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+        """Runs the network as `run` does, and yields each batch beside its outputs."""
         ...
 
     def outputs(self, plan: PlanT_contra | None) -> list[np.ndarray]:

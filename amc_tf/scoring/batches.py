@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from amc_tf.scoring.early_stopping import order
 from amc_tf.training.data import Data, inputs_of
+from amc_tf.training.forms import IndexedBatches, batches_of
 
-_MOST_IN_MEMORY = 2**31  # bytes of a dataset's batches
+_LOG = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -23,54 +25,67 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The user's data as arrays, in the user's batches.
+    """The user's validation data as arrays, in the user's batches.
 
-    A dataset is read once and kept if it is not too large, because decoding it
-    may cost more than running the network.
+    What is not in memory is read once and kept, as decoding it may cost more than running the
+    network, unless it is larger than `most_kept` bytes. This is estimated from the first batch
+    if the number of batches is known.
 
     Attributes:
         images: number of images; None until the data has been read once.
     """
 
-    def __init__(self, data: Data, batch_size: int, model: keras.Model):
-        self._data = data
-        self._batch_size = batch_size
+    def __init__(self, data: Data, batch_size: int, model: keras.Model, most_kept: int):
+        self._source = batches_of("validation", data, batch_size)
         self._model = model
+        self._most_kept = most_kept
         self._kept: list[Batch] | None = None
+        in_memory = isinstance(self._source, IndexedBatches) and self._source.in_memory
+        self._to_keep = not in_memory
         self.images: int | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[Batch] | None = []
+        kept: list[Batch] = []
         size = images = 0
-        for element in self._elements():
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(element)
-            batch = Batch(inputs_of(x, self._model), y, weight)
-            size += sum(a.nbytes for a in keras.tree.flatten(element))
-            if size > _MOST_IN_MEMORY:
-                kept = None
+        for x, y, weight in self._source:
+            batch = self._batch(x, y, weight)
             images += len(batch.inputs[0])
-            if kept is not None:
+            if self._to_keep:
+                arrays = keras.tree.flatten([a for a in (x, y, weight) if a is not None])
+                size += sum(a.nbytes for a in arrays)
                 kept.append(batch)
+                self._to_keep = self._fits(size, len(kept))
+                if not self._to_keep:
+                    kept.clear()
             yield batch
-        self._kept, self.images = kept, images
+        if self._to_keep:
+            self._kept = kept
+        self.images = images
 
-    def shuffled(self) -> Iterable[Batch]:
-        """Returns the batches, in a random but fixed order if they are kept."""
-        if self._kept is None:
-            return self
-        return [self._kept[i] for i in order(len(self._kept))]
+    def _fits(self, size: int, batches: int) -> bool:
+        expected = size
+        if batches == 1 and self._source.steps is not None:
+            expected = size * self._source.steps
+        if expected <= self._most_kept:
+            return True
+        _LOG.info(
+            "validation data is read anew for each plan, as its batches take more than "
+            "Task(keep_bytes=%s)",
+            f"{self._most_kept:,}",
+        )
+        return False
 
-    def _elements(self) -> Iterator[Any]:
-        if not isinstance(self._data, tuple):
-            for element in self._data:
-                yield keras.tree.map_structure(np.asarray, element)
-            return
-        x, *rest = self._data
-        rest = [np.asarray(a) if isinstance(a, list) else a for a in rest]
-        arrays = keras.tree.map_structure(np.asarray, (x, *rest))
-        for start in range(0, len(keras.tree.flatten(x)[0]), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            yield keras.tree.map_structure(lambda a, part=part: a[part], arrays)
+    def shuffled(self) -> Iterable[Batch] | None:
+        """Returns the batches in a random but fixed order; None if they come in one order only."""
+        if self._kept is not None:
+            return [self._kept[i] for i in order(len(self._kept))]
+        if not isinstance(self._source, IndexedBatches):
+            return None
+        source = self._source
+        return (self._batch(*source.at(i)) for i in order(source.steps).tolist())
+
+    def _batch(self, x: Any, y: Any, weight: Any) -> Batch:
+        return Batch(inputs_of(x, self._model), y, weight)

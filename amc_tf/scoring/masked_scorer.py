@@ -15,7 +15,7 @@ from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.methods import Refit
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
-from amc_tf.scoring.batches import Batches
+from amc_tf.scoring.batches import Batch, Batches
 from amc_tf.training.task import Task
 
 
@@ -52,11 +52,16 @@ class MaskedScorer(Generic[PlanT]):
 
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
+        return (outputs for _, outputs in self.played(plan))
+
+    def played(self, plan: PlanT | None) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+        """See `Scorer`."""
         self._assign(plan)
-        batches = Batches(self._task.validation, self._task.batch_size, self._model)
+        task = self._task
+        batches = Batches(task.validation, task.batch_size, self._model, task.keep_bytes)
         for batch in batches:
             x = pack(nesting(self._model, "inputs"), batch.inputs)
-            yield keras.tree.flatten(self._model.predict_on_batch(x))
+            yield batch, keras.tree.flatten(self._model.predict_on_batch(x))
 
     def outputs(self, plan: PlanT | None) -> list[np.ndarray]:
         """See `Scorer`."""

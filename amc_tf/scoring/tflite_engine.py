@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.input_shapes import is_open
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.widths import random_plan
 from amc_tf.pruning.surgery import rebuild
@@ -60,6 +61,8 @@ class LiteEngine:
         Raises:
             NotCarriedError: the network cannot be cut out of a converted file.
         """
+        if is_open(graph.network.model):
+            raise NotCarriedError("the model takes inputs of several sizes, and a file of one size")
         self.graph = graph
         self.batch_size = batch_size
         self.num_threads = num_threads or os.cpu_count() or 1

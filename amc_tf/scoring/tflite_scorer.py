@@ -48,14 +48,16 @@ class LiteScorer(Generic[PlanT]):
         steps = own_steps(graph.network.model)
         if steps:
             raise NotCarriedError(f"the model's class has a {steps[0]} of its own")
-        if "loss" in task.metric:
-            raise NotCarriedError(f"{task.metric!r} is a loss, not a metric")
         model = graph.network.model
+        if task.metric == "loss" and model.losses:
+            raise NotCarriedError("the loss has penalties of weights, which pruning changes")
+        if task.metric.endswith("_loss"):
+            raise NotCarriedError(f"{task.metric!r} is the loss of one output")
         self._task = task
         self._refit = refit
         self._stop_at = stop_at
         self._metrics = task.compiled(uncompiled(model), model)
-        self._batches = Batches(task.validation, task.batch_size, model)
+        self._batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)
         if self._folding.fixed and isinstance(refit, Reestimated):
@@ -74,16 +76,17 @@ class LiteScorer(Generic[PlanT]):
     def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
         """See `Scorer`."""
         images = self._batches.images
-        if beat is None or self._stop_at is None or images is None:
-            return self._task.score(_Played(self._metrics), self._played(plan))
-
-        def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
-            return hopeless(scores, sizes, images, beat, self._stop_at)
-
         # Data may be sorted by class, so that its first batches say nothing about the others.
         batches = self._batches.shuffled()
+        if beat is None or self._stop_at is None or images is None or batches is None:
+            return self._task.score(_Played(self._metrics, self._task.metric), self.played(plan))
+        gain = self._task.metric_of(self._metrics).gain
+
+        def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
+            return hopeless(list(map(gain, scores)), sizes, images, gain(beat), self._stop_at)
+
         return self._task.score(
-            _Played(self._metrics, self._task.metric, enough), self._played(plan, batches)
+            _Played(self._metrics, self._task.metric, enough), self._run(plan, batches)
         )
 
     def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
@@ -94,18 +97,21 @@ class LiteScorer(Generic[PlanT]):
 
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
-        return (outputs for _, outputs in self._played(plan))
+        return (outputs for _, outputs in self.played(plan))
 
     def outputs(self, plan: PlanT | None) -> list[np.ndarray]:
         """See `Scorer`."""
         return concatenated(self.run(plan))
 
-    def _played(
-        self, plan: PlanT | None, batches: Iterable[Batch] | None = None
+    def played(self, plan: PlanT | None) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+        """See `Scorer`."""
+        return self._run(plan, self._batches)
+
+    def _run(
+        self, plan: PlanT | None, batches: Iterable[Batch]
     ) -> Iterator[tuple[Batch, list[np.ndarray]]]:
         weights = self._folding.weights(refitted_weights(self._refit, plan))
         network = self._engine.network(channels(plan), weights)
-        batches = self._batches if batches is None else batches
         return ((batch, network(batch.inputs)) for batch in batches)
 
 
@@ -114,7 +120,7 @@ class _Played:
 
     Args:
         model: the compiled model, whose metrics are used.
-        metric: the metric that `enough` judges.
+        metric: the task's metric, which `enough` judges.
         enough: function from the mean score and the size of each batch so far
             to whether the rest can be left out; default: it never can.
     """
@@ -122,7 +128,7 @@ class _Played:
     def __init__(
         self,
         model: keras.Model,
-        metric: str = "",
+        metric: str,
         enough: Callable[[Sequence[float], Sequence[int]], bool] | None = None,
     ):
         self._model = model
@@ -132,27 +138,39 @@ class _Played:
     def evaluate(
         self, played: Iterator[tuple[Batch, list[np.ndarray]]], **_: Any
     ) -> dict[str, float]:
-        """Computes the metrics of the model's compile settings, but no loss."""
+        """Computes the metrics of the model's compile settings, and the loss if it is wanted."""
         model, structure = self._model, nesting(self._model, "outputs")
         model.reset_metrics()
+        loss = keras.metrics.Mean() if self._metric == "loss" else None
         scores: list[float] = []
         sizes: list[int] = []
         before = 0.0
         for batch, outputs in played:
             predicted = pack(structure, outputs)
             model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
+            if loss is not None:
+                # As `evaluate` averages it: over batches, by their sizes.
+                value = model.compute_loss(
+                    None, batch.labels, predicted, batch.sample_weight, training=False
+                )
+                loss.update_state(value, sample_weight=len(batch.inputs[0]))
             if self._enough is None:
                 continue
             # The metric is taken as a mean over the images, as most metrics are.
             sizes.append(len(batch.inputs[0]))
-            summed = sum(sizes) * float(model.get_metrics_result().get(self._metric, 0.0))
+            summed = sum(sizes) * self._results(loss).get(self._metric, 0.0)
             scores.append((summed - before) / sizes[-1])
             before = summed
             if self._enough(scores, sizes):
                 break
-        # As `evaluate` gives them: a metric that is no number is another's, and stays as it is.
-        found = keras.tree.map_structure(np.asarray, model.get_metrics_result())
-        return {name: float(v) if np.ndim(v) == 0 else v for name, v in found.items()}
+        return self._results(loss)
+
+    def _results(self, loss: keras.metrics.Metric | None) -> dict[str, float]:
+        found = self._model.get_metrics_result()
+        if loss is not None:
+            found["loss"] = loss.result()
+        # A metric that is no number is not the task's.
+        return {name: float(value) for name, value in found.items() if not np.ndim(value)}
 
 
 def _divisor(count: int, preferred: int = 4) -> int:

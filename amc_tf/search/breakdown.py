@@ -21,23 +21,25 @@ def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str
 
     Returns:
         `name` of the model. `groups`, from input to output, each with its name,
-        channels, producers and consumers. `layers` that have weights, each with
+        channels, producers and consumers. `layers` that cost something, each with
         its name, class, MACs and parameters. `plans`, each with the channels
         `kept` by the groups and the `macs` and `params` of the layers, in the
-        same order. Costs that no plan changes and that no layer of the table
-        holds (the MACs of attention, for example) are left out.
+        same order.
 
     Raises:
         AmcError: the model's input size is not fixed, or a plan does not fit.
     """
-    classes = {site.name: type(site.call.operation).__name__ for site in graph.first_sites()}
+    classes = {
+        graph.network.name(operation): type(operation).__name__
+        for operation in graph.network.operations()
+    }
     costs = {name: make(graph) for name, make in COSTS.items()}
-    dense = {name: by_layer(cost, cost.dense) for name, cost in costs.items()}
+    dense = {name: cost.by_layer(cost.dense) for name, cost in costs.items()}
     layers = [name for name in classes if any(dense[cost].get(name) for cost in costs)]
     kept = {policy: plan_counts(graph, plan) for policy, plan in plans.items()}
 
     def of_layers(cost: Cost, counts: np.ndarray) -> list[int]:
-        found = by_layer(cost, counts)
+        found = cost.by_layer(counts)
         return [found.get(layer, 0) for layer in layers]
 
     return {
@@ -67,11 +69,3 @@ def breakdown(graph: ChannelGraph, plans: Mapping[str, PruningPlan]) -> dict[str
             for policy, counts in kept.items()
         },
     }
-
-
-def by_layer(cost: Cost, counts: np.ndarray) -> dict[str, int]:
-    """Returns the part of a cost in each layer, when group i keeps `counts[i]` channels."""
-    found: dict[str, int] = {}
-    for layer, value in zip(cost.sites, cost.terms(counts).tolist(), strict=True):
-        found[layer] = found.get(layer, 0) + value
-    return found

@@ -13,6 +13,7 @@ from amc_tf.graph.plan import PlanT, PlanT_contra
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.env.base import DecisionEnv, Outcome
+from amc_tf.search.told_reward import ToldReward
 
 
 class Score(Protocol[PlanT_contra]):
@@ -34,6 +35,8 @@ class EpisodeDriver(Generic[PlanT]):
         score: function that returns the score of a plan.
         watch: function that receives the record of every episode, including episodes that the
             log knew.
+        dense_score: score of the dense network; None if it is not known. Searchers are told
+            rewards on a scale that it helps to find (see `ToldReward`).
 
     Attributes:
         env: the environment.
@@ -46,12 +49,16 @@ class EpisodeDriver(Generic[PlanT]):
         env: DecisionEnv[PlanT],
         score: Score[PlanT],
         watch: Callable[[dict[str, Any]], None] | None = None,
+        dense_score: float | None = None,
     ):
         self.env = env
         self.ranked: dict[str, list[Outcome[PlanT]]] = {}
         self._log = log
         self._score = score
         self._watch = watch
+        self._dense_reward = (
+            None if dense_score is None else env.reward(dense_score, env.problem.dense_costs)
+        )
 
     def run(self, policy: str, searcher: Searcher, episodes: int) -> None:
         """Plays the episodes of one policy.
@@ -61,12 +68,14 @@ class EpisodeDriver(Generic[PlanT]):
                 begins with the episode.
         """
         outcomes: list[Outcome[PlanT]] = []
+        played = (outcome.reward for ranked in self.ranked.values() for outcome in ranked)
+        told = ToldReward.of(self.env.metric, self._dense_reward, played)
         best: Outcome[PlanT] | None = None
         with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
                 beat = None if best is None else best.score
                 try:
-                    outcome = self._play(policy, episode, searcher, beat)
+                    outcome = self._play(policy, episode, searcher, beat, told)
                 except AmcError as error:
                     # The same object is raised again: callers tell errors apart by their class.
                     error.args = (f"episode {episode} of {policy!r}: {error}",)
@@ -76,14 +85,20 @@ class EpisodeDriver(Generic[PlanT]):
                     best = outcome
                 bar.update()
                 uniform = self.ranked.get("uniform")
+                written = self.env.metric.written
                 bar.set_postfix(
-                    best=f"{best.score:.4f}",
-                    **({"uniform": f"{uniform[0].score:.4f}"} if uniform else {}),
+                    best=written(best.score),
+                    **({"uniform": written(uniform[0].score)} if uniform else {}),
                 )
         self.ranked[policy] = sorted(outcomes, key=lambda outcome: -outcome.reward)
 
     def _play(
-        self, policy: str, episode: int, searcher: Searcher, beat: float | None
+        self,
+        policy: str,
+        episode: int,
+        searcher: Searcher,
+        beat: float | None,
+        told: ToldReward,
     ) -> Outcome[PlanT]:
         start = time.monotonic()
         state = self.env.reset()
@@ -94,7 +109,7 @@ class EpisodeDriver(Generic[PlanT]):
         if score is None:
             score = self._score(decided.plan, beat)
         outcome = self.env.outcome(decided, score)
-        diagnostics = searcher.finish(outcome.actions, outcome.reward)
+        diagnostics = searcher.finish(outcome.actions, told(outcome.reward))
         record = {
             "policy": policy,
             "episode": episode,

@@ -17,6 +17,7 @@ from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
 from amc_tf.search.problem import environment
 from amc_tf.search.settings import SearchSettings
+from amc_tf.training.metric import Metric
 
 Ranked = dict[str, list[Outcome[PruningPlan]]]
 
@@ -32,6 +33,7 @@ class Finalists:
         score: scorer of networks as they are built, with the final refit.
         workdir: folder of the logs.
         ranks: see `EpisodeLog`.
+        metric: what the scores are.
     """
 
     actions: Mapping[str, Sequence[Sequence[float]]]
@@ -40,10 +42,11 @@ class Finalists:
     score: Scorer[PruningPlan]
     workdir: pathlib.Path
     ranks: str
+    metric: Metric
 
     def rescored(self, budget: Budget | None) -> Ranked:
         """Returns the outcomes of the plans with the final refit, each policy's best first."""
-        env = environment(self.problem, budget, self.settings)
+        env = environment(self.problem, budget, self.settings, self.metric)
         return self._played(layout.finals_file(), env, self.actions)
 
     def within(self, number: int, budget: Budget, names: Sequence[str]) -> Ranked:
@@ -54,7 +57,7 @@ class Finalists:
             budget: the tighter budget.
             names: names of the policies.
         """
-        env = environment(self.problem, budget, self.settings)
+        env = environment(self.problem, budget, self.settings, self.metric)
         # Scaled in proportion: if decided one after another, only the last would shrink.
         plans = {name: [env.fitted(actions) for actions in self.actions[name]] for name in names}
         return self._played(layout.finals_file(number), env, plans)

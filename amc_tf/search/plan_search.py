@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.breakdown import breakdown
@@ -26,11 +28,14 @@ from amc_tf.search.finalists import Finalists
 from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
-from amc_tf.search.problem import check, environment, problem_of
+from amc_tf.search.problem import analyzed, check, environment, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 def search_plan(
@@ -82,37 +87,51 @@ def search_in(
     budget: Budget | None,
     settings: SearchSettings,
     latency: LatencySettings,
+    metric: Metric | None = None,
 ) -> SearchResult:
-    """Does what `search_plan` does, in a work directory that the caller has locked."""
+    """Does what `search_plan` does, in a work directory that the caller has locked.
+
+    The task's metric may be given, if the caller knows what it is.
+    """
     workdir = folder.path
-    graph = settings.constraints.analyze(model)
+    metric = metric or task.metric_of(model)
+    graph = analyzed(model, task, settings)
     check_finite(graph.network, task)
     problem = problem_of(graph, settings)
-    check(problem, budget, settings)
+    check(problem, budget, settings, metric)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
         device = SearchLatency(graph, budget, problem.choices, workdir, latency)
         problem = problem.with_latency(device.cost)
-        environment(problem, budget, settings)  # raises here, before importance is computed
+        environment(problem, budget, settings, metric)  # raises here, before importance is computed
 
     importance = kept_importance(graph, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
-    env, dense = environment(problem, budget, settings), problem.dense_costs
+    env, dense = environment(problem, budget, settings, metric), problem.dense_costs
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
 
     # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
         DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
-        TensorBoardLog(workdir / layout.TENSORBOARD, dense) as watch,
+        TensorBoardLog(workdir / layout.TENSORBOARD, dense, metric) as watch,
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         score = fastest_scorer(graph, task, refit, settings.early_stop)
         dense_score = score(None)
-        about = {"bounds": env.bounds, "dense": {"score": dense_score, **dense}}
+        uncertain = uncertainty(score, task, model)
+        _LOG.info(uncertain.sentence(metric, dense_score))
+        if warning := uncertain.warning(metric, dense_score):
+            _LOG.warning(warning)
+        about = {
+            "bounds": env.bounds,
+            "dense": {"score": dense_score, **dense},
+            "metric": dataclasses.asdict(metric),
+            "uncertainty": dataclasses.asdict(uncertain),
+        }
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
-        driver = EpisodeDriver(log, env, score, watch)
+        driver = EpisodeDriver(log, env, score, watch, dense_score)
         compete(driver, agent, settings)
 
     final = refit
@@ -128,6 +147,7 @@ def search_in(
         score=score.refitted_by(final),
         workdir=workdir,
         ranks=ranks,
+        metric=metric,
     )
     ranked = driver.ranked if final is refit else finalists.rescored(budget)
     if device is None:
@@ -142,6 +162,8 @@ def search_in(
         bounds=env.bounds,
         dense_score=dense_score,
         final=final,
+        metric=metric,
+        uncertainty=uncertain,
         measured=None if device is None else device.measured(best[chosen].counts),
     )
     plans = {name: outcome.plan for name, outcome in best.items()}

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+
+import keras
+
+from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.costs import Cost
+from amc_tf.graph.input_shapes import InputShape, is_open
 from amc_tf.graph.plan import PlanT, PruningPlan
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import Problem
 from amc_tf.search.settings import SearchSettings
+from amc_tf.training.metric import ACCURACY, Metric
+from amc_tf.training.task import Task
+
+_LOG = logging.getLogger(__name__)
+
+
+def analyzed(model: keras.Model, task: Task, settings: SearchSettings) -> ChannelGraph:
+    """Analyses a model for pruning within the constraints of the settings.
+
+    Raises:
+        AmcError: see `Constraints.analyze`.
+    """
+    return settings.constraints.analyze(model, counted_shape(model, task, settings))
+
+
+def counted_shape(model: keras.Model, task: Task, settings: SearchSettings) -> InputShape:
+    """Returns the input shape for which work is counted; empty for the model's own sizes.
+
+    Without a setting, open sizes are those of the validation data.
+    """
+    if settings.input_shape or not is_open(model):
+        return settings.input_shape
+    arrays = task.sample_inputs(task.validation, model, 1)
+    return [array.shape[1:] for array in arrays]
 
 
 def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[PruningPlan]:
@@ -28,22 +59,57 @@ def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[Pruning
 
 
 def environment(
-    problem: Problem[PlanT], budget: Budget | None, settings: SearchSettings
+    problem: Problem[PlanT],
+    budget: Budget | None,
+    settings: SearchSettings,
+    metric: Metric = ACCURACY,
 ) -> DecisionEnv[PlanT]:
     """Returns the environment of a problem under a budget.
 
     Raises:
         AmcError: see `DecisionEnv`.
     """
-    return DecisionEnv(problem, budget, reward=settings.reward, fill_budget=settings.fill_budget)
+    return DecisionEnv(
+        problem,
+        budget,
+        reward=settings.reward,
+        fill_budget=settings.fill_budget,
+        metric=metric,
+    )
 
 
-def check(problem: Problem, budget: Budget | None, settings: SearchSettings) -> None:
-    """Checks that the budget can be met, as far as this is known without a device.
+def check(
+    problem: Problem,
+    budget: Budget | None,
+    settings: SearchSettings,
+    metric: Metric = ACCURACY,
+) -> None:
+    """Checks that the budget has a meaning and can be met, as far as is known without a device.
 
     Latency that is not known yet exceeds no bound, as measuring its table takes minutes.
 
     Raises:
-        AmcError: see `DecisionEnv`.
+        AmcError: MACs are bounded or priced, but do not hold all of the model's work; see also
+            `DecisionEnv`.
     """
-    environment(problem.with_latency(UNKNOWN_LATENCY), budget, settings)
+    _check_all_is_counted(problem, budget, settings)
+    environment(problem.with_latency(UNKNOWN_LATENCY), budget, settings, metric)
+
+
+def _check_all_is_counted(
+    problem: Problem, budget: Budget | None, settings: SearchSettings
+) -> None:
+    cost = problem.costs["macs"]
+    uses_macs = settings.reward == "flops" or (budget is not None and budget.macs is not None)
+    if not (uses_macs and isinstance(cost, Cost) and cost.uncounted):
+        return
+    first, *others = cost.uncounted
+    more = f" and {len(others)} more" if others else ""
+    found = f"{first.operation!r} ({first.class_name}: {first.reason}){more}"
+    if not settings.allow_uncounted:
+        raise AmcError(
+            f"the MACs of the model leave out the work of {found}, so that a budget or reward of "
+            "MACs would mean little; bound params or latency instead, or allow it by "
+            "SearchSettings(allow_uncounted=True) (--config.search.allow_uncounted)"
+        )
+    _LOG.warning("MACs leave out the work of %s", found)

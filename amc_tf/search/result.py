@@ -10,6 +10,8 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.methods import Refit
 from amc_tf.search.env.base import Outcome
 from amc_tf.search.latency_choice import Measured
+from amc_tf.training.metric import Metric
+from amc_tf.training.uncertainty import Uncertainty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,6 +24,8 @@ class SearchResult:
         best: best outcome of each policy, by the policy's name.
         bounds: the budget in absolute terms, by name of the cost.
         dense_score: score of the unpruned model on the validation data.
+        metric: what the scores are.
+        uncertainty: how uncertain the scores are.
         final: refit that restores the weights of the networks that are built.
         measured: measured latency of the chosen network and of the dense one beside it; None
             where latency is not bounded.
@@ -32,6 +36,8 @@ class SearchResult:
     best: dict[str, Outcome[PruningPlan]]
     bounds: dict[str, float]
     dense_score: float
+    metric: Metric
+    uncertainty: Uncertainty
     final: Refit[PruningPlan]
     measured: Measured | None = None
 

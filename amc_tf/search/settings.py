@@ -6,6 +6,7 @@ import dataclasses
 
 from amc_tf.errors import AmcError, choice, choices
 from amc_tf.graph.constraints import Constraints
+from amc_tf.graph.input_shapes import InputShape
 from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.runs.vocabulary import AGENT
@@ -37,6 +38,10 @@ class SearchSettings:
             of the reward proposes (see `amc_tf.search.agents.response_surface`), in [0, 1].
             The model also proposes the episodes of the warm-up. The share grows while the
             agent's own plans are not the best (see `GuidedSearcher`). 0 is the paper's agent.
+        input_shape: shape for which MACs are counted, for a model whose input has open sizes
+            (see `amc_tf.analyze`); by default that of the validation data.
+        allow_uncounted: whether MACs may be bounded or priced although the model does work
+            that is not counted (`amc-inspect` lists it).
         refit: method that restores weights before a plan is scored, a name of
             `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same for the networks that are built in the end.
@@ -61,6 +66,8 @@ class SearchSettings:
     fill_budget: bool = True
     warm_start: bool = True
     response_share: float = 0.75
+    input_shape: InputShape = ()
+    allow_uncounted: bool = False
     refit: str = "quick_in_order"
     final_refit: str = "in_order"
     early_stop: float | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from amc_tf.runs.progress import Progress
+from amc_tf.training.metric import ACCURACY, Metric
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,11 +27,18 @@ class TensorBoardLog:
     Args:
         folder: folder for the files; made with the first episode.
         dense: costs of the dense network (see `Progress`).
+        metric: what the scores are; they are written under its name.
     """
 
-    def __init__(self, folder: str | os.PathLike, dense: Mapping[str, float]):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        dense: Mapping[str, float],
+        metric: Metric = ACCURACY,
+    ):
         self._folder = pathlib.Path(folder)
         self._progress = Progress(dense)
+        self._names = {"score": metric.name}
         self._writers: dict[str, Any] = {}
         self._failed = False
         for old in self._folder.glob("*/events.out.tfevents.*"):
@@ -54,7 +62,7 @@ class TensorBoardLog:
         writer = self._writers[policy]
         with writer.as_default(step=record["episode"]):
             for name, value in self._progress(record).items():
-                tf.summary.scalar(name, value)
+                tf.summary.scalar(self._names.get(name, name), value)
         writer.flush()  # an episode may take minutes
 
     def __enter__(self) -> TensorBoardLog:

@@ -29,6 +29,7 @@ from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.policies import compete
+from amc_tf.search.problem import counted_shape
 from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.sparsity import masks
@@ -38,6 +39,7 @@ from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import fine_tune
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 
@@ -98,6 +100,7 @@ def _all_rounds(
     folder.claim_model(model)
     current = rebuild(model, analyze(model), None)  # the user's model is not changed
     score = task.score(task.compiled(current, model), task.test_data)
+    metric = task.metric_of(current)
     rounds: list[SparseRound] = []
     for number, share in enumerate(settings.densities, start=1):
         file = layout.round_model(number)
@@ -105,8 +108,12 @@ def _all_rounds(
         if len(before.rounds) >= number and (folder / file.name).exists():
             rounds.append(before.rounds[number - 1])
         else:
-            rounds.append(_round(current, model, task, folder, number, share, settings, search))
-            done = dataclasses.replace(before, dense=Scored(score), rounds=tuple(rounds))
+            rounds.append(
+                _round(current, model, task, folder, number, share, settings, search, metric)
+            )
+            done = dataclasses.replace(
+                before, dense=Scored(score), rounds=tuple(rounds), metric=metric
+            )
             done.write(folder.path)
         current = folder.load_model(file)
     return SparseResult.read(folder.path).to_json()
@@ -121,18 +128,20 @@ def _round(
     share: float,
     settings: SparsitySettings,
     search: SearchSettings,
+    metric: Metric,
 ) -> SparseRound:
     """Runs one search and fine-tuning; saves the model and returns its measures."""
-    graph = analyze(model)
+    graph = analyze(model, input_shape=counted_shape(original, task, search))
     size = sum(kernel.size for kernel in kernels(graph))
     budget = Budget(params=params(graph) - size + int(share * size))
-    env = DecisionEnv(density_problem(graph, min_density=settings.min_density), budget)
+    problem = density_problem(graph, min_density=settings.min_density)
+    env = DecisionEnv(problem, budget, metric=metric)
     log = EpisodeLog(folder / layout.round_episodes(number))
     agent_log, scalars = folder / layout.AGENT_LOG, folder / layout.round_tensorboard(number)
     task.compiled(model, original)
     with (
         DdpgSearcher(search.learner, NUM_FEATURES, search.seed, agent_log) as agent,
-        TensorBoardLog(scalars, env.problem.dense_costs) as watch,
+        TensorBoardLog(scalars, problem.dense_costs, metric) as watch,
     ):
         driver = EpisodeDriver(log, env, _scorer(graph, task), watch)
         compete(driver, agent, search)

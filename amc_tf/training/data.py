@@ -1,4 +1,4 @@
-"""The user's data, in every form that `fit` accepts."""
+"""The user's data, as its model reads it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from amc_tf.errors import AmcError
+from amc_tf.training.arrays import as_arrays, is_array, is_arrays
+from amc_tf.training.forms import ArrayBatches, batches_of, present
 
-# (inputs, labels) arrays, or a batched tf.data.Dataset of such pairs.
+# What `Model.fit` takes, except generators; see `amc_tf.training.forms.batches_of`.
 Data = Any
 
 
@@ -22,81 +25,114 @@ def evenly_spaced(available: int, count: int) -> np.ndarray:
     return np.linspace(0, available - 1, min(count, available)).astype(int)
 
 
-def x_and_y(element: Any) -> tuple[Any, Any]:
-    """Returns the inputs and the labels of a batch, without anything else it holds."""
-    if not isinstance(element, (tuple, list)) or len(element) < 2:
-        raise AmcError(
-            f"expected data of pairs (inputs, labels), received {type(element).__name__}"
-        )
-    return element[0], element[1]
-
-
 def in_batches(split: str, data: Data) -> Iterator[tuple[Any, Any]]:
-    """Yields the inputs and labels of a split batch by batch; arrays are one batch."""
-    if isinstance(data, tuple):
-        yield x_and_y(data)
-        return
-    if not hasattr(data, "__iter__"):
-        raise AmcError(
-            f"{split} data: expected (x, y) arrays or a batched tf.data.Dataset, received "
-            f"{type(data).__name__}"
-        )
+    """Yields the inputs and labels of a split batch by batch.
+
+    Raises:
+        AmcError: the data is empty, does not end, or has no form that can be read again and again.
+    """
     empty = True
-    for element in data:
+    for x, y, _ in batches_of(split, data):
         empty = False
-        yield x_and_y(element)
+        yield x, y
     if empty:
         raise AmcError(f"{split} data is empty")
 
 
 def inputs_of(x: Any, model: keras.Model) -> list[Any]:
-    """Returns the arrays of a batch in the order of the model's inputs."""
+    """Returns the arrays of a batch in the order of the model's inputs.
+
+    An axis of size 1 at the end is added or left out to fit the model, as Keras does.
+    """
+    names = _names(model, "input", model.inputs, [t.name for t in model.inputs])
     if isinstance(x, dict):
-        names = [t.name for t in model.inputs]
         missing = [n for n in names if n not in x]
         if missing:
             raise AmcError(f"data lacks the model's input {missing[0]!r}; it has {sorted(x)}")
-        return [x[n] for n in names]
-    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
+        arrays = [x[n] for n in names]
+    else:
+        arrays = keras.tree.flatten(x) if isinstance(x, (list, tuple)) else [x]
     if len(arrays) != len(model.inputs):
         raise AmcError(f"the model has {len(model.inputs)} inputs, the data {len(arrays)}")
-    return arrays
+    return [_of_rank(a, t.shape) for a, t in zip(arrays, model.inputs, strict=True)]
 
 
-def check_shape(split: str, array: Any, tensor: Any) -> None:
-    """Raises an AmcError if an array does not have the shape of a model's input."""
-    shape, expected = tuple(np.shape(array)), tuple(tensor.shape)
-    fits = len(shape) == len(expected) and all(
-        e is None or s == e for s, e in zip(shape[1:], expected[1:], strict=True)
-    )
-    if not fits:
-        raise AmcError(
-            f"{split} data has the shape {shape}, but the model's input {tensor.name!r} expects "
-            f"{expected}"
-        )
+def labels_of(y: Any, model: keras.Model) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the name, the labels and the tensor of each output that labels are given for."""
+    names = _names(model, "output", model.outputs, model.output_names)
+    if isinstance(y, dict):
+        given = [
+            y.get(name, y.get(other)) for name, other in zip(names, model.output_names, strict=True)
+        ]
+    else:
+        given = keras.tree.flatten(y)
+    if len(given) == len(names):
+        for name, labels, tensor in zip(names, given, model.outputs, strict=True):
+            if labels is not None:
+                yield name, labels, tensor
 
 
-def check_batch(split: str, x: Any, y: Any, model: keras.Model) -> None:
-    """Raises an AmcError if the model cannot take a batch."""
-    arrays = inputs_of(x, model)
-    for array, tensor in zip(arrays, model.inputs, strict=True):
-        if len(array) == 0:
-            raise AmcError(f"{split} data is empty")
-        check_shape(split, array, tensor)
-        values = np.asarray(array)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise AmcError(f"{split} data holds values that are not finite; clean it first")
-    if len(model.outputs) != 1 or isinstance(y, (dict, list, tuple)):
-        return  # several outputs: only the user's loss knows which labels fit
-    labels = np.asarray(y)
-    if len(labels) != len(arrays[0]):
-        raise AmcError(f"{split} data has {len(arrays[0])} inputs but {len(labels)} labels")
-    units = model.outputs[0].shape[-1]
-    is_class_index = labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1:] == (1,))
-    if is_class_index and len(model.outputs[0].shape) == 2 and units is not None and units > 1:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= units:
-            raise AmcError(
-                f"{split} labels range from {low} to {high}, but the model's {units} outputs "
-                f"stand for labels 0 to {units - 1}"
-            )
+def unlabelled(batch: Any, model: keras.Model) -> Any:
+    """Returns the inputs of a batch that may have labels: inputs, or a pair of the two.
+
+    As many arrays as the model has inputs, if these are several, are the inputs.
+    """
+    if not isinstance(batch, (list, tuple)):
+        return batch
+    if len(batch) == len(model.inputs) > 1 and not any(map(keras.tree.is_nested, batch)):
+        return batch
+    return batch[0]
+
+
+def all_inputs(split: str, data: Data, model: keras.Model) -> list[np.ndarray]:
+    """Returns the inputs of data that may have labels, one array for each model input."""
+    if isinstance(data, tuple):
+        data = unlabelled(data, model)
+    if is_arrays(data):  # whole, without a copy
+        return [np.asarray(a) for a in inputs_of(as_arrays(data), model)]
+    parts = [
+        inputs_of(unlabelled(batch, model), model)
+        for batch, *_ in batches_of(split, data, labelled=False)
+    ]
+    if not parts:
+        raise AmcError(f"{split} data is empty")
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def bounded(split: str, data: Any, steps: int | None, batch_size: int) -> Any:
+    """Returns the first `steps` batches of data, in a form that Keras takes too."""
+    if steps is None or data is None:
+        return data
+    if isinstance(data, tf.data.Dataset):
+        return data.take(steps)
+    first = batches_of(split, data, batch_size, steps)
+    return present(first.parts) if isinstance(first, ArrayBatches) else first.dataset()
+
+
+def for_keras(split: str, data: Any, batch_size: int, steps: int | None = None) -> Any:
+    """Returns data as one object that `Model.evaluate` takes and reads by batches.
+
+    What Keras reads by batches itself is returned as it is, and `steps` are to be given to Keras
+    too.
+    """
+    batches = batches_of(split, data, batch_size, steps)  # raises where there is no end
+    if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
+        return data
+    return batches.dataset() if steps is None else batches.dataset().repeat()
+
+
+def _names(model: keras.Model, end: str, tensors: list[Any], otherwise: list[str]) -> list[str]:
+    """Returns the keys of tensors that a model was built with a dict of, else their names."""
+    structure = getattr(model, end, None)  # a Sequential model that was never called has none
+    if not isinstance(structure, dict) or any(map(keras.tree.is_nested, structure.values())):
+        return otherwise
+    keys = {id(tensor): key for key, tensor in structure.items()}
+    return [keys[id(tensor)] for tensor in tensors]
+
+
+def _of_rank(array: Any, shape: tuple[int | None, ...]) -> Any:
+    if is_array(array) and len(array.shape) == len(shape) - 1 and shape[-1] == 1:
+        return array[..., None]
+    if is_array(array) and len(array.shape) == len(shape) + 1 and array.shape[-1] == 1:
+        return array[..., 0]
+    return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
 import math
 from collections.abc import Mapping
@@ -10,10 +9,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from amc_tf.errors import AmcError
-from amc_tf.training.data import Data
+from amc_tf.training.arrays import as_arrays, common_length, is_arrays
+from amc_tf.training.data import Data, bounded
+from amc_tf.training.forms import batches_of
 
 # Arguments that change the training; the others are data, callbacks or output.
 _RECORDED = (
@@ -87,40 +87,34 @@ def _json(value: Any) -> Any:
 
 def _data(given: Mapping[str, Any]) -> tuple[Data, Data]:
     x, validation = given.get("x"), given.get("validation_data")
-    split = given.get("validation_split") or 0.0
-    for name, data in (("x", x), ("validation_data", validation)):
-        if isinstance(data, collections.abc.Iterator):
-            raise AmcError(
-                f"{name} is a {type(data).__name__}, which can be read once, but is needed again "
-                "and again; make it a tf.data.Dataset (Dataset.from_generator) or a "
-                "keras.utils.PyDataset"
-            )
-    if validation is None and not split:
+    share = given.get("validation_split") or 0.0
+    if validation is None and not share:
         raise AmcError(
             "fit got neither validation_data nor validation_split, but the search is rewarded "
             "with the accuracy on data held out of training; add one of them"
         )
-    dataset = _dataset("x", x, given, "steps_per_epoch")
-    if dataset is None:
+    if x is None or is_arrays(x):
         train = _arrays("x", (x, given.get("y"), given.get("sample_weight")))
+        if validation is None:
+            return _split(train, share)
     elif validation is None:
         raise AmcError(
             f"validation_split works on arrays, received x as {type(x).__name__}; give "
             "validation_data"
         )
     else:
-        train = dataset
-    if validation is None:
-        return _split(train, split)
-    held_out = _dataset("validation_data", validation, given, "validation_steps")
-    if held_out is None:
-        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-            raise AmcError(
-                "expected validation_data as (x, y), (x, y, sample_weight) or a batched dataset, "
-                f"received {type(validation).__name__}"
-            )
+        train = _batches("train", x, given.get("steps_per_epoch"))
+    steps = given.get("validation_steps")
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         held_out = _arrays("validation_data", validation)
-    return train, held_out
+        size = given.get("validation_batch_size") or given.get("batch_size") or 32  # as Keras
+        return train, bounded("validation", held_out, steps, size)
+    if isinstance(validation, (tuple, list)) or is_arrays(validation):
+        raise AmcError(
+            "expected validation_data as (x, y), (x, y, sample_weight) or a batched dataset, "
+            f"received {type(validation).__name__}"
+        )
+    return train, _batches("validation", validation, steps)
 
 
 def _arrays(name: str, parts: Any) -> Data:
@@ -129,14 +123,12 @@ def _arrays(name: str, parts: Any) -> Data:
         raise AmcError(
             f"{name}: expected inputs and labels, received no {'labels' if y is None else 'inputs'}"
         )
-    arrays = keras.tree.map_structure(np.asarray, (x, y, *(w for w in weight if w is not None)))
-    # A list holds the labels of several outputs; as a list it would be stacked into one tensor.
-    return (arrays[0], *(tuple(a) if isinstance(a, list) else a for a in arrays[1:]))
+    return tuple(as_arrays(part) for part in (x, y, *weight) if part is not None)
 
 
 def _split(arrays: Data, share: float) -> tuple[Data, Data]:
     """Splits arrays as Keras does: the last samples, before any shuffling, are held out."""
-    count = len(keras.tree.flatten(arrays)[0])
+    count = common_length("train", (*arrays, None)[:3])
     first = math.floor(count * (1 - share))
     if not 0 < first < count:
         raise AmcError(
@@ -149,31 +141,6 @@ def _split(arrays: Data, share: float) -> tuple[Data, Data]:
     )
 
 
-def _dataset(
-    name: str, data: Any, given: Mapping[str, Any], steps_name: str
-) -> tf.data.Dataset | None:
-    """Returns a dataset for one epoch; None for arrays."""
-    steps = given.get(steps_name)
-    if isinstance(data, keras.utils.PyDataset):
-        data = _of_pydataset(data)
-    if not isinstance(data, tf.data.Dataset):
-        return None
-    if steps is not None:
-        return data.take(int(steps))
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise AmcError(f"{name} repeats without end; give {steps_name}")
-    return data
-
-
-def _of_pydataset(source: keras.utils.PyDataset) -> tf.data.Dataset:
-    def read(index: int) -> Any:
-        parts = (tuple(part) if isinstance(part, list) else part for part in source[index])
-        return tuple(part for part in parts if part is not None)
-
-    def batches() -> Any:
-        return (read(index) for index in range(source.num_batches or 0))
-
-    spec = keras.tree.map_structure(
-        lambda a: tf.TensorSpec((None, *np.shape(a)[1:]), np.asarray(a).dtype), read(0)
-    )
-    return tf.data.Dataset.from_generator(batches, output_signature=spec)
+def _batches(split: str, data: Any, steps: int | None) -> Data:
+    batches_of(split, data, steps=steps)  # raises where it can be read once, or has no end
+    return bounded(split, data, steps, 1)

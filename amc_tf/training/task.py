@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.training import directions
+from amc_tf.training.checks import Check, check_batches
 from amc_tf.training.compile_settings import CompileSettings
-from amc_tf.training.data import (
-    Data,
-    check_batch,
-    check_shape,
-    evenly_spaced,
-    in_batches,
-    inputs_of,
-    x_and_y,
-)
+from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
+from amc_tf.training.forms import ArrayBatches, Batches, batches_of, present
+from amc_tf.training.metric import MODES, Metric
+from amc_tf.training.sampling import drawn
 from amc_tf.training.time_limit import within
+
+_LOG = logging.getLogger(__name__)
+
+# Bytes of training arrays up to which Keras copies them into its own pipeline.
+_KERAS_COPIES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
     """The user's data and training code. Everything but the data has a default.
 
+    Data has any form that `Model.fit` takes, except generators, which can be read only once:
+    `(x, y)` or `(x, y, sample_weight)` as arrays or structures of arrays, a batched
+    `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, or a list of batches.
+
     Attributes:
-        train: training data: `(x, y)` arrays or a batched `tf.data.Dataset` of pairs.
-            The search never measures its reward on it.
+        train: training data. The search never measures its reward on it.
         validation: data held out of training, on which the search measures its reward.
         test: data that plays no part in any choice; only reports use it. Default:
             `validation`.
@@ -44,19 +50,31 @@ class Task:
         qat: `qat(model)` trains a Keras 2 model (tf_keras) with emulated int8
             rounding in place, for the format int8_qat. Default: the compiled
             model's loss and optimizer on `train` (see `amc_tf.export.qat.training`).
-        evaluate: `evaluate(model, data) -> float`, higher is better, at most 1.
-            Default: `model.evaluate(data)[metric]`.
+        evaluate: `evaluate(model, data) -> float`, a finite number, of which more is
+            better unless `mode` or the name `metric` says otherwise. Default:
+            `model.evaluate(data)[metric]`.
         evaluate_timeout: seconds that one evaluation may take; a longer one is an
             error. Default: None, no limit, because only the user knows how long it
             may take, and an interrupted search loses nothing. With a limit, the
             evaluation runs in a thread of its own, which is abandoned if it hangs.
-        metric: name under which the compiled model reports its accuracy.
+        metric: name under which the compiled model reports the number by which networks
+            are compared: a metric of `compile`, or `loss`. With `evaluate`, a name for what
+            it returns.
+        mode: `max` if more of the metric is better, `min` if less is. Default: `auto`,
+            which knows the metrics and losses of Keras, and asks about others.
         epochs: number of epochs of the default fit.
         batch_size: batch size for arrays, in the default fit and evaluate.
-        calibration: unlabelled inputs (array, or a list for several inputs) for
-            least-squares refit and int8 calibration; all of them are used. Default:
-            inputs drawn from `train`.
+        calibration: inputs for least-squares refit and int8 calibration, with labels
+            or without: an array, a list or dict of arrays for several inputs, or
+            batches as above; all of them are used. Default: inputs drawn from `train`.
         calibration_size: number of inputs that are drawn from `train`.
+        train_steps: number of batches in an epoch of `train`, for data that repeats
+            without end (`steps_per_epoch` of `Model.fit`). Default: all.
+        validation_steps: number of batches of `validation` that are read. Default: all.
+        test_steps: number of batches of `test` that are read. Default: all.
+        keep_bytes: size up to which batches of validation data that are not in memory
+            (a `tf.data.Dataset`, a `PyDataset`) are kept there, so that the search reads
+            them once.
     """
 
     train: Data
@@ -69,10 +87,27 @@ class Task:
     evaluate: Callable[[keras.Model, Data], float] | None = None
     evaluate_timeout: float | None = None
     metric: str = "accuracy"
+    mode: str = "auto"
     epochs: int = 1
     batch_size: int = 128
     calibration: Any = None
     calibration_size: int = 512
+    train_steps: int | None = None
+    validation_steps: int | None = None
+    test_steps: int | None = None
+    keep_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        choice("mode", self.mode, ("auto", *MODES))
+        for split in ("train", "validation", "test"):
+            steps = getattr(self, f"{split}_steps")
+            if steps is None:
+                continue
+            if not isinstance(steps, int) or steps < 1:
+                raise AmcError(f"{split}_steps must be a whole number from 1, received {steps!r}")
+            if split != "train":  # in an epoch, fit goes on where the last one ended
+                data = bounded(split, getattr(self, split), steps, self.batch_size)
+                object.__setattr__(self, split, data)
 
     def compiled(self, model: keras.Model, dense: keras.Model) -> keras.Model:
         """Compiles `model` with the user's compile, or as `dense` was compiled; returns it."""
@@ -96,16 +131,26 @@ class Task:
         (self.fine_tune or self.fit or self._default_fit)(model)
 
     def _default_fit(self, model: keras.Model) -> None:
-        x, y = self.train if isinstance(self.train, tuple) else (self.train, None)
-        batch_size = self.batch_size if isinstance(self.train, tuple) else None
-        model.fit(x, y, batch_size=batch_size, epochs=self.epochs, verbose=2)
+        more = {"epochs": self.epochs, "steps_per_epoch": self.train_steps, "verbose": 2}
+        if not isinstance(self.train, tuple):
+            model.fit(for_keras("train", self.train, self.batch_size, self.train_steps), **more)
+            return
+        arrays = batches_of("train", self.train, self.batch_size)
+        assert isinstance(arrays, ArrayBatches)
+        if arrays.bytes > _KERAS_COPIES:
+            # Python's generator, so that keras.utils.set_random_seed repeats the order.
+            order = np.random.default_rng(random.getrandbits(64))
+            model.fit(arrays.dataset(order), **more)
+            return
+        x, y, weight = arrays.parts
+        model.fit(x, y, sample_weight=weight, batch_size=self.batch_size, **more)
 
     def score(self, model: keras.Model, data: Data) -> float:
-        """Returns the accuracy of a compiled model on `data`.
+        """Returns the value of the metric of a compiled model on `data`.
 
         Raises:
             AmcError: evaluate raised an error or did not end in time; the metric is
-                not reported, or its value is not a finite number of at most 1.
+                not reported, or its value is not a finite number.
         """
         value = within(
             self.evaluate_timeout,
@@ -115,26 +160,54 @@ class Task:
         try:
             value = float(value)
         except (TypeError, ValueError):
-            raise AmcError(f"evaluate must return a number, received {value!r}") from None
-        if not math.isfinite(value) or value > 1:
             raise AmcError(
-                f"evaluate returned {value} for {self.metric!r}; expected a finite number of at "
-                "most 1, higher being better (an accuracy as a fraction, for instance)"
+                f"evaluate must return a number, received {value!r} for {self.metric!r}"
+            ) from None
+        if not math.isfinite(value):
+            raise AmcError(
+                f"evaluate returned {value} for {self.metric!r}; expected a finite number"
             )
         return value
+
+    def metric_of(self, model: keras.Model) -> Metric:
+        """Returns what `metric` is: which way is better, and how it is written.
+
+        Args:
+            model: the dense model, or one that was compiled and evaluated like it. A model
+                that was not evaluated yet is, on one batch, without being changed.
+
+        Raises:
+            AmcError: the metric is not reported, or its direction cannot be known.
+        """
+        data = "validation" if self.test is None else "test"
+        if self.evaluate is not None:
+            kind = directions.named(self.metric)
+        else:
+            made = directions.is_made(model, self.metric)
+            kind = directions.reported(model if made else self._probe(model), self.metric)
+        if kind is not None and self.mode in ("auto", kind.mode):
+            known = Metric(self.metric, **kind._asdict(), data=data)
+            # What evaluate counts as a sample is not known.
+            return known if self.evaluate is None else dataclasses.replace(known, per_sample=False)
+        if self.mode == "auto":
+            raise AmcError(
+                f"it is not known whether more of the metric {self.metric!r} is better; give "
+                'Task(mode="max") if it is, or Task(mode="min") if less is'
+            )
+        # What the user turns round is not what goes by that name.
+        title = "score" if kind is not None else self.metric
+        return Metric(self.metric, self.mode, title, False, False, False, data)
 
     def prepared(self, data: Data) -> Data:
         """Returns `data` in the form that is fastest to score many times.
 
-        Arrays are batched once and cached, because Keras would make a new
-        pipeline of them at every evaluation, which costs more than a small
-        network. The user's own evaluate gets the data unchanged.
+        Arrays become batches, small ones once for all, because Keras would copy them all
+        at every evaluation. The user's own evaluate gets the data unchanged, and an iterator
+        serves the one evaluation that it is given to.
         """
-        if self.evaluate is not None or not isinstance(data, tuple):
+        if self.evaluate is not None or isinstance(data, Iterator):
             return data
-        x, *rest = data
-        x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
-        return tf.data.Dataset.from_tensor_slices((x, *rest)).batch(self.batch_size).cache()
+        return for_keras("evaluation", data, self.batch_size)
 
     def _evaluated(self, model: keras.Model, data: Data) -> Any:
         if self.evaluate is None:
@@ -153,9 +226,12 @@ class Task:
     def _default_evaluate(self, model: keras.Model, data: Data) -> float:
         logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)
         if self.metric not in logs:
+            losses = {name for name in logs if name == "loss" or name.endswith("_loss")}
+            offered = [repr(name) for name in logs if name not in losses]
+            offered += [f"{name!r} (mode min)" for name in logs if name in losses]
             raise AmcError(
                 f"the model does not report the metric {self.metric!r}; it reports "
-                f"{', '.join(map(repr, logs))}: name one of these, or add it in compile(metrics=)"
+                f"{', '.join(offered)}: name one of these, or add it in compile(metrics=)"
             )
         return logs[self.metric]
 
@@ -164,49 +240,79 @@ class Task:
         """The test data; the validation data if there is none."""
         return self.validation if self.test is None else self.test
 
+    @property
+    def training_data(self) -> Data:
+        """One epoch of the training data, to be read but not to be trained on."""
+        return bounded("train", self.train, self.train_steps, self.batch_size)
+
     def calibration_inputs(self, model: keras.Model) -> list[np.ndarray]:
         """Returns unlabelled inputs, one array for each model input."""
-        if self.calibration is None:
-            return self.sample_inputs(self.train, model, self.calibration_size)
-        return [np.asarray(a) for a in inputs_of(self.calibration, model)]
+        if self.calibration is not None:
+            return all_inputs("calibration", self.calibration, model)
+        (x, _, _), total = drawn(self._batches("train"), self.calibration_size)
+        inputs = [np.asarray(a) for a in inputs_of(x, model)]
+        _LOG.info(
+            "calibration: %s of %s training samples, drawn over all of them",
+            f"{len(inputs[0]):,}",
+            f"{total:,}",
+        )
+        return inputs
+
+    def sample(self, data: Data, count: int) -> tuple[Any, ...]:
+        """Returns `(x, y)` or `(x, y, sample_weight)` of at most `count` samples.
+
+        They are drawn over a whole pass, and the same data gives the same samples.
+        """
+        return present(drawn(batches_of("sampled", data, self.batch_size), count)[0])
 
     def sample_inputs(self, data: Data, model: keras.Model, count: int) -> list[np.ndarray]:
-        """Returns at most `count` inputs from `data`, one array for each model input."""
-        if isinstance(data, tuple):
-            arrays = inputs_of(data[0], model)
-            chosen = evenly_spaced(len(arrays[0]), count)
-            return [np.asarray(a)[chosen] for a in arrays]
-        parts: list[list[np.ndarray]] = []
-        for element in data:
-            parts.append([np.asarray(a) for a in inputs_of(x_and_y(element)[0], model)])
-            if sum(len(p[0]) for p in parts) >= count:
-                break
-        return [np.concatenate(a)[:count] for a in zip(*parts, strict=True)]
+        """Returns the inputs of `sample`, one array for each model input."""
+        return [np.asarray(a) for a in inputs_of(self.sample(data, count)[0], model)]
 
     def check(self, model: keras.Model) -> None:
-        """Checks that the data fits the model, before any work is done.
+        """Checks that the data fits the model, in one pass over each split, before any work.
 
         Raises:
-            AmcError: a split is empty or of the wrong shape, labels are out of
-                range, or inputs are not finite.
+            AmcError: data has no form that can be read, does not end, is empty or of the wrong
+                shape; labels are out of range; or values are not finite, or so large in one
+                sample that float32 cannot hold their products.
         """
-        for split in ("train", "validation", "test"):
-            data = getattr(self, split)
-            if data is None and split == "test":
-                continue
-            for i, (x, y) in enumerate(in_batches(split, data)):
-                check_batch(split, x, y, model)
-                if i == 8:  # enough to detect a wrong pipeline without reading all data
-                    break
-        for array, tensor in zip(self.calibration_inputs(model), model.inputs, strict=True):
-            check_shape("calibration", array, tensor)
+        probe = None
         if self.evaluate is None:
-            # One batch is really evaluated, to see that the metric is reported. The probe shares
-            # the layers, but compiling it leaves the compile settings of the user's model alone.
+            # The probe shares the layers, but compiling it leaves the compile settings of the
+            # user's model alone.
             probe = self.compiled(uncompiled(model), model)
-            self.score(probe, self._first_batch())
+        strict = probe is not None and _of_keras(getattr(probe, "loss", None))
+        splits = ["train", "validation", *(["test"] if self.test is not None else [])]
+        for split in splits:
+            check_batches(self._batches(split), Check(split, model, labels_finite=strict))
+        if self.calibration is not None:
+            check = Check("calibration", model)
+            check.see(self.calibration_inputs(model))
+            check.finish()
+        if probe is not None:
+            self.score(probe, self._first_batch())  # to see that the metric is reported
+        self.metric_of(model if probe is None else probe)
 
-    def _first_batch(self) -> Data:
-        if not isinstance(self.validation, tuple):
-            return self.validation.take(1)
-        return keras.tree.map_structure(lambda a: a[: self.batch_size], self.validation)
+    def _probe(self, model: keras.Model) -> keras.Model:
+        """Returns a model like `model` that is compiled and was evaluated on one batch."""
+        # It shares the layers, but compiling it leaves the user's compile settings alone.
+        probe = self.compiled(uncompiled(model), model)
+        self.score(probe, self._first_batch())
+        return probe
+
+    def _first_batch(self) -> tuple[Any, ...]:
+        return present(next(iter(self._batches("validation"))))
+
+    def _batches(self, split: str) -> Batches:
+        data = getattr(self, split)
+        steps = self.train_steps if split == "train" else None
+        return batches_of(split, data, self.batch_size, steps)
+
+
+def _of_keras(loss: Any) -> bool:
+    """Tells whether all losses are Keras' own, to which a label that is not finite is an error."""
+    losses = [part for part in keras.tree.flatten(loss) if part is not None]
+    return bool(losses) and all(
+        isinstance(part, str) or type(part).__module__.split(".")[0] == "keras" for part in losses
+    )

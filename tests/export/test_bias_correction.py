@@ -43,7 +43,7 @@ def test_shifted_biases_are_found_again():
 
 
 def test_a_correction_beyond_the_range_ends_at_its_limits():
-    """The mean in the float file is 1e6 away: at least 1e9 steps of a bias more than 32 bits hold."""
+    """The mean in the float file is 1e6 away: at least 1e9 steps more than 32 bits hold."""
     inputs = keras.Input((8, 8, 3))
     x = kl.Conv2D(4, 3, use_bias=True, name="first")(inputs)
     model = keras.Model(inputs, kl.Dense(5)(kl.GlobalAveragePooling2D()(x)))

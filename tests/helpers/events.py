@@ -38,7 +38,7 @@ def check(workdir: pathlib.Path, net) -> None:
         columns = {
             "reward": rewards,
             "best_reward": [max(rewards[: i + 1]) for i in range(len(mine))],
-            "score": [record["score"] for record in mine],
+            "accuracy": [record["score"] for record in mine],
             "macs_share": [record["macs"] / dense["macs"] for record in mine],
             "params_share": [record["params"] / dense["params"] for record in mine],
         }

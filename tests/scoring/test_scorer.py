@@ -10,7 +10,7 @@ from plans import random_plan
 
 import amc_tf
 from amc_tf.pruning.refit.dense import gather
-from amc_tf.scoring import batches, tflite_engine, tflite_scorer
+from amc_tf.scoring import tflite_engine, tflite_scorer
 from amc_tf.scoring.early_stopping import hopeless
 from amc_tf.scoring.masked_scorer import MaskedScorer
 from amc_tf.scoring.scorer import fastest_scorer
@@ -54,9 +54,7 @@ def test_run_gives_the_outputs_a_batch_at_a_time(trained):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_dataset_gives_the_same_score_and_is_read_once_if_it_fits(trained, kept, monkeypatch):
-    if not kept:
-        monkeypatch.setattr(batches, "_MOST_IN_MEMORY", 1000)
+def test_a_dataset_gives_the_same_score_and_is_read_once_if_it_fits(trained, kept):
     model, graph = trained
     arrays = blobs.task()
     reads = []
@@ -67,7 +65,8 @@ def test_a_dataset_gives_the_same_score_and_is_read_once_if_it_fits(trained, kep
 
     signature = (tf.TensorSpec((8, 8, 1)), tf.TensorSpec((), tf.int32))
     data = tf.data.Dataset.from_generator(examples, output_signature=signature).batch(50)
-    score = LiteScorer(graph, blobs.task(validation=data), None)
+    most = 2**20 if kept else 1000
+    score = LiteScorer(graph, blobs.task(validation=data, keep_bytes=most), None)
     before = len(reads)
     plan = random_plan(graph, 1)
     expected = _keras_score(model, graph, arrays, plan)

@@ -29,8 +29,11 @@ def net():
         ({"validation": 3}, "validation data: expected"),
         ({"train": ([X, X], Y)}, "1 inputs, the data 2"),
         ({"train": ({"image": X}, Y)}, "lacks the model's input"),
-        ({"calibration": X[..., 0]}, "calibration data has the shape"),
-        ({"metric": "f1"}, "does not report the metric 'f1'; it reports 'accuracy', 'loss'"),
+        ({"calibration": X[:, :7]}, "calibration data has the shape"),
+        (
+            {"metric": "f1"},
+            r"does not report the metric 'f1'; it reports 'accuracy', 'loss' \(mode min",
+        ),
         ({"train": tf.data.Dataset.from_tensor_slices((X, Y))}, "train data has the shape"),
         ({"train": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "is empty"),
     ],
@@ -40,7 +43,7 @@ def test_bad_data(net, changes, message):
         blobs.task(**changes).check(net)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 93.4, "high", None])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", None])
 def test_bad_scores(net, value):
     with pytest.raises(amc_tf.AmcError, match="evaluate"):
         blobs.task(evaluate=lambda model, data: value).score(net, None)
@@ -54,8 +57,8 @@ def test_dataset_and_arrays_score_alike(net):
     expected = np.mean(np.argmax(net.predict(arrays[0], verbose=0), -1) == arrays[1])
     assert task.score(net, arrays) == pytest.approx(expected)
     assert task.score(net, batches) == pytest.approx(expected)
-    from_batches = blobs.task(train=batches, calibration_size=20).calibration_inputs(net)
-    np.testing.assert_array_equal(from_batches[0], arrays[0][:20])
+    (all_of_them,) = blobs.task(train=batches, calibration_size=50).calibration_inputs(net)
+    np.testing.assert_array_equal(all_of_them, arrays[0])
 
 
 def test_compile_settings_are_the_dense_models_own(net):

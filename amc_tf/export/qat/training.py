@@ -26,6 +26,7 @@ from amc_tf.export.qat import layers
 from amc_tf.graph.network import Call, Network
 from amc_tf.graph.own_classes import own_steps
 from amc_tf.keras2 import convert, network
+from amc_tf.training.forms import batches_of
 from amc_tf.training.optimizer_settings import OptimizerSettings
 from amc_tf.training.task import Task
 from tflite_tools.tracing import in_float32, signature_of
@@ -260,10 +261,7 @@ def _optimizer(
 
 
 def _batches(task: Task, seed: int) -> tf.data.Dataset:
-    if not isinstance(task.train, tuple):
-        return task.train
-    x, *rest = task.train
-    x = tuple(x) if isinstance(x, list) else x  # a list would be stacked into one tensor
-    count = len(keras.tree.flatten(x)[0])
-    data = tf.data.Dataset.from_tensor_slices((x, *rest))
-    return data.shuffle(count, seed=seed).batch(task.batch_size).prefetch(2)
+    data = task.training_data
+    if isinstance(data, tf.data.Dataset):
+        return data
+    return batches_of("train", data, task.batch_size).dataset(np.random.default_rng(seed))

@@ -35,7 +35,7 @@ def to_dot(drawn: Picture) -> str:
 
 
 def _lines_of(box: Box) -> str:
-    return f"{box.name}\n{box.class_name}\n{box.shape}"
+    return f"{box.name}\n{box.class_name}\n{box.shape}" + "\nMACs not counted" * bool(box.uncounted)
 
 
 def _words(row: Row) -> str:

@@ -52,6 +52,7 @@ class Box:
         shape: shape of what the call returns, without the batch axis, such as "56 x 56 x 64".
         channels: channels of what the call returns.
         refusal: reason why the call cannot be pruned through; empty if it can.
+        uncounted: work of the call that is not counted; empty if all is.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Box:
     shape: str
     channels: Channels
     refusal: str = ""
+    uncounted: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,8 @@ def picture(graph: ChannelGraph) -> Picture:
     """Makes the boxes and edges of a channel graph."""
     network = graph.network
     refusals = {r.operation: r.reason for r in graph.refused}
+    content = table(graph)
+    uncounted = {name: what for name, _, what in content.uncounted}
     carried = _carried(graph, refusals)
     boxes = [
         Box(
@@ -107,11 +111,12 @@ def picture(graph: ChannelGraph) -> Picture:
                 shape=", ".join(_shape(network.tensors[n].shape) for n in call.outputs),
                 channels=channels,
                 refusal=refusals.get(name, ""),
+                uncounted=uncounted.get(name, ""),
             )
         )
         edges += [Edge(source[n], number, carried[n]) for n in dict.fromkeys(call.inputs)]
         source.update(dict.fromkeys(call.outputs, number))
-    return Picture(tuple(boxes), tuple(edges), table(graph))
+    return Picture(tuple(boxes), tuple(edges), content)
 
 
 def _carried(graph: ChannelGraph, refusals: Mapping[str, str]) -> dict[int, Channels]:
@@ -181,4 +186,5 @@ def tooltip(box: Box, rows: Sequence[Row]) -> str:
     lines += [f"group {rows[i].name}" for i in box.channels.groups]
     lines += ["channels that stay"] * box.channels.stays
     lines += [f"refused: {box.refusal}"] if box.refusal else []
+    lines += [f"not counted: {box.uncounted}"] if box.uncounted else []
     return "\n".join(lines)

@@ -16,17 +16,12 @@ _LETTER = 6.7  # width of a letter of the boxes' font, pixels
 def to_html(drawn: Picture) -> str:
     """Returns the picture and the listing as one page, which is also well-formed XML."""
     groups = [_row(i, row) for i, row in enumerate(drawn.table.rows)]
-    notes = [
-        f"{count} channels of {few(names)}: {reason}" for names, count, reason in drawn.table.frozen
-    ]
-    refused = [f"{name} ({kind}): {reason}" for name, kind, reason in drawn.table.refused]
     return _PAGE.format(
         head=html.escape(drawn.table.head),
         style=_STYLE,
         script=_SCRIPT,
         rows="\n".join(groups),
-        frozen=_items("frozen", notes),
-        refused=_items("refused", refused),
+        notes="\n".join(_items(title, lines) for title, lines in drawn.table.notes()),
         svg=_svg(drawn),
     )
 
@@ -46,7 +41,7 @@ def _row(number: int, row: Row) -> str:
 
 def _items(title: str, lines: Sequence[str]) -> str:
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<h2>{title}</h2><ul>{items}</ul>" if lines else ""
+    return f"<h2>{title}</h2><ul>{items}</ul>"
 
 
 def _svg(drawn: Picture) -> str:
@@ -119,8 +114,7 @@ _PAGE = """<!DOCTYPE html>
 {rows}
 </tbody>
 </table>
-{frozen}
-{refused}
+{notes}
 </aside>
 <main>
 {svg}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
@@ -35,32 +36,72 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The content of `describe`: a headline, the groups, what is frozen or refused and why."""
+    """The content of `describe`: a headline, the groups, and notes under titles.
+
+    Attributes:
+        head: name of the model, and the parts of its costs that are prunable, fixed or not
+            counted.
+        rows: the groups.
+        fixed: layers whose MACs are counted, but that no group changes, by falling MACs.
+        uncounted: (layer, class, what) of work that is not counted.
+        frozen: (layers, number of channels, reason) of channels that stay.
+        refused: (operation, class, reason) of what cannot be pruned through.
+        unread: names of the operations that reach no output of the model.
+    """
 
     head: str
     rows: tuple[Row, ...]
+    fixed: tuple[tuple[str, int], ...]
+    uncounted: tuple[tuple[str, str, str], ...]
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     refused: tuple[tuple[str, str, str], ...]
+    unread: tuple[str, ...]
+
+    def notes(self, names: int | None = 2) -> Iterator[tuple[str, list[str]]]:
+        """Yields the titles that have notes, and their notes.
+
+        Args:
+            names: number of layers to name in one place before "and N more"; None for all.
+        """
+        notes = {
+            "not counted": [f"{name} ({kind}): {what}" for name, kind, what in self.uncounted],
+            "MACs that stay": [f"{name}: {macs:,}" for name, macs in self.fixed],
+            "frozen": [
+                f"{count} channels of {few(layers, names)}: {reason}"
+                for layers, count, reason in self.frozen
+            ],
+            "refused": [f"{name} ({kind}): {reason}" for name, kind, reason in self.refused],
+            "left out, as they reach no output": [few(self.unread, names)] if self.unread else [],
+        }
+        yield from ((title, lines) for title, lines in notes.items() if lines)
 
 
 def table(graph: ChannelGraph) -> Table:
     """Makes the table of a graph's groups with their shares of the dense model's costs."""
-    params, params_head, params_shares = _shares(params_cost(graph))
+    params = params_cost(graph)
+    fixed: dict[str, int] = {}
+    uncounted: tuple[tuple[str, str, str], ...] = ()
     try:
-        macs, macs_head, macs_shares = _shares(macs_cost(graph))
-        macs_head = f"{macs:,} MACs ({macs_head} prunable)"
-    except AmcError:
-        macs_head, macs_shares = "MACs unknown (input size not fixed)", ["?"] * len(graph.groups)
+        macs = macs_cost(graph)
+    except AmcError as error:
+        macs_head, macs_shares = f"MACs unknown ({error})", ["?"] * len(graph.groups)
+    else:
+        macs_head, macs_shares = _macs_head(graph, macs), _shares(macs)
+        fixed, uncounted = macs.untouched(), macs.uncounted
     return Table(
-        head=f"{graph}, {macs_head}, {params:,} parameters ({params_head} prunable)",
+        head=f"{graph}, {macs_head}, {params(params.dense):,} parameters "
+        f"({_prunable(params)} prunable)",
         rows=tuple(
             Row(group.name, group.channels, of_macs, of_params, group.producers, group.consumers)
             for group, of_macs, of_params in zip(
-                graph.groups.values(), macs_shares, params_shares, strict=True
+                graph.groups.values(), macs_shares, _shares(params), strict=True
             )
         ),
+        fixed=tuple(sorted(fixed.items(), key=lambda item: -item[1])),
+        uncounted=tuple(tuple(found) for found in uncounted),
         frozen=graph.frozen,
         refused=tuple(tuple(refused) for refused in graph.refused),
+        unread=tuple(operation.name for operation in graph.network.unread),
     )
 
 
@@ -84,23 +125,37 @@ def describe(graph: ChannelGraph, names: int | None = 2) -> str:
             f"{few(row.producers, names)} -> {few(row.consumers, names)}"
             for row in content.rows
         ]
-    if content.frozen:
-        lines.append("frozen")
-        lines += [
-            f"  {count} channels of {few(layers, names)}: {reason}"
-            for layers, count, reason in content.frozen
-        ]
-    if content.refused:
-        lines.append("refused")
-        lines += [f"  {name} ({kind}): {reason}" for name, kind, reason in content.refused]
+    for title, notes in content.notes(names):
+        lines += [title, *(f"  {note}" for note in notes)]
     return "\n".join(lines)
 
 
-def _shares(cost: Cost) -> tuple[int, str, list[str]]:
-    """Returns the dense cost, the share that any group changes, and each group's share."""
-    total, terms, touched = cost(cost.dense), cost.terms(cost.dense), cost.touched()
-    prunable = int(terms[touched.any(axis=1)].sum())
-    return total, _percent(prunable, total), [_percent(n, total) for n in terms @ touched]
+def _macs_head(graph: ChannelGraph, macs: Cost) -> str:
+    """Says how many MACs there are, for which size, what share is prunable, what is left out."""
+    total = f"{macs(macs.dense):,} MACs"
+    if any(None in tensor.shape[1:] for tensor in graph.network.model.inputs):
+        total += " for " + " and ".join(" x ".join(map(str, s)) for s in graph.input_shapes)
+    if macs.uncounted:
+        operations = (
+            "one operation" if len(macs.uncounted) == 1 else (f"{len(macs.uncounted)} operations")
+        )
+        return (
+            f"{total} counted ({_prunable(macs)} of these prunable) beside {operations} that "
+            "cannot be counted"
+        )
+    return f"{total} ({_prunable(macs)} prunable)"
+
+
+def _prunable(cost: Cost) -> str:
+    """Returns the share of the dense cost that any group changes."""
+    total = cost(cost.dense)
+    return _percent(total - sum(cost.untouched().values()), total)
+
+
+def _shares(cost: Cost) -> list[str]:
+    """Returns each group's share of the dense cost."""
+    total, terms = cost(cost.dense), cost.terms(cost.dense)
+    return [_percent(n, total) for n in terms @ cost.touched()]
 
 
 def _percent(part: int, total: int) -> str:

@@ -21,6 +21,7 @@ from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
+from amc_tf.training.forms import batches_of
 from amc_tf.training.task import Task
 
 Importance = Mapping[str, np.ndarray]
@@ -121,9 +122,8 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
     for each 32 examples and averaged: over the whole training set, the
     gradients of a trained network would cancel.
 
-    The loss is the user's, without penalties on weights. It is computed on the
-    first `task.calibration_size` examples of a training dataset, or on as many
-    evenly spaced examples of training arrays. Dropout is off, and batch norms
+    The loss is the user's, without penalties on weights. It is computed on
+    `task.calibration_size` examples, drawn over all training data. Dropout is off, and batch norms
     use their moving statistics. Validation data is not used; it is for the
     search's reward.
 
@@ -288,28 +288,7 @@ def _gradients(model: keras.Model, variables: list[Any], x: Any, y: Any, weight:
 
 def _training_batches(task: Task) -> Iterator[tuple[Any, Any, Any, int]]:
     """Yields (inputs, labels, sample weights or None, size), up to `calibration_size` examples."""
-    most = task.calibration_size
-    if isinstance(task.train, tuple):
-        x, *rest = task.train
-        # As in tf.data: a list of inputs is several inputs, any other list an array.
-        parts = (
-            tuple(x) if isinstance(x, list) else x,
-            *(np.asarray(r) if isinstance(r, list) else r for r in rest),
-        )
-        total = len(keras.tree.flatten(parts)[0])
-        # Evenly spaced rather than the first: data sorted by class would give one class.
-        chosen = np.linspace(0, total - 1, min(most, total)).astype(int)
-        examples = keras.tree.map_structure(lambda a: np.asarray(a)[chosen], parts)
-    else:
-        batches, total = [], 0
-        for batch in task.train:
-            batches.append(keras.tree.map_structure(np.asarray, tuple(batch)))
-            total += len(keras.tree.flatten(batches[-1])[0])
-            if total >= most:
-                break
-        examples = keras.tree.map_structure(lambda *a: np.concatenate(a)[:most], *batches)
-    total = min(total, most)
-    for start in range(0, total, _TAYLOR_BATCH):
-        end = min(start + _TAYLOR_BATCH, total)
-        x, y, *weight = keras.tree.map_structure(lambda a: a[start:end], examples)  # noqa: B023
-        yield x, y, (weight[0] if weight else None), end - start
+    examples = task.sample(task.training_data, task.calibration_size)
+    batches = batches_of("train", examples, _TAYLOR_BATCH)
+    for x, y, weight in batches:
+        yield x, y, weight, len(keras.tree.flatten(x)[0])

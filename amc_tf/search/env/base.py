@@ -15,19 +15,18 @@ from typing import Generic
 
 import numpy as np
 
-from amc_tf.errors import AmcError, choice
+from amc_tf.errors import AmcError
+from amc_tf.graph.costs import Cost
 from amc_tf.graph.plan import PlanT
 from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
-from amc_tf.search.env.rewards import REWARDS
+from amc_tf.search.env.rewards import reward_of
+from amc_tf.training.metric import ACCURACY, Metric
 
 # Above the largest scale found within the bounds, a staircase may go down again: this many more
 # steps are tried.
 _STEPS_BEYOND = 24
-# An agent cannot learn from errors a million times as large as those of a network that guesses,
-# and they would hide all other rewards.
-_LARGEST_REWARD = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +93,11 @@ class DecisionEnv(Generic[PlanT]):
             episode, to all decisions in proportion. The paper does not do this,
             and a random plan then wastes half of the budget, as costs are
             products of neighbouring ratios.
+        metric: what the scores are.
 
     Raises:
-        AmcError: the reward and the budget do not go together, or the budget
-            cannot be reached (the message gives the least that can).
+        AmcError: the reward and the budget or the metric do not go together, or
+            the budget cannot be reached (the message gives the least that can).
     """
 
     def __init__(
@@ -107,8 +107,9 @@ class DecisionEnv(Generic[PlanT]):
         *,
         reward: str = "err",
         fill_budget: bool = True,
+        metric: Metric = ACCURACY,
     ):
-        self._reward = choice("reward", reward, REWARDS)
+        self._reward = reward_of(reward, metric)
         if (reward == "err") != (budget is not None):
             raise AmcError(
                 "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
@@ -118,6 +119,7 @@ class DecisionEnv(Generic[PlanT]):
         if reward == "latency" and "latency" not in problem.costs:
             raise AmcError("the reward 'latency' needs a device to measure it on")
         self.problem = problem
+        self.metric = metric
         self.choices = problem.choices
         self.costs = problem.costs
         self.budget = budget
@@ -130,13 +132,18 @@ class DecisionEnv(Generic[PlanT]):
 
     def _check_reachable(self) -> None:
         for name, bound in self.bounds.items():
-            least, dense = (self.costs[name](counts) for counts in (self._least, self._dense))
+            cost = self.costs[name]
+            least, dense = cost(self._least), cost(self._dense)
             if least > bound:
                 written = QUANTITIES[name].written
+                most = ""
+                if isinstance(cost, Cost):
+                    layer, part = max(cost.by_layer(self._least).items(), key=lambda item: item[1])
+                    most = f", {written(part)} of them in {layer!r}"
                 raise AmcError(
                     f"the budget of {written(bound)} cannot be reached: the smallest "
                     f"reachable is {written(least)} ({least / dense:.4f} of the dense "
-                    f"{written(dense)}); raise the budget, lower min_preserve or rounding, "
+                    f"{written(dense)}){most}; raise the budget, lower min_preserve or rounding, "
                     "or freeze less"
                 )
 
@@ -203,14 +210,9 @@ class DecisionEnv(Generic[PlanT]):
         """Returns the decisions together with their score and its reward.
 
         Raises:
-            AmcError: the score or the reward is not finite, or the reward is too large.
+            AmcError: the reward is not finite, or cannot be made of the score.
         """
-        reward = self._reward(score, decided.costs)
-        if not abs(reward) <= _LARGEST_REWARD:  # NaN is not either
-            raise AmcError(
-                f"the reward of a plan is {reward:g} (score {score:g}), expected a number "
-                f"within {_LARGEST_REWARD:g} of 0; let evaluate return something of the order of 1"
-            )
+        reward = self.reward(score, decided.costs)
         return Outcome(
             plan=decided.plan,
             counts=decided.counts,
@@ -221,6 +223,20 @@ class DecisionEnv(Generic[PlanT]):
             params=int(decided.costs["params"]),
             latency_ms=decided.costs.get("latency"),
         )
+
+    def reward(self, score: float, costs: Mapping[str, float]) -> float:
+        """Returns the reward of a score at some costs.
+
+        Raises:
+            AmcError: see `outcome`.
+        """
+        reward = self._reward(self.metric, score, costs)
+        if not math.isfinite(reward):
+            raise AmcError(
+                f"the reward of a plan is {reward:g} ({self.metric.name} {score:g}), expected a "
+                "finite number; let evaluate return one"
+            )
+        return reward
 
     def filled(self, actions: Sequence[float]) -> list[int]:
         """Returns the counts of a finished episode, after the rest of the budget is given out."""
@@ -234,34 +250,39 @@ class DecisionEnv(Generic[PlanT]):
         rounding leaves of the budget goes to the decisions that it cut the most.
 
         Args:
-            ratios: wanted proportions, one for each decision, above 0.
+            ratios: wanted proportions, one for each decision, at least 0. A decision of 0
+                keeps the least that it may.
 
         Returns:
             Executable preserve ratios, one for each decision.
         """
+        wanted = np.asarray(ratios, float)
+        positive = wanted[wanted > 0]
 
         def counts_at(scale: float) -> np.ndarray:
-            wanted = np.minimum(1, scale * np.asarray(ratios)) * self._dense
+            units = np.minimum(1, scale * wanted) * self._dense
             return np.array(
                 [
-                    c[max(0, np.searchsorted(c, w, "right") - 1)]
-                    for c, w in zip(self.choices, wanted, strict=True)
+                    c[max(0, np.searchsorted(c, u, "right") - 1)]
+                    for c, u in zip(self.choices, units, strict=True)
                 ]
             )
 
-        low, high = 0.0, 1 / min(ratios)
+        low, high = 0.0, 1 / min(positive, default=1.0)
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if self.meets(counts_at(middle)) else (low, middle)
         # The factors at which some count goes up. They are rounded up, so that it does go up.
-        per_unit = np.asarray(ratios) * self._dense
         steps = np.unique(
-            np.concatenate([c / unit for c, unit in zip(self.choices, per_unit, strict=True)])
+            np.concatenate(
+                [c / u for c, u in zip(self.choices, wanted * self._dense, strict=True) if u > 0]
+                or [[]]
+            )
         ) * (1 + 1e-12)
         for scale in steps[steps > low][:_STEPS_BEYOND]:
             low = scale if self.meets(counts_at(scale)) else low
         counts = counts_at(low)
-        shortfall = low * np.asarray(ratios) * self._dense / counts
+        shortfall = low * wanted * self._dense / counts
         for t in np.argsort(-shortfall, kind="stable"):
             larger = [c for c in self.choices[t] if c > counts[t]]
             raised = counts.copy()
@@ -276,6 +297,6 @@ class DecisionEnv(Generic[PlanT]):
         dense = cost(self._dense)
         so_far = np.array([*self._counts, *self._dense[t:]])
         state = self.problem.features[t].copy()
-        state[8] = (dense - cost(so_far)) / dense
+        state[8] = (dense - cost(so_far)) / max(1, dense)
         state[10] = self._actions[-1] if self._actions else 1.0
         return state.astype(np.float32)

@@ -131,8 +131,8 @@ def _static_features(graph: ChannelGraph, macs: Cost) -> np.ndarray:
 def layer_features(graph: ChannelGraph, site: Site) -> tuple[int, int, int, int, int]:
     """Returns n (a layer's output channels), h and w of its input, its stride, and k."""
     layer = site.call.operation
-    shape = graph.network.tensors[site.call.inputs[0]].shape[1:-1]
-    height, width = (*shape, 1, 1)[:2]
+    shape = graph.trace.shapes[site.call.inputs[0]][1:-1]
+    height, width = (size or 1 for size in (*shape, 1, 1)[:2])
     return (
         graph.network.tensors[site.call.outputs[0]].shape[-1],
         height,

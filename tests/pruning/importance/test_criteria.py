@@ -223,10 +223,11 @@ def test_taylor_takes_any_form_of_data_and_is_the_same_each_time():
     before = [np.array(w) for w in net.weights]
     optimizer = net.optimizer
     arrays = scores((x, y))
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(7).repeat()
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(7)
     for other in (
         scores((x, y)),
         scores(batches),
+        scores(batches.repeat(), train_steps=6),
         scores(({net.inputs[0].name: x}, y)),
         scores(([x], y.tolist()), compile=None),  # the dense model's own compile settings
     ):

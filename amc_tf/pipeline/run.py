@@ -1,0 +1,85 @@
+"""What the stages of a run share: the model, the task, the settings and the work directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import keras
+
+from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import analyze
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.costs import macs, params
+from amc_tf.pipeline.settings import Settings
+from amc_tf.runs import layout
+from amc_tf.runs.provenance import command
+from amc_tf.runs.result_parts import Measures
+from amc_tf.runs.workdir import Workdir
+from amc_tf.search.env.budget import Budget
+from amc_tf.training.metric import Metric
+from amc_tf.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run of the stages in one work directory.
+
+    Attributes:
+        dense: the trained model.
+        graph: the analysed model.
+        task: the model's data and training code.
+        metric: what the task's scores are.
+        budget: the bounds on costs; None with a reward that prices the cost.
+        settings: settings of all stages.
+        workdir: the run's files.
+    """
+
+    dense: keras.Model
+    graph: ChannelGraph
+    task: Task
+    metric: Metric
+    budget: Budget | None
+    settings: Settings
+    workdir: Workdir
+
+    def measures(self, model: keras.Model) -> Measures:
+        """Returns the score on the test data, the MACs and the parameters of a model."""
+        graph = analyze(model, input_shape=self.graph.input_shapes)
+        self.task.compiled(model, self.dense)
+        score = self.task.score(model, self.task.test_data)
+        return Measures(score, macs(graph), params(graph))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of the policies whose networks are compared with the chosen one."""
+        return tuple(
+            policy
+            for policy in self.settings.finetune.compare
+            if (self.workdir / layout.plan_file(policy)).exists()
+        )
+
+    @property
+    def chosen(self) -> str:
+        """Name of the policy whose network the search chose.
+
+        Raises:
+            AmcError: no search has ended in the work directory.
+        """
+        chosen = self.workdir.result.chosen
+        if chosen is None:
+            raise AmcError(
+                f"{self.workdir / layout.RESULT} holds no search; run {layout.PRUNED.made_by} first"
+            )
+        return chosen
+
+
+@contextlib.contextmanager
+def timed(workdir: Workdir, stage: str) -> Iterator[None]:
+    """Returns a context that records a stage's seconds and command when it has succeeded."""
+    start = time.monotonic()
+    yield
+    seconds = {stage: round(time.monotonic() - start, 2)}
+    workdir.update_result(seconds=seconds, commands={stage: command()})
