@@ -89,12 +89,12 @@ class Compression:
         if safe_mode:
             refuse_code(self.graph.network)
         task.check(model)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
         problem = problem_of(self.graph, search)
         check(problem, budget, search, self.metric)
-        if not self.settings.train_dense:
-            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
