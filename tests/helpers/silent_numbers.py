@@ -174,9 +174,8 @@ def _product(x):
 
 
 def _loop(x):
-    return kl.Reshape((8, 8, 1))(
-        kl.LSTM(1, return_sequences=True, name="loop")(kl.Reshape((64, -1))(x))
-    )
+    rows = kl.LSTM(8, return_sequences=True, name="loop")(kl.Reshape((8, 32))(x))
+    return kl.Reshape((8, 8, 1))(rows)
 
 
 OPERATIONS = {
