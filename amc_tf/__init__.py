@@ -60,10 +60,13 @@ if TYPE_CHECKING:
     from amc_tf.search.settings import SearchSettings as SearchSettings
     from amc_tf.sparsity.settings import SparsitySettings as SparsitySettings
     from amc_tf.training.compile_settings import CompileSettings as CompileSettings
+    from amc_tf.training.finetune import FineTuned as FineTuned
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
+    from amc_tf.training.metric import Metric as Metric
     from amc_tf.training.optimizer_settings import OptimizerSettings as OptimizerSettings
     from amc_tf.training.task import Task as Task
+    from amc_tf.training.uncertainty import Uncertainty as Uncertainty
 else:
     __getattr__, __dir__, __all__ = front_door(
         __name__,
@@ -102,9 +105,11 @@ else:
             "amc_tf.search.settings": "SearchSettings",
             "amc_tf.sparsity.settings": "SparsitySettings",
             "amc_tf.training.compile_settings": "CompileSettings",
-            "amc_tf.training.finetune": "FineTuneSettings fine_tune",
+            "amc_tf.training.finetune": "FineTuned FineTuneSettings fine_tune",
             "amc_tf.training.optimizer_settings": "OptimizerSettings",
+            "amc_tf.training.metric": "Metric",
             "amc_tf.training.task": "Task",
+            "amc_tf.training.uncertainty": "Uncertainty",
         },
     )
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar, overload
 
+from tflite_tools.errors import printable
+
 Entry = TypeVar("Entry")
 
 
 class AmcError(Exception):
-    """A mistake that the user can correct; the message says all that is needed for that."""
+    """A mistake that the user can correct; the message says all that is needed for that.
+
+    Names in the message come from models and files: what is not printable in them is escaped.
+    """
+
+    def __init__(self, *message: object) -> None:
+        super().__init__(*(printable(str(part), keep="\n") for part in message))
 
 
 @overload

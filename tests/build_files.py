@@ -26,7 +26,14 @@ PACKAGES = tuple(
         for init in (ROOT / product).rglob("__init__.py")
     )
 )
-GROUND = ("amc_tf/errors.py", "amc_tf/files.py", "amc_tf/lazy.py")
+GROUND = (
+    "amc_tf/errors.py",
+    "amc_tf/files.py",
+    "amc_tf/lazy.py",
+    # The agent's process needs these two, and must not have Keras 3.
+    "tflite_tools/errors.py",
+    "tflite_tools/isolation.py",
+)
 SCRIPTS = ("configs", "examples")  # their modules import each other by bare names
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.

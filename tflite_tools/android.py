@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tflite_tools.device import Device
 from tflite_tools.errors import DeviceError
 from tflite_tools.host import governor
 from tflite_tools.latency import Settings, Timing
+from tflite_tools.phone_folder import REMOVE_RESULTS, PhoneFolder, checksums, cut_off, sha256
 
 _POLL_SECS = 10.0
 _LEAVE_SECS = 15.0
@@ -27,10 +27,6 @@ _PROPERTIES = {
     "sdk": "ro.build.version.sdk",
     "abis": "ro.product.cpu.abilist",
 }
-# An empty file that tells the tool's own folder from others; older folders have none.
-_MARKER = ".tflite_tools"
-_OWN = re.compile(r"[0-9a-f]{64}\.tflite|benchmark_model_[0-9a-f]{64}|run\.sh|results")
-_REMOVE_RESULTS = "rm -f results/[0-9]*.txt results/[0-9]*.pb"
 _CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
 
 
@@ -106,21 +102,12 @@ class AndroidDevice(Device):
                 f"the mask of cores must be hexadecimal, but is {taskset!r}",
                 "Give f0, for example, for the upper four of eight cores.",
             )
-        # At least two levels, without "." and "..".
-        if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+){2,}/?", folder):
-            raise DeviceError(
-                "the folder on the phone must be an absolute path of at least two levels in plain "
-                f"characters, but is {folder!r}",
-                "Choose one below /data/local/tmp.",
-            )
         self._binary = Path(binary).read_bytes()
         self._delegate = delegate
         self._extra_flags = tuple(extra_flags)
         self._taskset = taskset
         self._adb_executable = adb
-        self._remote = folder.rstrip("/")
-        # Before every command: nothing is written or removed elsewhere.
-        self._enter = f"cd {shlex.quote(self._remote)}"
+        self._folder = PhoneFolder(folder, name)
         self._fixed_performance = fixed_performance
         self._max_temperature_c = max_temperature_c
         self._cool_down_secs = cool_down_secs
@@ -137,7 +124,7 @@ class AndroidDevice(Device):
             authorise_secs=self._authorise_secs,
         )
         self._files = {f"{key}.tflite": content for key, content in files.items()}
-        self._tool = f"benchmark_model_{_sha256(self._binary)}"
+        self._tool = f"benchmark_model_{sha256(self._binary)}"
         self._files[self._tool] = self._binary
         self._known: frozenset[str] = frozenset()
         self._fixed = "no"
@@ -155,11 +142,13 @@ class AndroidDevice(Device):
         pairs = (line.partition("=") for line in self._shell("; ".join(commands)).splitlines())
         self._phone = {name: value.strip() for name, _, value in pairs if name in _PROPERTIES}
         self._require_abi()
-        self._claim_folder()
-        self._push_missing()
+        self._folder.claim(self._adb)
+        self._folder.send(self._adb, self._files)
         if not self._known:
             probe = f"./{self._tool} {shlex.join(benchmark_tool.PROBE)}"
-            usage = self._shell(f"{self._enter} && {probe} 2>&1; echo exit $?")
+            usage = self._folder.run(
+                self._adb, f"chmod 755 {self._tool}; {probe} 2>&1; echo exit $?"
+            )
             usage, _, code = usage.rpartition("exit ")
             if code.strip() in ("126", "127"):
                 benchmark_tool.outcome(int(code), usage, None)
@@ -176,60 +165,6 @@ class AndroidDevice(Device):
                 f"{', '.join(abis)}",
                 benchmark_tool.WHERE_TO_GET,
             )
-
-    def _claim_folder(self) -> None:
-        """Makes the folder, or checks that this tool made it: files will be removed there."""
-        there = self._shell(
-            f"mkdir -p {shlex.quote(self._remote)} && {self._enter} && ls -1a 2>&1 && echo listed"
-        )
-        *names, last = there.splitlines() or [""]
-        if last != "listed":
-            raise self._unusable(there)
-        others = [name for name in names if name not in (".", "..") and not _OWN.fullmatch(name)]
-        if _MARKER not in names:
-            if others:
-                raise DeviceError(
-                    f"the folder {self._remote} on {self.name} is not one of this tool: it holds "
-                    f"{others[0]!r}",
-                    "Choose a folder that does not exist yet; it is made.",
-                )
-            self._shell(f"{self._enter} && : >{_MARKER}")
-
-    def _unusable(self, printed: str) -> DeviceError:
-        return DeviceError(
-            f"{self._remote} on {self.name} cannot be used: {printed.strip()[-200:]!r}",
-            "The folder must be writable, and Android 8 or later is needed.",
-        )
-
-    def _push_missing(self) -> None:
-        """Pushes the files that the phone lacks; checksums of the contents decide."""
-        missing = self._missing(self._files)
-        if not missing:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder, name) for name in sorted(missing)]
-            for path in paths:
-                path.write_bytes(self._files[path.name])
-            self._adb.push(paths, self._remote)
-        left = self._missing(missing)
-        if left:
-            raise DeviceError(
-                f"{len(left)} of {len(missing)} files arrived damaged on {self.name}",
-                "Check the cable and the space left on the phone.",
-                transient=True,
-            )
-        self._shell(f"{self._enter} && chmod 755 {self._tool}")
-
-    def _missing(self, names: Iterable[str]) -> set[str]:
-        listing = self._shell(
-            f"{self._enter} && command -v sha256sum && (sha256sum * 2>/dev/null; echo listed)"
-        )
-        if "sha256sum" not in listing:
-            raise self._unusable(listing)
-        if not listing.endswith("listed\n"):
-            raise _cut_off(self.name)
-        there = _checksums(listing)
-        return {name for name in names if there.get(name) != _sha256(self._files[name])}
 
     def _settle(self) -> None:
         waited = 0.0
@@ -265,18 +200,18 @@ class AndroidDevice(Device):
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder, "run.sh")
             script.write_text(self._script(keys, memory))
-            self._adb.push([script], self._remote)
+            self._adb.push([script], self._folder.path)
             # The phone itself ends a hung model; this limit is for a phone that hangs.
-            printed = self._shell(f"{self._enter} && sh run.sh", 2 * self._hang_secs)
+            printed = self._folder.run(self._adb, "sh run.sh", 2 * self._hang_secs)
             if not printed.endswith("end of block\n"):
-                raise _cut_off(self.name)
-            self._adb.pull(f"{self._remote}/results", Path(folder, "results"))
+                raise cut_off(self.name)
+            self._adb.pull(f"{self._folder.path}/results", Path(folder, "results"))
             results = {path.name: path.read_bytes() for path in Path(folder, "results").iterdir()}
-        if _checksums(printed) != {name: _sha256(content) for name, content in results.items()}:
-            raise _cut_off(self.name)
+        if checksums(printed) != {name: sha256(content) for name, content in results.items()}:
+            raise cut_off(self.name)
         codes = [int(code) for code in re.findall(r"^exit (\d+)$", printed, re.MULTILINE)]
         if len(codes) != len(keys):
-            raise _cut_off(self.name)
+            raise cut_off(self.name)
         timings = []
         for i, (key, code) in enumerate(zip(keys, codes, strict=True)):
             text = results.get(f"{i}.txt", b"").decode(errors="replace")
@@ -288,7 +223,8 @@ class AndroidDevice(Device):
     def _script(self, keys: Sequence[str], memory: bool) -> str:
         """Makes the script that times the models in turn and prints exit codes and checksums."""
         lines = [
-            f"{self._enter} && mkdir -p results && {_REMOVE_RESULTS} || exit 1",
+            f"{self._folder.enter} && mkdir -p results && {REMOVE_RESULTS} || exit 1",
+            f"chmod 755 {self._tool}",
             "limit=",
             f"command -v timeout >/dev/null && limit='timeout {self._hang_secs:g}'",
         ]
@@ -318,7 +254,7 @@ class AndroidDevice(Device):
         return {
             "phone": self._phone.get("model") or "unknown",
             "android": self._phone.get("android") or "unknown",
-            "runtime": f"benchmark_model {_sha256(self._binary)[:12]}",
+            "runtime": f"benchmark_model {sha256(self._binary)[:12]}",
             "adb": self._adb.version(),
             "delegate": self._delegate,
             "threads": self.settings.num_threads,
@@ -343,31 +279,9 @@ class AndroidDevice(Device):
             if self._fixed == "yes":
                 self._set_fixed_performance("false")
             models = [name for name in self._files if name != self._tool]
-            for start in range(0, len(models), 30):
-                names = " ".join(models[start : start + 30])
-                self._shell(f"{self._enter} && rm -f run.sh {names}")
-            self._shell(f"{self._enter} && {_REMOVE_RESULTS} && rmdir results")
+            self._folder.remove(self._adb, ["run.sh", *models])
         except DeviceError:
             pass  # an earlier error matters more to the caller than this one
 
     def _shell(self, command: str, silence_secs: float | None = None) -> str:
         return self._adb.shell(command, silence_secs)
-
-
-def _checksums(listing: str) -> dict[str, str]:
-    """Reads the checksum of each file name from the output of sha256sum."""
-    return {
-        name: digest for digest, name in re.findall(r"^([0-9a-f]{64}) [ *](.+)$", listing, re.M)
-    }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _cut_off(name: str) -> DeviceError:
-    return DeviceError(
-        f"the output of {name} was cut off or damaged",
-        "Check the cable and the space left on the phone.",
-        transient=True,
-    )

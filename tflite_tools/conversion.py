@@ -148,17 +148,61 @@ def convert(
         )
     with quiet():
         function = freeze(in_float32(model), signature)
-    if mode.calibrated and has_loops(function):
-        raise ValueError(
-            f"quantize={quantize!r} cannot calibrate a model with loops, as in a recurrent "
-            "layer: set unroll=True in the layer, or choose 'dynamic' or 'float16'."
-        )
+    if mode.calibrated:
+        _refuse_loops(function, quantize)
     if recipe is not None:
         content = _converted(function, signature, _QUANTISATIONS[None], [], allow_flex)
         content = recipes.quantize_file(content, recipe, samples, keep_float, model)
     else:
         content = _converted(function, signature, mode, samples, allow_flex)
     return encode(content) if sparse else content
+
+
+def convert_graph(
+    graph: bytes,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    quantize: str | None,
+    samples: list[Sample],
+    *,
+    sparse: bool = False,
+) -> bytes:
+    """Converts a frozen graph, as `convert` does once it has made one.
+
+    Args:
+        graph: a serialised GraphDef without variables.
+        inputs: names of the tensors that are fed.
+        outputs: names of the tensors that are wanted.
+        quantize: as for `convert`.
+        samples: calibration samples in the order of `inputs`, for the formats that need them.
+        sparse: as for `convert`.
+
+    Raises:
+        ValueError: the graph cannot be converted.
+    """
+    definition = tf.compat.v1.GraphDef.FromString(graph)
+    whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+    tensor = whole.graph.get_tensor_by_name
+    function = whole.prune([tensor(name) for name in inputs], [tensor(name) for name in outputs])
+    mode = _QUANTISATIONS[quantize]
+    if mode.calibrated:
+        _refuse_loops(function, quantize)
+    specs = tuple(
+        tf.TensorSpec(t.shape, t.dtype, name=t.name.partition(":")[0]) for t in function.inputs
+    )
+    names = tuple(f"output_{i}" for i in range(len(outputs)))
+    signature = Signature(specs, tuple(spec.name for spec in specs), names)
+    calibration = samples if mode.calibrated else []
+    content = _converted(function, signature, mode, calibration, allow_flex=False)
+    return encode(content) if sparse else content
+
+
+def _refuse_loops(function: Any, quantize: str | None) -> None:
+    if has_loops(function):
+        raise ValueError(
+            f"quantize={quantize!r} cannot calibrate a model with loops, as in a recurrent "
+            "layer: set unroll=True in the layer, or choose 'dynamic' or 'float16'."
+        )
 
 
 def _converted(

@@ -20,7 +20,7 @@ from absl import app, flags
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tflite_tools.devices import measure_side_by_side, open_device
-from tflite_tools.errors import DeviceError
+from tflite_tools.errors import DeviceError, printable
 from tflite_tools.latency import Latency, Settings, ratio
 
 _DEFAULTS = Settings()
@@ -95,12 +95,14 @@ def table(results: Mapping[str, Mapping[str, Latency]]) -> str:
                     compared,
                 )
             )
+        rows = [tuple(map(printable, row)) for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        blocks.append("\n".join([device, "  " + ", ".join(conditions[1:]), "", *lines]))
+        head = map(printable, (device, "  " + ", ".join(conditions[1:])))
+        blocks.append("\n".join([*head, "", *lines]))
     note = (
         f"medians of {first.rounds} rounds, models in turn; in brackets the 95 % interval of a "
         "bootstrap over the rounds"
@@ -185,7 +187,7 @@ def _guarded(argv: Sequence[str]) -> None:
     except (DeviceError, OSError, ValueError) as error:
         if _DEBUG.value:
             traceback.print_exc()
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}", keep="\n"))
 
 
 def entry() -> None:

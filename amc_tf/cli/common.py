@@ -100,12 +100,12 @@ def _folder_of_config(argv: list[str]) -> list[str]:
 
 
 def _sentence(error: Exception) -> str:
-    from amc_tf.errors import AmcError
+    from amc_tf.errors import AmcError, printable
 
     if isinstance(error, AmcError):
         return str(error)
     text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+        return printable(f"{error.strerror}{where}")
+    return printable(f"{type(error).__name__}: {text} (--debug shows where)")

@@ -67,8 +67,17 @@ class Exporter:
                     f"calibration inputs must be numbers, received an array of {array.dtype}"
                 )
         chosen = evenly_spaced(len(arrays[0]), count)
-        ends = zip(arrays, self.model.inputs, strict=True)
-        return [array[chosen].astype(tensor.dtype) for array, tensor in ends]
+        found = []
+        for array, tensor in zip(arrays, self.model.inputs, strict=True):
+            values = array[chosen].astype(tensor.dtype)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                bad = chosen[~np.isfinite(values.reshape(len(values), -1)).all(axis=1)][0]
+                raise ValueError(
+                    f"sample {bad} of the calibration inputs {tensor.name!r} holds values that "
+                    "are not finite; clean them, or give others (Task(calibration=...))"
+                )
+            found.append(values)
+        return found
 
     @functools.cached_property
     def _checked(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -160,7 +169,10 @@ class Exporter:
                 f"{', '.join(str(t.shape[-1]) for t in self.model.outputs)} classes"
             )
         normalization, stats = {}, {}
-        ends = zip(signature.inputs, self.model.inputs, self._calibration, strict=True)
+        # Floats need no calibration, and are written whatever it holds.
+        calibrated = FORMATS[format_name].calibrated or FORMATS[format_name].trained
+        arrays = self._calibration if calibrated else self._checked[0]
+        ends = zip(signature.inputs, self.model.inputs, arrays, strict=True)
         for name, tensor, values in ends:
             if len(tensor.shape) == 4:
                 normalization[name] = tflite_tools.Normalization(settings.mean, settings.std)

@@ -9,8 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from amc_tf.errors import AmcError
+from amc_tf.export import measures
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.settings import ExportSettings
 from amc_tf.export.timing import timed
@@ -20,6 +22,9 @@ from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Scored
 from amc_tf.runs.workdir import Workdir
 from amc_tf.training.task import Task
+from tflite_tools.tracing import signature_of
+
+_BATCH = 128
 
 
 def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
@@ -28,46 +33,47 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
     Args:
         model: the model that is exported.
         path: an .npz file with an array (samples, ...) for each input. The array of a single input
-            may be named `x`; otherwise arrays are named as the inputs. If there are labels, the
-            array `y` holds the class indices of the first output.
+            may be named `x`; otherwise arrays are named as the inputs. Labels, if there are any,
+            are named as the outputs; those of the first output may be named `y`.
 
     Returns:
-        A task whose `evaluate` is the top-1 accuracy on `y`. Without `y` it is the fraction of
-        samples for which a model predicts the same class as `model`. For an output without classes
-        it is the fraction of the variance that is explained.
+        A task that measures the first metric that the model was compiled with (its loss, if there
+        is none), where there are labels for it. If the model is not compiled, or only some outputs
+        have labels, it measures the first output with labels (see
+        `amc_tf.export.measures.measure_of`); without labels, how far outputs agree with those of
+        `model`. The task's `metric` says which.
 
     Raises:
         AmcError: the file does not exist, is not an .npz file, or does not fit the model.
     """
     arrays = _load(pathlib.Path(path).expanduser())
-    names = [t.name for t in model.inputs]
-    given = ["x"] if "x" in arrays and len(names) == 1 else names
-    missing = [name for name in given if name not in arrays]
-    if missing:
-        wanted = "'x'" if len(names) == 1 else ", ".join(map(repr, names))
-        raise AmcError(f"{path} has the arrays {', '.join(arrays)}; expected {wanted}")
-    inputs = [np.asarray(arrays[n]) for n in given]
-    for array, tensor in zip(inputs, model.inputs, strict=True):
-        if array.shape[1:] != tuple(tensor.shape[1:]) or not len(array):
-            raise AmcError(
-                f"{path} holds inputs of the shape {array.shape}, but the model's input "
-                f"{tensor.name!r} expects {tuple(tensor.shape)}, at least one sample"
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise AmcError(f"{path} holds values that are not finite; clean it first")
-    x: Any = [a.astype(t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
-    structure = nesting(model, "inputs")
-    if isinstance(structure, Mapping):
-        x = pack(structure, x)
-    elif len(x) == 1:
-        x = x[0]
-    labels = arrays.get("y")
-    if labels is not None and len(labels) != len(inputs[0]):
-        raise AmcError(f"{path} has {len(inputs[0])} inputs but {len(labels)} labels")
-    if labels is None:
-        labels = _first_output(model, x)
-        labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels
-    return Task(train=(x, labels), validation=(x, labels), evaluate=_agreement)
+    inputs = _inputs(model, path, arrays)
+    x = _nested(model, "inputs", inputs)
+    names = _output_names(model)
+    found = {n: arrays[n] for n in names if n in arrays and n not in _input_names(model, arrays)}
+    if "y" in arrays:
+        found.setdefault(names[0], arrays["y"])
+    for labels in found.values():
+        if len(labels) != len(inputs[0]):
+            raise AmcError(f"{path} has {len(inputs[0])} inputs but {len(labels)} labels")
+        if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+            raise AmcError(f"{path} has labels that are no finite numbers; clean it first")
+    if len(found) == len(names) and model.compiled:
+        labels = _nested(model, "outputs", [found[n] for n in names])
+        return Task(train=(x, labels), validation=(x, labels), metric=_metric(model, x, labels))
+    position = next((i for i, n in enumerate(names) if n in found), 0)
+    outputs = _output(model, x, position)
+    if found:
+        labels = found[names[position]]
+        measure = measures.measure_of(names[position], outputs, labels)
+    else:
+        measure, labels = measures.agreement(outputs)
+
+    def evaluate(model: keras.Model, data: tuple[Any, np.ndarray]) -> float:
+        return measure.of(_output(model, data[0], position), data[1])
+
+    data = (x, labels)
+    return Task(train=data, validation=data, evaluate=evaluate, metric=measure.name)
 
 
 def export_model(
@@ -108,23 +114,71 @@ def export_model(
     return result.to_json()
 
 
-def _agreement(model: keras.Model, data: tuple[Any, np.ndarray]) -> float:
-    x, wanted = data
-    outputs = _first_output(model, x)
-    if outputs.shape[-1] > 1:
-        return float(np.mean(outputs.argmax(-1) == np.reshape(wanted, outputs.shape[:-1])))
-    variance = np.var(wanted)
-    error = np.mean((outputs.reshape(wanted.shape) - wanted) ** 2)
-    return 1.0 - float(error / variance) if variance > 0 else float(error == 0)
+def _inputs(
+    model: keras.Model, path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    given = _input_names(model, arrays)
+    missing = [name for name in given if name not in arrays]
+    if missing:
+        wanted = "'x'" if len(given) == 1 else ", ".join(map(repr, given))
+        raise AmcError(f"{path} has the arrays {', '.join(arrays)}; expected {wanted}")
+    inputs = [np.asarray(arrays[n]) for n in given]
+    for array, tensor in zip(inputs, model.inputs, strict=True):
+        if array.shape[1:] != tuple(tensor.shape[1:]) or not len(array):
+            raise AmcError(
+                f"{path} holds inputs of the shape {array.shape}, but the model's input "
+                f"{tensor.name!r} expects {tuple(tensor.shape)}, at least one sample"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise AmcError(f"{path} holds values that are not finite; clean it first")
+    return [a.astype(t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
 
 
-def _first_output(model: keras.Model, x: Any) -> np.ndarray:
+def _input_names(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    names = [t.name for t in model.inputs]
+    return ["x"] if "x" in arrays and len(names) == 1 else names
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    """Returns the names that the outputs have in the file."""
+    try:
+        return list(signature_of(model).output_names)
+    except ValueError as error:
+        raise AmcError(f"the model cannot be exported: {error}") from error
+
+
+def _nested(model: keras.Model, side: str, arrays: list[Any]) -> Any:
+    structure = nesting(model, side)
+    if len(arrays) == 1 and not isinstance(structure, Mapping):
+        return arrays[0]
+    # A list would be taken for one array.
+    return keras.tree.lists_to_tuples(pack(structure, arrays))
+
+
+def _metric(model: keras.Model, x: Any, labels: Any) -> str:
+    """Returns the name of the first metric of the compile settings that is a number."""
+    few = keras.tree.map_structure(lambda a: a[:_BATCH], (x, labels))
+    try:
+        model.evaluate(tf.data.Dataset.from_tensors(few), verbose=0)
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AmcError(
+            "the labels do not fit the loss and metrics that the model was compiled with "
+            f"({said}); give labels as in its training, or none"
+        ) from error
+    found = model.get_metrics_result()
+    metrics = [n for n in found if n != "loss" and not n.endswith("_loss")]
+    return next((n for n in metrics if np.ndim(found[n]) == 0), "loss")
+
+
+def _output(model: keras.Model, x: Any, position: int) -> np.ndarray:
+    """Returns one output of a model for all samples."""
     count = len(keras.tree.flatten(x)[0])
     parts = []
-    for start in range(0, count, 128):
-        batch = keras.tree.map_structure(lambda a, i=start: a[i : i + 128], x)
+    for start in range(0, count, _BATCH):
+        batch = keras.tree.map_structure(lambda a, i=start: a[i : i + _BATCH], x)
         outputs = keras.tree.flatten(model(batch, training=False))
-        parts.append(keras.ops.convert_to_numpy(outputs[0]))
+        parts.append(keras.ops.convert_to_numpy(outputs[position]))
     return np.concatenate(parts)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, printable
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.plan import PruningPlan
@@ -164,4 +164,4 @@ class ChannelGraph:
     def __str__(self) -> str:
         channels = sum(group.channels for group in self.groups.values())
         name = self.network.model.name
-        return f"{name}: {len(self.groups)} groups, {channels} prunable channels"
+        return f"{printable(name)}: {len(self.groups)} groups, {channels} prunable channels"

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.keras_structure import like
+from amc_tf.graph.network import flatten
 
 # Without the batch axis; None for an open size.
 Shape = tuple[int | None, ...]
@@ -18,6 +20,20 @@ InputShape = Sequence[int] | Sequence[Sequence[int | None]] | Mapping[str, Seque
 def is_open(model: keras.Model) -> bool:
     """Returns whether a model takes inputs of more than one size."""
     return any(None in tensor.shape[1:] for tensor in model.inputs)
+
+
+def at_size(model: keras.Model, shapes: Sequence[Shape]) -> keras.Model:
+    """Returns a model for inputs of these shapes alone, with the same layers.
+
+    A TFLite file, for example, is made for one size.
+    """
+    if not is_open(model):
+        return model
+    inputs = [
+        keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
+        for shape, tensor in zip(shapes, model.inputs, strict=True)
+    ]
+    return like(model, inputs, flatten(model).run(inputs))
 
 
 def counted_shapes(model: keras.Model, input_shape: InputShape) -> tuple[Shape, ...]:

@@ -31,6 +31,9 @@ def register_layer(
     a layer clips is not copied, because layers that treat each channel alone are often
     registered like a ReLU.
 
+    MACs are those of the weights that the row names in `macs`. What the layer's traced computation
+    does beyond them is counted, too, at its full width.
+
         class ChannelScale(keras.layers.Layer):
             ...  # y = x * self.scale, with one scale for each channel
 

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.pipeline.dense_stage import claimed
+from amc_tf.pipeline.export_stage import STAGE as EXPORT
 from amc_tf.pipeline.export_stage import export
+from amc_tf.pipeline.finetune_stage import STAGE as FINETUNE
 from amc_tf.pipeline.finetune_stage import finetune
-from amc_tf.pipeline.run import Run, timed
+from amc_tf.pipeline.rehearsal import converted, rehearse
+from amc_tf.pipeline.run import Run
+from amc_tf.pipeline.search_stage import STAGE as SEARCH
 from amc_tf.pipeline.search_stage import search
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pipeline.sparsify_stage import sparsify
+from amc_tf.pruning.verification import check_finite
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.ddpg.process import check_installed
 from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import Problem
+from amc_tf.search.inputs import Inputs
+from amc_tf.search.kept_calibration import with_kept_calibration
+from amc_tf.search.kept_plan import check_plan
 from amc_tf.search.problem import analyzed, check, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.training.task import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,6 +47,7 @@ def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stage)
     def locked(self: Compression) -> Any:
         with self.workdir.locked():
+            check_plan(self.workdir)
             return stage(self)
 
     return locked
@@ -76,30 +91,40 @@ class Compression:
         task.check(model)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
-        check(problem_of(self.graph, search), budget, search, self.metric)
+        problem = problem_of(self.graph, search)
+        check(problem, budget, search, self.metric)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
-            **dataclasses.asdict(self.settings),
+            **{k: v for k, v in dataclasses.asdict(self.settings).items() if k != "rehearse"},
             "budget": None if budget is None else budget.given,
         }
+        self._inputs = Inputs(model, task, self.settings.search)
         with self.workdir.locked():
-            self.workdir.claim(record)
-            self.dense = self._trained(model) if self.settings.train_dense else model
-            self.workdir.claim_model(self.dense)
+
+            def before_work() -> None:
+                if self.settings.rehearse and not self._rehearsed:
+                    self._rehearse(model, problem)
+
+            self.dense = claimed(model, task, self.workdir, self._inputs, record, before_work)
+            self.task = with_kept_calibration(task, self.dense, self.workdir)
         if self.dense is not model:
             self.graph = analyzed(self.dense, task, self.settings.search)
 
-    def _trained(self, model: keras.Model) -> keras.Model:
-        if not (self.workdir / layout.DENSE.name).exists():
-            check_installed()  # now, as the search would fail only after the training
-            with timed(self.workdir, "train_dense"):
-                keras.utils.set_random_seed(self.settings.search.seed)
-                self.task.compiled(model, model)
-                self.task.train_dense(model)
-                self.workdir.save_model(layout.DENSE, model)
-        # Read back, so that a resumed run and this one continue with the same model.
-        return self.task.compiled(self.workdir.load_model(layout.DENSE), model)
+    @property
+    def _rehearsed(self) -> bool:
+        result, formats = self.workdir.result, self.settings.export.formats
+        done = all(converted(name) in result.rehearsal for name in formats)
+        return done or bool(result.policies or result.tflite)
+
+    def _rehearse(self, model: keras.Model, problem: Problem[PruningPlan]) -> None:
+        check_installed()
+        steps = rehearse(
+            model, self.graph, self.task, self.metric, problem, self.settings, self.workdir
+        )
+        self.workdir.update_result(rehearsal=steps)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -109,7 +134,14 @@ class Compression:
     @property
     def _run(self) -> Run:
         return Run(
-            self.dense, self.graph, self.task, self.metric, self.budget, self.settings, self.workdir
+            self.dense,
+            self.graph,
+            self.task,
+            self.metric,
+            self.budget,
+            self.settings,
+            self.workdir,
+            self._inputs,
         )
 
     @_exclusive
@@ -153,26 +185,37 @@ class Compression:
         Returns:
             The content of `result.json`.
         """
-        before = self.workdir.result
-        if not self._done("policies", layout.PRUNED.name, layout.PLAN):
-            self.search()
-        if not self._done("finetuned", layout.FINETUNED.name):
-            self.finetune()
+        before, run = self.workdir.result, self._run
+        if not self._done(SEARCH, "policies", layout.PRUNED.name, layout.PLAN):
+            search(run)
+        if not self._done(FINETUNE, "finetuned", layout.FINETUNED.name):
+            finetune(run, again=False)
         tflite = [layout.tflite_file(name) for name in self.settings.export.formats]
-        if not self._done("tflite", *tflite):
-            self.export()
-        result = self.workdir.result
-        if result != before or not (self.workdir / layout.REPORT).exists():
+        if not self._done(EXPORT, "tflite", *tflite):
+            export(run)
+        if self.workdir.result != before or self.workdir.damaged("report", [layout.REPORT]):
             self.report()
-        return result.to_json()
+        return self.workdir.result.to_json()
 
     def report(self) -> pathlib.Path:
         """Writes `report.html`, on all stages run so far, and returns its path."""
-        return write_report([self.workdir.path])
+        path = write_report([self.workdir.path])
+        self.workdir.record("report", [layout.REPORT])
+        return path
 
-    def _done(self, section: str, *names: str) -> bool:
-        recorded = getattr(self.workdir.result, section)
-        return bool(recorded) and all((self.workdir / name).exists() for name in names)
+    def _done(self, stage: str, section: str, *names: str) -> bool:
+        """Returns whether a stage has ended and its files are as it wrote them."""
+        if not getattr(self.workdir.result, section):
+            return False
+        damaged = self.workdir.damaged(stage, names)
+        if damaged:
+            _LOG.warning(
+                "%s: missing or damaged in %s, so that this stage runs again: %s",
+                stage,
+                self.workdir.path,
+                ", ".join(damaged),
+            )
+        return not damaged
 
 
 def compress(

@@ -113,6 +113,8 @@ class Compressor:
                 refuses an input; raised before any work. Also if the model was
                 compressed already.
             TypeError: `Model.fit` has no such argument.
+            Exception: whatever the training raises; the model then has its first weights and
+                learning rate, so that the same call can be made again.
         """
         if self.result is not None:
             raise AmcError(

@@ -86,7 +86,8 @@ def load(
     # The seed determines the weights of a model that get_model builds, and its dropout.
     keras.utils.set_random_seed(settings.search.seed)
     model, task = module.get_model(config), module.get_task(config)
-    own = {k: v for k, v in config.to_dict().items() if k not in {"budget", "train_dense"}}
+    apart = {"budget", "train_dense", "rehearse"}
+    own = {name: value for name, value in config.to_dict().items() if name not in apart}
     return Compression(model, task, budget, workdir, settings, own, safe_mode)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, export_tflite
 from amc_tf.export.timing import keras_latency
 from amc_tf.export.timing import timed as latencies
+from amc_tf.graph.input_shapes import at_size
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.runs import layout
 from amc_tf.runs.provenance import versions
-from amc_tf.runs.result_parts import FinetunedNetwork
+
+STAGE = "export"
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -19,10 +22,21 @@ def export(run: Run) -> dict[str, Any]:
 
     Returns:
         The content of `result.json`.
+
+    Raises:
+        AmcError: there is no fine-tuned network, or it is not the run's; raised before any work.
     """
     workdir, settings = run.workdir, run.settings.export
-    with timed(workdir, "export"):
-        model = workdir.load_model(layout.FINETUNED)
+    finetuned = workdir.result.finetuned
+    if finetuned is None:
+        raise AmcError(
+            f"{workdir / layout.RESULT} holds no fine-tuned network of this run as it is now; run "
+            f"{layout.FINETUNED.made_by} first, or export a model of your own by amc-export --model"
+        )
+    with timed(workdir, STAGE):
+        # A TFLite file has one input size: the one that was counted.
+        sizes = run.graph.input_shapes
+        model = at_size(workdir.load_model(layout.FINETUNED), sizes)
         exported = {}
         exporter = Exporter(model, run.dense, run.task, settings)
         for format_name in settings.formats:
@@ -35,11 +49,8 @@ def export(run: Run) -> dict[str, Any]:
         for name, other in others.items():
             file = layout.compared_file(name)
             exported[file] = export_tflite(
-                other, run.dense, run.task, "float32", workdir / file, settings
+                at_size(other, sizes), run.dense, run.task, "float32", workdir / file, settings
             )
-        finetuned = workdir.result.finetuned
-        if finetuned is None:
-            finetuned = FinetunedNetwork(**vars(run.measures(model)))
         workdir.update_result(
             tflite=latencies(exported, workdir.path, settings),
             finetuned=dataclasses.replace(
@@ -48,4 +59,6 @@ def export(run: Run) -> dict[str, Any]:
                 latency=keras_latency(model, settings),
             ),
         )
-    return workdir.update_result(versions=versions()).to_json()
+    workdir.update_result(versions=versions())
+    workdir.record(STAGE, exported)
+    return workdir.result.to_json()

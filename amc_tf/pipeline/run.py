@@ -19,6 +19,7 @@ from amc_tf.runs.provenance import command
 from amc_tf.runs.result_parts import Measures
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.budget import Budget
+from amc_tf.search.inputs import Inputs
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -35,6 +36,7 @@ class Run:
         budget: the bounds on costs; None with a reward that prices the cost.
         settings: settings of all stages.
         workdir: the run's files.
+        inputs: fingerprints of what the stages depend on.
     """
 
     dense: keras.Model
@@ -44,6 +46,7 @@ class Run:
     budget: Budget | None
     settings: Settings
     workdir: Workdir
+    inputs: Inputs
 
     def measures(self, model: keras.Model) -> Measures:
         """Returns the score on the test data, the MACs and the parameters of a model."""

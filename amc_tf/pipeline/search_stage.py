@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from amc_tf.pipeline.run import Run, timed
@@ -13,12 +14,16 @@ from amc_tf.runs.result_parts import Bound, DenseNetwork, PolicyNetwork
 from amc_tf.search.plan_search import search_in
 from amc_tf.search.result import SearchResult
 
+STAGE = "search"
+
 
 def search(run: Run) -> SearchResult:
     """Searches (or resumes) and rebuilds the best plans: `plan.json`, `pruned.keras`."""
     workdir = run.workdir
     workdir.forget("policies", "pruned", "finetuned", "tflite")
-    with timed(workdir, "search"):
+    if workdir.result.products.get(STAGE):
+        workdir.record(STAGE, ())  # they are about to be written anew
+    with timed(workdir, STAGE):
         found = search_in(
             workdir,
             run.dense,
@@ -51,7 +56,9 @@ def search(run: Run) -> SearchResult:
     workdir.update_result(
         metric=found.metric,
         uncertainty=found.uncertainty,
-        dense=DenseNetwork(**vars(dense), search_score=found.dense_score),
+        dense=DenseNetwork(
+            **vars(dense), search_score=found.dense_score, constant_score=found.constant_score
+        ),
         pruned=measured[found.chosen],
         budget=bounds,
         policies=policies,
@@ -61,4 +68,15 @@ def search(run: Run) -> SearchResult:
         input_shapes=run.graph.input_shapes,
         versions=versions(),
     )
+    workdir.record(STAGE, products(found.best))
     return found
+
+
+def products(policies: Iterable[str]) -> list[str]:
+    """Returns the files of a search that ended with a plan of each policy."""
+    kept = [name for policy in policies for name in _of_policy(policy)]
+    return [layout.PLAN, layout.BEST_PLANS, layout.SEARCH, layout.PRUNED.name, *kept]
+
+
+def _of_policy(policy: str) -> tuple[str, str]:
+    return layout.plan_file(policy), layout.pruned_file(policy).name

@@ -18,6 +18,8 @@ class Settings:
     Attributes:
         train_dense: whether the given model is first trained with the task's own fit and
             kept as `dense.keras` (for untrained models).
+        rehearse: whether the whole way to the files is walked once before the search, so that
+            what would fail at its end is told at once.
         search: settings of the search.
         finetune: settings of fine-tuning.
         export: settings of the export to TFLite files.
@@ -26,6 +28,7 @@ class Settings:
     """
 
     train_dense: bool = False
+    rehearse: bool = True
     search: SearchSettings = SearchSettings()
     finetune: FineTuneSettings = FineTuneSettings()
     export: ExportSettings = ExportSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import nesting, pack
+from amc_tf.graph.network import Call, Network, infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masking import mask
 from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import numpy_of
+from amc_tf.training.task import Task
 
 _HALF = ("float16", "bfloat16")
 
@@ -83,6 +87,54 @@ def verify(
             )
         worst = max(worst, difference)
     return worst
+
+
+def check_finite(network: Network, task: Task) -> None:
+    """Refuses a trained network that computes no numbers.
+
+    Args:
+        network: the network.
+        task: its data; a batch of the validation inputs is run.
+
+    Raises:
+        AmcError: a weight is not finite, a variance is negative, or an output is not finite; the
+            message names the layer.
+    """
+    for operation in network.operations():
+        for weight in getattr(operation, "weights", ()):
+            values = numpy_of(weight)
+            if not _finite(values):
+                raise AmcError(
+                    f"{network.told(operation)} has values that are not finite in its weight "
+                    f"{weight.name!r}; restore or retrain the model first"
+                )
+            if weight.name == "moving_variance" and values.min(initial=0) < 0:
+                raise AmcError(
+                    f"{network.told(operation)} has a negative variance ({values.min():.3g}), "
+                    "whose root is no number; restore or retrain the model first"
+                )
+    told: list[str] = []
+
+    def invoke(call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        output = infer(call.operation, args, kwargs)
+        if not all(_finite(numpy_of(part)) for part in keras.tree.flatten(output)):
+            told.append(network.told(call.operation))
+        return output
+
+    inputs = task.sample_inputs(task.validation, network.model, task.batch_size)
+    tensors = (network.tensors[number] for number in network.inputs)
+    given = [keras.ops.cast(a, t.dtype) for a, t in zip(inputs, tensors, strict=True)]
+    outputs = network.run(given, invoke)
+    # Between layers, infinities may be meant, as in a mask.
+    if not all(_finite(numpy_of(output)) for output in outputs):
+        raise AmcError(
+            f"{told[0]} gives values that are not finite on the first validation data, and so "
+            "does the model; scale the data as in training, or retrain the model"
+        )
+
+
+def _finite(values: np.ndarray) -> bool:
+    return values.dtype.kind in "biu" or bool(np.isfinite(values.astype(np.float64)).all())
 
 
 def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_tf.errors import printable
 from amc_tf.report.scores import Scores
 from amc_tf.report.table import aligned, milliseconds, percent
 from amc_tf.runs.result import ExportResult
@@ -30,7 +31,7 @@ def table(result: ExportResult, tolerance: float) -> str:
             )
         )
         notes += _notes(name, file, tolerance, scores.metric)
-    return "\n".join([*aligned(rows), *notes])
+    return "\n".join([*aligned(rows), *map(printable, notes)])
 
 
 def _notes(name: str, file: Exported, tolerance: float, metric: Metric) -> list[str]:

@@ -148,11 +148,14 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     reached = [("in numbers", line.removeprefix("budget: ")) for line in budget_lines(run.result)]
     policies = ", ".join(map(policy_label, run.policies))
     metric, dense = run.scores.metric, run.dense.get("score")
+    constant = None if run.result.dense is None else run.result.dense.constant_score
     values = [
         ("budget", asked or "none: the reward prices the cost"),
         ("metric", f"{metric.title}, {metric.better}"),
         ("uncertainty of the search", run.scores.spread(dense)),
         ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
+        ("the same answer to every input", run.scores.number(constant)),
+        ("fine-tuning", _undone(run)),
         ("reward", str(search.get("reward", ""))),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
@@ -160,6 +163,21 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     ]
     given = [(name, value) for name, value in values if value]
     return [given[0], *reached, *given[1:]]
+
+
+def _undone(run: Run) -> str:
+    """Says that fine-tuning made the network worse, if so."""
+    tuned, number = run.result.finetuned, run.scores.number
+    if tuned is None or not tuned.undone:
+        return ""
+    scores = ""
+    if tuned.validation_before is not None:
+        before, after = number(tuned.validation_before), number(tuned.validation_after)
+        scores = f" ({before} before, {after} after)"
+    return (
+        f"it made the network worse on the validation data{scores}, so that the network from "
+        "before it is used"
+    )
 
 
 def _made(run: Run) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import vl_convert
 
+from amc_tf.errors import printable
 from amc_tf.report.style import STYLE
 from amc_tf.report.table import Table
 from amc_tf.report.vega import Chart
@@ -36,9 +37,9 @@ def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[
         "data": {name: list(map(_drawn, data[name])) for c in charts for name in c.data},
     }
     return _PAGE.format(
-        title=html.escape(title),
+        title=html.escape(printable(title)),
         style=STYLE,
-        body="\n".join(map(_part, parts)),
+        body=printable("\n".join(map(_part, parts)), keep="\n"),
         # Within a script element, no "<" of the data may be read as markup.
         content=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         library=_library() if charts else "",

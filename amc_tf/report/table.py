@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from amc_tf.errors import printable
 from amc_tf.runs.result_parts import Milliseconds
 
 
@@ -37,6 +38,7 @@ def milliseconds(latency: Milliseconds | None) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the rows of a table as lines, with only the first column aligned to the left."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -13,6 +13,7 @@ episode took, so that logs of the same search differ in nothing else.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ from amc_tf.runs.former_keys import with_names_of_now
 from amc_tf.runs.forms import Episode
 from amc_tf.runs.json_types import mismatch
 
+_LOG = logging.getLogger(__name__)
 _APART = ("seconds",)
+# The key of records whose score is an estimate from part of the data.
+CUT = "cut"
 
 
 class EpisodeLog:
@@ -59,7 +63,7 @@ class EpisodeLog:
                     "workdir"
                 )
             self._records[record["policy"], record["episode"]] = record
-            self._scores[tuple(record["counts"])] = float(record["score"])
+            self._remember(record)
         if rest or len(self._records) != len(whole):
             self._rewrite()
 
@@ -71,9 +75,21 @@ class EpisodeLog:
         ranks = {"ranks": self._ranks} if self._ranks else {}
         return (json.dumps(files.sealed({**record, **ranks}, _APART)) + "\n").encode()
 
+    def _remember(self, record: dict[str, Any]) -> None:
+        if not record.get(CUT):
+            self._scores[tuple(record["counts"])] = float(record["score"])
+
     def score(self, counts: Sequence[int]) -> float | None:
-        """Returns the score of channel counts; None if they were not tried before."""
+        """Returns the score of channel counts; None if they were not tried before.
+
+        A score that was cut short, at what another policy's best plan made hopeless, is none.
+        """
         return self._scores.get(tuple(counts))
+
+    def played(self, policy: str, episode: int, counts: Sequence[int]) -> dict[str, Any] | None:
+        """Returns the record of an episode; None if it was not played, or with other counts."""
+        record = self._records.get((policy, episode))
+        return record if record is not None and tuple(record["counts"]) == tuple(counts) else None
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends an episode, unless it is in the log already.
@@ -89,8 +105,16 @@ class EpisodeLog:
         old = self._records.get(key)
         if old is not None and tuple(old["counts"]) == tuple(record["counts"]):
             return
-        self._scores[tuple(record["counts"])] = record["score"]
+        self._remember(record)
         if old is not None:
+            _LOG.warning(
+                "%s: episode %s of %r decides on other channels than in the log, as numbers "
+                "differ in their last digits here; it and later ones are played again, and the "
+                "search may end with another plan than it would have",
+                self._path,
+                record["episode"],
+                record["policy"],
+            )
             self._records = {
                 (policy, episode): r
                 for (policy, episode), r in self._records.items()

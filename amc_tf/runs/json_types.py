@@ -43,7 +43,8 @@ def mismatch(value: Any, expected: Any, where: str = "the content") -> str:
         differing = [mismatch(value, one, where) for one in arguments]
         return differing[0] if all(differing) else ""
     if not _is(value, expected, origin):
-        if isinstance(value, (int, float)) and expected in (Finite, float, int):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and expected in (Finite, float, int):
             return f"{where} is {str(value)[:20]}, which it cannot be"
         return f"{where} is {_kind(type(value))} instead of {_kind(origin or expected)}"
     if typing.is_typeddict(expected):

@@ -26,9 +26,11 @@ COMPARISON = "comparison.html"  # of several runs, written to the current folder
 HISTORY = "history.json"  # of the fine-tuning by `Compressor.fit`
 LOCK = ".lock"
 PROBE = ".writable"
+REHEARSAL = "rehearsal"  # a folder, removed at the end of the rehearsal
 
 # Files of the search.
 IMPORTANCE = "importance.json"
+CALIBRATION = "calibration.npz"  # unless the training data is arrays
 SEARCH = "search.json"
 EPISODES = "episodes.jsonl"
 PLAN = "plan.json"

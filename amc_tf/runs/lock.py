@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import platform
+import weakref
 from collections.abc import Iterator
 
 from amc_tf import files
@@ -22,8 +23,13 @@ class FolderLock:
 
     It is flock(2) on the file `.lock`. This file is never removed: a third process
     could then lock a new file of the same name. On NFS the lock works between
-    machines from Linux 2.6.12 on, if the server's lock service runs. Processes that
-    the holder forks also hold the lock, until the last of them has ended.
+    machines from Linux 2.6.12 on, if the server's lock service runs.
+
+    A forked process inherits flock locks, and would keep the folder locked when its
+    parent is killed. So the file is closed in processes that Python forks (of
+    multiprocessing, of data loaders); those that it starts anew never have it. (POSIX
+    locks are not inherited, but any close of the file in the process ends them, and they
+    do not tell two objects of one process apart.)
 
     Args:
         folder: the folder; it must exist.
@@ -33,6 +39,7 @@ class FolderLock:
         self._folder = folder
         self._handle = -1
         self._depth = 0
+        self._closes_in_children = False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -49,9 +56,29 @@ class FolderLock:
         finally:
             self._depth -= 1
             if not self._depth:
-                os.close(self._handle)
+                self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:  # not in a child that has closed it
+            os.close(handle)
+
+    def _close_in_children(self) -> None:
+        """Makes processes that are forked from now on close the file, once for each object."""
+        if self._closes_in_children:
+            return
+        self._closes_in_children = True
+        itself = weakref.ref(self)  # a registration lasts as long as the process
+
+        def close() -> None:
+            lock = itself()
+            if lock is not None:
+                lock._close()
+
+        os.register_at_fork(after_in_child=close)
 
     def _acquire(self) -> int:
+        self._close_in_children()
         path = self._folder / layout.LOCK
         with files.writing(path):
             handle = files.no_links(path, os.O_RDWR | os.O_CREAT)

@@ -18,6 +18,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
 from amc_tf.runs.json_types import mismatch
+from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import (
     Bound,
     DenseNetwork,
@@ -182,6 +183,8 @@ class RunResult(Result):
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
         sparse: result of fine-grained pruning.
+        products: files that each stage made, by the stage and their names.
+        rehearsal: seconds of each step of the rehearsal.
     """
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -200,6 +203,8 @@ class RunResult(Result):
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
     sparse: SparseResult | None = None
+    products: Mapping[str, Mapping[str, Product]] = dataclasses.field(default_factory=dict)
+    rehearsal: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of the file; `budget` is null for a search without a budget."""
@@ -225,6 +230,7 @@ class RunResult(Result):
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),
             sparse=SparseResult.from_json,
+            products=lambda stages: {stage: _each(Product)(made) for stage, made in stages.items()},
         )
 
     def updated(self, **sections: Any) -> RunResult:

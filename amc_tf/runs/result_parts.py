@@ -93,9 +93,15 @@ class DenseNetwork(Measures):
 
     Attributes:
         search_score: score on the validation data, as the search scores it.
+        constant_score: best score there of one answer to every input; None if it is not known.
     """
 
     search_score: float
+    constant_score: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content, without a score that is not known."""
+        return {key: value for key, value in super().to_json().items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +132,22 @@ class FinetunedNetwork(Measures):
     Attributes:
         bytes: size of the file; None before the export.
         latency: time of a forward pass by Keras; None before the export.
+        validation_before: score on the validation data before fine-tuning.
+        validation_after: score on the validation data after fine-tuning.
+        undone: whether fine-tuning made it worse, so that the network is that of before.
     """
 
     bytes: int | None = None
     latency: Milliseconds | None = None
+    validation_before: float | None = None
+    validation_after: float | None = None
+    undone: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content, without what was not measured."""
-        size = {} if self.bytes is None else {"bytes": self.bytes}
-        return {"score": self.score, **self.costs, **size, **_beside(self.latency)}
+        absent = {"latency"} | {name for name, value in vars(self).items() if value is None}
+        known = {key: value for key, value in super().to_json().items() if key not in absent}
+        return {**known, **_beside(self.latency)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinetunedNetwork:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -16,19 +17,18 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.graph.keras_structure import like, plain
 from amc_tf.graph.own_classes import own_objects
-from amc_tf.runs import forms, layout
+from amc_tf.runs import forms, identity, layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint, load_model
+from amc_tf.runs.products import Product, damaged
 from amc_tf.runs.result import RunResult
 
-# Sections of the configuration that only later stages read, and the results to drop
-# when one of them changes. Any other section affects the search.
-STAGE_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "finetune": ("finetuned", "tflite"),
-    "export": ("tflite",),
-    "sparsity": ("sparse",),
-}
+_LOG = logging.getLogger(__name__)
+
+
+class OtherRunError(AmcError):
+    """An error that says that a folder belongs to another run."""
 
 
 class Workdir:
@@ -80,53 +80,96 @@ class Workdir:
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
 
-    def claim(self, config: Mapping[str, Any]) -> None:
+    def check(self, config: Mapping[str, Any], model: keras.Model | None = None) -> None:
+        """Checks what `claim` checks, and writes nothing."""
+        self._compared(config, model)
+
+    def claim(self, config: Mapping[str, Any], model: keras.Model | None = None) -> None:
         """Writes `config.json`, or checks that the folder belongs to the same run.
 
-        If the section of a later stage has changed, the parts of `result.json`
-        that depend on it are removed, so that they are made again.
+        If what only a later stage depends on has changed, the parts of `result.json`
+        that depend on it are removed, so that they are made again. Where the folder
+        belongs to another run, nothing is changed.
 
         Args:
-            config: all values on which the result depends; JSON values only.
+            config: all values on which the result depends; JSON values only. Under `of`,
+                fingerprints of the inputs of each stage (see `amc_tf.runs.identity`).
+            model: the dense model, if it is trained already.
 
         Raises:
-            AmcError: the folder belongs to another run; the message names the values that
-                differ.
+            OtherRunError: the folder belongs to another run; the message names what differs.
         """
-        new = json.loads(json.dumps(config))
-        old = self.read_json(layout.CONFIG, {})
-        if old:
-            new = {"model": old.get("model"), **new}
-        changed = [
-            f"{key}: {before!r} there, {after!r} now"
-            for key, before, after in _differences(old, new)
-            if key.split(".")[0] not in STAGE_SECTIONS
-        ]
-        if old and changed:
-            raise AmcError(
-                f"{self.path} holds a run with another configuration ({'; '.join(changed[:3])}"
-                f"{'; ...' if len(changed) > 3 else ''}); use another --workdir or the old values"
+        old, new, later = self._compared(config, model)
+        sections = list(dict.fromkeys(name for found in later for name in found.drops or ()))
+        if sections and self.result.without(*sections) != self.result:
+            _LOG.warning(
+                "%s has results with %s: what depends on it is made again (%s)",
+                self.path,
+                identity.told(later),
+                ", ".join(sections),
             )
-        for section, results in STAGE_SECTIONS.items():
-            if old and old.get(section) != new.get(section):
-                self.forget(*results)
+            self.forget(*sections)
         if old != new:
             files.write_json(self / layout.CONFIG, new)
+
+    def _compared(
+        self, config: Mapping[str, Any], model: keras.Model | None
+    ) -> tuple[dict[str, Any], dict[str, Any], list[identity.Difference]]:
+        """Returns the old and the new configuration, and what only later stages depend on."""
+        old = self.read_json(layout.CONFIG, {})
+        new = json.loads(json.dumps(config))
+        if model is not None:
+            new[identity.MODEL] = fingerprint(model)
+        different = identity.differences(old, new) if old else []
+        refused = [found for found in different if found.drops is None]
+        if refused:
+            raise self._other(refused)
+        merged = {**old, **new}
+        if identity.OF in new:
+            if self._is_of_before(old):
+                _LOG.warning(
+                    "%s was begun by an earlier version of amc_tf, which kept no fingerprints: "
+                    "whether its data and its training are those of this call cannot be checked",
+                    self.path,
+                )
+                del merged[identity.OF]
+            else:
+                merged[identity.OF] = {**old.get(identity.OF, {}), **new[identity.OF]}
+        return old, merged, [found for found in different if found.drops is not None]
+
+    def _is_of_before(self, old: Mapping[str, Any]) -> bool:
+        begun = (self / layout.EPISODES).exists() or (self / layout.RESULT).exists()
+        return begun and identity.OF not in old
 
     def claim_model(self, model: keras.Model) -> None:
         """Records the dense model's fingerprint, or checks it.
 
         Raises:
-            AmcError: the folder's search was done on another model.
+            OtherRunError: the folder's search was done on another model.
         """
+        config, found = self.read_json(layout.CONFIG, {}), fingerprint(model)
+        different = identity.differences(
+            {identity.MODEL: config.get(identity.MODEL, found)}, {identity.MODEL: found}
+        )
+        if different:
+            raise self._other(different)
+        self.note(identity.MODEL, found)
+
+    def _other(self, different: list[identity.Difference]) -> OtherRunError:
+        return OtherRunError(
+            f"{self.path} holds a run with {identity.told(different)}; use another workdir "
+            "(--workdir), go back to what it began with, or delete it to begin anew"
+        )
+
+    def note(self, key: str, value: Any) -> None:
+        """Adds one of `amc_tf.runs.identity.NOTES` to `config.json`."""
         config = self.read_json(layout.CONFIG, {})
-        found = fingerprint(model)
-        if config.get("model") not in (None, found):
-            raise AmcError(
-                f"{self.path} holds a run on a model with other weights; use another --workdir"
-            )
-        if config.get("model") is None:
-            files.write_json(self / layout.CONFIG, {**config, "model": found})
+        if config.get(key) != value:
+            files.write_json(self / layout.CONFIG, {**config, key: value})
+
+    def noted(self, key: str) -> Any:
+        """Returns a note in `config.json`; None if there is none."""
+        return self.read_json(layout.CONFIG, {}).get(key)
 
     def read_json(self, name: str, default: Any) -> Any:
         """Returns the content of a JSON file (see `amc_tf.runs.forms.read`)."""
@@ -153,6 +196,33 @@ class Workdir:
         left = result.without(*sections)
         if left != result:
             left.write(self.path)
+
+    def record(self, stage: str, names: Iterable[str], of: Mapping[str, str] | None = None) -> None:
+        """Records the files that a stage has made, so that damage to them is found.
+
+        Args:
+            stage: name of the stage; its earlier records are replaced.
+            names: names of the files; none while the stage makes them again.
+            of: fingerprints of what they were made from, by the name of the file.
+        """
+        made = {name: Product.at(self / name, (of or {}).get(name)) for name in names}
+        self.update_result(products={stage: made})
+
+    def damaged(self, stage: str, names: Iterable[str] = ()) -> list[str]:
+        """Returns the files of a stage that are missing or are not as the stage wrote them.
+
+        Args:
+            stage: name of the stage.
+            names: files that it must have made, whether they are recorded or not.
+        """
+        return damaged(self.path, names, self.result.products.get(stage, {}))
+
+    def recorded(self, name: str) -> Product | None:
+        """Returns the record of a file; None if no stage has recorded it."""
+        for made in self.result.products.values():
+            if name in made:
+                return made[name]
+        return None
 
     def save_model(self, file: ModelFile, model: keras.Model) -> None:
         """Saves a plain `keras.Model`, uncompiled, so that the file is whole or absent.
@@ -181,6 +251,12 @@ class Workdir:
         path = self / file.name
         if not path.exists():
             raise AmcError(f"{path} does not exist yet; run {file.made_by} first")
+        known = self.recorded(file.name)
+        if known is not None and not known.is_at(path):
+            raise AmcError(
+                f"{path} is damaged or was changed after it was written; delete it and run "
+                f"{file.made_by} again"
+            )
         try:
             model = load_model(path, self.safe_mode, self._own_objects)
         except AmcError as error:
@@ -188,12 +264,3 @@ class Workdir:
                 f"{error}; if it is damaged, delete it and run {file.made_by} again"
             ) from error
         return model if self.origin is None else like(self.origin, model.inputs, model.outputs)
-
-
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            inner = f"{key}.{name}" if key else name
-            yield from _differences(old.get(name), new.get(name), inner)
-    elif old != new:
-        yield key, old, new

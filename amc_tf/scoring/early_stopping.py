@@ -11,6 +11,10 @@ import numpy as np
 _FEWEST_BATCHES = 4
 
 
+class Estimate(float):
+    """A score of part of the images, of a plan that is hopeless against the one to beat."""
+
+
 def order(batches: int) -> np.ndarray:
     """Draws the order in which batches are run, the same each time.
 

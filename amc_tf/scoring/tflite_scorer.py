@@ -18,7 +18,7 @@ from amc_tf.pruning.refit.methods import Refit
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.batches import Batch, Batches
-from amc_tf.scoring.early_stopping import hopeless
+from amc_tf.scoring.early_stopping import Estimate, hopeless
 from amc_tf.scoring.tflite_engine import LiteEngine
 from amc_tf.training.task import Task
 
@@ -85,9 +85,9 @@ class LiteScorer(Generic[PlanT]):
         def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
             return hopeless(list(map(gain, scores)), sizes, images, gain(beat), self._stop_at)
 
-        return self._task.score(
-            _Played(self._metrics, self._task.metric, enough), self._run(plan, batches)
-        )
+        played = _Played(self._metrics, self._task.metric, enough)
+        score = self._task.score(played, self._run(plan, batches))
+        return Estimate(score) if played.images < images else score
 
     def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
         """See `Scorer`."""
@@ -123,6 +123,9 @@ class _Played:
         metric: the task's metric, which `enough` judges.
         enough: function from the mean score and the size of each batch so far
             to whether the rest can be left out; default: it never can.
+
+    Attributes:
+        images: number of images that were judged by `enough`.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class _Played:
         self._model = model
         self._metric = metric
         self._enough = enough
+        self.images = 0
 
     def evaluate(
         self, played: Iterator[tuple[Batch, list[np.ndarray]]], **_: Any
@@ -161,6 +165,7 @@ class _Played:
             summed = sum(sizes) * self._results(loss).get(self._metric, 0.0)
             scores.append((summed - before) / sizes[-1])
             before = summed
+            self.images = sum(sizes)
             if self._enough(scores, sizes):
                 break
         return self._results(loss)

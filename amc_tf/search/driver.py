@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PlanT, PlanT_contra
-from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.runs.episode_log import CUT, EpisodeLog
+from amc_tf.scoring.early_stopping import Estimate
 from amc_tf.search.agents.base import Searcher
 from amc_tf.search.env.base import DecisionEnv, Outcome
 from amc_tf.search.told_reward import ToldReward
@@ -27,7 +28,8 @@ class Score(Protocol[PlanT_contra]):
 class EpisodeDriver(Generic[PlanT]):
     """A driver that plays the episodes of searchers in one environment.
 
-    A plan whose score is in the log is not scored again, whichever searcher tried it.
+    A plan whose score is in the log is not scored again, whichever searcher tried it, unless
+    its scoring was cut short.
 
     Args:
         log: log of all episodes.
@@ -105,9 +107,12 @@ class EpisodeDriver(Generic[PlanT]):
         while state is not None:
             state, _ = self.env.step(searcher.act(state))
         decided = self.env.finish()
-        score = self._log.score(decided.counts)
+        known = self._log.played(policy, episode, decided.counts)
+        score = known["score"] if known else self._log.score(decided.counts)
         if score is None:
             score = self._score(decided.plan, beat)
+        cut = bool(known and known.get(CUT)) or isinstance(score, Estimate)
+        score = float(score)
         outcome = self.env.outcome(decided, score)
         diagnostics = searcher.finish(outcome.actions, told(outcome.reward))
         record = {
@@ -115,6 +120,7 @@ class EpisodeDriver(Generic[PlanT]):
             "episode": episode,
             "reward": outcome.reward,
             "score": outcome.score,
+            **({CUT: True} if cut else {}),
             "macs": outcome.macs,
             "params": outcome.params,
             **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),

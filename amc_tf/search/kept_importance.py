@@ -8,7 +8,10 @@ from amc_tf import files
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.runs import layout
+from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.workdir import Workdir
+from amc_tf.search.inputs import BY_GRADIENTS
+from amc_tf.training.fingerprint import of_data
 from amc_tf.training.task import Task
 
 
@@ -25,21 +28,28 @@ def kept_importance(
         task: the network's data, for criteria that use it.
         criterion: a name of `IMPORTANCES`.
         workdir: work directory, where `importance.json` is read, or written if it is absent or
-            of another criterion or network.
+            of another criterion, network or training data.
 
     Raises:
         AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
     """
+    of = _of(graph, task, criterion)
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
     known = workdir.read_json(layout.IMPORTANCE, {})
-    if known.get("criterion") == criterion:
+    if known.get("criterion") == criterion and known.get("of", of) == of:
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
     scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json(layout.IMPORTANCE, {"criterion": criterion, "scores": lists})
+    workdir.write_json(layout.IMPORTANCE, {"criterion": criterion, "of": of, "scores": lists})
     return scores
+
+
+def _of(graph: ChannelGraph, task: Task, criterion: str) -> str:
+    """Returns a checksum of what the importance is computed from."""
+    data = of_data(task.train) if criterion in BY_GRADIENTS else None
+    return files.checksum({"model": fingerprint(graph.network.model), "train": data})
 
 
 def ranks_of(importance: Importance) -> str:

@@ -11,9 +11,12 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.runs.identity import OF
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.constant_answer import best_constant, no_better
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
@@ -24,11 +27,15 @@ from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.finalists import Finalists
+from amc_tf.search.inputs import Inputs
+from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_importance import kept_importance, ranks_of
+from amc_tf.search.kept_plan import check_plan, is_kept, keep_plan
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import analyzed, check, environment, problem_of
 from amc_tf.search.result import SearchResult
+from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.metric import Metric
@@ -68,15 +75,25 @@ def search_plan(
         The `SearchResult`.
 
     Raises:
-        AmcError: another process works in `workdir`; see also `Constraints.analyze`,
+        AmcError: another process works in `workdir`, or it holds a search of another model, on
+            other data or with other settings; see also `Constraints.analyze`,
             `DecisionEnv`, `Task.score`, `DdpgSearcher`, `SearchLatency` and, for
             the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    settings, latency = settings or SearchSettings(), latency or LatencySettings()
+    config = {
+        "search": dataclasses.asdict(settings),
+        "latency": dataclasses.asdict(latency),
+        "budget": None if budget is None else budget.given,
+    }
     with folder.locked():
-        return search_in(
-            folder, model, task, budget, settings or SearchSettings(), latency or LatencySettings()
-        )
+        metric, graph = task.metric_of(model), analyzed(model, task, settings)
+        check_finite(graph.network, task)
+        check(problem_of(graph, settings), budget, settings, metric)
+        folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
+        task = with_kept_calibration(task, model, folder)
+        return search_in(folder, model, task, budget, settings, latency, metric)
 
 
 def search_in(
@@ -94,12 +111,13 @@ def search_in(
     """
     workdir = folder.path
     metric = metric or task.metric_of(model)
+    check_plan(folder)
     graph = analyzed(model, task, settings)
     problem = problem_of(graph, settings)
     check(problem, budget, settings, metric)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):
-        device = SearchLatency(graph, budget, problem.choices, workdir, latency)
+        device = SearchLatency(graph, budget, problem.priced, workdir, latency)
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings, metric)  # raises here, before importance is computed
 
@@ -108,6 +126,8 @@ def search_in(
     env, dense = environment(problem, budget, settings, metric), problem.dense_costs
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
+    begun = bool(log.best(1))
+    check_conditions(folder, begun)
 
     # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
@@ -118,10 +138,16 @@ def search_in(
         refit = REFITS[settings.refit](graph, images, settings.seed)
         score = fastest_scorer(graph, task, refit, settings.early_stop)
         dense_score = score(None)
+        check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
         _LOG.info(uncertain.sentence(metric, dense_score))
-        if warning := uncertain.warning(metric, dense_score):
-            _LOG.warning(warning)
+        constant = best_constant(task, model, metric)
+        for warning in (
+            uncertain.warning(metric, dense_score),
+            no_better(metric, uncertain, dense_score, constant),
+        ):
+            if warning:
+                _LOG.warning(warning)
         about = {
             "bounds": env.bounds,
             "dense": {"score": dense_score, **dense},
@@ -159,6 +185,7 @@ def search_in(
         best=best,
         bounds=env.bounds,
         dense_score=dense_score,
+        constant_score=constant,
         final=final,
         metric=metric,
         uncertainty=uncertain,
@@ -166,7 +193,11 @@ def search_in(
     )
     plans = {name: outcome.plan for name, outcome in best.items()}
     files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, plans)})
-    result.plan.save(workdir / layout.PLAN)
+    if not is_kept(folder, result.plan):
+        _LOG.warning(
+            "%s: this search ended with another plan than an earlier one in this folder", workdir
+        )
+    keep_plan(folder, result.plan)
     for name, plan in plans.items():
         path = workdir / layout.plan_file(name)
         with files.writing(path.parent):

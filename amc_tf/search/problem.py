@@ -55,6 +55,7 @@ def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[Pruning
         graph,
         rounding=constraints.roundings(graph, settings.rounding),
         min_preserve=constraints.min_preserves(graph, settings.min_preserve),
+        strict=settings.rounding_strict,
     )
 
 

@@ -29,6 +29,8 @@ class SearchResult:
         final: refit that restores the weights of the networks that are built.
         measured: measured latency of the chosen network and of the dense one beside it; None
             where latency is not bounded.
+        constant_score: best score of one answer to every input on the validation data; None if
+            it is not known.
     """
 
     graph: ChannelGraph
@@ -40,6 +42,7 @@ class SearchResult:
     uncertainty: Uncertainty
     final: Refit[PruningPlan]
     measured: Measured | None = None
+    constant_score: float | None = None
 
     @property
     def plan(self) -> PruningPlan:

@@ -25,8 +25,12 @@ class SearchSettings:
         episodes: number of episodes of the agent, and of each searcher it is compared with.
         seed: seed of all searchers and of sampled activations.
         reward: a name of `amc_tf.search.env.rewards.REWARDS`.
-        rounding: number of which channel counts are multiples (all of a group's channels may
-            be kept, too).
+        rounding: number of which channel counts are multiples. All of a group's channels may
+            be kept, too, even if their number is no multiple, unless `rounding_strict`.
+        rounding_strict: whether a group whose full width is no multiple of its rounding is
+            pruned at least to the largest multiple below, as accelerators want that compute in
+            blocks of 8 or 16 channels. A group narrower than its rounding stays whole; a
+            warning names it. Frozen channels have the width that they have.
         min_preserve: least share of a group's channels that is kept.
         constraints: layers to freeze, and other values of `rounding` and
             `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
@@ -60,6 +64,7 @@ class SearchSettings:
     seed: int = 0
     reward: str = "err"
     rounding: int = 8
+    rounding_strict: bool = False
     min_preserve: float = 0.2
     constraints: Constraints = Constraints()
     importance: str = "consumer_magnitude"

@@ -16,6 +16,7 @@ from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.runs.identity import OF
 from amc_tf.runs.model_files import refuse_code
 from amc_tf.runs.result import SparseResult
 from amc_tf.runs.result_parts import Scored, SparseRound
@@ -28,6 +29,8 @@ from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import NUM_FEATURES
+from amc_tf.search.inputs import Inputs
+from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import counted_shape
 from amc_tf.search.settings import SearchSettings
@@ -38,7 +41,7 @@ from amc_tf.sparsity.plan import DensityPlan
 from amc_tf.sparsity.problem import density_problem
 from amc_tf.sparsity.refit import SparseReconstruction
 from amc_tf.sparsity.settings import SparsitySettings
-from amc_tf.training.finetune import fine_tune
+from amc_tf.training.finetune import FineTuneSettings, fine_tune
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -94,10 +97,21 @@ def _all_rounds(
     settings: SparsitySettings,
     search: SearchSettings,
 ) -> dict[str, Any]:
+    # All inputs are of the rounds' search: each round trains, and measures on the test data.
+    inputs = {
+        name: found
+        for stage in Inputs(model, task, search).of("search", "finetune", "measures").values()
+        for name, found in stage.items()
+    }
     folder.claim(
-        {"fine_grained": dataclasses.asdict(settings), "search": dataclasses.asdict(search)}
+        {
+            "fine_grained": dataclasses.asdict(settings),
+            "search": dataclasses.asdict(search),
+            OF: {"search": inputs},
+        },
+        model,
     )
-    folder.claim_model(model)
+    task = with_kept_calibration(task, model, folder)
     current = rebuild(model, analyze(model), None)  # the user's model is not changed
     score = task.score(task.compiled(current, model), task.test_data)
     metric = task.metric_of(current)
@@ -158,7 +172,8 @@ def _round(
     sparse = rebuild(model, graph, None, weights)
     masks.constrain(sparse, kept)
     before = task.score(task.compiled(sparse, original), task.test_data)
-    after = fine_tune(sparse, original, task, search.seed)
+    fine_tune(sparse, original, task, FineTuneSettings(seed=search.seed))
+    after = task.score(sparse, task.test_data)
     masks.release(sparse, kept)
     folder.save_model(layout.round_model(number), sparse)
     return SparseRound(

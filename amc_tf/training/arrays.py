@@ -14,7 +14,8 @@ from amc_tf.errors import AmcError
 
 def is_array(value: Any) -> bool:
     """Tells whether a value is an array of samples: NumPy's, a tensor, of pandas or of SciPy."""
-    return hasattr(value, "iloc") or (hasattr(value, "dtype") and len(value.shape) > 0)
+    has_axes = len(getattr(value, "shape", ())) > 0
+    return has_axes and (hasattr(value, "dtype") or hasattr(value, "iloc"))
 
 
 def is_arrays(value: Any) -> bool:

@@ -44,7 +44,7 @@ def inputs_of(x: Any, model: keras.Model) -> list[Any]:
 
     An axis of size 1 at the end is added or left out to fit the model, as Keras does.
     """
-    names = _names(model, "input", model.inputs, [t.name for t in model.inputs])
+    names = [t.name for t in model.inputs]
     if isinstance(x, dict):
         missing = [n for n in names if n not in x]
         if missing:
@@ -59,11 +59,14 @@ def inputs_of(x: Any, model: keras.Model) -> list[Any]:
 
 def labels_of(y: Any, model: keras.Model) -> Iterator[tuple[str, Any, Any]]:
     """Yields the name, the labels and the tensor of each output that labels are given for."""
-    names = _names(model, "output", model.outputs, model.output_names)
+    # A Sequential model names no outputs, and has one.
+    names = list(getattr(model, "output_names", [model.name]))
+    structure = getattr(model, "output", None)  # a Sequential model that was never called has none
+    if isinstance(structure, dict):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        names = [keys.get(id(t), name) for t, name in zip(model.outputs, names, strict=True)]
     if isinstance(y, dict):
-        given = [
-            y.get(name, y.get(other)) for name, other in zip(names, model.output_names, strict=True)
-        ]
+        given = [y.get(name) for name in names]
     else:
         given = keras.tree.flatten(y)
     if len(given) == len(names):
@@ -119,15 +122,6 @@ def for_keras(split: str, data: Any, batch_size: int, steps: int | None = None) 
     if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
         return data
     return batches.dataset() if steps is None else batches.dataset().repeat()
-
-
-def _names(model: keras.Model, end: str, tensors: list[Any], otherwise: list[str]) -> list[str]:
-    """Returns the keys of tensors that a model was built with a dict of, else their names."""
-    structure = getattr(model, end, None)  # a Sequential model that was never called has none
-    if not isinstance(structure, dict) or any(map(keras.tree.is_nested, structure.values())):
-        return otherwise
-    keys = {id(tensor): key for key, tensor in structure.items()}
-    return [keys[id(tensor)] for tensor in tensors]
 
 
 def _of_rank(array: Any, shape: tuple[int | None, ...]) -> Any:

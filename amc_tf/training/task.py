@@ -18,6 +18,7 @@ from amc_tf.training import directions
 from amc_tf.training.checks import Check, check_batches
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
+from amc_tf.training.first_state import first_state_on_error
 from amc_tf.training.forms import ArrayBatches, Batches, batches_of, present
 from amc_tf.training.metric import MODES, Metric
 from amc_tf.training.sampling import drawn
@@ -123,8 +124,9 @@ class Task:
         return model
 
     def train_dense(self, model: keras.Model) -> None:
-        """Trains a compiled model in place with the user's fit."""
-        (self.fit or self._default_fit)(model)
+        """Trains a compiled model in place with the user's fit; if it fails, undoes that."""
+        with first_state_on_error(model):
+            (self.fit or self._default_fit)(model)
 
     def train_pruned(self, model: keras.Model) -> None:
         """Fine-tunes a compiled pruned model in place with the user's code."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
-from benchmarks.report import export, faults, import_time, latency, loading, search, silent
+from benchmarks.report import export, faults, import_time, latency, loading, memory, search, silent
 
 
 def spread(values: list[float], form: str) -> str:
@@ -169,6 +169,7 @@ SECTIONS = {
     **latency.SECTIONS,
     **loading.SECTIONS,
     **import_time.SECTIONS,
+    **memory.SECTIONS,
 }
 
 

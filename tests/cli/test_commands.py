@@ -159,6 +159,16 @@ def test_inspect_freezes_and_verifies(tmp_path):
     refused(command("inspect", tmp_path / "model.keras", "--freeze=befroe"), "'before'")
 
 
+def test_inspect_counts_for_a_size(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs)).save(tmp_path / "open.keras")
+    assert "MACs unknown" in command("inspect", tmp_path / "open.keras").stdout
+    done = command("inspect", tmp_path / "open.keras", "--input_shape=6,5,3")
+    assert "360 MACs for 6 x 5 x 3" in done.stdout  # 6 * 5 * 3 * 4
+    refused(command("inspect", tmp_path / "open.keras", "--input_shape=6,5"), "input_shape: exp")
+    refused(command("inspect", tmp_path / "open.keras", "--input_shape=6x5"), "such as 224,224,3")
+
+
 def test_inspect_draws_one_model_at_a_time(tmp_path):
     page = tmp_path / "page.html"
     refused(command("inspect", "a.keras", "b.keras", f"--html={page}"), "draw one model")

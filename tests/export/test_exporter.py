@@ -85,6 +85,31 @@ def test_a_file_that_is_worse_is_written_and_marked(net, tmp_path):
     assert len(errors) == 5 and errors == sorted(errors, reverse=True) and errors[0] < 0.1
 
 
+@pytest.mark.parametrize(
+    "metric, keras_score, file_score, within",
+    [
+        ({"metric": "error", "mode": "min"}, 100.0, 100.9, True),  # one hundredth is allowed
+        ({"metric": "error", "mode": "min"}, 100.0, 101.1, False),
+        ({"metric": "error", "mode": "min"}, 100.0, 50.0, True),  # better
+        ({"metric": "gain", "mode": "max"}, -100.0, -100.9, True),
+        ({"metric": "gain", "mode": "max"}, -100.0, -101.1, False),
+        ({"metric": "gain", "mode": "max"}, 0.001, 0.0001, False),
+        ({}, 0.9, 0.891, True),  # a fraction: the difference itself
+        ({}, 0.9, 0.889, False),
+    ],
+)
+def test_the_tolerance_is_in_the_metrics_own_direction_and_size(
+    net, tmp_path, metric, keras_score, file_score, within
+):
+    scores = iter([keras_score, file_score])
+    task = blobs.task(evaluate=lambda model, data: next(scores), test=None, **metric)
+    exporter = export.Exporter(net, net, task, export.ExportSettings(tolerance=0.01))
+    assert exporter.score == keras_score  # the first to be asked for
+    told = exporter.write("float32", tmp_path / "a.tflite")
+    assert (told.score, told.within_tolerance) == (file_score, within)
+    assert exporter.metric.data == "validation"
+
+
 def test_the_worst_tensor_is_the_one_that_was_spoilt(net):
     """A file whose calibration saw too small values clips; what clips is named."""
     x = blobs.data(8, 0)[0]

@@ -200,7 +200,7 @@ def test_a_run_keeps_its_constraints(tmp_path):
         )
         budget = amc_tf.Budget(params=0.9)
         return amc_tf.Compression(
-            net, blobs.task(), budget, workdir, amc_tf.Settings(search=search)
+            net, blobs.task(), budget, workdir, amc_tf.Settings(rehearse=False, search=search)
         )
 
     compression = run(tmp_path, freeze=("stem",), min_preserve={"hidden": 0.75})

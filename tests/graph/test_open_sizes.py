@@ -9,6 +9,7 @@ from keras import layers as kl
 from keras import ops
 
 import amc_tf
+import tflite_tools
 
 
 def backbone(shape):
@@ -91,17 +92,24 @@ def test_a_search_counts_for_the_size_of_the_validation_data(tmp_path):
     x, y = rng.normal(size=(24, 10, 8, 3)).astype("float32"), rng.integers(0, 4, 24)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
     settings = amc_tf.Settings(
+        rehearse=False,
         search=amc_tf.SearchSettings(
             episodes=3, rounding=1, refit="dense", final_refit="dense", policies=("amc",)
-        )
+        ),
+        finetune=amc_tf.FineTuneSettings(compare=()),
+        export=amc_tf.ExportSettings(
+            formats=("float32",), latency_rounds=1, latency_runs=5, latency_min_secs=0.02
+        ),
     )
-    task = amc_tf.Task(train=(x, y), validation=(x, y))
-    run = amc_tf.Compression(model, task, amc_tf.Budget(macs=0.5), tmp_path, settings)
-    run.search()
+    task = amc_tf.Task(train=(x, y), validation=(x, y), calibration_size=8)
+    amc_tf.compress(model, task, amc_tf.Budget(macs=0.5), tmp_path, settings)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["input_shapes"] == [[10, 8, 3]]
     assert result["dense"]["macs"] == macs_at(10, 8)
     assert result["pruned"]["macs"] <= macs_at(10, 8) // 2
-    assert keras.models.load_model(tmp_path / "pruned.keras").input_shape == (None, None, None, 3)
+    tuned = keras.models.load_model(tmp_path / "finetuned.keras")
+    assert tuned.input_shape == (None, None, None, 3)
+    file = tflite_tools.LiteRtModel((tmp_path / "model_float32.tflite").read_bytes())
+    np.testing.assert_allclose(file.predict(x), tuned.predict(x, verbose=0), atol=1e-4)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["search"]["input_shape"] == []

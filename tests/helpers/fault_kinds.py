@@ -164,7 +164,10 @@ def damaged_importance(run: Run, reference: Reference, verdict: Verdict) -> None
 
 
 def damaged_plan(run: Run, reference: Reference, verdict: Verdict) -> None:
-    """Damages a plan: it must be refused or mean the same, and the search writes it again."""
+    """Damages a plan: it must be refused or mean the same, and the search writes it again.
+
+    Where it could have been changed by hand, the search wants it removed first.
+    """
     _finished(run, reference)
     path = run.workdir / "plan.json"
     (_cut if run.rng.random() < 0.5 else _flip)(path, run)
@@ -173,6 +176,10 @@ def damaged_plan(run: Run, reference: Reference, verdict: Verdict) -> None:
         verdict.wrong = {k: list(v) for k, v in kept.items()} != reference.outcome["plan"]
     except amc_tf.AmcError as error:
         ended(verdict, {"error": str(error)}, reference, "is not a pruning plan|is damaged")
+    outcome = run.finish()
+    if "error" in outcome:
+        ended(verdict, outcome, reference, "is not as the search wrote it; .*remove the file")
+        path.unlink()
 
 
 def _bad_score(value: float) -> Fault:

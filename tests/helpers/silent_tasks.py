@@ -27,7 +27,8 @@ def searching(**changes: Any) -> amc_tf.SearchSettings:
 
 
 def settings(**changes: Any) -> amc_tf.Settings:
-    values = {"search": searching(), "export": FAST}
+    # Left out, as every case would wait for it; cases of what it finds ask for it.
+    values = {"rehearse": False, "search": searching(), "export": FAST}
     return amc_tf.Settings(**{**values, **changes})
 
 

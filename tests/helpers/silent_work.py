@@ -49,7 +49,7 @@ def _task(model: keras.Model, **changes) -> amc_tf.Task:
 
 
 def _refused(bench: Bench, model: keras.Model, **changes) -> amc_tf.Compression:
-    settings = amc_tf.Settings(search=searching(**changes), export=FAST)
+    settings = amc_tf.Settings(rehearse=False, search=searching(**changes), export=FAST)
     return amc_tf.Compression(
         model, _task(model), amc_tf.Budget(macs=0.5), bench.workdir, settings, safe_mode=False
     )

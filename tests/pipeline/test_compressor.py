@@ -138,7 +138,9 @@ def test_models_that_cannot_serve(net, tmp_path):
     ):
         with pytest.raises(amc_tf.AmcError, match=message):
             amc_tf.Compressor(model, BUDGET, tmp_path / "new").fit(X, Y, validation_split=0.5)
-    settings = amc_tf.Settings(finetune=amc_tf.FineTuneSettings(compare=("uniform",)))
+    settings = amc_tf.Settings(
+        rehearse=False, finetune=amc_tf.FineTuneSettings(compare=("uniform",))
+    )
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")
     with pytest.raises(amc_tf.AmcError, match="overwrite the file of ModelCheckpoint"):
         amc_tf.Compressor(net, BUDGET, tmp_path / "new", settings).fit(
@@ -250,6 +252,7 @@ FIT = {
     "verbose": 0,
 }
 SETTINGS = amc_tf.Settings(
+    rehearse=False,
     search=blobs.search_settings(episodes=1, policies=("amc",)),
     finetune=amc_tf.FineTuneSettings(seed=3),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_runs=5, latency_min_secs=0.02),

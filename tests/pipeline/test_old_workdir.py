@@ -20,6 +20,7 @@ from amc_tf.runs.episode_log import read_log
 ARCHIVE = DATA / "old_workdirs.tar.gz"
 BUDGET = amc_tf.Budget(macs=0.5)
 SETTINGS = amc_tf.Settings(
+    rehearse=False,
     search=blobs.search_settings(),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.02),
 )

@@ -44,6 +44,7 @@ def test_a_run_needs_nothing_registered(tmp_path):
     model.fit(*blobs.data(400, 0), epochs=2, verbose=0)
     TRAINED.clear()
     settings = amc_tf.Settings(
+        rehearse=False,
         search=blobs.search_settings(episodes=2, policies=("uniform",)),
         export=amc_tf.ExportSettings(latency_rounds=1, latency_runs=3, latency_min_secs=0.01),
     )

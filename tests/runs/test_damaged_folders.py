@@ -74,16 +74,20 @@ def _form(name):
     return lambda folder: Workdir(folder).read_json(name, {})
 
 
+def _report(folder):
+    return html.write_report([folder])
+
+
 # All that reads a file of a run.
 _DOORS = {
     layout.CONFIG: (
-        html_report := lambda folder: html.write_report([folder]),
+        _report,
         _form(layout.CONFIG),
     ),
-    layout.RESULT: (html_report, RunResult.read, SparseResult.read, ExportResult.read),
-    layout.SEARCH: (html_report,),
-    layout.LATENCY: (html_report, _form(layout.LATENCY)),
-    layout.EPISODES: (html_report, lambda folder: EpisodeLog(folder / layout.EPISODES)),
+    layout.RESULT: (_report, RunResult.read, SparseResult.read, ExportResult.read),
+    layout.SEARCH: (_report,),
+    layout.LATENCY: (_report, _form(layout.LATENCY)),
+    layout.EPISODES: (_report, lambda folder: EpisodeLog(folder / layout.EPISODES)),
     layout.finals_file(): (lambda folder: EpisodeLog(folder / layout.finals_file()),),
     layout.HISTORY: (_form(layout.HISTORY),),
     layout.IMPORTANCE: (_form(layout.IMPORTANCE),),
@@ -227,7 +231,7 @@ def test_a_search_in_a_damaged_folder(searched, tmp_path, monkeypatch, name, dam
 def test_a_compression_in_a_damaged_folder(tmp_path, name, damage):
     net = blobs.model()
     blobs.compile_model(net)
-    settings = amc_tf.Settings(search=blobs.search_settings())
+    settings = amc_tf.Settings(rehearse=False, search=blobs.search_settings())
     given = (net, blobs.task(), amc_tf.Budget(macs=0.5), tmp_path, settings)
     amc_tf.Compression(*given)
     (tmp_path / layout.RESULT).write_text("{}")

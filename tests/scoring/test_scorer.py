@@ -10,7 +10,7 @@ from plans import random_plan
 
 import amc_tf
 from amc_tf.pruning.refit.dense import gather
-from amc_tf.scoring import tflite_engine, tflite_scorer
+from amc_tf.scoring import resampling, tflite_engine, tflite_scorer
 from amc_tf.scoring.early_stopping import hopeless
 from amc_tf.scoring.masked_scorer import MaskedScorer
 from amc_tf.scoring.scorer import fastest_scorer
@@ -126,14 +126,66 @@ def test_named_outputs_reach_their_metrics():
     assert score(None) == pytest.approx((labels == y["label"]).mean())
 
 
-@pytest.mark.parametrize(
-    "changes", [{"evaluate": lambda model, data: 0.5}, {"metric": "loss"}], ids=["evaluate", "loss"]
-)
-def test_what_needs_a_keras_model_gets_one(trained, changes, caplog):
+def test_what_needs_a_keras_model_gets_one(trained, caplog):
     _, graph = trained
     caplog.set_level("INFO", logger="amc_tf.scoring.scorer")
-    assert isinstance(fastest_scorer(graph, blobs.task(**changes), None), MaskedScorer)
+    task = blobs.task(evaluate=lambda model, data: 0.5)
+    assert isinstance(fastest_scorer(graph, task, None), MaskedScorer)
     assert "masked model" in caplog.text
+
+
+def test_the_loss_is_that_of_keras(trained):
+    """With sample weights, and a last batch that is smaller than the others."""
+    model, graph = trained
+    x, y = blobs.data(150, 1)
+    weights = np.linspace(0.5, 2, 150).astype("float32")
+    task = blobs.task(validation=(x, y, weights), metric="loss", batch_size=64)
+    score, masked = fastest_scorer(graph, task, None), MaskedScorer(graph, task, None)
+    assert isinstance(score, LiteScorer)
+    for plan in (None, random_plan(graph, 0)):
+        expected = _keras_score(model, graph, task, plan)
+        assert score(plan) == pytest.approx(expected, rel=1e-5)
+        assert masked(plan) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_with_penalties_of_weights_needs_the_pruned_weights():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(6, 3, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    graph, task = amc_tf.analyze(model), blobs.task(metric="loss")
+    score, plan = fastest_scorer(graph, task, None), random_plan(graph, 0)
+    assert isinstance(score, MaskedScorer)
+    assert score(plan) == pytest.approx(_keras_score(model, graph, task, plan), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [LiteScorer, MaskedScorer])
+@pytest.mark.parametrize("most", [2**25, 6000])
+def test_the_standard_error_is_that_of_the_mean(trained, kind, most, monkeypatch):
+    """Of a metric that is a mean, the standard error is known: s / sqrt(n)."""
+    monkeypatch.setattr(resampling, "_MOST_BYTES", most)  # 6000: every second sample is resampled
+
+    def compile_model(model):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+
+    model, graph = trained
+    x, y = blobs.data(400, 1)
+    task = blobs.task(
+        validation=(x, y), compile=compile_model, metric="loss", test=blobs.data(90, 2)
+    )
+    found = resampling.uncertainty(kind(graph, task, None), task, model)
+    logits = model.predict(x, verbose=0).astype(float)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(400), y]
+    assert found.samples == {"validation": 400, "test": 90}
+    # 30 draws tell a standard deviation to about an eighth.
+    assert found.deviation == pytest.approx(losses.std(), rel=0.35)
+
+
+def test_the_standard_error_of_what_hides_its_samples_is_unknown(trained):
+    model, graph = trained
+    task = blobs.task(evaluate=lambda model, data: 0.5, test=None)
+    found = resampling.uncertainty(fastest_scorer(graph, task, None), task, model)
+    assert (found.samples, found.deviation) == ({"validation": 200}, None)
 
 
 def test_a_network_that_is_not_carried_is_scored_masked():

@@ -85,9 +85,10 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(bench):
     (remote / "results").mkdir(parents=True)
     (remote / "results" / "photo.jpg").write_text("kept")
     (remote / "notes.txt").write_text("kept")
+    (remote / "run.sh").write_text("kept")
     with pytest.raises(DeviceError, match=r"remote on .* is not one of this tool: .*'notes.txt'"):
         bench.device().measure(MODEL)
-    assert not bench.faults.pushed
+    assert not bench.faults.pushed and (remote / "run.sh").read_text() == "kept"
     # In a folder of its own, the tool removes what it made, and nothing else.
     (remote / ".tflite_tools").touch()
     bench.device().measure(MODEL)

@@ -184,7 +184,7 @@ def test_it_is_asked_for_before_work(tmp_path):
     net.compile("sgd", "mse", metrics=[quality])
     data = np.ones((6, 3), "float32"), np.ones((6, 1), "float32")
     task = amc_tf.Task(data, data, metric="quality", fit=lambda model: pytest.fail("work began"))
-    settings = amc_tf.Settings(train_dense=True)
+    settings = amc_tf.Settings(rehearse=False, train_dense=True)
     with pytest.raises(amc_tf.AmcError, match="not known whether more"):
         amc_tf.Compression(net, task, amc_tf.Budget(macs=0.5), tmp_path, settings)
     with pytest.raises(amc_tf.AmcError, match="unknown mode 'higher'; choose one of 'auto'"):

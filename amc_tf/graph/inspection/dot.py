@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_tf.errors import printable
 from amc_tf.graph.inspection.drawing import REFUSED, Box, Picture, colour, fills, line, tooltip
 from amc_tf.graph.inspection.listing import Row
 
@@ -44,6 +45,7 @@ def _words(row: Row) -> str:
 
 def _quoted(text: str) -> str:
     """Quotes a string for DOT, in which & begins an HTML entity and a backslash an escape."""
+    text = printable(text, keep="\n")
     for character, escape in (("&", "&amp;"), ("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
         text = text.replace(character, escape)
     return f'"{text}"'

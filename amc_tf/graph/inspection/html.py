@@ -6,6 +6,7 @@ import html
 from collections import defaultdict
 from collections.abc import Sequence
 
+from amc_tf.errors import printable
 from amc_tf.graph.inspection.drawing import Box, Channels, Picture, colour, fills, line, tooltip
 from amc_tf.graph.inspection.layout import HEIGHT, layout
 from amc_tf.graph.inspection.listing import Row, few
@@ -16,7 +17,7 @@ _LETTER = 6.7  # width of a letter of the boxes' font, pixels
 def to_html(drawn: Picture) -> str:
     """Returns the picture and the listing as one page, which is also well-formed XML."""
     groups = [_row(i, row) for i, row in enumerate(drawn.table.rows)]
-    return _PAGE.format(
+    page = _PAGE.format(
         head=html.escape(drawn.table.head),
         style=_STYLE,
         script=_SCRIPT,
@@ -24,6 +25,8 @@ def to_html(drawn: Picture) -> str:
         notes="\n".join(_items(title, lines) for title, lines in drawn.table.notes()),
         svg=_svg(drawn),
     )
+    # XML admits no control characters at all.
+    return printable(page, keep="\n")
 
 
 def _row(number: int, row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, printable
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import Cost, macs_cost, params_cost
 
@@ -127,7 +127,7 @@ def describe(graph: ChannelGraph, names: int | None = 2) -> str:
         ]
     for title, notes in content.notes(names):
         lines += [title, *(f"  {note}" for note in notes)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _macs_head(graph: ChannelGraph, macs: Cost) -> str:

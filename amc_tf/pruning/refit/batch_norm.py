@@ -16,6 +16,7 @@ from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.network import flatten, infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masked_model import MaskedModel
+from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.weights import numpy_of
 
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -29,11 +30,15 @@ class Reestimated:
         images: one array (images, ...) for each model input.
         inner: the refit that comes first.
         batch_size: images in a forward pass; the statistics are means over the batches.
+
+    Raises:
+        AmcError: one of the images outweighs all others.
     """
 
     def __init__(
         self, graph: ChannelGraph, images: Sequence[np.ndarray], inner, batch_size: int = 250
     ):
+        check_samples(images, graph.network.model)
         self._images = images
         self._inner = inner
         self._batch_size = batch_size
@@ -44,10 +49,16 @@ class Reestimated:
             for operation in self._network.operations()
             if isinstance(operation, kl.BatchNormalization)
         ]
+        self._dense = {
+            f"{self._network.name(norm)}/{name}": numpy_of(getattr(norm, name))
+            for norm in self._norms
+            for name in _STATISTICS
+        }
+        self._soundness = Soundness()
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
-        """Returns the inner refit's weights, and all batch norm statistics in the dense shape."""
-        weights = self._inner.refit(plan)
+        """Returns the inner refit's weights, and the batch norm statistics in the dense shape."""
+        weights = dict(self._inner.refit(plan))
         self._masked.assign(plan, weights)
         starts = range(0, len(self._images[0]), self._batch_size)
         for batch, start in enumerate(starts):
@@ -61,12 +72,12 @@ class Reestimated:
                 ],
                 self._invoke,
             )
-        statistics = {
-            f"{self._network.name(norm)}/{name}": numpy_of(getattr(norm, name))
-            for norm in self._norms
-            for name in _STATISTICS
-        }
-        return {**weights, **statistics}
+        for norm in self._norms:
+            layer = self._network.name(norm)
+            found = {f"{layer}/{name}": numpy_of(getattr(norm, name)) for name in _STATISTICS}
+            if all(self._soundness.holds(layer, found[key], self._dense[key]) for key in found):
+                weights |= found
+        return weights
 
     @staticmethod
     def _invoke(call, args, kwargs):

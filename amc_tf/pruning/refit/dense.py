@@ -26,6 +26,7 @@ from amc_tf.graph.network import infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import choose, linear_inputs
+from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import Moments, Samples, Statistics, one_blas_thread
 from amc_tf.pruning.weights import named_weight, numpy_of
 
@@ -47,6 +48,7 @@ class Reconstruction:
     graph: ChannelGraph
     ridge: float
     consumers: tuple[Consumer, ...]
+    _soundness: Soundness = dataclasses.field(default_factory=Soundness)
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
         """Returns refitted weights for `rebuild` and `mask`.
@@ -74,16 +76,25 @@ class Reconstruction:
         dense = kernel.reshape(-1, kernel.shape[-1])
         # Windows have the order of the kernel: positions first, channels innermost.
         columns = np.tile(kept, len(dense) // len(kept))
-        correction = consumer.statistics.correction(
-            columns, dense[~columns], self.ridge, consumer.intercept is not None
-        )
+        name = consumer.site.name
+        try:
+            correction = consumer.statistics.correction(
+                columns, dense[~columns], self.ridge, consumer.intercept is not None
+            )
+        except np.linalg.LinAlgError as error:
+            self._soundness.report(name, f"no solution ({error})")
+            return {}
         refitted = np.zeros_like(dense)
         refitted[columns] = dense[columns] + correction
-        result = {f"{consumer.site.name}/{consumer.kernel}": refitted.reshape(kernel.shape)}
+        if not self._soundness.holds(name, refitted, kernel):
+            return {}
+        result = {f"{name}/{consumer.kernel}": refitted.reshape(kernel.shape)}
         if consumer.intercept is not None:
-            holder, name, value, sign = consumer.intercept
-            shift = consumer.statistics.mean @ (dense - refitted)
-            result[f"{holder}/{name}"] = (value + sign * shift).astype(value.dtype)
+            holder, weight, value, sign = consumer.intercept
+            shifted = value + sign * (consumer.statistics.mean @ (dense - refitted))
+            if not self._soundness.holds(name, shifted, value):
+                return {}
+            result[f"{holder}/{weight}"] = shifted.astype(value.dtype)
         return result
 
 
@@ -113,7 +124,11 @@ def gather(
 
     Returns:
         The `Reconstruction`.
+
+    Raises:
+        AmcError: one of the images outweighs all others.
     """
+    check_samples(images, graph.network.model)
     network = graph.network
     rng = np.random.default_rng(seed)
     total = len(images[0])

@@ -37,6 +37,7 @@ from amc_tf.pruning.refit.pruned_run import PrunedRun
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
 from amc_tf.pruning.refit.solver import fit, matmul, wanted
+from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import one_blas_thread
 from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
 
@@ -80,6 +81,7 @@ class InOrderReconstruction:
     ridges: Sequence[float]
     rounds: int
     _runs: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
+    _soundness: Soundness = dataclasses.field(default_factory=Soundness)
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
         """Returns refitted weights for `rebuild` and `mask`; runs the pruned network once.
@@ -154,26 +156,33 @@ class InOrderReconstruction:
             features = np.tile(read, consumer.later[0][0].shape[1] // len(read))
             x = np.concatenate([x, *(part[:, features] for part, _ in consumer.later)])
             target = np.concatenate([target, *(part[:, columns] for _, part in consumer.later)])
-        kernel, bias = _linear(run.layer(site.name), consumer.kernel)
+        old, bias = _linear(run.layer(site.name), consumer.kernel)
         goals = [wanted(target, slope, base, UNBOUNDED)]
         if path.bounds != UNBOUNDED:
             goals += (self.rounds - 1) * [wanted(target, slope, base, path.bounds)]
-        kernel, constant = fit(
-            x,
-            kernel,
-            bias,
-            goals,
-            run.pool,
-            ridges=self.ridges,
-            held=np.arange(len(x)) // consumer.positions[0].shape[1] % 5 == 0,
-            centred=consumer.intercept is not None,
-            mask=None if mask is None else mask.reshape(kernel.shape),
-        )
+        try:
+            kernel, constant = fit(
+                x,
+                old,
+                bias,
+                goals,
+                run.pool,
+                ridges=self.ridges,
+                held=np.arange(len(x)) // consumer.positions[0].shape[1] % 5 == 0,
+                centred=consumer.intercept is not None,
+                mask=None if mask is None else mask.reshape(old.shape),
+            )
+        except np.linalg.LinAlgError as error:
+            self._soundness.report(site.name, f"no solution ({error})")
+            return
+        whole = self._soundness.holds(site.name, kernel, old)
+        if not whole or not self._soundness.holds(site.name, constant, bias):
+            return
         yield run.assign(site.name, consumer.kernel, kernel)
         if consumer.intercept is not None:
             layer, name, _, sign = consumer.intercept
-            old = numpy_of(named_weight(run.layer(layer), name))
-            yield run.assign(layer, name, old + sign * (constant - bias))
+            held = numpy_of(named_weight(run.layer(layer), name))
+            yield run.assign(layer, name, held + sign * (constant - bias))
 
 
 def _linear(layer: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +233,11 @@ def gather_in_order(
 
     Returns:
         The `InOrderReconstruction`.
+
+    Raises:
+        AmcError: one of the images outweighs all others.
     """
+    check_samples(images, graph.network.model)
     network = graph.network
     total = len(images[0])
     rng = np.random.default_rng(seed)

@@ -114,7 +114,7 @@ def propose(env: DecisionEnv, curves: np.ndarray, start: np.ndarray) -> list[flo
     Returns:
         Preserve ratios, one for each group.
     """
-    dense = np.array([choices[-1] for choices in env.choices])
+    dense = env.problem.dense
     worth = [
         _powers(choices[:, None] / full) @ curve
         for choices, full, curve in zip(env.choices, dense, curves.T, strict=True)
@@ -269,7 +269,7 @@ class ResponseSearcher:
         seed: int = 0,
     ):
         self._env = env
-        self._dense = np.array([choices[-1] for choices in env.choices])
+        self._dense = env.problem.dense
         self._start = np.asarray(start)
         self._warmup = warmup
         self._sigma = sigma

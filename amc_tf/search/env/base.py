@@ -139,7 +139,7 @@ class DecisionEnv(Generic[PlanT]):
                 most = ""
                 if isinstance(cost, Cost):
                     layer, part = max(cost.by_layer(self._least).items(), key=lambda item: item[1])
-                    most = f", {written(part)} of them in {layer!r}"
+                    most = f", the largest part, {written(part)}, in {layer!r}"
                 raise AmcError(
                     f"the budget of {written(bound)} cannot be reached: the smallest "
                     f"reachable is {written(least)} ({least / dense:.4f} of the dense "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, printable
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.costs import COSTS, Cost
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.criteria import Importance, consumer_magnitude, strongest
 from amc_tf.search.env.problem import NUM_FEATURES, Problem
+
+_LOG = logging.getLogger(__name__)
 
 
 def channel_problem(
@@ -20,6 +23,7 @@ def channel_problem(
     *,
     rounding: int | Sequence[int] = 8,
     min_preserve: float | Sequence[float] = 0.2,
+    strict: bool = False,
     importance: Importance | None = None,
 ) -> Problem[PruningPlan]:
     """Makes the problem of how many channels each group keeps (see `DecisionEnv`).
@@ -36,10 +40,12 @@ def channel_problem(
     Args:
         graph: the analysed model.
         rounding: number of which channel counts are multiples (the full count is
-            allowed, too); one for all groups, or one for each in the order of
-            `graph.groups`.
+            allowed, too, unless `strict`); one for all groups, or one for each in the
+            order of `graph.groups`.
         min_preserve: least preserve ratio of a group, in (0, 1]; one for all groups, or
             one for each in the same order.
+        strict: whether a full count that is no multiple is not allowed. A group that has
+            no multiple from `min_preserve` on keeps all channels; a warning names it.
         importance: scores that say which channels are pruned first (see
             `amc_tf.pruning.importance.criteria`); by default the consumers' magnitude.
 
@@ -53,10 +59,11 @@ def channel_problem(
         )
     exact = {name: make(graph) for name, make in COSTS.items()}
     return Problem(
-        allowed_counts(graph, rounding, min_preserve),
+        allowed_counts(graph, rounding, min_preserve, strict),
         exact,
         _static_features(graph, exact["macs"]),
         by_importance(graph, consumer_magnitude(graph) if importance is None else importance),
+        [group.channels for group in graph.groups.values()],
     )
 
 
@@ -75,6 +82,7 @@ def allowed_counts(
     graph: ChannelGraph,
     rounding: int | Sequence[int],
     min_preserve: float | Sequence[float],
+    strict: bool = False,
 ) -> list[np.ndarray]:
     """Returns the channel counts that each group may keep, ascending (see `channel_problem`).
 
@@ -88,12 +96,25 @@ def allowed_counts(
             "expected rounding of at least 1 and min_preserve in (0, 1], received "
             f"{rounding} and {min_preserve}"
         )
-    return [
-        _choices(group.channels, multiple, ratio)
-        for group, multiple, ratio in zip(
-            graph.groups.values(), roundings.tolist(), ratios.tolist(), strict=True
+    found, whole = [], []
+    for group, multiple, ratio in zip(
+        graph.groups.values(), roundings.tolist(), ratios.tolist(), strict=True
+    ):
+        choices = _choices(group.channels, multiple, ratio)
+        if strict and group.channels % multiple:
+            if len(choices) == 1:
+                whole.append(f"{group.name} ({group.channels} channels, rounding {multiple})")
+            else:
+                choices = choices[:-1]
+        found.append(choices)
+    if whole:
+        _LOG.warning(
+            "%d groups have no multiple of their rounding and stay whole: %s; give them a smaller "
+            "one in Constraints(rounding=...)",
+            len(whole),
+            printable(", ".join(whole)),
         )
-    ]
+    return found
 
 
 def _for_each(graph: ChannelGraph, name: str, value: Any) -> np.ndarray:

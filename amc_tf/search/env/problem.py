@@ -19,16 +19,18 @@ class Problem(Generic[PlanT]):
     """The decisions of a search. They are built once and posed under different budgets.
 
     Attributes:
-        choices: counts that each decision may keep, ascending; the last one keeps all.
+        choices: counts that each decision may keep, ascending.
         costs: costs as functions of the counts, by name; `macs` and `params` at least.
         features: constant part of the states, float64 (decisions, 11).
         plan: function that makes a plan of the counts.
+        widths: counts of the dense network; None if they are the last ones of `choices`.
     """
 
     choices: Sequence[np.ndarray]
     costs: Mapping[str, CountCost]
     features: np.ndarray
     plan: Callable[[Sequence[int]], PlanT]
+    widths: Sequence[int] | None = None
 
     def __len__(self) -> int:
         """Number of decisions."""
@@ -37,7 +39,14 @@ class Problem(Generic[PlanT]):
     @property
     def dense(self) -> np.ndarray:
         """The counts of the dense network."""
+        if self.widths is not None:
+            return np.array(self.widths)
         return np.array([allowed[-1] for allowed in self.choices])
+
+    @property
+    def priced(self) -> list[np.ndarray]:
+        """The counts whose costs are asked for: those of plans, and of the dense network."""
+        return [np.union1d(c, [n]) for c, n in zip(self.choices, self.dense, strict=True)]
 
     @property
     def least(self) -> np.ndarray:

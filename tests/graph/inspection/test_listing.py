@@ -5,10 +5,12 @@ import os
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from places import DATA
 
 import amc_tf
+from amc_tf.graph.inspection import picture, to_dot, to_html
 from amc_tf.graph.inspection.listing import few, table
 
 GOLDEN = DATA / "golden"
@@ -58,6 +60,37 @@ def test_shares_of_neighbours_overlap_and_are_counted_once_in_the_whole():
     assert [row.params for row in content.rows] == ["50.0%", "90.9%", "50.0%"]
     assert [row.macs for row in content.rows] == ["50.0%", "90.9%", "50.0%"]
     assert "220 MACs (100.0% prunable), 220 parameters (100.0% prunable)" in content.head
+
+
+def test_what_stays_and_what_is_not_counted_is_told():
+    x = inputs = keras.Input((4, 4, 3))
+    x = kl.Conv2D(2, 1, name="a")(x)  # 16 * 3 * 2 = 96 MACs
+    x = kl.Conv2D(5, 1, name="b")(x)  # 16 * 2 * 5 = 160
+    x = kl.TimeDistributed(kl.Dense(4), name="c")(x)  # 16 * 5 * 4 = 320, which stay
+    graph = amc_tf.analyze(keras.Model(inputs, x, name="net"))
+    content = table(graph)
+    assert "net: 1 groups, 2 prunable channels, 576 MACs (44.4% prunable)" in content.head
+    assert content.fixed == (("c", 320),) and not content.uncounted
+    assert "MACs that stay\n  c: 320" in amc_tf.describe(graph)
+
+    x = kl.Lambda(lambda x: tf.math.real(tf.signal.fft(tf.cast(x, "complex64"))), name="d")(x)
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2, name="e")(x), name="net"))  # 16 * 4 * 2
+    content = table(graph)
+    assert "704 MACs counted (36.4% of these prunable) beside one operation that" in content.head
+    assert content.uncounted == (("d", "Lambda", "FFT"),)
+    told = "d (Lambda): FFT"
+    assert f"not counted\n  {told}\nMACs that stay\n  c: 320\n  e: 128" in amc_tf.describe(graph)
+    drawn = picture(graph)
+    assert told in to_html(drawn) and content.head in to_html(drawn)
+    assert "d\\nLambda\\n4 x 4 x 4\\nMACs not counted" in to_dot(drawn)
+
+
+def test_nothing_is_100_percent_prunable_beside_work_that_is_not_counted():
+    x = inputs = keras.Input((4,))
+    x = kl.Dense(3)(kl.Dense(3)(x))
+    x = kl.Lambda(lambda x: tf.math.real(tf.signal.fft(tf.cast(x, "complex64"))))(x)
+    (head, *_) = amc_tf.describe(amc_tf.analyze(keras.Model(inputs, x))).splitlines()
+    assert "MACs counted (100.0% of these prunable) beside one operation that cannot be" in head
 
 
 def test_a_little_is_not_nothing_and_almost_all_is_not_all():

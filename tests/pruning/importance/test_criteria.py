@@ -306,7 +306,9 @@ def test_a_workdir_belongs_to_one_criterion(tmp_path):
     net = blobs.trained(1)
 
     def start(importance):
-        settings = amc_tf.Settings(search=blobs.search_settings(importance=importance))
+        settings = amc_tf.Settings(
+            rehearse=False, search=blobs.search_settings(importance=importance)
+        )
         amc_tf.Compression(net, blobs.task(), amc_tf.Budget(macs=0.5), tmp_path, settings)
 
     start("taylor")

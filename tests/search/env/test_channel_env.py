@@ -1,5 +1,7 @@
 """Budgets, states, rewards and hand-crafted policies."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import amc_tf
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.search.agents.guided import GuidedSearcher
 from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
+from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import NUM_FEATURES
+from amc_tf.search.problem import problem_of
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +287,67 @@ def test_guided_searcher_gives_the_model_its_share_of_the_episodes():
             played.append((actions, 2.0 if letter == "m" else reward + number * (reward > 2)))
             guided.finish(*played[-1])
         assert learner.learned == model.learned == played
+
+
+@pytest.mark.parametrize("rounding", [3, 5, 8, 1000])
+@pytest.mark.parametrize("policy", ["fixed", "response"])
+def test_strict_rounding_leaves_no_width_that_is_no_multiple(graph, caplog, rounding, policy):
+    budget = amc_tf.Budget(macs=0.99)
+    widths = [group.channels for group in graph.groups.values()]
+    whole = [n for n in widths if not any(m % rounding == 0 for m in range(1, n + 1))]
+    problem = channel_problem(graph, rounding=rounding, min_preserve=0.05, strict=True)
+    assert problem.dense.tolist() == widths
+    assert problem.dense_costs["macs"] == amc_tf.macs(graph)
+    assert ("stay whole" in caplog.text) == bool(whole)
+    for choices, width in zip(problem.choices, widths, strict=True):
+        expected = [m for m in range(1, width + 1) if m % rounding == 0 and m >= 0.05 * width]
+        assert choices.tolist() == (expected or [width])
+    if len(whole) == len(widths):
+        with pytest.raises(amc_tf.AmcError, match="cannot be reached"):
+            DecisionEnv(problem, budget)
+        return
+    env = DecisionEnv(problem, budget)
+    searcher = {
+        "fixed": lambda: FixedSearcher([[1.0] * len(env), [0.9] * len(env), [0.4] * len(env)]),
+        "response": lambda: ResponseSearcher(env, [0.9] * len(env), warmup=1),
+    }[policy]()
+    for _ in range(3):
+        state = env.reset()
+        while state is not None:
+            state, _ = env.step(searcher.act(state))
+        outcome = env.outcome(env.finish(), 0.5)
+        searcher.finish(outcome.actions, outcome.reward)
+        assert amc_tf.macs(graph, outcome.plan) <= 0.99 * amc_tf.macs(graph)
+        for count, width in zip(outcome.counts, widths, strict=True):
+            assert count % rounding == 0 or (count == width and width in whole)
+
+
+def test_strict_rounding_is_a_setting_and_the_whole_width_is_priced():
+    graph = amc_tf.analyze(zoo.three_convolutions())
+    wishes = amc_tf.SearchSettings(rounding=7, rounding_strict=True)
+    problem = problem_of(graph, wishes)
+    loose = problem_of(graph, dataclasses.replace(wishes, rounding_strict=False))
+    for choices, priced, all_of_them in zip(
+        problem.choices, problem.priced, loose.choices, strict=True
+    ):
+        assert priced.tolist() == all_of_them.tolist()
+        assert choices.tolist() == [n for n in all_of_them.tolist() if n % 7 == 0]
+
+
+def test_a_ratio_of_zero_keeps_the_least(graph):
+    env = _env(graph, amc_tf.Budget(macs=0.5), rounding=1)
+    least, dense = env.problem.least, env.problem.dense
+    kept = np.rint(np.array(env.fitted([0, 1, 1])) * dense)
+    assert kept[0] == least[0] and (kept[1:] > least[1:]).all() and env.meets(kept)
+    assert env.fitted([0, 0, 0]) == (least / dense).tolist()
+
+
+def test_a_budget_that_cannot_be_reached_names_the_layer_that_holds_most():
+    x = inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 1, name="first")(x)  # of 8 channels it keeps 1: 64 * 3 * 1 MACs
+    x = kl.Conv2D(4, 1, name="second")(x)  # 64 * 1 * 4
+    x = kl.TimeDistributed(kl.Dense(16), name="stays")(x)  # 64 * 4 * 16
+    graph = amc_tf.analyze(keras.Model(inputs, x))
+    told = r"reachable is 4,544 .*, the largest part, 4,096 macs, in 'stays';"
+    with pytest.raises(amc_tf.AmcError, match=told):
+        _env(graph, amc_tf.Budget(macs=0.01), rounding=1, min_preserve=0.1)
