@@ -109,7 +109,7 @@ def separable_op():
 
 def transposed_op():
     inputs = image()
-    x = ops.conv_transpose(inputs, np.ones((2, 2, 8, 3), "float32"), strides=2)
+    x = ops.conv_transpose(inputs, np.ones((2, 2, 8, 3), "float32"), 2, "valid")
     return _of(inputs, x, 16 * 16 * 4 * 3 * 8)
 
 
@@ -139,7 +139,7 @@ def residual_layers():
 
 def bidirectional():
     inputs = keras.Input((10, 6))
-    x = kl.Bidirectional(kl.LSTM(4, unroll=True))(inputs)
+    x = kl.Bidirectional(kl.LSTM(4))(inputs)
     return _of(inputs, x, 2 * 10 * (6 * 16 + 4 * 16))
 
 

@@ -42,8 +42,8 @@ def _batches(x, y) -> tf.data.Dataset:
 def _calibration(number: float, bench: Bench) -> None:
     """One bad image, far behind the first batches; refits must not be made of it."""
     x, y = _spoilt(number, 330)
-    found = search(bench, dense(bench), classification(train=_batches(x, y), calibration=x))
-    _sane(bench, found)
+    model = dense(bench)
+    _sane(model, search(bench, model, classification(train=_batches(x, y), calibration=x)))
     expect(False, f"accepts a calibration image of {number:g}")
 
 
@@ -59,9 +59,8 @@ def _validation(number: float, bench: Bench) -> None:
     expect(False, f"accepts a validation image of {number:g}")
 
 
-def _sane(bench: Bench, found: amc_tf.SearchResult) -> None:
+def _sane(model: keras.Model, found: amc_tf.SearchResult) -> None:
     """Weights of the refitted network must be finite and of a usual size."""
-    model = dense(bench)
     small = amc_tf.rebuild(model, found.graph, found.plan, found.refitted(found.plan))
     largest = max(float(np.abs(w).max()) for w in small.get_weights())
     usual = max(float(np.abs(w).max()) for w in model.get_weights())
@@ -71,8 +70,9 @@ def _sane(bench: Bench, found: amc_tf.SearchResult) -> None:
 def large_image(number: float, bench: Bench) -> str | None:
     """A large image: the network must be as good as without it, or something said."""
     x, y = _spoilt(number, 330)
-    found = search(bench, dense(bench), classification(train=(x, y), calibration=x))
-    _sane(bench, found)
+    model = dense(bench)
+    found = search(bench, model, classification(train=(x, y), calibration=x))
+    _sane(model, found)
     clean = amc_tf.search_plan(
         dense(bench),
         classification(calibration=blobs.data(400, 0)[0]),
@@ -174,9 +174,8 @@ def _product(x):
 
 
 def _loop(x):
-    return kl.Reshape((8, 8, 1))(
-        kl.LSTM(1, return_sequences=True, name="loop")(kl.Reshape((64, -1))(x))
-    )
+    rows = kl.LSTM(8, return_sequences=True, name="loop")(kl.Reshape((8, 32))(x))
+    return kl.Reshape((8, 8, 1))(rows)
 
 
 OPERATIONS = {

@@ -27,7 +27,7 @@ def shuffled() -> amc_tf.Task:
     """Training data as examples have it: a dataset that is shuffled without a seed."""
     tf.random.set_seed(int.from_bytes(os.urandom(4), "little"))  # as in another process
     data = tf.data.Dataset.from_tensor_slices(blobs.data(400, 0)).shuffle(400).batch(32)
-    return classification(train=data, calibration_size=24)
+    return classification(train=data, calibration_size=8)
 
 
 def long_search(**changes) -> amc_tf.SearchSettings:

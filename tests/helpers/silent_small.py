@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
@@ -248,7 +249,8 @@ def stopped_agent(bench: Bench) -> None:
         try:
             agent.act([0.0] * 8)
         finally:
-            os.kill(agent.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(agent.pid, signal.SIGKILL)
             waited = time.monotonic() - start
     expect(False, f"a stopped agent answered after {waited:.0f} s")
 
