@@ -19,6 +19,7 @@ from silent_tasks import (
     dense,
     load,
     near,
+    rehearsing,
     settings,
     trained_regressor,
     value,
@@ -80,7 +81,7 @@ def _heads(form: str, bench: Bench) -> None:
     task = amc_tf.Task(
         train=train, validation=held_out, metric=metric, compile=compile_, calibration_size=64
     )
-    result = compress(bench, model, task)
+    result = compress(bench, model, task, settings=rehearsing())
     small = load(bench.workdir / "finetuned.keras")
     outputs = small.predict(held_out[0], verbose=0)
     logits = outputs["cls"] if isinstance(outputs, dict) else outputs[1]
@@ -216,7 +217,7 @@ def own_step(bench: Bench) -> None:
         STEPS.clear()
         m.fit(*blobs.data(200, 0), epochs=1, verbose=0)
 
-    compress(bench, model, classification(fine_tune=fine_tune))
+    compress(bench, model, classification(fine_tune=fine_tune), settings=rehearsing())
     expect(STEPS, "the small network is fine-tuned without the model's own train_step")
 
 
@@ -241,7 +242,7 @@ def register_example(bench: Bench) -> None:
     model.fit(*blobs.data(200, 0), epochs=3, verbose=0)
     amc_tf.register_layer(ChannelScale, like=keras.layers.ReLU, weights={"scale": ("in",)})
     amc_tf.verify(model, amc_tf.analyze(model))
-    result = compress(bench, model, classification())
+    result = compress(bench, model, classification(), settings=rehearsing())
     expect(result["tflite"], "no files")
 
 
