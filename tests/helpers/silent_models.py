@@ -246,6 +246,27 @@ def register_example(bench: Bench) -> None:
     expect(result["tflite"], "no files")
 
 
+def sequential(bench: Bench) -> None:
+    """A Sequential model by the default evaluate, which has no names of outputs."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 1)),
+        kl.Conv2D(8, 3, padding="same", activation="relu", name="stem"),
+        kl.MaxPooling2D(),
+        kl.Flatten(),
+        kl.Dense(12, activation="relu", name="hidden"),
+        kl.Dense(4),
+    ]
+    model = keras.Sequential(layers)
+    compile_model(model)
+    model.fit(*blobs.data(200, 0), epochs=3, verbose=0)
+    result = compress(bench, model, classification(), settings=rehearsing())
+    x, y = blobs.data(200, 1)
+    small = load(bench.workdir / "finetuned.keras")
+    wanted = float(np.mean(small.predict(x, verbose=0).argmax(-1) == y))
+    expect(near(value(result["finetuned"]), wanted), "reports another accuracy")
+
+
 # --- amc-export --representative --------------------------------------------------------------
 
 
@@ -321,6 +342,7 @@ CASES = {
     "two losses of one factory": one_factory,
     **{f"compiled like it: {n}": functools.partial(_optimizer, m) for n, m in OPTIMIZERS.items()},
     "accuracy beside F1Score": f1_beside,
+    "a Sequential model (control)": sequential,
     "a train_step of one's own": own_step,
     "README's example of register_layer": register_example,
     **{
