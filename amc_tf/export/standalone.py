@@ -73,7 +73,7 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
         return measure.of(_output(model, data[0], position), data[1])
 
     data = (x, labels)
-    return Task(train=data, validation=data, evaluate=evaluate, metric=measure.name)
+    return Task(train=data, validation=data, evaluate=evaluate, metric=measure.name, mode="max")
 
 
 def export_model(

@@ -89,12 +89,12 @@ class Compression:
         if safe_mode:
             refuse_code(self.graph.network)
         task.check(model)
+        if not self.settings.train_dense:
+            check_finite(self.graph.network, task)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
         problem = problem_of(self.graph, search)
         check(problem, budget, search, self.metric)
-        if not self.settings.train_dense:
-            check_finite(self.graph.network, task)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
@@ -200,7 +200,8 @@ class Compression:
     def report(self) -> pathlib.Path:
         """Writes `report.html`, on all stages run so far, and returns its path."""
         path = write_report([self.workdir.path])
-        self.workdir.record("report", [layout.REPORT])
+        if self.workdir.result.products:  # not of an earlier version
+            self.workdir.record("report", [layout.REPORT])
         return path
 
     def _done(self, stage: str, section: str, *names: str) -> bool:

@@ -38,6 +38,21 @@ class Episode(_Scored, total=False):
     actor_loss: float
     critic_loss: float
     ranks: str
+    cut: bool
+
+
+class Conditions(TypedDict):
+    """The conditions of a search, in `config.json`."""
+
+    versions: Mapping[str, Any]
+    machine: Mapping[str, Any]
+
+
+class Evaluated(TypedDict):
+    """The code of evaluate and the dense network's score by it, in `config.json`."""
+
+    code: Any
+    dense: Finite
 
 
 class Config(TypedDict, total=False):
@@ -45,6 +60,12 @@ class Config(TypedDict, total=False):
 
     search: Mapping[str, Any]
     budget: Mapping[str, Finite] | None
+    of: Mapping[str, Mapping[str, Any]]
+    model: str | None
+    calibration: str
+    plan: str
+    conditions: Conditions
+    evaluate: Evaluated
 
 
 class Importance(TypedDict):

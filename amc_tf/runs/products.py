@@ -34,7 +34,7 @@ class Product(Part):
         """Returns whether a file is there as it was written."""
         try:
             return path.stat().st_size == self.bytes and _sha256(path) == self.sha256
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def to_json(self) -> dict[str, Any]:

@@ -117,6 +117,8 @@ class Workdir:
     ) -> tuple[dict[str, Any], dict[str, Any], list[identity.Difference]]:
         """Returns the old and the new configuration, and what only later stages depend on."""
         old = self.read_json(layout.CONFIG, {})
+        if old.get(identity.MODEL, "") is None:  # earlier versions wrote it so
+            del old[identity.MODEL]
         new = json.loads(json.dumps(config))
         if model is not None:
             new[identity.MODEL] = fingerprint(model)
@@ -124,7 +126,8 @@ class Workdir:
         refused = [found for found in different if found.drops is None]
         if refused:
             raise self._other(refused)
-        merged = {**old, **new}
+        # A run that is the same keeps its settings as they are; it has no others to add to them.
+        merged = {**old, **new} if different or not old else {**new, **old}
         if identity.OF in new:
             if self._is_of_before(old):
                 _LOG.warning(
@@ -149,7 +152,7 @@ class Workdir:
         """
         config, found = self.read_json(layout.CONFIG, {}), fingerprint(model)
         different = identity.differences(
-            {identity.MODEL: config.get(identity.MODEL, found)}, {identity.MODEL: found}
+            {identity.MODEL: config.get(identity.MODEL) or found}, {identity.MODEL: found}
         )
         if different:
             raise self._other(different)
@@ -162,9 +165,13 @@ class Workdir:
         )
 
     def note(self, key: str, value: Any) -> None:
-        """Adds one of `amc_tf.runs.identity.NOTES` to `config.json`."""
+        """Adds one of `amc_tf.runs.identity.NOTES` to `config.json`.
+
+        It is not added to a finished run of an earlier version, which is left as it is.
+        """
         config = self.read_json(layout.CONFIG, {})
-        if config.get(key) != value:
+        finished = identity.OF not in config and (self / layout.PLAN).exists()
+        if config.get(key) != value and not finished:
             files.write_json(self / layout.CONFIG, {**config, key: value})
 
     def noted(self, key: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.search.settings import SearchSettings
 from amc_tf.training.fingerprint import of_code, of_data
@@ -73,9 +74,7 @@ class Inputs:
     @functools.cached_property
     def _compiled(self) -> keras.Model:
         # It shares the layers, but compiling it leaves the user's model alone.
-        return self._task.compiled(
-            keras.Model(self._model.inputs, self._model.outputs), self._model
-        )
+        return self._task.compiled(uncompiled(self._model), self._model)
 
     def _fit(self, code: Any) -> Any:
         if code is not None:

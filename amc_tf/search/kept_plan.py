@@ -23,7 +23,7 @@ def check_plan(workdir: Workdir) -> None:
     path = workdir / layout.PLAN
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     if not isinstance(content, dict):
         return

@@ -88,8 +88,9 @@ def search_plan(
         "budget": None if budget is None else budget.given,
     }
     with folder.locked():
-        metric, graph = task.metric_of(model), analyzed(model, task, settings)
+        graph = analyzed(model, task, settings)
         check_finite(graph.network, task)
+        metric = task.metric_of(model)
         check(problem_of(graph, settings), budget, settings, metric)
         folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
         task = with_kept_calibration(task, model, folder)

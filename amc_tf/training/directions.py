@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from amc_tf.graph.keras_structure import nesting
+
 
 class Kind(NamedTuple):
     """What is known of a metric (see `amc_tf.training.metric.Metric`)."""
@@ -43,6 +45,8 @@ _KINDS: Sequence[tuple[Kind, str]] = (
     (Kind("F-beta", "max", fraction=True), "FBetaScore"),
     (Kind("IoU", "max", fraction=True), "IoU BinaryIoU OneHotIoU"),
     (Kind("mean IoU", "max", fraction=True), "MeanIoU OneHotMeanIoU"),
+    # Not Keras' own: how far a file agrees with its model (`amc_tf.export.measures`).
+    (Kind("agreement", "max", fraction=True), "agreement"),
     (Kind("true positives", "max"), "TruePositives"),
     (Kind("true negatives", "max"), "TrueNegatives"),
     (Kind("false positives", "min"), "FalsePositives"),
@@ -150,7 +154,7 @@ def reported(model: keras.Model, name: str) -> Kind | None:
     Returns:
         The kind; None where the direction of the metric cannot be known.
     """
-    known = named(name, model.output_names)
+    known = named(name, _outputs(model))
     if _is_loss(model, name):
         return known
     found = _found(model, name)
@@ -162,15 +166,22 @@ def reported(model: keras.Model, name: str) -> Kind | None:
     return kind._replace(title=known.title if known is not None else name)
 
 
+def _outputs(model: keras.Model) -> list[str]:
+    """Returns the names by which losses and metrics tell the outputs apart."""
+    structure = nesting(model, "outputs")
+    keys = list(structure) if isinstance(structure, Mapping) else []
+    return [*keys, *getattr(model, "output_names", ())]
+
+
 def _is_loss(model: keras.Model, name: str) -> bool:
-    return name in ("loss", *(f"{output}_loss" for output in model.output_names))
+    return name in ("loss", *(f"{output}_loss" for output in _outputs(model)))
 
 
 def _found(model: keras.Model, name: str) -> list[keras.metrics.Metric]:
     """Returns the metrics that may be the one with a name; more than one if names repeat."""
     metrics = list(_leaves(model.metrics))
     exact = [metric for metric in metrics if metric.name == name]
-    names = {inner for _, inner in _readings(name, model.output_names)}
+    names = {inner for _, inner in _readings(name, _outputs(model))}
     return exact or [metric for metric in metrics if metric.name in names]
 
 

@@ -66,8 +66,10 @@ def test_an_interrupted_search_goes_on(old, net):
     # in two hundred may change its class. Where neither happens, all else is the same, too.
     if after == expected:
         assert (workdir / "plan.json").read_text() == (whole / "plan.json").read_text()
-        told = (whole / "search.json").read_text()
-        assert (workdir / "search.json").read_text() == told.replace('"accuracy"', '"score"')
+        told = json.loads((whole / "search.json").read_text().replace('"accuracy"', '"score"'))
+        now = json.loads((workdir / "search.json").read_text())
+        assert {key: now[key] for key in told} == told
+        assert now["metric"]["title"] == "accuracy" and now["uncertainty"]
 
 
 def test_a_finished_run_repeats_no_stage(old, net):

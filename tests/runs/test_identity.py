@@ -31,6 +31,7 @@ from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan, keep_plan
 from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.training import fingerprint
+from amc_tf.training.metric import Metric
 
 X, Y = blobs.data(40, 0)
 
@@ -271,6 +272,7 @@ def test_of_arrays_only_the_hash_is_kept(tmp_path):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_plan_written_by_hand_is_refused(tmp_path, sealed):
     folder, path = Workdir(tmp_path), tmp_path / "plan.json"
+    folder.claim({identity.OF: {}})
     check_plan(folder)
     keep_plan(folder, amc_tf.PruningPlan({"stem": [0, 3]}))
     check_plan(folder)
@@ -336,7 +338,7 @@ def test_scores_cut_short_are_of_their_own_episode_alone(tmp_path):
 class _OnePlan:
     """An environment of no decisions and one plan."""
 
-    plan, counts = "plan", (3,)
+    plan, counts, metric = "plan", (3,), Metric()
 
     def reset(self):
         return None
