@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import silent_data
 import silent_files
+import silent_labels
 import silent_macs
 import silent_models
 import silent_numbers
@@ -42,6 +43,7 @@ _TABLES = (
     ("D", silent_data.CASES),
     ("D", silent_streams.CASES),
     ("D", silent_models.CASES),
+    ("D", silent_labels.CASES),
     ("D", silent_numbers.CASES),
     ("E", silent_files.CASES),
     ("F", silent_small.CASES),

@@ -17,9 +17,9 @@ from silent_tasks import (
     compile_model,
     compress,
     dense,
-    formats,
     load,
     near,
+    rehearsing,
     search,
     searching,
     value,
@@ -49,7 +49,8 @@ def _calibration(number: float, bench: Bench) -> None:
 
 def _training(number: float, bench: Bench) -> None:
     x, y = _spoilt(number, 330)
-    compress(bench, dense(bench), classification(train=_batches(x, y), calibration=x[:64]))
+    task = classification(train=_batches(x, y), calibration=x[:64])
+    compress(bench, dense(bench), task, settings=rehearsing())
     expect(False, f"accepts a training image of {number:g}")
 
 
@@ -202,7 +203,7 @@ def _network(operation: Callable) -> keras.Model:
 def _int8(name: str, bench: Bench) -> None:
     """int8 of an operation that LiteRT may not run: a file that works, or told at the start."""
     model = _network(OPERATIONS[name])
-    result = compress(bench, model, classification(), settings=formats("int8"))
+    result = compress(bench, model, classification(), settings=rehearsing("int8"))
     file = value(result["tflite"]["model_int8.tflite"])
     expect(
         near(file, value(result["finetuned"]), 0.08),
@@ -218,7 +219,7 @@ def odd_evaluate(bench: Bench) -> None:
         inner = keras.Model(model.inputs, model.layers[-1].output)
         return float(np.mean(inner.predict(x, verbose=0).argmax(-1) == y))
 
-    result = compress(bench, dense(bench), classification(evaluate=evaluate))
+    result = compress(bench, dense(bench), classification(evaluate=evaluate), settings=rehearsing())
     file = value(result["tflite"]["model_float32.tflite"])
     expect(near(file, value(result["finetuned"]), 0.02), "the file's number is another one")
 
@@ -239,12 +240,12 @@ def odd_fine_tune(bench: Bench) -> None:
         m.get_layer("body").trainable = False
         m.fit(*blobs.data(200, 0), epochs=1, verbose=0)
 
-    compress(bench, model, classification(fine_tune=fine_tune))
+    compress(bench, model, classification(fine_tune=fine_tune), settings=rehearsing())
 
 
 def rehearsed(bench: Bench) -> str | None:
     """The first stage names its steps with their seconds."""
-    compress(bench, dense(bench), classification())
+    compress(bench, dense(bench), classification(), settings=rehearsing())
     said = bench.heard(r"(?i)rehears.*\d+(\.\d+)? ?s") or bench.heard("(?i)rehears")
     expect(said, "nothing says what was tried before the search")
     return said

@@ -11,7 +11,7 @@ import blobs
 import silent_shared
 from silent_judge import Bench, Silently, expect
 from silent_shared import FINISHED, SHUFFLED, TAYLOR, finished_settings
-from silent_tasks import HALF, classification, dense
+from silent_tasks import HALF, classification, dense, scores
 
 import amc_tf
 from amc_tf.runs.lock import FolderLock
@@ -23,7 +23,7 @@ def _resumed(name: str, bench: Bench, **changes) -> None:
     """Takes back what came after six episodes; the plan must be that of the whole search."""
     bench.finished(name)
     whole = amc_tf.PruningPlan.load(bench.workdir / "plan.json").keep
-    log = bench.workdir / "episodes.jsonl"
+    log, logged = bench.workdir / "episodes.jsonl", scores(bench.workdir)
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:6]))
     for later in ("plan.json", "best_plans.json", "search.json", "finals.jsonl"):
         (bench.workdir / later).unlink(missing_ok=True)
@@ -38,6 +38,10 @@ def _resumed(name: str, bench: Bench, **changes) -> None:
     wanted, got = ({k: list(v) for k, v in p.items()} for p in (whole, found.plan.keep))
     widths = [[len(v) for v in p.values()] for p in (wanted, got)]
     expect(wanted == got, f"{widths[0]} channels whole, {widths[1]} when resumed")
+    # The plan may be the same by luck.
+    again = scores(bench.workdir)
+    other = sum(a != b for a, b in zip(logged, again, strict=True))
+    expect(not other, f"{other} of {len(logged)} episodes have another score when resumed")
 
 
 def resumed(bench: Bench) -> None:

@@ -104,7 +104,7 @@ def said_direction(bench: Bench) -> None:
 
 
 DOWN = (
-    "mae mse mape msle logcosh kld poisson hinge squared_hinge categorical_hinge "
+    "mae mse mape msle poisson hinge squared_hinge categorical_hinge "
     "binary_crossentropy sparse_categorical_crossentropy categorical_crossentropy"
 ).split()
 UP = ["accuracy", "acc", "binary_accuracy", "sparse_categorical_accuracy", "cosine_similarity"]

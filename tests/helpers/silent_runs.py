@@ -219,11 +219,14 @@ def other_rate(bench: Bench) -> None:
         model.compile(keras.optimizers.SGD(1e-6), loss, metrics=["accuracy"])
 
     bench.finished(FINISHED)
-    before = _old_network(bench)
+    before, printed = _old_network(bench), len(bench.output.read_text())
     amc_tf.compress(
         dense(bench), classification(compile=compile_), HALF, bench.workdir, finished_settings()
     )
-    expect(_old_network(bench) != before, "hands out the network of another learning rate")
+    # The better of before and after the fine-tuning may be the same network, but it was tried.
+    trained = "loss: " in bench.output.read_text()[printed:]
+    other = trained or _old_network(bench) != before
+    expect(other, "hands out the network of another learning rate")
 
 
 def _damaged() -> dict[str, Callable[[Bench], None]]:

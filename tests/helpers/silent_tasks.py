@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -32,10 +33,10 @@ def settings(**changes: Any) -> amc_tf.Settings:
     return amc_tf.Settings(**{**values, **changes})
 
 
-def formats(*names: str) -> amc_tf.Settings:
-    import dataclasses
-
-    return settings(export=dataclasses.replace(FAST, formats=names))
+def rehearsing(*formats: str) -> amc_tf.Settings:
+    """Settings with the rehearsal, which is what a user has by default."""
+    export = dataclasses.replace(FAST, formats=formats or FAST.formats)
+    return settings(rehearse=True, export=export)
 
 
 def compile_model(model: keras.Model) -> None:
