@@ -109,7 +109,7 @@ def one_factory(bench: Bench) -> None:
     inputs = keras.Input((3,))
     model = keras.Model(inputs, [kl.Dense(1, name="a")(inputs), kl.Dense(1, name="b")(inputs)])
     model.compile("sgd", loss=[_factory(1.0), _factory(100.0)])
-    copy = keras.models.clone_model(model)
+    copy = keras.Model.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     amc_tf.CompileSettings.of(model).apply(copy)
     mine, wanted = _both_losses(copy), _both_losses(model)
@@ -133,7 +133,7 @@ def _recompiled(optimizer) -> Any:
 def _after_steps(model: keras.Model, settings_: amc_tf.CompileSettings | None) -> np.ndarray:
     """Weights after some steps from the same start."""
     keras.utils.set_random_seed(1)
-    copy = keras.models.clone_model(model) if settings_ else model
+    copy = keras.Model.from_config(model.get_config()) if settings_ else model
     if settings_:
         settings_.apply(copy)
     copy.set_weights([np.full(w.shape, 0.3, w.dtype) for w in model.get_weights()])
