@@ -21,6 +21,7 @@ from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.rehearsal import tried
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.input_shapes import at_size
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
@@ -90,7 +91,7 @@ def rehearse(
             with steps("one step of training the dense model"):
                 one_step(task.compiled(rebuild(model, graph, None), model), task.train_dense)
         folder.update_result(
-            metric=metric, tflite=_exported(model, folder, short, settings, few, steps)
+            metric=metric, tflite=_exported(model, graph, folder, short, settings, few, steps)
         )
         with steps("write the report"):
             write_report([folder.path])
@@ -156,6 +157,7 @@ def _few(task: Task, data: Data) -> Data:
 
 def _exported(
     model: keras.Model,
+    graph: ChannelGraph,
     folder: Workdir,
     task: Task,
     settings: Settings,
@@ -166,7 +168,7 @@ def _exported(
     export = dataclasses.replace(
         settings.export, score_samples=0, bias_samples=0, error_samples=_SAMPLES, qat_epochs=0
     )
-    small = folder.load_model(layout.PRUNED)
+    small = at_size(folder.load_model(layout.PRUNED), graph.input_shapes)
     exporter = Exporter(small, model, task, export)
     found = {}
     for format_name in export.formats:
