@@ -11,6 +11,8 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+keras.utils.set_random_seed(0)  # the same script begins with the same weights
+
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype("float32") / 16
 x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.2, random_state=0)

@@ -22,6 +22,8 @@ def pipeline(images, labels, training=False):
     return data.batch(64).prefetch(tf.data.AUTOTUNE)
 
 
+keras.utils.set_random_seed(0)  # the same script begins with the same weights
+
 images, labels = pretrained_backbone.digits(range(5, 10))
 train = pipeline(images[:1500], labels[:1500], training=True)
 validation = pipeline(images[1500:2000], labels[1500:2000])

@@ -37,7 +37,8 @@ class Compressor:
     the validation data. All other attributes of a Compressor (evaluate, predict, save,
     compile) are the model's; to set one, set it on `.model`.
 
-    After an interruption, the same script resumes. Callbacks run in both trainings, so
+    After an interruption, the same script resumes, if it begins with the same weights: call
+    `keras.utils.set_random_seed` before the model is built. Callbacks run in both trainings, so
     a file that they write holds the small model in the end; the dense one stays in the
     work directory.
 

@@ -68,6 +68,9 @@ _WORDS: Mapping[str, str] = {
 }
 
 
+_SETTING = "another configuration "  # told once of several settings
+
+
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """A value that is another than in a folder's configuration.
@@ -96,7 +99,7 @@ class Difference:
             return _WORDS[MODEL]
         values = f"{self.before!r} there, {self.after!r} now"
         if self.path[0] != OF:
-            return f"another configuration ({'.'.join(self.path)}: {values})"
+            return f"{_SETTING}({'.'.join(self.path)}: {values})"
         aspect, *inner = self.path[2:]
         words = _WORDS[aspect]
         if not inner:
@@ -128,7 +131,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 def told(different: list[Difference]) -> str:
     """Returns the differences as a list of words, the first three of them."""
     words = list(dict.fromkeys(map(str, different)))
-    return f"{', '.join(words[:3])}{', ...' if len(words) > 3 else ''}"
+    shown = [
+        word.removeprefix(_SETTING) if i and words[i - 1].startswith(_SETTING) else word
+        for i, word in enumerate(words[:3])
+    ]
+    return f"{', '.join(shown)}{', ...' if len(words) > 3 else ''}"
 
 
 def _leaves(

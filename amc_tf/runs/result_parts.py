@@ -144,8 +144,9 @@ class FinetunedNetwork(Measures):
     undone: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content, without what was not measured."""
-        absent = {"latency"} | {name for name, value in vars(self).items() if value is None}
+        """Returns the content, without what was not measured and what was not undone."""
+        absent = {"latency", *(() if self.undone else ("undone",))}
+        absent |= {name for name, value in vars(self).items() if value is None}
         known = {key: value for key, value in super().to_json().items() if key not in absent}
         return {**known, **_beside(self.latency)}
 

@@ -39,6 +39,7 @@ class EpisodeDriver(Generic[PlanT]):
             log knew.
         dense_score: score of the dense network; None if it is not known. Searchers are told
             rewards on a scale that it helps to find (see `ToldReward`).
+        label: beginning of the label of each progress bar.
 
     Attributes:
         env: the environment.
@@ -52,8 +53,10 @@ class EpisodeDriver(Generic[PlanT]):
         score: Score[PlanT],
         watch: Callable[[dict[str, Any]], None] | None = None,
         dense_score: float | None = None,
+        label: str = "",
     ):
         self.env = env
+        self._label = label
         self.ranked: dict[str, list[Outcome[PlanT]]] = {}
         self._log = log
         self._score = score
@@ -73,7 +76,8 @@ class EpisodeDriver(Generic[PlanT]):
         played = (outcome.reward for ranked in self.ranked.values() for outcome in ranked)
         told = ToldReward.of(self.env.metric, self._dense_reward, played)
         best: Outcome[PlanT] | None = None
-        with tqdm(total=episodes, desc=policy, unit="ep", dynamic_ncols=True) as bar:
+        desc = f"{self._label} {policy}".strip()
+        with tqdm(total=episodes, desc=desc, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
                 beat = None if best is None else best.score
                 try:

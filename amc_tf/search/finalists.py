@@ -68,7 +68,8 @@ class Finalists:
         env: DecisionEnv[PruningPlan],
         plans: Mapping[str, Sequence[Sequence[float]]],
     ) -> Ranked:
-        driver = EpisodeDriver(EpisodeLog(self.workdir / log, self.ranks), env, self.score)
+        finals = EpisodeLog(self.workdir / log, self.ranks)
+        driver = EpisodeDriver(finals, env, self.score, label="final")
         for name, actions in plans.items():
             driver.run(name, FixedSearcher(actions), len(actions))
         return driver.ranked

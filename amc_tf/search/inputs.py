@@ -69,7 +69,7 @@ class Inputs:
 
     @functools.cached_property
     def _train(self) -> Any:
-        return of_data(self._task.train)
+        return of_data(self._task.training_data)
 
     @functools.cached_property
     def _compiled(self) -> keras.Model:

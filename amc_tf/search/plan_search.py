@@ -89,6 +89,7 @@ def search_plan(
     }
     with folder.locked():
         graph = analyzed(model, task, settings)
+        task.check(model)
         check_finite(graph.network, task)
         metric = task.metric_of(model)
         check(problem_of(graph, settings), budget, settings, metric)

@@ -92,7 +92,10 @@ def all_inputs(split: str, data: Data, model: keras.Model) -> list[np.ndarray]:
     if isinstance(data, tuple):
         data = unlabelled(data, model)
     if is_arrays(data):  # whole, without a copy
-        return [np.asarray(a) for a in inputs_of(as_arrays(data), model)]
+        arrays = [np.asarray(a) for a in inputs_of(as_arrays(data), model)]
+        if not all(map(len, arrays)):
+            raise AmcError(f"{split} data is empty")
+        return arrays
     parts = [
         inputs_of(unlabelled(batch, model), model)
         for batch, *_ in batches_of(split, data, labelled=False)

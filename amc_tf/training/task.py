@@ -196,6 +196,13 @@ class Task:
                 f"it is not known whether more of the metric {self.metric!r} is better; give "
                 'Task(mode="max") if it is, or Task(mode="min") if less is'
             )
+        if kind is not None and self.evaluate is None:
+            _LOG.warning(
+                "Task(mode=%r) turns round the metric %r, of which Keras' own is better the other "
+                "way",
+                self.mode,
+                self.metric,
+            )
         # What the user turns round is not what goes by that name.
         title = "score" if kind is not None else self.metric
         return Metric(self.metric, self.mode, title, False, False, False, data)

@@ -55,37 +55,16 @@ _SECONDS: dict[str, float] = {name: 300.0 for name in silent_streams.CASES if "e
 _QUICK = (
     *silent_macs.CASES,
     "amc-inspect says 100 % prunable",
-    "half of what cannot be pruned",
     "work that cannot be counted",
-    "allow_uncounted=True",
     "outputs of a backbone that nobody reads",
-    "an open backbone in a model of fixed size",
-    "open sizes, input_shape of analyze",
-    "open sizes, --input_shape of amc-inspect",
-    "directions of Keras' metrics",
-    "a lock left by a killed process that had forked",
-    "the lock of a living process (control)",
     "data as a generator",
-    "Compressor.fit on a generator",
     "two losses of one factory",
-    *(f"compiled like it: {name}" for name in silent_models.OPTIMIZERS),
-    *(f"calibration as {form}" for form in silent_streams.CALIBRATIONS),
     "calibration from a dataset sorted by class",
     "no calibration inputs",
     "NaN in calibration data",
-    "1e25 in calibration data",
-    "Inf in training data",
-    "NaN in validation data",
     "NaN weights",
     "a negative variance",
-    *silent_files.OUTSIDE,
     "a .keras file without config.json",
-    *(name for name in silent_files.CASES if name.startswith("an escape sequence")),
-    *(
-        n
-        for n in silent_small.CASES
-        if n not in ("strict rounding", "a fit that raises, called again")
-    ),
 )
 
 CASES: tuple[Case, ...] = tuple(

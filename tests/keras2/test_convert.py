@@ -327,9 +327,22 @@ def test_every_stock_layer_goes_over_and_back(name):
         }
 
 
+@pytest.mark.parametrize("name", ["Attention", "AdditiveAttention"])
+def test_attention_of_two_sequences_goes_over_and_back(name):
+    inputs = [l2.Input((6, 5)), l2.Input((4, 5))]
+    old = _randomised(tf_keras.Model(inputs, getattr(l2, name)()(inputs)))
+    x = _inputs(old)
+    new = amc_tf.from_keras2(old)
+    _assert_same(old(x, training=False), new(x, training=False))
+    _assert_same(old(x, training=False), amc_tf.to_keras2(new)(x, training=False))
+
+
 def test_no_class_of_the_table_is_left_untested():
     layers = {kind.__name__ for kind in TABLE if issubclass(kind, keras.Layer)}
-    elsewhere = set("MultiHeadAttention Bidirectional TimeDistributed LSTM GRU RandomCrop".split())
+    elsewhere = set(
+        "MultiHeadAttention Attention AdditiveAttention Bidirectional TimeDistributed LSTM GRU "
+        "RandomCrop".split()
+    )
     assert {name for name in layers if hasattr(l2, name)} - elsewhere <= set(_STOCK) - _APART
 
 

@@ -222,6 +222,7 @@ def test_training_the_dense_model_happens_once(tmp_path):
     settings = _settings(train_dense=True, search=blobs.search_settings(episodes=1))
     keras.utils.set_random_seed(1)
     first = amc_tf.Compression(blobs.model(), blobs.task(), BUDGET, tmp_path, settings)
+    keras.utils.set_random_seed(1)
     again = amc_tf.Compression(blobs.model(), blobs.task(fit=None), BUDGET, tmp_path, settings)
     for a, b in zip(first.dense.weights, again.dense.weights, strict=True):
         np.testing.assert_array_equal(a, b)

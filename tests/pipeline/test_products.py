@@ -168,6 +168,7 @@ def test_a_whole_run_repeats_nothing(copy, stages, finished):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_stages_themselves_make_it_again_and_train_nothing_twice(copy, finished, monkeypatch):
     @functools.wraps(keras.Model.fit)
     def never(*_, **__):

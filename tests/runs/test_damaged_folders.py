@@ -6,6 +6,7 @@ import json
 import shutil
 
 import blobs
+import keras
 import made_up_run
 import pytest
 
@@ -211,6 +212,7 @@ def _search(folder, patch):
     """A search without its agent, which would take seconds to start."""
     patch.setattr(plan_search, "DdpgSearcher", lambda *_: contextlib.nullcontext(RandomSearcher(0)))
     settings = blobs.search_settings(policies=("uniform",), final_refit="in_order")
+    keras.utils.set_random_seed(0)
     net = blobs.model()
     blobs.compile_model(net)
     return amc_tf.search_plan(net, blobs.task(), amc_tf.Budget(macs=0.5), folder, settings)

@@ -176,7 +176,7 @@ class DdpgSearcher:
                 raise AgentError(
                     f"The agent's process {self.pid} did not answer within "
                     f"{self._reply_timeout:g} s, as it was stopped or the machine is too busy; the "
-                    f"same call resumes. {self._log_tail()}"
+                    "same call resumes"
                 )
             return self._receive()
         except BaseException:
