@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,13 +55,16 @@ def unknown(*arrays) -> tf.data.Dataset:
     return dataset(*arrays).filter(lambda *parts: True)
 
 
-def from_generator(*arrays, endless=False) -> tf.data.Dataset:
-    def batches():
-        while True:
-            yield from dataset(*arrays).as_numpy_iterator()
-            if not endless:
-                return
+def from_generator(*arrays) -> tf.data.Dataset:
+    return _generated(lambda: dataset(*arrays).as_numpy_iterator(), arrays)
 
+
+def endless_generator(*arrays) -> tf.data.Dataset:
+    many = tuple(np.concatenate(20 * [a]) for a in arrays)  # large batches, which pass quickly
+    return _generated(lambda: itertools.repeat(many), arrays)
+
+
+def _generated(batches: Callable, arrays) -> tf.data.Dataset:
     signature = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in arrays)
     return tf.data.Dataset.from_generator(batches, output_signature=signature)
 

@@ -240,6 +240,7 @@ def _outcome(case: Case, bench: Bench) -> tuple[str, str]:
 
 def _sentence(said: str, bench: Bench) -> tuple[str, str]:
     """Judges what was said: one clear sentence, or not."""
+    said = said.split(". The end of its log:")[0]  # lines of the agent, after the sentence
     short = said.replace(str(bench.folder), "")
     if "\n" in short.strip() or "Traceback" in short or len(short) > _LONGEST_SENTENCE:
         return WRONG, f"{len(short)} characters: {short.splitlines()[0][:200]}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import blobs
 import numpy as np
 import tensorflow as tf
-from silent_data import TRAIN, VALIDATION, Batches, dataset, each, from_generator, truth, unknown
+from silent_data import TRAIN, VALIDATION, Batches, dataset, each, endless_generator, truth, unknown
 from silent_judge import Bench, expect
 from silent_tasks import HALF, classification, compress, dense, near, search, settings, value
 
@@ -18,7 +16,7 @@ import amc_tf
 ENDLESS = {
     "repeat()": lambda *arrays: dataset(*arrays).repeat(),
     "repeat() of unknown size": lambda *arrays: unknown(*arrays).repeat(),
-    "a generator that never ends": functools.partial(from_generator, endless=True),
+    "a generator that never ends": endless_generator,
     "PyDataset without an end": lambda *arrays: Batches(arrays, endless=True),
 }
 
