@@ -7,6 +7,7 @@ compress noise.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from amc_tf.training.uncertainty import Uncertainty
 
 _LOG = logging.getLogger(__name__)
 _MOST_NUMBERS = 10**7  # of the labels that are held at a time
+_PATIENCE = 60.0  # seconds of evaluating after which no other answer is tried
 _LEAST = 1e-7  # probability whose logarithm stands for that of an absent class
 
 
@@ -42,8 +44,10 @@ def best_constant(task: Task, model: keras.Model, metric: Metric) -> float | Non
     labels = _labels(task, model)
     if labels is None:
         return None
-    scores = []
+    scores, start = [], time.monotonic()
     for answer in _ANSWERS.values():
+        if time.monotonic() - start > _PATIENCE:
+            break
         values = [answer(array) for array in labels]
         try:
             constant = task.compiled(_constant(model, values), model)

@@ -23,6 +23,7 @@ from amc_tf.search.env.base import DecisionEnv, Outcome
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.rewards import REWARDS
 from amc_tf.search.latency_choice import Chooser, Measured
+from amc_tf.training.metric import Metric
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_reward_of_latency(graph):
     env = _env(graph, None, reward="latency")
     outcome = _episode(env, [0.5, 0.5, 0.5])
     assert outcome.reward == pytest.approx(-0.25 * np.log(1e6 * staircase(outcome.counts)))
-    slower = REWARDS["latency"](0.75, {"latency": 2 * staircase(outcome.counts)})
+    slower = REWARDS["latency"](Metric(), 0.75, {"latency": 2 * staircase(outcome.counts)})
     assert slower < outcome.reward < 0
 
 
