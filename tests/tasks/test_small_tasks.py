@@ -47,7 +47,9 @@ def test_compress(name, form, tmp_path):
     keras.utils.set_random_seed(0)
     model = small.model()
     model.compile(**small.compile())
-    model.fit(in_form(form, *small.split("train")), epochs=small.epochs, verbose=0, **small.fit)
+    model.fit(
+        in_form("tf.data", *small.split("train")), epochs=small.epochs, verbose=0, **small.fit
+    )
     task = amc_tf.Task(
         **{part: in_form(form, *small.split(part)) for part in ("train", "validation", "test")},
         metric=small.metric,
