@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.constraints import Constraints as Constraints
     from amc_tf.graph.costs import macs as macs
     from amc_tf.graph.costs import params as params
+    from amc_tf.graph.function_macs import Work as Work
     from amc_tf.graph.inspection.listing import describe as describe
     from amc_tf.graph.layer_kinds import LayerKind as LayerKind
     from amc_tf.graph.layer_kinds import Product as Product
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.registration import register_layer as register_layer
+    from amc_tf.graph.trace import Trace as Trace
     from amc_tf.keras2.convert import from_keras2 as from_keras2
     from amc_tf.keras2.convert import to_keras2 as to_keras2
     from amc_tf.latency.settings import LatencySettings as LatencySettings
@@ -74,6 +76,8 @@ else:
             "amc_tf.errors": "AmcError",
             "amc_tf.export.exporter": "Exporter export_tflite",
             "amc_tf.export.settings": "ExportSettings",
+            "amc_tf.graph.function_macs": "Work",
+            "amc_tf.graph.trace": "Trace",
             "amc_tf.graph.analysis": "analyze",
             "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
             "amc_tf.graph.constraints": "Constraints",
