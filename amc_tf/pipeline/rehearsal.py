@@ -33,7 +33,7 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.problem import Problem
 from amc_tf.training.data import Data, bounded
 from amc_tf.training.metric import Metric
-from amc_tf.training.one_step import one_step
+from amc_tf.training.one_step import one_step, optimizers_as_before
 from amc_tf.training.task import Task
 
 _SAMPLES = 8  # of calibration, and of each comparison of outputs
@@ -84,12 +84,9 @@ def rehearse(
             small = folder.load_model(layout.PRUNED)
         short = _short(task, few)
         with steps("score it"):
-            short.score(short.compiled(small, model), short.test_data)
-        with steps("one step of training"):
-            one_step(small, task.train_pruned)
-        if settings.train_dense and task.fine_tune is not None:
-            with steps("one step of training the dense model"):
-                one_step(task.compiled(rebuild(model, graph, None), model), task.train_dense)
+            short = _scored(short, task, short.compiled(small, model))
+        with optimizers_as_before():
+            _train(model, graph, folder, small, task, settings, steps)
         folder.update_result(
             metric=metric, tflite=_exported(model, graph, folder, short, settings, few, steps)
         )
@@ -144,6 +141,44 @@ def _short(task: Task, calibration: list[Any]) -> Task:
         calibration=calibration,
         qat=None if task.qat is None else lambda model: None,
     )
+
+
+def _train(
+    model: keras.Model,
+    graph: ChannelGraph,
+    folder: Workdir,
+    small: keras.Model,
+    task: Task,
+    settings: Settings,
+    steps: _Steps,
+) -> None:
+    """Takes one step of every training, on a model of its own.
+
+    Code that can train only one model (by an optimizer made once) fails here if it is to train
+    several.
+    """
+    apart = settings.train_dense and task.fine_tune is not None
+    with steps("one step of training"):
+        one_step(small, task.train_pruned)
+        if settings.finetune.compare or (settings.train_dense and not apart):
+            other = folder.load_model(layout.PRUNED)
+            one_step(task.compiled(other, model), task.train_pruned)
+    if apart:
+        with steps("one step of training the dense model"):
+            one_step(task.compiled(rebuild(model, graph, None), model), task.train_dense)
+
+
+def _scored(short: Task, task: Task, model: keras.Model) -> Task:
+    """Scores a model; returns the task on whose data that can be done.
+
+    On few samples a score may be undefined (an AUC of one class): then all data is needed.
+    """
+    try:
+        short.score(model, short.test_data)
+    except AmcError:
+        short = dataclasses.replace(short, validation=task.validation, test=task.test)
+        short.score(model, short.test_data)
+    return short
 
 
 def _few(task: Task, data: Data) -> Data:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
+
+from amc_tf.training.optimizer_settings import OptimizerSettings
 
 
 def one_step(model: keras.Model, train: Callable[[keras.Model], Any]) -> bool:
@@ -39,6 +43,40 @@ def one_step(model: keras.Model, train: Callable[[keras.Model], Any]) -> bool:
         except _StepDone:
             return True
     return False
+
+
+@contextlib.contextmanager
+def optimizers_as_before() -> Iterator[None]:
+    """Returns a context at whose end the optimizers that were built in it are as before that.
+
+    An optimizer that the user's code made once serves only the weights it was first built for.
+    """
+    kept: dict[int, tuple[Any, Any]] = {}  # each with a new one like it
+    none = keras.Sequential()
+
+    def build(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def build(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            if not optimizer.built and id(optimizer) not in kept:
+                # One that cannot be made anew stays as it becomes. `fit` builds in a graph.
+                with contextlib.suppress(Exception), tf.init_scope():
+                    new = OptimizerSettings.of(optimizer, none).make(none)
+                    kept[id(optimizer)] = (optimizer, new)
+            return original(optimizer, *args, **kwargs)
+
+        return build
+
+    with (
+        _replaced(keras.optimizers.Optimizer, "build", build),
+        # Which adds variables before it calls the above.
+        _replaced(keras.optimizers.LossScaleOptimizer, "build", build),
+    ):
+        try:
+            yield
+        finally:
+            for optimizer, new in kept.values():
+                vars(optimizer).clear()
+                vars(optimizer).update(vars(new))
 
 
 class _StepDone(BaseException):  # noqa: N818  (no error, so that no `except Exception` stops it)

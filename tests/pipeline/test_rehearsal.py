@@ -59,6 +59,40 @@ def test_every_step_is_told_with_its_seconds_and_done_once(net, tmp_path, capfd)
     assert len(epochs) == 1 and "rehearsal:" not in capfd.readouterr().err
 
 
+def test_an_optimizer_made_once_is_left_to_the_fine_tuning(net, tmp_path):
+    optimizer = keras.optimizers.Adam(1e-2)
+
+    def compile(model):
+        model.compile(
+            optimizer, keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"]
+        )
+
+    export = amc_tf.ExportSettings(formats=("float32",))
+    settings = amc_tf.Settings(search=SETTINGS.search, export=export)
+    Compression(net, blobs.task(compile=compile), BUDGET, tmp_path / "fine", settings)
+    assert not optimizer.built
+    # Two trainings that share it would fail, but only at the second.
+    settings = amc_tf.Settings(train_dense=True, search=SETTINGS.search, export=export)
+    with pytest.raises(amc_tf.AmcError, match="'one step of training'.*optimizer"):
+        Compression(net, blobs.task(compile=compile), BUDGET, tmp_path / "both", settings)
+
+
+def test_an_evaluate_that_needs_all_data_gets_it(net, tmp_path):
+    def evaluate(model, data):
+        x, y = data
+        if len(y) < 300:
+            raise ValueError("the metric is not defined on so few")
+        return float((model.predict(x, verbose=0).argmax(1) == y).mean())
+
+    settings = amc_tf.Settings(
+        search=SETTINGS.search, export=amc_tf.ExportSettings(formats=("float32",))
+    )
+    held_out = {"validation": blobs.data(300, 1), "test": blobs.data(300, 2)}
+    task = blobs.task(evaluate=evaluate, batch_size=8, **held_out)
+    Compression(net, task, BUDGET, tmp_path, settings)
+    assert RunResult.read(tmp_path).rehearsal
+
+
 def test_training_code_that_fails_is_told_before_the_search(net, tmp_path):
     def fit(model):
         model.fit(*blobs.data(400, 0), epoch=2)  # a misspelt argument

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amc_tf.training.one_step import one_step
+from amc_tf.training.one_step import one_step, optimizers_as_before
 
 X, Y = blobs.data(96, 0)
 
@@ -98,3 +98,30 @@ def test_keras_is_as_before_afterwards():
     assert not one_step(blobs.model(), lambda model: None)
     after = keras.Model.fit, keras.Model.train_on_batch, keras.optimizers.Optimizer.apply
     assert after == before and ("fit" in vars(keras.Model)) == own
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
+        lambda: keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2)),
+    ],
+)
+def test_an_optimizer_made_once_can_serve_another_model_afterwards(make):
+    def trained(optimizer):
+        keras.utils.set_random_seed(3)
+        model = blobs.model()
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(X, Y, epochs=2, verbose=0)
+        return model.get_weights()
+
+    used = make()
+    with optimizers_as_before():
+        one_step(blobs.model(), lambda _: trained(used))
+    assert not used.built and int(used.iterations) == 0
+    fresh = make()
+    for a, b in zip(trained(used), trained(fresh), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [v.shape for v in used.variables] == [v.shape for v in fresh.variables]
