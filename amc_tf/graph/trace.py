@@ -63,7 +63,10 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
         def invoke(call: Call, args: tuple, kwargs: dict) -> Any:
             before = len(graph.get_operations())
             try:
-                out = infer(call.operation, args, kwargs)
+                # A name that TensorFlow refuses fails here, not inside Keras, whose stack of scopes
+                # would keep it: all variables made later in this process would carry the name.
+                with tf.name_scope(call.operation.name):
+                    out = infer(call.operation, args, kwargs)
                 found = [tf.convert_to_tensor(x) for x in keras.tree.flatten(out)]
             except Exception as error:
                 failed[len(spans)] = Work(uncounted=(f"not traced: {_first_line(error)}",))

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.training.data import inputs_of, labels_of
@@ -16,6 +17,30 @@ _LARGEST = 1e18
 # A sample so much larger than the others, and large in itself, would rule every such sum.
 _OUTLIER = 1e10
 _TIMES_MEDIAN = 1e6
+
+
+def check_names(model: keras.Model) -> None:
+    """Raises an AmcError if the model or a layer has a name that TensorFlow's functions refuse.
+
+    Such a model can be called on arrays, and be trained by other backends of Keras, but neither
+    evaluated, trained nor converted here; and where that is tried, Keras gives the name to all
+    variables made later.
+    """
+
+    def enter(layer: keras.Layer) -> None:
+        try:
+            with tf.name_scope(layer.name):
+                for inner in getattr(layer, "layers", ()):
+                    enter(inner)
+        except ValueError:
+            kind = "model" if layer is model else "layer"
+            raise AmcError(
+                f"the {kind} is named {layer.name!r}; TensorFlow takes letters, digits and any of "
+                "_.-/ in a name, and as the first of a model's name no _-/: rename it"
+            ) from None
+
+    with tf.Graph().as_default():
+        enter(model)
 
 
 def check_shape(split: str, array: Any, tensor: Any) -> None:

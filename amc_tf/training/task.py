@@ -15,7 +15,7 @@ import numpy as np
 from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training import directions
-from amc_tf.training.checks import Check, check_batches
+from amc_tf.training.checks import Check, check_batches, check_names
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
 from amc_tf.training.first_state import first_state_on_error
@@ -281,11 +281,14 @@ class Task:
     def check(self, model: keras.Model) -> None:
         """Checks that the data fits the model, in one pass over each split, before any work.
 
+        Checks first that TensorFlow takes the names of its layers.
+
         Raises:
-            AmcError: data has no form that can be read, does not end, is empty or of the wrong
-                shape; labels are out of range; or values are not finite, or so large in one
-                sample that float32 cannot hold their products.
+            AmcError: a name is refused; data has no form that can be read, does not end, is empty
+                or of the wrong shape; labels are out of range; or values are not finite, or so
+                large in one sample that float32 cannot hold their products.
         """
+        check_names(model)
         probe = None
         if self.evaluate is None:
             # The probe shares the layers, but compiling it leaves the compile settings of the

@@ -296,3 +296,13 @@ def test_macs_that_leave_work_out_are_no_budget_unless_the_user_allows_it(budget
     assert "leave out the work of" in caplog.text
     settings = amc_tf.SearchSettings(rounding=1)
     check(problem_of(graph, settings), amc_tf.Budget(params=0.5), settings)
+
+
+def test_a_name_that_tensorflow_refuses_stays_in_its_layer():
+    inputs = keras.Input((4,))
+    named = kl.Dense(2, name="two words")
+    cost = macs_cost(amc_tf.analyze(keras.Model(inputs, named(inputs))))
+    assert cost(cost.dense) == 4 * 2
+    later = kl.Dense(2, name="later")
+    later.build((None, 4))
+    assert later.kernel.path == "later/kernel"

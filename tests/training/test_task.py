@@ -87,3 +87,28 @@ def test_load_model_errors(tmp_path):
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(amc_tf.AmcError, match="cannot be loaded as a Keras model"):
         amc_tf.load_model(tmp_path / "text.keras")
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("my net", "dense"), "the model is named 'my net'; TensorFlow takes letters"),
+        (("_net", "dense"), "the model is named '_net'"),
+        (("net", "dense:1"), "the layer is named 'dense:1'"),
+        (("net", "_dense"), None),
+    ],
+)
+def test_names_that_tensorflow_refuses(names, message):
+    inputs = keras.Input((8, 8, 1))
+    inner = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name=names[1])])
+    model = keras.Model(inputs, inner(inputs), name=names[0])
+    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    task = blobs.task()
+    if message is None:
+        task.check(model)
+    else:
+        with pytest.raises(amc_tf.AmcError, match=message):
+            task.check(model)
+    later = keras.layers.Dense(2, name="later")
+    later.build((None, 4))
+    assert later.kernel.path == "later/kernel"
