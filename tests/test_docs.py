@@ -233,7 +233,7 @@ def test_flags(text):
 def test_settings(text):
     config = amc_tf.default_config()
     config.update({"epochs": 1, "fine_tune_epochs": 1})
-    for path in re.findall(r"\bconfig\.((?:[a-z_0-9]+\.)*[a-z_0-9]+)", text):
+    for path in re.findall(r"\bconfig\.(?!json\b)((?:[a-z_0-9]+\.)*[a-z_0-9]+)", text):
         value = config
         for key in path.split("."):
             assert isinstance(value, ml_collections.ConfigDict) and key in value, path

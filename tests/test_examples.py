@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 
+import marks
 import pytest
 from places import ROOT
 
@@ -34,7 +35,8 @@ def test_compression_adds_few_lines_and_changes_none(name):
     assert 2 <= len(added) <= 10
 
 
-@pytest.mark.parametrize("name", PAIRS)
+# They are alike, and take a minute or two each.
+@pytest.mark.parametrize("name", marks.slow_but(PAIRS, ["sequential"]))
 def test_runs(name, tmp_path, monkeypatch, capsys):
     folder, saved, accuracy = PAIRS[name]
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """What evaluates a file looks like the Keras model: names, nesting and shapes of its outputs."""
 
 import keras
+import marks
 import numpy as np
 import pytest
 from keras import layers as kl
@@ -80,7 +81,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", marks.slow_but(FORMS, ["one metric", "dict by other names", "nested"])
+)
 def test_a_file_is_evaluated_as_its_model(form, tmp_path):
     pack, loss, metrics, weights, labels, metric = FORMS[form]
     model = net(pack)

@@ -86,6 +86,7 @@ def test_several_inputs_are_named_or_in_order():
             amc_tf.analyze(model, input_shape=wrong)
 
 
+@pytest.mark.slow
 def test_a_search_counts_for_the_size_of_the_validation_data(tmp_path):
     model = open_model()
     rng = np.random.default_rng(0)

@@ -111,6 +111,7 @@ def test_the_dense_model_is_left_as_it_was(net):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_files_need_no_custom_objects_of_the_training_code(net, tmp_path):
     """A loss that nobody registered must not keep later stages, or users, from loading files."""
     base = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -259,6 +259,7 @@ def test_stages_take_no_model_that_is_not_of_the_run(copy):
 # --- a search by itself --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bare_search_knows_its_model_its_data_and_its_refit(copy):
     dense = keras.models.load_model(copy / "dense.keras")
     blobs.compile_model(dense)
@@ -282,6 +283,7 @@ def test_a_bare_search_knows_its_model_its_data_and_its_refit(copy):
     assert amc_tf.search_plan(dense, task, BUDGET, path, search).plan == first.plan
 
 
+@pytest.mark.slow
 def test_a_search_on_shuffled_data_goes_on_to_the_plan_of_the_whole(copy):
     """The interrupted one, after six episodes; and an undisturbed one, on the same drawn inputs."""
     dense = keras.models.load_model(copy / "dense.keras")

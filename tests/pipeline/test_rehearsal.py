@@ -128,7 +128,9 @@ def test_it_can_be_left_out(net, tmp_path):
     assert RunResult.read(tmp_path).rehearsal == {}
 
 
-@pytest.mark.parametrize(("epochs", "told"), [(0, True), (8, False)])
+@pytest.mark.parametrize(
+    ("epochs", "told"), [(0, True), pytest.param(8, False, marks=pytest.mark.slow)]
+)
 def test_a_network_that_has_learnt_nothing_is_told(epochs, told, tmp_path, caplog):
     keras.utils.set_random_seed(1)
     net = blobs.model()

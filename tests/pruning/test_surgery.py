@@ -5,6 +5,7 @@ import json
 import weakref
 
 import keras
+import marks
 import numpy as np
 import pytest
 import random_graphs
@@ -42,7 +43,7 @@ def test_rebuild_equals_mask_and_costs_equal_a_recount(name, data):
     assert masked.count_params() == model.count_params()
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize("name", marks.slow_but(zoo.ZOO, marks.VARIED))
 def test_the_dense_model_does_not_keep_rebuilt_ones_alive(name):
     """A search rebuilds thousands of times; layers without weights are called in every model."""
     model, graph = _analysed(name)

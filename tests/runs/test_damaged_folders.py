@@ -8,6 +8,7 @@ import shutil
 import blobs
 import keras
 import made_up_run
+import marks
 import pytest
 
 import amc_tf
@@ -219,7 +220,7 @@ def _search(folder, patch):
 
 
 @pytest.mark.parametrize("name", [layout.IMPORTANCE, layout.EPISODES, layout.finals_file()])
-@pytest.mark.parametrize("damage", ["null", "binary", "folder"])
+@pytest.mark.parametrize("damage", marks.slow_but(["null", "binary", "folder"], ["null"]))
 def test_a_search_in_a_damaged_folder(searched, tmp_path, monkeypatch, name, damage):
     folder = shutil.copytree(searched, tmp_path / "run")
     _DAMAGES[damage](folder / name)
@@ -229,7 +230,9 @@ def test_a_search_in_a_damaged_folder(searched, tmp_path, monkeypatch, name, dam
 
 
 @pytest.mark.parametrize("name", [layout.CONFIG, layout.RESULT])
-@pytest.mark.parametrize("damage", ["null", "list", "deep", "binary", "folder"])
+@pytest.mark.parametrize(
+    "damage", marks.slow_but(["null", "list", "deep", "binary", "folder"], ["null", "deep"])
+)
 def test_a_compression_in_a_damaged_folder(tmp_path, name, damage):
     net = blobs.model()
     blobs.compile_model(net)

@@ -2,6 +2,7 @@
 
 import blobs
 import keras
+import marks
 import numpy as np
 import pytest
 from keras import layers as kl
@@ -59,7 +60,7 @@ def by_mae(net, tmp_path_factory):
     return _searched(net, tmp_path_factory.mktemp("mae"), metric="mae")
 
 
-@pytest.mark.parametrize("metric", ["mae", "loss"])
+@pytest.mark.parametrize("metric", marks.slow_but(["mae", "loss"], ["mae"]))
 def test_the_best_of_the_log_is_chosen(net, by_mae, tmp_path, metric):
     found, log = by_mae if metric == "mae" else _searched(net, tmp_path, metric=metric)
     scores = [episode["score"] for episode in log]
@@ -73,6 +74,7 @@ def test_the_best_of_the_log_is_chosen(net, by_mae, tmp_path, metric):
     assert found.metric.data == "validation" and found.uncertainty.deviation > 0
 
 
+@pytest.mark.slow
 def test_the_size_of_a_metric_changes_no_decision(net, by_mae, tmp_path):
     """The agent learns from rewards a million times as large as it does from others."""
     scale = 1e6

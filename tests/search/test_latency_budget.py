@@ -226,6 +226,7 @@ def test_search_by_latency(tmp_path, monkeypatch):
     assert len(shown) - len(finalists) == len(kept["examples"]) > 1
 
 
+@pytest.mark.slow
 def test_plans_that_all_break_the_budget_a_little_are_made_smaller(tmp_path, monkeypatch):
     device = MadeUpDevice()
     table = LatencyTable(tmp_path / "t.sqlite", device)

@@ -9,6 +9,7 @@ import time
 
 import blobs
 import events
+import marks
 import numpy as np
 import pytest
 from places import HELPERS
@@ -66,7 +67,7 @@ def test_the_score_of_a_plan_is_the_rebuilt_models(net, uninterrupted):
         assert accuracy == pytest.approx(found.best[name].score, abs=1e-6)
 
 
-@pytest.mark.parametrize("lines", [0, 2, 7])
+@pytest.mark.parametrize("lines", marks.slow_but([0, 2, 7], [2]))
 def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lines):
     """Cut after any number of episodes, the last one in the middle of its line."""
     workdir, found = uninterrupted
@@ -90,6 +91,8 @@ def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lin
     assert len(scored) == len(different - known) + 1 + 4
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_killed_process_resumes(net, uninterrupted, tmp_path):
     """The real thing: SIGKILL in the middle of the agent's episodes, then the same command."""
     workdir, found = uninterrupted
@@ -187,6 +190,8 @@ def test_settings_are_checked():
             amc_tf.SearchSettings(**wrong)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_what_is_built_may_be_refitted_in_another_way(net, uninterrupted, tmp_path):
     workdir, found = uninterrupted
     settings = blobs.search_settings(final_refit="in_order")

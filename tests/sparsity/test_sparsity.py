@@ -172,6 +172,7 @@ def test_a_refitted_network_is_nearer_to_the_dense_one(net):
         assert not refitted[name][value == 0].any()
 
 
+@pytest.mark.slow
 def test_rounds_search_mask_and_fine_tune(net, tmp_path):
     task = blobs.task(epochs=2)
     result = _sparsified(net, task, tmp_path)

@@ -10,6 +10,7 @@ import json
 
 import blobs
 import keras
+import marks
 import numpy as np
 import pytest
 from small_tasks import FORMS, TASKS, in_form
@@ -25,23 +26,11 @@ SETTINGS = amc_tf.Settings(
 )
 BUDGET = amc_tf.Budget(macs=0.4)
 PAIRS = list(itertools.product(TASKS, FORMS))
-# Each form once; all pairs are among the slow tests.
-FAST = {
-    ("regression", "arrays"),
-    ("segmentation", "list of batches"),
-    ("two heads", "tf.data"),
-    ("multi-label", "PyDataset"),
-    ("sequence labelling", "tf.data of unknown size"),
-}
+# One stands for all, which are among the slow tests.
+FAST = {("two heads", "tf.data")}
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow, id=" by ".join(pair))
-        for pair in PAIRS
-    ],
-)
+@pytest.mark.parametrize(("name", "form"), marks.slow_but(PAIRS, FAST))
 def test_compress(name, form, tmp_path):
     small = TASKS[name]
     keras.utils.set_random_seed(0)
@@ -61,7 +50,10 @@ def test_compress(name, form, tmp_path):
     _check(small, tmp_path, "test")
 
 
-@pytest.mark.parametrize(("name", "form"), [("binary", "PyDataset"), ("regression", "arrays")])
+COMPRESSED = [("binary", "PyDataset"), ("regression", "arrays")]
+
+
+@pytest.mark.parametrize(("name", "form"), marks.slow_but(COMPRESSED, COMPRESSED[1:]))
 def test_compressor(name, form, tmp_path):
     """Without test data, the numbers are of the validation data, and are said to be."""
     small = TASKS[name]

@@ -47,7 +47,7 @@ def test_the_search_path_of_a_process(tmp_path, monkeypatch):
     """The standard library, the product, the caller's folders, and last what nobody asked for."""
     script, asked = tmp_path / "script", tmp_path / "asked"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script / "train.py"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script / "train.py"), False)
     monkeypatch.setattr(sys, "path", ["", str(script), str(asked), "relative", *sys.path])
     path = isolation.search_path("tflite_tools")
     home = str(host.Path(host.__file__).parent.parent)

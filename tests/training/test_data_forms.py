@@ -3,6 +3,7 @@
 import itertools
 
 import keras
+import marks
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -129,7 +130,7 @@ PAIRS = ["arrays", "dataset", "PyDataset"]  # others differ only by what is test
 BOTH = [*((form, True) for form in FORMS), *((form, False) for form in PAIRS)]
 
 
-@pytest.mark.parametrize("form, weighted", BOTH)
+@pytest.mark.parametrize("form, weighted", marks.slow_but(BOTH, BOTH[: len(FORMS)]))
 def test_every_form_serves_every_use(net, form, weighted):
     parts = (X, Y, W) if weighted else (X, Y)
     of_form = task(FORMS[form](*parts), calibration_size=COUNT)

@@ -46,6 +46,7 @@ print("array", round(peak() - before))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path):
     """Keras alone copies all arrays at each evaluation."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import amc_tf
+from amc_tf.pipeline import compression
 from amc_tf.training.first_state import first_state_on_error
 
 
@@ -46,10 +47,11 @@ def _values(model):
 def test_a_fit_that_raises_is_called_again_with_the_first_state(tmp_path, monkeypatch):
     """The dense model is the one of a fit that did not raise, bit for bit."""
 
-    def stopped(self):
+    def stopped(*arguments):
         raise _Failure
 
-    monkeypatch.setattr(amc_tf.Compression, "search", stopped)  # only the training matters here
+    # Only the training matters here.
+    monkeypatch.setattr(compression, "search", stopped)
     dense = []
     for raises in (False, True):
         net, callback = _model(), _Fails()

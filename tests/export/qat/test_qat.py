@@ -97,6 +97,7 @@ def task():
     return blobs.task(batch_size=32)
 
 
+@pytest.mark.slow
 def test_training_repairs_what_rounding_broke(lopsided, task, tmp_path):
     settings = export.ExportSettings(qat_epochs=6, qat_learning_rate=5e-3, tolerance=0.02)
     before = lopsided.get_weights()

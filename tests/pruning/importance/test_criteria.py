@@ -4,6 +4,7 @@ import json
 
 import blobs
 import keras
+import marks
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -253,7 +254,7 @@ def test_taylor_says_what_it_lacks():
 # --- what every criterion must respect ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize("name", marks.slow_but(zoo.ZOO, marks.VARIED))
 def test_a_channel_of_zeros_is_the_last_of_its_group(name):
     model = zoo.build(name)
     graph = amc_tf.analyze(model)
@@ -317,6 +318,7 @@ def test_a_workdir_belongs_to_one_criterion(tmp_path):
         start("producer_l1")
 
 
+@pytest.mark.slow
 def test_a_resumed_search_keeps_its_ranks(tmp_path):
     """Shuffled training data would rank the channels anew: what was found before is taken."""
     net = blobs.trained(1)

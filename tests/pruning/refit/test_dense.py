@@ -1,6 +1,7 @@
 """Least-squares refit against numpy's own solver and against hand-made cases."""
 
 import keras
+import marks
 import numpy as np
 import pytest
 import zoo
@@ -95,7 +96,7 @@ def test_keeping_everything_changes_nothing():
     assert gathered.refit(amc_tf.PruningPlan({})) == {}
 
 
-@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+@pytest.mark.parametrize("name", marks.slow_but(sorted(zoo.ZOO), marks.VARIED))
 def test_refit_serves_rebuild_and_mask_alike(name):
     model = zoo.build(name)
     graph = amc_tf.analyze(model)

@@ -1,6 +1,7 @@
 """In-order refit against numpy's solver, the normal equations and hand-made cases."""
 
 import keras
+import marks
 import numpy as np
 import pytest
 import zoo
@@ -172,7 +173,7 @@ def test_images_a_pass_follow_the_memory_and_change_nothing(name):
         np.testing.assert_allclose(small[weight], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+@pytest.mark.parametrize("name", marks.slow_but(sorted(zoo.ZOO), marks.VARIED))
 def test_outputs_come_nearer_to_the_dense_network(name):
     model = zoo.build(name)
     graph = amc_tf.analyze(model)
