@@ -24,6 +24,7 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
 # Added to the commands, for results in seconds: what is shown is how they are called.
 TINY_RUN = {
+    "rehearse": "False",
     "search.episodes": "2",
     "search.ddpg.warmup_episodes": "1",
     "search.policies": '("uniform",)',

@@ -44,13 +44,16 @@ def best_constant(task: Task, model: keras.Model, metric: Metric) -> float | Non
     labels = _labels(task, model)
     if labels is None:
         return None
+    constant, layers = _constant(model)
     scores, start = [], time.monotonic()
     for answer in _ANSWERS.values():
         if time.monotonic() - start > _PATIENCE:
             break
-        values = [answer(array) for array in labels]
+        for layer, array in zip(layers, labels, strict=True):
+            layer.value.assign(answer(array))
         try:
-            constant = task.compiled(_constant(model, values), model)
+            if not scores:
+                task.compiled(constant, model)
             scores.append(task.score(constant, task.validation))
         except Exception as error:  # the user's code, given a model that it was not written for
             _LOG.info("a constant answer cannot be scored: %s", error)
@@ -158,23 +161,29 @@ _ANSWERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class _Constant(keras.layers.Layer):
-    """A layer that returns the same values for each sample."""
+    """A layer that returns the same values, a variable, for each sample."""
 
-    def __init__(self, value: np.ndarray, name: str):
+    def __init__(self, shape: tuple[int, ...], name: str):
         super().__init__(name=name, dtype="float32")
-        self._value = np.asarray(value, np.float32)
+        self.value = self.add_weight(shape=shape, initializer="zeros", trainable=False)
 
     def call(self, inputs: Any) -> Any:
         """Returns the values, (samples, ...)."""
         count = keras.ops.shape(inputs)[0]
-        return keras.ops.broadcast_to(self._value, (count, *self._value.shape))
+        return keras.ops.broadcast_to(self.value, (count, *self.value.shape))
 
 
-def _constant(model: keras.Model, values: list[np.ndarray]) -> keras.Model:
-    """Makes a model with the inputs, and the names and structure of the outputs, of another."""
+def _constant(model: keras.Model) -> tuple[keras.Model, list[_Constant]]:
+    """Makes a model with the inputs, and the names and structure of the outputs, of another.
+
+    Returns:
+        The model, and the layer of each output.
+    """
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    named = zip(values, model.output_names, strict=True)
-    outputs = [_Constant(value, name)(inputs[0]) for value, name in named]
-    return keras.Model(
+    named = zip(model.outputs, model.output_names, strict=True)
+    layers = [_Constant(tuple(output.shape[1:]), name) for output, name in named]
+    outputs = [layer(inputs[0]) for layer in layers]
+    made = keras.Model(
         pack(nesting(model, "inputs"), inputs), pack(nesting(model, "outputs"), outputs)
     )
+    return made, layers

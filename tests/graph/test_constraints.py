@@ -190,6 +190,7 @@ def test_configuration_and_command_line():
         config.search.constraints.freze = ("stem",)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_constraints(tmp_path):
     """Through the search to the rebuilt file; another wish is another run."""
     net = blobs.trained(1)
