@@ -108,6 +108,7 @@ def main(argv):
         print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     rows = []
+    pathlib.Path(WORKDIR.value).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORKDIR.value) as folder:
         for form in FORMS.value:
             for megabytes in SIZES.value:
