@@ -21,8 +21,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf.training.arrays import rows
+
 # Bytes of an array, and of a pass over batches, that are read.
 MOST_BYTES = 256 * 2**20
+_SLICE_BYTES = 2**24  # of a large array are read at a time
 _ROWS = 4096  # most of the evenly spaced samples of a larger array
 
 _PARTS = ("inputs", "labels", "sample weights")
@@ -82,12 +85,21 @@ def _of_arrays(structure: Any) -> str:
 
 def _update(digest: Any, leaf: Any) -> None:
     size = getattr(leaf, "nbytes", 0)
+    chosen = None
     if size > MOST_BYTES:
-        rows = max(2, min(_ROWS, MOST_BYTES // 4 * len(leaf) // size))
-        leaf = leaf[np.unique(np.linspace(0, len(leaf) - 1, rows).astype(int))]
-    array = np.asarray(leaf)
-    digest.update(f"{array.shape}{array.dtype}".encode())
-    digest.update(_bytes(array))
+        count = max(2, min(_ROWS, MOST_BYTES // 4 * len(leaf) // size))
+        chosen = np.unique(np.linspace(0, len(leaf) - 1, count).astype(int))
+    if not isinstance(leaf, np.ndarray):
+        leaf, chosen = np.asarray(leaf if chosen is None else leaf[chosen]), None
+    shape = leaf.shape if chosen is None else (len(chosen), *leaf.shape[1:])
+    digest.update(f"{shape}{leaf.dtype}".encode())
+    if chosen is None and (leaf.nbytes <= _SLICE_BYTES or leaf.dtype.kind == "O"):
+        digest.update(_bytes(leaf))
+        return
+    chosen = np.arange(len(leaf)) if chosen is None else chosen
+    step = max(1, _SLICE_BYTES * len(leaf) // leaf.nbytes)
+    for start in range(0, len(chosen), step):
+        digest.update(_bytes(rows(leaf, chosen[start : start + step])))
 
 
 def _bytes(array: np.ndarray) -> Any:

@@ -77,6 +77,18 @@ def _dataset(x=X, y=Y, shuffled=True, augment=False):
     return data.batch(16)
 
 
+def test_arrays_read_by_slices_or_from_a_file_are_the_same(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(40, 5, 3)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    for most in (fingerprint.MOST_BYTES, 400):  # whole, and sampled
+        monkeypatch.setattr(fingerprint, "MOST_BYTES", most)
+        whole = fingerprint.of_data((x, x[:, 0, 0]))
+        with monkeypatch.context() as patched:
+            patched.setattr(fingerprint, "_SLICE_BYTES", 130)  # two samples and a bit
+            for array in (x, np.asfortranarray(x), np.load(tmp_path / "x.npy", mmap_mode="r")):
+                assert fingerprint.of_data((array, x[:, 0, 0])) == whole
+
+
 def test_shuffled_data_is_recognised_in_any_order():
     of = fingerprint.of_data(_dataset())
     assert of == fingerprint.of_data(_dataset()) == fingerprint.of_data(_dataset(shuffled=False))
