@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import marks
 import pytest
 
 CODE = """
@@ -64,22 +65,18 @@ assert pruned(carried) == pruned(trained(keras)) == parameters
 THEN = {"0": TF_KERAS_IS_KERAS, "1": TF_KERAS_IS_KERAS_2}
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
+ORDERS = [
+    ("import tensorflow as tf; tf.keras.Model", "1"),
+    ("import tensorflow as tf; tf.keras.Model", "0"),
+    ("import amc_tf; amc_tf.analyze", "0"),
+    ("import tf_keras; tf_keras.Model", "0"),
+    ("import keras; keras.Model", "0"),
+    ("import amc_tf; amc_tf.analyze", "1"),
+]
 
 
-@pytest.mark.parametrize(
-    "imports, legacy",
-    [
-        ("import tensorflow as tf; tf.keras.Model", "1"),
-        # These take no other path, and seven seconds each.
-        slow("import tensorflow as tf; tf.keras.Model", "0"),
-        slow("import amc_tf; amc_tf.analyze", "0"),
-        slow("import tf_keras; tf_keras.Model", "0"),
-        slow("import keras; keras.Model", "0"),
-        slow("import amc_tf; amc_tf.analyze", "1"),
-    ],
-)
+# The others take no other path, and seven seconds each.
+@pytest.mark.parametrize("imports, legacy", marks.slow_but(ORDERS, ORDERS[:1]))
 def test_models_are_taken(imports, legacy, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(imports=imports) + THEN[legacy]],

@@ -92,7 +92,6 @@ def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lin
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_killed_process_resumes(net, uninterrupted, tmp_path):
     """The real thing: SIGKILL in the middle of the agent's episodes, then the same command."""
     workdir, found = uninterrupted
@@ -190,7 +189,6 @@ def test_settings_are_checked():
             amc_tf.SearchSettings(**wrong)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_what_is_built_may_be_refitted_in_another_way(net, uninterrupted, tmp_path):
     workdir, found = uninterrupted

@@ -103,6 +103,7 @@ def test_keras_is_as_before_afterwards():
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
         lambda: keras.optimizers.Adam(1e-2, use_ema=True, gradient_accumulation_steps=2),
         lambda: keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2)),

@@ -67,7 +67,6 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_ddpg_beats_random():
     episodes = 150
     settings = DdpgSettings().over(episodes)
@@ -89,7 +88,6 @@ def test_ddpg_beats_random():
         assert 1.0 - np.mean(learned[-20:]) < 0.5 * (1.0 - np.mean(drawn[-20:]))
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_same_seed_same_actions_in_fresh_processes():
     searchers = [DdpgSearcher(SMALL, Targets.num_features, seed=7) for _ in range(2)]
