@@ -22,9 +22,9 @@ from absl import app, flags
 from common import record
 
 sys.path.append(str(record.HERE.parent / "tests/helpers"))
-import fault_agents  # noqa: E402 - from tests/helpers
 import fault_kinds  # noqa: E402
 import fault_runs  # noqa: E402
+import forked_agents  # noqa: E402 - from tests/helpers
 
 RUNS = flags.DEFINE_integer("runs", 5, "Runs of each fault except kill -9.")
 KILLS = flags.DEFINE_integer("kills", 100, "Runs of kill -9: parent, agent and both together.")
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     verdicts = {(v["fault"], v["number"]): v for v in map(json.loads, told)}
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        with fault_agents.Agents(root / "agents") as agents:
+        with forked_agents.Agents(root / "agents") as agents:
             reference = fault_runs.Reference.made(root, agents.path)
             for name, number in planned(RUNS.value, KILLS.value):
                 if (name, number) in verdicts:

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import forked_agents
+
 TIMEOUT_SECS = 300
 _FORKS = multiprocessing.get_context("forkserver")
 _PRELOADED = ["tensorflow", "amc_tf.pipeline.compression", "amc_tf.export.standalone"]
@@ -47,7 +49,8 @@ def _forked(call: Callable, what: Any, folder: pathlib.Path, more: Mapping[str, 
     with tempfile.TemporaryDirectory() as made:
         streams = [pathlib.Path(made, name) for name in ("stdout", "stderr")]
         process = _FORKS.Process(
-            target=_child, args=(call, what, folder, streams, {**os.environ, **more})
+            target=_child,
+            args=(call, what, folder, streams, {**os.environ, **more}, forked_agents.shared()),
         )
         process.start()
         process.join(TIMEOUT_SECS)
@@ -58,7 +61,10 @@ def _forked(call: Callable, what: Any, folder: pathlib.Path, more: Mapping[str, 
     return subprocess.CompletedProcess(what, process.exitcode, printed, errors)
 
 
-def _child(call, what, folder, streams, environment):
+def _child(call, what, folder, streams, environment, agents):
+    from amc_tf.search.agents.ddpg import process
+
+    process.subprocess = forked_agents.forked(agents)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

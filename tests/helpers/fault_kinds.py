@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import blobs
-import fault_agents
+import forked_agents
 import tqdm
 from fault_runs import Reference, Run, Verdict, can_mount, ended, judged
 
@@ -293,7 +293,7 @@ def main(folder: str, *faults: str) -> None:
     """Does each fault once in a new folder and prints the verdicts."""
     root = pathlib.Path(folder)
     verdicts = []
-    with fault_agents.Agents(root / "agents") as agents:
+    with forked_agents.Agents(root / "agents") as agents:
         reference = Reference.made(root, agents.path)
         for number, name in enumerate(faults):
             if name == "disk full" and not can_mount():

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import blobs
-import fault_agents
+import forked_agents
 
 import amc_tf
 from amc_tf.runs import workdir  # noqa: F401 - before the fork
@@ -122,7 +122,7 @@ def _child(run: Run, outcome: pathlib.Path, inside: Any) -> None:
         log = os.open(run.root / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        process.subprocess = fault_agents.forked(run.agents, run.root / "agent.pid")
+        process.subprocess = forked_agents.forked(run.agents, run.root / "agent.pid")
         changes = inside() if inside else {}
         settings = blobs.search_settings(**SETTINGS)
         found = amc_tf.search_plan(

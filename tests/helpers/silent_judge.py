@@ -211,14 +211,14 @@ def _child(case: Case, bench: Bench, answer: pathlib.Path) -> None:
 
 
 def _outcome(case: Case, bench: Bench) -> tuple[str, str]:
-    import fault_agents
+    import forked_agents
     import vl_convert
 
     from amc_tf.export import timing
     from amc_tf.runs.result_parts import Milliseconds
     from amc_tf.search.agents.ddpg import process
 
-    process.subprocess = fault_agents.forked(bench.agents, bench.folder.with_suffix(".agent"))
+    process.subprocess = forked_agents.forked(bench.agents, bench.folder.with_suffix(".agent"))
     # Latency and charts are not judged here, and would take most of the time.
     timing.measure = lambda paths, settings: dict.fromkeys(paths, Milliseconds(1.0, 1.0, 1.0))
     vl_convert.javascript_bundle = lambda *_, **__: "/* no charts */"

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator
 
 import blobs
-import fault_agents
+import forked_agents
 import keras
 import tensorflow as tf
 from silent_judge import Bench, Case, Verdict, judged
@@ -91,7 +91,7 @@ MAKERS = {
 def bench_of(root: pathlib.Path) -> Iterator[Bench]:
     """Yields a bench whose folder holds those of the cases."""
     (root / "shared").mkdir(parents=True)
-    with fault_agents.Agents(root / "agents") as agents:
+    with forked_agents.Agents(root / "agents") as agents:
         yield Bench(root / "cases", root / "shared", agents.path, MAKERS)
 
 

@@ -19,12 +19,19 @@ import scipy.stats
 import amc_tf
 from amc_tf.errors import AmcError
 from amc_tf.search.agents.base import Searcher
+from amc_tf.search.agents.ddpg import process
 from amc_tf.search.agents.ddpg.exploration import truncated_normal
 from amc_tf.search.agents.ddpg.process import AgentError, DdpgSearcher
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.random import RandomSearcher
 
 SMALL = DdpgSettings(hidden_units=(16, 16), batch_size=8, warmup_episodes=2)
+
+
+@pytest.fixture(autouse=True)
+def agents_of_their_own(monkeypatch):
+    """Starts agents as users do: other tests fork them."""
+    monkeypatch.setattr(process, "subprocess", subprocess)
 
 
 class Targets:

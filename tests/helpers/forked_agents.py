@@ -1,21 +1,24 @@
-"""Agents for the processes of `fault_runs`, which are forked, as TF-Agents loads slowly.
+"""Agents that are forked from one process that has loaded TF-Agents, which takes seconds.
 
-    python tests/helpers/fault_agents.py SOCKET
+    python tests/helpers/forked_agents.py SOCKET
 
 Each agent runs `amc_tf.search.agents.ddpg.worker` as usual, in a process of its own; only the start
-of the interpreter is saved. `Agents` starts the program above. In a process that searches, `forked`
-replaces `subprocess` for `amc_tf.search.agents.ddpg.process`.
+of the interpreter is saved. `Agents` starts the program above, which ends with its starter. In a
+process that searches, `forked` replaces `subprocess` for `amc_tf.search.agents.ddpg.process`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import types
 
@@ -36,10 +39,21 @@ class Agents:
         self._process.wait()
 
 
+@functools.cache
+def shared() -> pathlib.Path:
+    """Starts the program once, for as long as this process lives; returns its socket."""
+    leaving = contextlib.ExitStack()
+    atexit.register(leaving.close)
+    folder = leaving.enter_context(tempfile.TemporaryDirectory())
+    return leaving.enter_context(Agents(pathlib.Path(folder, "socket"))).path
+
+
 class _Forked:
     """The part of `subprocess.Popen` that `amc_tf.search.agents.ddpg.process` uses."""
 
-    def __init__(self, path: pathlib.Path, told: pathlib.Path, command, pass_fds, stdout, **_):
+    def __init__(
+        self, path: pathlib.Path, told: pathlib.Path | None, command, pass_fds, stdout, **_
+    ):
         assert command[-2] == "amc_tf.search.agents.ddpg.worker", command
         while not path.exists():  # TF-Agents is still being loaded
             time.sleep(0.05)
@@ -47,7 +61,8 @@ class _Forked:
         self._socket.connect(str(path))
         socket.send_fds(self._socket, [b"fork"], [*pass_fds, stdout.fileno()])
         self.pid = int(self._socket.recv(100))
-        told.write_text(str(self.pid))
+        if told:
+            told.write_text(str(self.pid))
         self._status: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -63,10 +78,17 @@ class _Forked:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def forked(path: pathlib.Path, told: pathlib.Path) -> types.SimpleNamespace:
-    """Replaces the module `subprocess`; writes the agent's process id to `told`."""
+def forked(
+    path: pathlib.Path | None = None, told: pathlib.Path | None = None
+) -> types.SimpleNamespace:
+    """Replaces the module `subprocess`.
+
+    Args:
+        path: socket of the program that forks; by default that of `shared`, from the first agent.
+        told: file to which the agent's process id is written.
+    """
     return types.SimpleNamespace(
-        Popen=lambda command, **options: _Forked(path, told, command, **options),
+        Popen=lambda command, **options: _Forked(path or shared(), told, command, **options),
         DEVNULL=subprocess.DEVNULL,
         TimeoutExpired=subprocess.TimeoutExpired,
     )
@@ -78,12 +100,17 @@ def _serve(path: str) -> None:
     from amc_tf.search.agents.ddpg import learner, worker  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the middle processes leave no zombies
+    starter = os.getppid()
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(f"{path}.new")
     server.listen()
     os.rename(f"{path}.new", path)
-    while True:
-        connection, _ = server.accept()
+    server.settimeout(5.0)
+    while os.getppid() == starter:
+        try:
+            connection, _ = server.accept()
+        except TimeoutError:
+            continue
         _, handles, _, _ = socket.recv_fds(connection, 100, 2)
         if os.fork() == 0:
             _between(connection, handles)
