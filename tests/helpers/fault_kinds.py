@@ -25,7 +25,7 @@ from typing import Any
 import blobs
 import forked_agents
 import tqdm
-from fault_runs import Reference, Run, Verdict, can_mount, ended, judged
+from fault_runs import Reference, Run, Verdict, can_mount, ended, judged, records
 
 import amc_tf
 
@@ -204,6 +204,26 @@ def _evaluating(count: int, act: Callable[[], float]) -> Callable[..., float]:
     return evaluate
 
 
+def one_enormous(run: Run, reference: Reference, verdict: Verdict) -> None:
+    """A score may be of any size: it is kept as it is, and the best of the others is chosen."""
+    score = -1e30
+
+    def inside() -> Mapping[str, Any]:
+        # The first calls score the dense network and the constant answers.
+        return {"evaluate": _evaluating(run.rng.randrange(8, 12), lambda: score)}
+
+    outcome = run.finish(inside)
+    if "plan" not in outcome:
+        verdict.unclear = json.dumps(outcome)
+        return
+    played = records(run.log).values()
+    counts = [len(kept) for kept in outcome["plan"].values()]
+    chosen = {record["reward"] for record in played if record["counts"] == counts}
+    verdict.wrong = chosen != {max(record["reward"] for record in played)}
+    verdict.wrong |= score not in {record["score"] for record in played}
+    shutil.rmtree(run.workdir)  # the same call without that score is another search
+
+
 def raises(run: Run, reference: Reference, verdict: Verdict) -> None:
     def act() -> float:
         raise RuntimeError("the images are gone")
@@ -281,7 +301,7 @@ FAULTS: Mapping[str, Fault] = {
     "plan.json cut off or with a flipped bit": damaged_plan,
     "reward NaN": _bad_score(float("nan")),
     "reward infinite": _bad_score(float("-inf")),
-    "reward -1e30": _bad_score(-1e30),
+    "one score of -1e30": one_enormous,
     "evaluate raises": raises,
     "evaluate hangs": hangs,
     "two processes on one workdir": two_processes,
