@@ -74,7 +74,7 @@ def _tuned(
     network = workdir.load_model(pruned)
     of = _of(run, network)
     if again or not _is_made(run, file, of):
-        tuned = fine_tune(network, run.dense, run.task, run.settings.finetune)
+        tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
         workdir.save_model(file, network)
     else:
         before = fingerprint(network)

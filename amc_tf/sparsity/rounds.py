@@ -172,7 +172,7 @@ def _round(
     sparse = rebuild(model, graph, None, weights)
     masks.constrain(sparse, kept)
     before = task.score(task.compiled(sparse, original), task.test_data)
-    fine_tune(sparse, original, task, FineTuneSettings(seed=search.seed))
+    fine_tune(sparse, original, task, FineTuneSettings(seed=search.seed), metric)
     after = task.score(sparse, task.test_data)
     masks.release(sparse, kept)
     folder.save_model(layout.round_model(number), sparse)

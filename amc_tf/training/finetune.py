@@ -8,6 +8,7 @@ import logging
 import keras
 
 from amc_tf.errors import AmcError, choice
+from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +51,11 @@ class FineTuned:
 
 
 def fine_tune(
-    model: keras.Model, dense: keras.Model, task: Task, settings: FineTuneSettings | None = None
+    model: keras.Model,
+    dense: keras.Model,
+    task: Task,
+    settings: FineTuneSettings | None = None,
+    metric: Metric | None = None,
 ) -> FineTuned:
     """Trains a pruned model in place with the user's compile and fit.
 
@@ -60,6 +65,7 @@ def fine_tune(
         task: data and training code.
         settings: the seed, of the random numbers of Python, NumPy and the backend, and which
             network is kept.
+        metric: what the scores are, if the caller knows it.
 
     Returns:
         The scores before and after.
@@ -69,7 +75,8 @@ def fine_tune(
     """
     settings = settings or FineTuneSettings()
     keras.utils.set_random_seed(settings.seed)
-    metric = task.metric_of(task.compiled(model, dense))
+    task.compiled(model, dense)
+    metric = metric or task.metric_of(model)
     before, weights = task.score(model, task.validation), model.get_weights()
     task.train_pruned(model)
     for weight in model.weights:
