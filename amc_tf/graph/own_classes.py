@@ -153,11 +153,13 @@ def _named_by(model: keras.Model) -> Iterator[Any]:
             yield named
         if named is part:
             continue
-        left += [
-            value
-            for value in keras.tree.flatten(list(vars(part).values()))
-            if isinstance(value, _IN_CONFIGS)
-        ]
+        # Keras puts a wrapped `build` of a layer beside that of its class.
+        held = [value for name, value in vars(part).items() if not _is_method(part, name)]
+        left += [value for value in keras.tree.flatten(held) if isinstance(value, _IN_CONFIGS)]
+
+
+def _is_method(part: Any, name: str) -> bool:
+    return isinstance(getattr(type(part), name, None), types.FunctionType)
 
 
 def _registered(named: Any) -> bool:
