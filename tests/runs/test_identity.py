@@ -22,6 +22,7 @@ from amc_tf.runs import identity, layout
 from amc_tf.runs.conditions import conditions
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.lock import FolderLock
+from amc_tf.runs.model_files import fingerprint as weights_of
 from amc_tf.runs.result_parts import FinetunedNetwork
 from amc_tf.runs.workdir import OtherRunError, Workdir
 from amc_tf.scoring.early_stopping import Estimate
@@ -324,6 +325,28 @@ def test_an_architecture_is_more_than_its_names():
     assert len({architecture(net) for net in [_net(), *others]}) == 4
 
 
+class Unnamed(kl.Layer):
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.gain
+
+
+def test_weights_without_a_name_are_known_again(tmp_path):
+    def net():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, Unnamed()(inputs))
+
+    first, second = net(), net()
+    assert [w.name for w in first.weights] != [w.name for w in second.weights]
+    first.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras", {"Unnamed": Unnamed})
+    assert weights_of(first) == weights_of(second) == weights_of(loaded)
+    second.set_weights([np.full(4, 2.0)])
+    assert weights_of(first) != weights_of(second)
+
+
 # --- the folder ------------------------------------------------------------------------------
 
 
@@ -554,6 +577,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_killed_owner(tmp_path):
     code = f"""
 import os, pathlib, signal, time
 from amc_tf.runs.lock import FolderLock
+from amc_tf.runs.model_files import fingerprint as weights_of
 lock = FolderLock(pathlib.Path({str(tmp_path)!r}))
 with lock.held():
     child = os.fork()
