@@ -12,6 +12,7 @@ from typing import Any
 
 from amc_tf.errors import AmcError
 
+DELETE = "delete it and run again"
 SEAL = "crc32"
 
 
@@ -72,8 +73,12 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike) -> Iterator[None]:
+def reading(path: str | os.PathLike, remedy: str = DELETE) -> Iterator[None]:
     """Turns the errors of a file that cannot be read, or is damaged, into a message for the user.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is damaged.
 
     Raises:
         AmcError: the context raised one of these errors; that the file is absent stays a
@@ -87,9 +92,9 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise AmcError(f"{path} cannot be read: {reason}; mend that or delete it") from error
     except RecursionError:
-        raise AmcError(f"{path} is damaged (too deep); delete it and run again") from None
+        raise AmcError(f"{path} is damaged (too deep); {remedy}") from None
     except ValueError as error:
-        raise AmcError(f"{path} is damaged ({error}); delete it and run again") from None
+        raise AmcError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -147,14 +152,19 @@ def checksum(data: Mapping[str, Any], apart: tuple[str, ...] = ()) -> str:
     return f"{zlib.crc32(json.dumps(covered, sort_keys=True).encode()):08x}"
 
 
-def read_json(path: str | os.PathLike, default: Any) -> Any:
+def read_json(path: str | os.PathLike, default: Any, remedy: str = DELETE) -> Any:
     """Reads a JSON file; returns `default` if the file does not exist.
+
+    Args:
+        path: the file.
+        default: what is returned without it.
+        remedy: what to do if it is damaged, for the message.
 
     Raises:
         AmcError: the file cannot be read, is not JSON, or does not match its checksum.
     """
     try:
-        with reading(path):
+        with reading(path, remedy):
             content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
             return unsealed(content) if isinstance(content, dict) else content
     except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.errors import choices
+from amc_tf.errors import AmcError, choices
 from amc_tf.export.formats import FORMATS
 
 
@@ -34,7 +34,7 @@ class ExportSettings:
         qat_epochs: number of epochs of quantisation-aware training, over the training data.
         qat_learning_rate: first learning rate of this training; 0 for a tenth of the compiled
             optimizer's.
-        latency_rounds: number of fresh processes in which each file is timed.
+        latency_rounds: number of fresh processes in which each file is timed; 0 for no timing.
         latency_runs: least number of timed inferences in each process.
         latency_min_secs: least time of these inferences, in seconds.
         num_threads: number of threads of the interpreter that is timed.
@@ -59,3 +59,5 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         choices("export format", self.formats, FORMATS)
+        if self.latency_rounds < 0:
+            raise AmcError(f"latency_rounds must be 0 or more, received {self.latency_rounds!r}")

@@ -93,8 +93,8 @@ def export_model(
         file.
 
     Raises:
-        AmcError: the folder cannot be written, or a format cannot be made; the files of the formats
-            before it stay.
+        AmcError: the folder cannot be written or is that of a run, or a format cannot be made; the
+            files of the formats before it stay.
     """
     if "int8_qat" in settings.formats and not model.compiled and task.compile is None:
         raise AmcError(
@@ -102,6 +102,11 @@ def export_model(
             "task that compiles, or a .keras file that was saved compiled"
         )
     folder = Workdir(out)
+    if (folder / layout.CONFIG).exists():
+        raise AmcError(
+            f"{folder.path} is the folder of a run, whose {layout.RESULT} and files would be "
+            "overwritten; write the files to another one (--out)"
+        )
     exporter = Exporter(model, model, task, settings)
     exported = {}
     for format_name in settings.formats:
@@ -131,7 +136,20 @@ def _inputs(
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise AmcError(f"{path} holds values that are not finite; clean it first")
-    return [a.astype(t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
+    return [_cast(a, t, path) for a, t in zip(inputs, model.inputs, strict=True)]
+
+
+def _cast(array: np.ndarray, tensor: keras.KerasTensor, path: str | pathlib.Path) -> np.ndarray:
+    """Returns an array in the type of an input, whose integers must be able to hold its values."""
+    with np.errstate(invalid="ignore"):
+        found = array.astype(tensor.dtype)
+    if np.dtype(tensor.dtype).kind in "biu" and not np.array_equal(found, array):
+        wrong = array[found != array].flat[0]
+        raise AmcError(
+            f"{path} holds the value {wrong} for the model's input {tensor.name!r}, which is "
+            f"{tensor.dtype} and cannot hold it; give inputs in that type, as in its training"
+        )
+    return found
 
 
 def _input_names(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> list[str]:
@@ -177,7 +195,14 @@ def _output(model: keras.Model, x: Any, position: int) -> np.ndarray:
     parts = []
     for start in range(0, count, _BATCH):
         batch = keras.tree.map_structure(lambda a, i=start: a[i : i + _BATCH], x)
-        outputs = keras.tree.flatten(model(batch, training=False))
+        try:
+            outputs = keras.tree.flatten(model(batch, training=False))
+        except Exception as error:
+            lines = [line for line in str(error).splitlines() if line and ".call()" not in line]
+            raise AmcError(
+                "the model cannot be computed on the samples "
+                f"({lines[0] if lines else type(error).__name__}); give inputs as in its training"
+            ) from error
         parts.append(keras.ops.convert_to_numpy(outputs[position]))
     return np.concatenate(parts)
 

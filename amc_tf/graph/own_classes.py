@@ -124,6 +124,23 @@ def own_objects(model: keras.Model) -> dict[str, Any]:
         AmcError: two of them have one name, so that the file would not tell them apart.
     """
     found: dict[str, Any] = {}
+    for named in _named_by(model):
+        name = named.__name__
+        if not _registered(named) and found.setdefault(name, named) is not named:
+            raise AmcError(
+                f"two classes or functions of the model are called {name!r}, so that the run's "
+                "files could not tell them apart; give them different names, or register them by "
+                "@keras.saving.register_keras_serializable(package=...)"
+            )
+    return found
+
+
+def own_parts(model: keras.Model) -> dict[str, Any]:
+    """Returns all classes and functions of the user's that a model is made of, by their names."""
+    return {f"{named.__module__}.{named.__qualname__}": named for named in _named_by(model)}
+
+
+def _named_by(model: keras.Model) -> Iterator[Any]:
     seen: set[int] = set()
     left: list[Any] = list(getattr(model, "layers", ()))
     while left:
@@ -132,22 +149,17 @@ def own_objects(model: keras.Model) -> dict[str, Any]:
             continue
         seen.add(id(part))
         named = part if isinstance(part, types.FunctionType) else type(part)
-        name = named.__name__
-        unknown = named.__module__.split(".")[0] != "keras" and not _registered(named)
-        if unknown and found.setdefault(name, named) is not named:
-            raise AmcError(
-                f"two classes or functions of the model are called {name!r}, so that the run's "
-                "files could not tell them apart; give them different names, or register them by "
-                "@keras.saving.register_keras_serializable(package=...)"
-            )
+        if named.__module__.split(".")[0] != "keras":
+            yield named
         if named is part:
             continue
-        left += [
-            value
-            for value in keras.tree.flatten(list(vars(part).values()))
-            if isinstance(value, _IN_CONFIGS)
-        ]
-    return found
+        # Keras puts a wrapped `build` of a layer beside that of its class.
+        held = [value for name, value in vars(part).items() if not _is_method(part, name)]
+        left += [value for value in keras.tree.flatten(held) if isinstance(value, _IN_CONFIGS)]
+
+
+def _is_method(part: Any, name: str) -> bool:
+    return isinstance(getattr(type(part), name, None), types.FunctionType)
 
 
 def _registered(named: Any) -> bool:

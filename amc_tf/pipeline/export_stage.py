@@ -51,12 +51,16 @@ def export(run: Run) -> dict[str, Any]:
             exported[file] = export_tflite(
                 at_size(other, sizes), run.dense, run.task, "float32", workdir / file, settings
             )
+        latency = None
+        if settings.latency_rounds:
+            exported = latencies(exported, workdir.path, settings)
+            latency = keras_latency(model, settings)
         workdir.update_result(
-            tflite=latencies(exported, workdir.path, settings),
+            tflite=exported,
             finetuned=dataclasses.replace(
                 finetuned,
                 bytes=(workdir / layout.FINETUNED.name).stat().st_size,
-                latency=keras_latency(model, settings),
+                latency=latency,
             ),
         )
     workdir.update_result(versions=versions())

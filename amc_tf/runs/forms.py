@@ -157,10 +157,13 @@ def read(folder: str | os.PathLike, name: str, default: Any = None) -> Any:
         AmcError: the file cannot be read, is damaged, or holds something else.
     """
     path = pathlib.Path(folder) / name
-    content = files.read_json(path, None)
+    # Without this file it is not known of what model and data the others are.
+    lasting = name == layout.CONFIG
+    remedy = "restore it, or use another workdir" if lasting else files.DELETE
+    content = files.read_json(path, None, remedy)
     if content is None and not path.exists():
         return {} if default is None else default
     wrong = mismatch(content, _FORMS[name])
     if wrong:
-        raise AmcError(f"{path} is damaged ({wrong}); delete it and run again")
+        raise AmcError(f"{path} is damaged ({wrong}); {remedy}")
     return content

@@ -65,7 +65,10 @@ _WORDS: Mapping[str, str] = {
     "optimizer": "another optimizer",
     "fit": "other training code or arguments of fit",
     "qat": "other code of quantisation-aware training",
+    "evaluate": "other code of evaluate",
 }
+# Parts of fingerprints that earlier versions did not write.
+_NEWER = ("pairs of inputs and labels",)
 
 
 _SETTING = "another configuration "  # told once of several settings
@@ -142,7 +145,8 @@ def _leaves(
     path: tuple[str, ...], old: Any, new: Any, only_common: bool = False
 ) -> Iterator[Difference]:
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new} if not only_common else {*old} & {*new}):
+        common = {*old} & {*new}
+        for name in sorted(common if only_common else {*old, *new} - ({*_NEWER} - common)):
             yield from _leaves((*path, name), old.get(name), new.get(name), only_common)
     elif old != new:
         yield Difference(path, old, new)

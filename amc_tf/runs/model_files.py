@@ -94,6 +94,8 @@ def fingerprint(model: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        digest.update(f"{weight.name}{value.shape}{value.dtype}".encode())
+        # Keras numbers variables without a name by the process: variable, variable_1, ...
+        name = re.sub(r"^variable_\d+$", "variable", weight.name)
+        digest.update(f"{name}{value.shape}{value.dtype}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()[:16]

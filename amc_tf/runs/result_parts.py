@@ -232,6 +232,7 @@ class SparseRound(Part):
         search_score: score on the validation data, as the search scores it.
         before: score on the test data before fine-tuning.
         score: score on the test data after fine-tuning.
+        weights: fingerprint of the weights of its file; None of a round of an earlier version.
     """
 
     density: float
@@ -240,6 +241,11 @@ class SparseRound(Part):
     search_score: float
     before: float
     score: float
+    weights: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content, without an absent fingerprint."""
+        return {name: value for name, value in super().to_json().items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)

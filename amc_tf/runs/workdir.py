@@ -98,6 +98,7 @@ class Workdir:
 
         Raises:
             OtherRunError: the folder belongs to another run; the message names what differs.
+            AmcError: it holds a run, but not the file that says which.
         """
         old, new, later = self._compared(config, model)
         sections = list(dict.fromkeys(name for found in later for name in found.drops or ()))
@@ -122,6 +123,8 @@ class Workdir:
         new = json.loads(json.dumps(config))
         if model is not None:
             new[identity.MODEL] = fingerprint(model)
+        if identity.OF in new:
+            self._check_is_told(old)
         different = identity.differences(old, new) if old else []
         refused = [found for found in different if found.drops is None]
         if refused:
@@ -139,6 +142,15 @@ class Workdir:
             else:
                 merged[identity.OF] = {**old.get(identity.OF, {}), **new[identity.OF]}
         return old, merged, [found for found in different if found.drops is not None]
+
+    def _check_is_told(self, config: Mapping[str, Any]) -> None:
+        """Checks that a folder that holds a run says which: all versions write `config.json`."""
+        untold = not config or (identity.OF not in config and self.result.products)
+        if untold and ((self / layout.EPISODES).exists() or (self / layout.RESULT).exists()):
+            raise AmcError(
+                f"{self.path} holds a run, but {layout.CONFIG}, which says of what model and data, "
+                "is missing or damaged; restore that file, or use another workdir"
+            )
 
     def _is_of_before(self, old: Mapping[str, Any]) -> bool:
         begun = (self / layout.EPISODES).exists() or (self / layout.RESULT).exists()

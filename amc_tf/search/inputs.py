@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import types
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from amc_tf import files
 from amc_tf.graph.keras_structure import uncompiled
+from amc_tf.graph.own_classes import own_parts
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.search.settings import SearchSettings
-from amc_tf.training.fingerprint import of_code, of_data
+from amc_tf.training.fingerprint import of_code, of_data, of_methods
 from amc_tf.training.task import Task
 
 # What each stage depends on beside its settings and the results of the stages before it. The
@@ -23,8 +26,20 @@ _DEPENDS: Mapping[str, tuple[str, ...]] = {
     "search": ("architecture", "validation", "calibration", "calibration_size", "metric"),
     "finetune": ("train", "loss", "optimizer", "fine_tune"),
     "export": ("qat",),
-    "measures": ("test",),
+    "measures": ("test", "evaluate"),
 }
+# Methods of a model's class on which its scores depend, and on which its loss does.
+_SCORING = (
+    "compute_metrics",
+    "evaluate",
+    "get_metrics_result",
+    "make_test_function",
+    "metrics",
+    "predict",
+    "predict_step",
+    "test_step",
+)
+_LOSS = ("compute_loss",)
 # Criteria of importance that read the training data and the loss.
 BY_GRADIENTS = ("taylor",)
 
@@ -56,9 +71,10 @@ class Inputs:
         if stage != "search":
             return ()
         gradients = self._settings.importance in BY_GRADIENTS
+        by_loss = self._task.metric == "loss" or self._task.metric.endswith("_loss")
         return (
             *(("train",) if gradients or self._task.calibration is None else ()),
-            *(("loss",) if gradients or self._task.metric == "loss" else ()),
+            *(("loss",) if gradients or by_loss else ()),
             *(("metrics",) if self._task.evaluate is None else ()),
         )
 
@@ -77,10 +93,12 @@ class Inputs:
         return self._task.compiled(uncompiled(self._model), self._model)
 
     def _fit(self, code: Any) -> Any:
+        own = of_methods(type(self._model))  # a train_step, for example
+        more = {"class": files.checksum(own)} if own else {}
         if code is not None:
-            return {"code": of_code(code)}
+            return {"code": of_code(code), **more}
         names = ("epochs", "batch_size", "train_steps")
-        return {name: getattr(self._task, name, None) for name in names}
+        return {**{name: getattr(self._task, name, None) for name in names}, **more}
 
 
 _INPUTS: Mapping[str, Callable[[Inputs], Any]] = {
@@ -93,11 +111,12 @@ _INPUTS: Mapping[str, Callable[[Inputs], Any]] = {
     "calibration_size": lambda self: self._task.calibration_size,
     "metric": lambda self: of_code([self._task.metric, getattr(self._task, "mode", None)]),
     "metrics": lambda self: _metrics(self._compiled),
-    "loss": lambda self: of_code(getattr(self._compiled, "loss", None)),
+    "loss": lambda self: _loss(self._compiled),
     "optimizer": lambda self: _optimizer(self._compiled),
     "fit": lambda self: self._fit(self._task.fit),
     "fine_tune": lambda self: self._fit(self._task.fine_tune or self._task.fit),
     "qat": lambda self: of_code(self._task.qat),
+    "evaluate": lambda self: of_code(self._task.evaluate),
 }
 
 
@@ -116,7 +135,19 @@ def architecture(model: keras.Model) -> str:
     names: dict[str, str] = {}
     _collect(config, names)
     text = json.dumps(_renamed(config, names), sort_keys=True, default=of_code)
+    own = own_code(model)
+    if own:  # what a layer of the user's computes is not in its configuration
+        text += json.dumps(own, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}"
+
+
+def own_code(model: keras.Model) -> dict[str, Any]:
+    """Returns the code of the user's layers and functions that a model is made of, by name."""
+    told = {
+        name: of_code(part) if isinstance(part, types.FunctionType) else of_methods(part)
+        for name, part in own_parts(model).items()
+    }
+    return {name: code for name, code in told.items() if code}
 
 
 def _collect(config: Any, names: dict[str, str]) -> None:
@@ -147,14 +178,53 @@ def _renamed(config: Any, names: Mapping[str, str]) -> Any:
 def _metrics(model: keras.Model) -> Any:
     try:
         config = model.get_compile_config() or {}
+        told = of_code([config.get("metrics"), config.get("weighted_metrics")])
     except Exception:  # a lambda, or an object that has no configuration
-        return None
-    return of_code([config.get("metrics"), config.get("weighted_metrics")])
+        told = None
+    # The configuration names the user's functions and classes, but does not hold their code.
+    given = getattr(getattr(model, "_compile_config", None), "config", None) or {}
+    parts = keras.tree.flatten([given.get("metrics"), given.get("weighted_metrics")])
+    own = [code for code in map(_own_code, parts) if code]
+    steps = of_methods(type(model), _SCORING)
+    return [told, own, steps] if own or steps else told
+
+
+def _loss(model: keras.Model) -> Any:
+    told = of_code(getattr(model, "loss", None))
+    given = getattr(getattr(model, "_compile_config", None), "config", None) or {}
+    weights, steps = of_code(given.get("loss_weights")), of_methods(type(model), _LOSS)
+    return [told, weights, steps] if weights or steps else told
+
+
+def _own_code(part: Any) -> Any:
+    """Returns the code of a function or metric of the user's; None of one of Keras."""
+    function = getattr(part, "_fn", part)  # within a MeanMetricWrapper
+    if isinstance(function, types.FunctionType):
+        return None if function.__module__.split(".")[0] == "keras" else of_code(function)
+    return of_methods(type(part)) or None
 
 
 def _optimizer(model: keras.Model) -> Any:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return None
-    name, config = of_code(optimizer)
-    return {"class": name, **(config or {})}
+    rate = vars(optimizer).get("_learning_rate")
+    own = callable(rate) and type(rate).__module__.split(".")[0] != "keras"
+    bare = optimizer
+    if own:  # a schedule of the user's need not have a configuration
+        bare = object.__new__(type(optimizer))
+        vars(bare).update(vars(optimizer), _learning_rate=None)
+    name, config, *code = of_code(bare)
+    told = {"class": name, **(config or {})}
+    if code:
+        told["code"] = code
+    if own:
+        told["schedule"] = of_code(rate)
+    left = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    if left is not None:
+        told["exclude_from_weight_decay"] = left.pattern
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
+    if excluded:
+        places = [i for i, v in enumerate(model.variables) if optimizer._var_key(v) in excluded]
+        told["excluded from weight decay"] = places
+    return told

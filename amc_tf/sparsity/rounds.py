@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
@@ -17,7 +18,7 @@ from amc_tf.pruning.weights import numpy_of
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.identity import OF
-from amc_tf.runs.model_files import refuse_code
+from amc_tf.runs.model_files import fingerprint, refuse_code
 from amc_tf.runs.result import SparseResult
 from amc_tf.runs.result_parts import Scored, SparseRound
 from amc_tf.runs.workdir import Workdir
@@ -122,6 +123,10 @@ def _all_rounds(
         if len(before.rounds) >= number and (folder / file.name).exists():
             rounds.append(before.rounds[number - 1])
         else:
+            if len(before.rounds) >= number:
+                # Made again, it may be another network; the scores of later rounds are of this one.
+                for later in range(number + 1, len(settings.densities) + 1):
+                    (folder / layout.round_episodes(later)).unlink(missing_ok=True)
             rounds.append(
                 _round(current, model, task, folder, number, share, settings, search, metric)
             )
@@ -130,6 +135,11 @@ def _all_rounds(
             )
             done.write(folder.path)
         current = folder.load_model(file)
+        if rounds[-1].weights not in (None, fingerprint(current)):
+            raise AmcError(
+                f"{folder / file.name} was changed after it was written; delete it and run "
+                f"{file.made_by} again"
+            )
     return SparseResult.read(folder.path).to_json()
 
 
@@ -183,6 +193,7 @@ def _round(
         search_score=best.score,
         before=before,
         score=after,
+        weights=fingerprint(sparse),
     )
 
 

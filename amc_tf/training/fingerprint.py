@@ -5,13 +5,17 @@ values, and parts of it have names, so that a message can say which part differs
 
 What cannot be seen: the contents of data that changes from pass to pass (augmented images, a
 shuffled dataset of more than `MOST_BYTES`), of which only the shapes and the length count; the
-functions that a user's function calls; and the state of objects that it refers to.
+functions that a user's function calls; and the state of objects that it refers to, but for
+settings: numbers, words, and mappings and namespaces of them.
 """
 
 from __future__ import annotations
 
+import argparse
+import dis
 import functools
 import hashlib
+import inspect
 import itertools
 import re
 import types
@@ -29,6 +33,12 @@ _SLICE_BYTES = 2**24  # of a large array are read at a time
 _ROWS = 4096  # most of the evenly spaced samples of a larger array
 
 _PARTS = ("inputs", "labels", "sample weights")
+# Which label and weight belongs to which input, of batches. Earlier versions did not tell it.
+PAIRS = "pairs of inputs and labels"
+
+# Packages whose code is told by their version.
+_PACKAGES = ("builtins", "keras", "tensorflow", "tf_keras", "numpy", "torch", "amc_tf")
+_NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 
 
 def of_data(data: Any) -> dict[str, Any] | None:
@@ -116,19 +126,34 @@ def _of_batches(data: Any) -> dict[str, Any]:
     size = 0
     for batch in _batches(data):
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+        hashes: list[list[bytes]] = []
         for name, part in zip(_PARTS, parts, strict=False):
             leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(part) if leaf is not None]
             kinds.setdefault(name, " ".join(f"{a.shape[1:]}{a.dtype}" for a in leaves))
-            for samples in zip(*leaves, strict=True):
-                digest = hashlib.blake2b(digest_size=8)
-                for sample in samples:
-                    digest.update(_bytes(np.asarray(sample)))
-                sums[name] = sums.get(name, 0) + int.from_bytes(digest.digest(), "little")
+            found = [_of_sample(samples) for samples in zip(*leaves, strict=True)]
+            _add(sums, name, found)
+            hashes += [found] if leaves else []
             size += sum(leaf.nbytes for leaf in leaves)
+        if len(hashes) > 1 and len(set(map(len, hashes))) == 1:
+            together = zip(*hashes, strict=True)
+            _add(sums, PAIRS, [_of_sample([np.frombuffer(b"".join(h), "u1")]) for h in together])
         if size > MOST_BYTES:
             break
-    found: dict[str, Any] = {f"kind of {name}": kind for name, kind in kinds.items()}
-    return found | {name: f"{total % 2**64:016x}" for name, total in sums.items()}
+    told: dict[str, Any] = {f"kind of {name}": kind for name, kind in kinds.items()}
+    return told | {name: f"{total % 2**64:016x}" for name, total in sums.items()}
+
+
+def _of_sample(arrays: Sequence[Any]) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(_bytes(np.asarray(array)))
+    return digest.digest()
+
+
+def _add(sums: dict[str, int], name: str, hashes: Sequence[bytes]) -> None:
+    """Adds the hashes of samples to a sum, which their order does not matter to."""
+    if hashes:
+        sums[name] = sums.get(name, 0) + sum(int.from_bytes(h, "little") for h in hashes)
 
 
 def _batches(data: Any) -> Iterator[Any]:
@@ -155,6 +180,8 @@ def _described(value: Any, depth: int) -> Any:
     inner = functools.partial(_described, depth=depth + 1)
     if isinstance(value, Mapping):
         return {str(key): inner(item) for key, item in value.items()}
+    if isinstance(value, _NAMESPACES):
+        return inner(vars(value))
     if isinstance(value, (list, tuple)):
         return [inner(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -171,7 +198,31 @@ def _described(value: Any, depth: int) -> Any:
         return _name(value)
     if isinstance(value, (np.generic, np.ndarray)):
         return of_weights([value])
-    return [_name(type(value)), _state(value, inner)]
+    methods = of_methods(type(value))
+    return [_name(type(value)), _state(value, inner), *([methods] if methods else [])]
+
+
+def of_methods(kind: type, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the code of a class of the user's, by the names of its methods.
+
+    Args:
+        kind: the class; of one of Keras or another package, nothing is told.
+        names: the methods to tell of; all, and the settings of the class, if there are none.
+    """
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if _name(base).split(".")[0] in _PACKAGES:
+            continue
+        for name, value in vars(base).items():
+            if names and name not in names:
+                continue
+            function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+            function = inspect.unwrap(function) if callable(function) else function
+            if isinstance(function, types.FunctionType):
+                found.setdefault(name, _of_bytecode(function.__code__))
+            elif not name.startswith("__") and _is_setting(value):
+                found.setdefault(name, _described(value, 0))
+    return found
 
 
 def _parts(function: types.FunctionType) -> list[Any]:
@@ -182,14 +233,46 @@ def _parts(function: types.FunctionType) -> list[Any]:
         except ValueError:  # not assigned yet
             cells.append(None)
     # What is enclosed may be the whole data or a model; these have fingerprints of their own.
-    return [function.__code__, function.__defaults__, [c for c in cells if _is_setting(c)]]
+    enclosed = [cell for cell in cells if _is_setting(cell)]
+    more = (function.__kwdefaults__, _globals(function))
+    return [function.__code__, function.__defaults__, enclosed, *(part for part in more if part)]
+
+
+def _globals(function: types.FunctionType) -> dict[str, Any]:
+    """Returns the settings among the global values that a function reads: `EPOCHS`, `args`."""
+    code = function.__code__
+    names = _names(code, "LOAD_GLOBAL", "LOAD_NAME") - _names(code, "STORE_GLOBAL")
+    values = {name: function.__globals__.get(name) for name in names}
+    # A global list may be a record of what was done, and a function is code that it calls.
+    apart = (list, types.FunctionType)
+    return {
+        name: value
+        for name, value in sorted(values.items())
+        if value is not None and not isinstance(value, apart) and _is_setting(value)
+    }
+
+
+def _names(code: types.CodeType, *operations: str) -> set[str]:
+    """Returns the names that operations of some bytecode read or write."""
+    found = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in operations
+    }
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return found.union(*(_names(constant, *operations) for constant in inner))
 
 
 def _is_setting(value: Any) -> bool:
     """Returns whether a value is one that says how to train, rather than data or state."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_setting, value))
-    return value is None or isinstance(value, (bool, int, float, str, types.FunctionType))
+    if isinstance(value, _NAMESPACES):
+        value = vars(value)
+    if isinstance(value, Mapping):  # an empty one is there to be filled
+        return bool(value) and all(map(_is_setting, value.values()))
+    plain = (bool, int, float, str, np.generic, types.FunctionType)
+    return value is None or isinstance(value, plain)
 
 
 def _of_bytecode(code: types.CodeType) -> str:
@@ -213,14 +296,25 @@ def _state(value: Any, described: Callable[[Any], Any]) -> Any:
     if callable(getattr(value, "get_config", None)):
         try:
             config = dict(value.get_config())
-        except Exception:
-            return None  # a class of the user's that cannot say
-        # Keras numbers the objects of a process: adam, adam_1, ...
-        if isinstance(config.get("name"), str):
-            config["name"] = re.sub(r"_\d+$", "", config["name"])
-        return described(config)
-    attributes = getattr(value, "__dict__", {})
+        except Exception:  # a class of the user's that cannot say
+            return _settings_of(value, described)
+        return described(_unnumbered(config))
+    return _settings_of(value, described)
+
+
+def _settings_of(value: Any, described: Callable[[Any], Any]) -> dict[str, Any]:
+    attributes = _unnumbered(getattr(value, "__dict__", {}))
     return {name: described(item) for name, item in sorted(attributes.items()) if _is_setting(item)}
+
+
+def _unnumbered(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration whose name has no number: Keras counts adam, adam_1, ..."""
+    return {
+        key: re.sub(r"_\d+$", "", value)
+        if key in ("name", "_name") and isinstance(value, str)
+        else value
+        for key, value in config.items()
+    }
 
 
 def _name(value: Any) -> str:

@@ -130,3 +130,40 @@ def test_floats_are_written_whatever_the_calibration_data_hold(tmp_path):
     exporter.write("float32", tmp_path / "f.tflite")
     with pytest.raises(amc_tf.AmcError, match="int8 export: sample 7 of the calibration inputs"):
         exporter.write("int8", tmp_path / "i.tflite")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "told"),
+    [
+        ("uint8", [0.5, 1.0], "value 0.5"),
+        ("uint8", [3, 300], "value 300"),
+        ("int32", [np.nan], "not finite"),
+    ],
+)
+def test_inputs_that_an_integer_type_cannot_hold(tmp_path, dtype, values, told):
+    inputs = keras.Input((4,), dtype=dtype)
+    model = keras.Model(inputs, kl.Dense(2)(kl.Rescaling(0.1)(inputs)))
+    path = saved(tmp_path, x=np.resize(values, (6, 4)))
+    with pytest.raises(amc_tf.AmcError, match=told):
+        standalone.representative_task(model, path)
+    path = saved(tmp_path, x=np.full((6, 4), 7.0))  # whole numbers, whatever their type
+    assert standalone.representative_task(model, path).train[0].dtype == dtype
+
+
+def test_samples_that_the_model_cannot_compute(tmp_path):
+    inputs = keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, kl.Flatten()(kl.Embedding(5, 2)(inputs)))
+    path = saved(tmp_path, x=np.full((6, 4), 9))
+    with pytest.raises(amc_tf.AmcError, match=r"on the samples \(.*not in \[0, 5\).*\); give"):
+        standalone.representative_task(model, path)
+
+
+def test_the_folder_of_a_run_is_not_written_to(tmp_path):
+    model, folder = net(3), tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.json", "result.json"):
+        (folder / name).write_text("{}")
+    task = standalone.representative_task(model, saved(tmp_path, x=X, y=CLASSES))
+    with pytest.raises(amc_tf.AmcError, match="folder of a run"):
+        standalone.export_model(model, task, folder, export.ExportSettings(latency_rounds=0))
+    assert {path.name for path in folder.iterdir()} == {"config.json", "result.json"}

@@ -163,3 +163,28 @@ def test_objects_that_files_name():
     twice = keras.Model(inputs, kl.Dense(2, activation=factory(3))(model.outputs[0]))
     with pytest.raises(amc_tf.AmcError, match="called 'act'.*different names"):
         own_objects(twice)
+
+
+class Gain(kl.Layer):
+    """A layer with weights, as users write it."""
+
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.gain
+
+
+class Bias(kl.Layer):
+    """Another one, whose method has the same name."""
+
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(shape[-1],))
+
+    def call(self, x):
+        return x + self.bias
+
+
+def test_methods_are_no_objects_that_files_name():
+    inputs = keras.Input((4,))
+    assert own_objects(keras.Model(inputs, Bias()(Gain()(inputs)))) == {"Gain": Gain, "Bias": Bias}

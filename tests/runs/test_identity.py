@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -21,6 +22,7 @@ from amc_tf.runs import identity, layout
 from amc_tf.runs.conditions import conditions
 from amc_tf.runs.episode_log import EpisodeLog
 from amc_tf.runs.lock import FolderLock
+from amc_tf.runs.model_files import fingerprint as weights_of
 from amc_tf.runs.result_parts import FinetunedNetwork
 from amc_tf.runs.workdir import OtherRunError, Workdir
 from amc_tf.scoring.early_stopping import Estimate
@@ -94,7 +96,7 @@ def test_shuffled_data_is_recognised_in_any_order():
     assert of == fingerprint.of_data(_dataset()) == fingerprint.of_data(_dataset(shuffled=False))
     assert {"inputs", "labels"} < set(of) and of["length"] == 3
     other = fingerprint.of_data(_dataset(y=_changed(Y)))
-    assert {name for name in of if of[name] != other[name]} == {"labels"}
+    assert {name for name in of if of[name] != other[name]} == {"labels", fingerprint.PAIRS}
     assert fingerprint.of_data(_dataset(x=X[:30], y=Y[:30])) != of
 
 
@@ -102,6 +104,28 @@ def test_of_augmented_data_the_labels_count():
     of = fingerprint.of_data(_dataset(augment=True))
     assert "inputs" not in of and of == fingerprint.of_data(_dataset(augment=True))
     assert of["labels"] == fingerprint.of_data(_dataset())["labels"]
+
+
+def test_labels_belong_to_their_inputs():
+    """The same inputs and the same labels, but others together."""
+    turned = np.roll(Y, 1)
+    assert (turned != Y).any()
+    of, other = fingerprint.of_data(_dataset()), fingerprint.of_data(_dataset(y=turned))
+    assert {name for name in of if of[name] != other[name]} == {fingerprint.PAIRS}
+    weights = np.arange(40.0)
+    first, second = (
+        fingerprint.of_data(tf.data.Dataset.from_tensor_slices((X, Y, w)).batch(8))
+        for w in (weights, weights[::-1])
+    )
+    assert {name for name in first if first[name] != second[name]} == {fingerprint.PAIRS}
+    assert fingerprint.PAIRS not in fingerprint.of_data(_dataset(augment=True))
+    before = {name: value for name, value in of.items() if name != fingerprint.PAIRS}
+    assert (
+        identity.differences(
+            {"of": {"search": {"train": before}}}, {"of": {"search": {"train": of}}}
+        )
+        == []
+    )
 
 
 # --- code, compile settings, architecture ------------------------------------------------------
@@ -123,6 +147,51 @@ def test_code_is_told_by_what_it_does():
     bound = functools.partial(_fit_with, rate=0.1)
     assert fingerprint.of_code(bound) != fingerprint.of_code(functools.partial(_fit_with, rate=1))
     json.dumps([of, fingerprint.of_code(bound)])
+
+
+def _made(source, name, **values):
+    """Returns what a script defines under a name, as another script does that was edited."""
+    scope = {"keras": keras, "__name__": "script", **values}
+    exec(source, scope)
+    return scope[name]
+
+
+_FIT = "def fit(model, *, epochs={}):\n    model.fit(x, y, epochs=epochs)"
+_GLOBAL = "def fit(model):\n    model.fit(x, y, epochs={})"
+_OBJECT = (
+    "class Fit:\n    def __call__(self, model):\n        model.fit(x, y, epochs={})\nfit = Fit()"
+)
+
+
+def _enclosing(settings):
+    return lambda model: model.fit(X, Y, **settings)
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda n: _made(_FIT.format(n), "fit"),
+        lambda n: _made(_GLOBAL.format("EPOCHS"), "fit", EPOCHS=n),
+        lambda n: _made(_GLOBAL.format("args.epochs"), "fit", args=argparse.Namespace(epochs=n)),
+        lambda n: _made(_GLOBAL.format("[EPOCHS for _ in x][0]"), "fit", EPOCHS=n),
+        lambda n: _made(_OBJECT.format(n), "fit"),
+        lambda n: _enclosing({"epochs": n}),
+        lambda n: _enclosing(np.int64(n)),
+    ],
+    ids=["keyword", "global", "namespace", "inner", "class", "dict", "numpy"],
+)
+def test_code_is_told_by_the_settings_that_it_reads(fit):
+    assert fingerprint.of_code(fit(1)) == fingerprint.of_code(fit(1))
+    assert fingerprint.of_code(fit(1)) != fingerprint.of_code(fit(2))
+
+
+def test_records_of_what_was_done_are_no_settings():
+    source = (
+        "def fit(model):\n    global calls\n    calls += 1\n    done.append(1)\n    seen['a'] = x"
+    )
+    scopes = [{"calls": 0, "done": [], "seen": {}}, {"calls": 1, "done": [1], "seen": {"a": X}}]
+    first, second = (fingerprint.of_code(_made(source, "fit", **scope)) for scope in scopes)
+    assert first == second
 
 
 def _inputs(task=None, net=None, **settings):
@@ -153,6 +222,7 @@ def _compiled(rate=5e-3, metrics=("accuracy",), logits=True):
         ("search", {"validation": (X, Y)}, "validation"),
         ("search", {"calibration_size": 3}, "calibration_size"),
         ("measures", {"test": (X, Y)}, "test"),
+        ("measures", {"evaluate": lambda model, data: 0.5}, "evaluate"),
     ],
 )
 def test_each_stage_depends_on_its_own_inputs(stage, changes, aspect):
@@ -175,6 +245,74 @@ def test_a_loss_matters_to_a_search_by_gradients_alone():
     assert "train" not in _inputs(given).of("search")["search"]
 
 
+_CLASS = "class Mine(Base):\n    def {}(self, *args, **kwargs):\n        return {}"
+
+
+def _code(base, method, value):
+    return _made(_CLASS.format(method, value), "Mine", Base=base)
+
+
+def _custom(value, metric="accuracy", **given):
+    """The inputs of a model with compile settings that hold code of the user's."""
+    net = blobs.model()
+    net.compile(**{"optimizer": "adam", "loss": "mse", "metrics": ["mae"], **given})
+    return _inputs(amc_tf.Task((X, Y), (X, Y), metric=metric, mode="min"), net)
+
+
+def _without_decay(names):
+    optimizer = keras.optimizers.AdamW(0.1)
+    optimizer.exclude_from_weight_decay(var_names=names)
+    return optimizer
+
+
+_METRIC = "def distance(y, p):\n    return keras.ops.mean(p) * {}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "aspect", "given"),
+    [
+        ("search", "metrics", lambda n: {"metrics": [_made(_METRIC.format(n), "distance")]}),
+        ("search", "metrics", lambda n: {"metrics": [_code(keras.metrics.Mean, "result", n)()]}),
+        ("search", "loss", lambda n: {"loss": _code(keras.losses.Loss, "call", n)()}),
+        ("search", "loss", lambda n: {"loss_weights": [n]}),
+        ("finetune", "optimizer", lambda n: {"optimizer": _without_decay([f"kernel{n}"])}),
+        (
+            "finetune",
+            "optimizer",
+            lambda n: {
+                "optimizer": keras.optimizers.Adam(
+                    _code(keras.optimizers.schedules.LearningRateSchedule, "__call__", n / 10)()
+                )
+            },
+        ),
+    ],
+)
+def test_compile_settings_are_told_by_the_code_in_them(stage, aspect, given):
+    first, same, other = (_custom(n, "loss", **given(n)).of(stage)[stage] for n in (1, 1, 2))
+    assert first == same
+    assert {name for name in first if first[name] != other[name]} == {aspect}
+
+
+def test_models_are_told_by_the_code_of_their_classes():
+    def net(layer=1, step=1, test=1):
+        mine = _code(keras.layers.Layer, "call", f"args[0] * {layer}")
+        x = inputs = keras.Input((8, 8, 1))
+        x = kl.Dense(4)(kl.Flatten()(mine()(x)))
+        kind = _code(_code(keras.Model, "train_step", step), "test_step", test)
+        return Inputs(
+            kind(inputs, x), amc_tf.Task((X, Y), (X, Y), evaluate=len), blobs.search_settings()
+        )
+
+    def differing(**changes):
+        stages = "search", "finetune"
+        first, other = net().of(*stages), net(**changes).of(*stages)
+        return {f"{s}.{k}" for s in first for k in first[s] if first[s][k] != other[s][k]}
+
+    assert not differing()
+    assert differing(layer=2) == {"search.architecture"}
+    assert differing(step=2) == {"finetune.fit"}
+
+
 def _net(activation="relu", name=None, dtype=None):
     inputs = keras.Input((4,), name=name and f"{name}_in")
     x = kl.Dense(3, activation=activation, name=name, dtype=dtype)(inputs)
@@ -185,6 +323,28 @@ def test_an_architecture_is_more_than_its_names():
     assert architecture(_net()) == architecture(_net()) == architecture(_net(name="mine"))
     others = [_net("tanh"), _net(dtype="float64"), keras.Sequential([keras.Input((4,))])]
     assert len({architecture(net) for net in [_net(), *others]}) == 4
+
+
+class Unnamed(kl.Layer):
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.gain
+
+
+def test_weights_without_a_name_are_known_again(tmp_path):
+    def net():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, Unnamed()(inputs))
+
+    first, second = net(), net()
+    assert [w.name for w in first.weights] != [w.name for w in second.weights]
+    first.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras", {"Unnamed": Unnamed})
+    assert weights_of(first) == weights_of(second) == weights_of(loaded)
+    second.set_weights([np.full(4, 2.0)])
+    assert weights_of(first) != weights_of(second)
 
 
 # --- the folder ------------------------------------------------------------------------------
@@ -238,6 +398,19 @@ def test_a_folder_of_an_earlier_version_says_what_it_cannot_check(folder, caplog
     _claim(folder, search={"validation": "b"})
     assert "kept no fingerprints" in caplog.text
     assert folder.read_json(layout.CONFIG, {}) == config  # what was not checked is not adopted
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"budget": null}'])
+def test_a_run_without_its_configuration_is_refused(folder, content):
+    (folder / layout.PLAN).write_text("{}")
+    folder.record("search", [layout.PLAN])
+    (folder / layout.CONFIG).unlink()
+    if content is not None:
+        (folder / layout.CONFIG).write_text(content)
+    before = _contents(folder)
+    with pytest.raises(amc_tf.AmcError, match=r"config\.json, which says of what model and data"):
+        _claim(folder)
+    assert _contents(folder) == before
 
 
 def test_another_model_is_named(folder):
@@ -404,6 +577,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_killed_owner(tmp_path):
     code = f"""
 import os, pathlib, signal, time
 from amc_tf.runs.lock import FolderLock
+from amc_tf.runs.model_files import fingerprint as weights_of
 lock = FolderLock(pathlib.Path({str(tmp_path)!r}))
 with lock.held():
     child = os.fork()

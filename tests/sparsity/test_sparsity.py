@@ -199,6 +199,11 @@ def test_rounds_search_mask_and_fine_tune(net, tmp_path):
     stamps = [(tmp_path / f"round{n}.keras").stat().st_mtime_ns for n in (1, 2)]
     assert _sparsified(net, task, tmp_path) == result
     assert stamps == [(tmp_path / f"round{n}.keras").stat().st_mtime_ns for n in (1, 2)]
+    net.save(tmp_path / "round2.keras")  # another network, which is not sparse
+    with pytest.raises(amc_tf.AmcError, match=r"round2\.keras was changed after it was written"):
+        _sparsified(net, task, tmp_path)
+    (tmp_path / "round2.keras").unlink()
+    assert _sparsified(net, task, tmp_path)["rounds"][0] == result["rounds"][0]
 
 
 def test_settings_are_checked(net):
