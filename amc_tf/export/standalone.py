@@ -21,6 +21,7 @@ from amc_tf.runs import layout
 from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Scored
 from amc_tf.runs.workdir import Workdir
+from amc_tf.training.checks import Check
 from amc_tf.training.task import Task
 from tflite_tools.tracing import signature_of
 
@@ -48,6 +49,9 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
     """
     arrays = _load(pathlib.Path(path).expanduser())
     inputs = _inputs(model, path, arrays)
+    check = Check(str(path), model)
+    check.see(inputs)
+    check.finish()
     x = _nested(model, "inputs", inputs)
     names = _output_names(model)
     found = {n: arrays[n] for n in names if n in arrays and n not in _input_names(model, arrays)}

@@ -46,6 +46,7 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
     spans: list[tuple[int, int]] = []
     failed: dict[int, Work] = {}
     varying: list[tf.Tensor] = []
+    read: list[tf.Tensor] = []  # by calls that cannot be traced: all that leads there counts
 
     def known(number: int, found: Any) -> Shape:
         """Returns a value's shape, completed by what the symbolic call said of it."""
@@ -75,6 +76,8 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
                     for n in call.outputs
                 ]
                 varying.extend(found)
+                given = keras.tree.flatten((args, kwargs))
+                read.extend(x for x in given if tf.is_symbolic_tensor(x))
             shapes.update((n, known(n, x.shape)) for n, x in zip(call.outputs, found, strict=True))
             spans.append((before, len(graph.get_operations())))
             return out
@@ -88,7 +91,7 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
         for tensor, shape in zip(_inputs(network), input_shapes, strict=True)
     ]
     function = tf.function(forward, autograph=False).get_concrete_function(*specs)
-    found = work_of(function.graph, function.outputs, varying)
+    found = work_of(function.graph, [*function.outputs, *read], varying)
     of_operation = {operation.name: work for operation, work in found}
     operations = [operation.name for operation in function.graph.get_operations()]
     return Trace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -17,6 +18,10 @@ _LARGEST = 1e18
 # A sample so much larger than the others, and large in itself, would rule every such sum.
 _OUTLIER = 1e10
 _TIMES_MEDIAN = 1e6
+# Kinds of NumPy's types that models do not read: objects, text, times, complex numbers; and those
+# of them that inputs of some types read.
+_NO_NUMBERS = "OUSMmc"
+_READ = {"string": "OUS", "complex64": "c", "complex128": "c"}
 
 
 def check_names(model: keras.Model) -> None:
@@ -62,13 +67,26 @@ class Check:
     Args:
         split: what the data is called in messages.
         model: the model that reads it.
-        labels_finite: whether labels must be finite; some losses read NaN as "no label".
+        labels_finite: whether labels must be finite numbers; some losses read NaN as "no label",
+            and code of the user's own may read anything.
+        classes: whether all labels stand for classes, also floats and those of single positions;
+            otherwise only whole numbers, one for each sample.
+        ignored: labels that all losses ignore, so that they stand for no class.
     """
 
-    def __init__(self, split: str, model: keras.Model, labels_finite: bool = False):
+    def __init__(
+        self,
+        split: str,
+        model: keras.Model,
+        labels_finite: bool = False,
+        classes: bool = False,
+        ignored: Collection[int] = (),
+    ):
         self._split = split
         self._model = model
         self._labels_finite = labels_finite
+        self._classes = classes
+        self._ignored = list(ignored)
         self._seen = 0
         # For each input, the largest magnitude in each sample: batches of float64 arrays.
         self._magnitudes: list[list[np.ndarray]] = [[] for _ in model.inputs]
@@ -83,6 +101,7 @@ class Check:
         for tensor, array, known in zip(self._model.inputs, arrays, self._magnitudes, strict=True):
             check_shape(self._split, array, tensor)
             values = np.asarray(array)
+            self._check_kind(f"its input {tensor.name!r}", values, _READ.get(tensor.dtype, ""))
             if values.dtype.kind == "f" or values.dtype in (np.int64, np.uint64):
                 known.append(self._finite(f"input {tensor.name!r}", values))
         count = len(arrays[0])
@@ -90,6 +109,7 @@ class Check:
             self._check_labels(name, np.asarray(labels), tensor, count)
         for weight in keras.tree.flatten(sample_weight):
             if weight is not None:
+                self._check_kind("its sample weights", np.asarray(weight))
                 self._finite("sample weights", np.asarray(weight))
         self._seen += count
 
@@ -119,19 +139,36 @@ class Check:
     def _check_labels(self, name: str, labels: np.ndarray, tensor: Any, count: int) -> None:
         if labels.ndim and len(labels) != count:
             raise AmcError(f"{self._split} data has {count} inputs but {len(labels)} labels")
-        if self._labels_finite and labels.dtype.kind == "f":
-            self._finite(f"labels of {name!r}", labels)
-        units = tensor.shape[-1] if len(tensor.shape) == 2 else None
-        is_class_index = labels.dtype.kind in "iu" and (
-            labels.ndim == 1 or labels.shape[1:] == (1,)
-        )
-        if not is_class_index or units is None or units <= 1 or not labels.size:
+        if self._labels_finite:
+            self._check_kind(f"its labels of {name!r}", labels)
+            if labels.dtype.kind == "f":
+                self._finite(f"labels of {name!r}", labels)
+        units = tensor.shape[-1] if tensor.shape[1:] else None
+        if units is None or units <= 1 or not self._are_classes(labels, tensor):
+            return
+        labels = labels[~np.isin(labels, self._ignored)] if self._ignored else labels
+        if not labels.size:
             return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= units:
             raise AmcError(
                 f"{self._split} labels range from {low} to {high}, but the model's {units} outputs "
                 f"stand for labels 0 to {units - 1}"
+            )
+
+    def _are_classes(self, labels: np.ndarray, tensor: Any) -> bool:
+        if self._classes:
+            axes = len(tensor.shape) - 1
+            positions = labels.ndim == axes or (labels.ndim == axes + 1 and labels.shape[-1] == 1)
+            return labels.dtype.kind in "iuf" and positions
+        one_each = labels.ndim == 1 or labels.shape[1:] == (1,)
+        return labels.dtype.kind in "iu" and len(tensor.shape) == 2 and one_each
+
+    def _check_kind(self, what: str, values: np.ndarray, read: str = "") -> None:
+        """Raises an AmcError for what is no number (or would lose its imaginary part)."""
+        if values.dtype.kind in _NO_NUMBERS and values.dtype.kind not in read:
+            raise AmcError(
+                f"{self._split} data has the type {values.dtype} in {what}; expected numbers"
             )
 
     def _finite(self, what: str, values: np.ndarray) -> np.ndarray:

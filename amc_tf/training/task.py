@@ -294,16 +294,24 @@ class Task:
             # The probe shares the layers, but compiling it leaves the compile settings of the
             # user's model alone.
             probe = self.compiled(uncompiled(model), model)
-        strict = probe is not None and _of_keras(getattr(probe, "loss", None))
+        losses = keras.tree.flatten(getattr(probe, "loss", None))
+        losses = [part for part in losses if part is not None]
         splits = ["train", "validation", *(["test"] if self.test is not None else [])]
         for split in splits:
-            check_batches(self._batches(split), Check(split, model, labels_finite=strict))
+            check = Check(
+                split,
+                model,
+                labels_finite=_of_keras(losses),
+                classes=_of_classes(losses),
+                ignored=_ignored(losses),
+            )
+            check_batches(self._batches(split), check)
         if self.calibration is not None:
             check = Check("calibration", model)
             check.see(self.calibration_inputs(model))
             check.finish()
         if probe is not None:
-            self.score(probe, self._first_batch())  # to see that the metric is reported
+            self._try(probe)
         self.metric_of(model if probe is None else probe)
 
     def _probe(self, model: keras.Model) -> keras.Model:
@@ -312,6 +320,19 @@ class Task:
         probe = self.compiled(uncompiled(model), model)
         self.score(probe, self._first_batch())
         return probe
+
+    def _try(self, probe: keras.Model) -> None:
+        """Scores a model on one batch, to see that the labels fit and the metric is reported."""
+        try:
+            self.score(probe, self._first_batch())
+        except AmcError:
+            raise
+        except Exception as error:
+            raise AmcError(
+                "the model cannot be evaluated on the validation data with the loss and metrics "
+                f"that it is compiled with ({_reason(error)}); give data and labels as in its "
+                "training"
+            ) from error
 
     def _first_batch(self) -> tuple[Any, ...]:
         return present(next(iter(self._batches("validation"))))
@@ -322,9 +343,28 @@ class Task:
         return batches_of(split, data, self.batch_size, steps)
 
 
-def _of_keras(loss: Any) -> bool:
+def _of_keras(losses: list[Any]) -> bool:
     """Tells whether all losses are Keras' own, to which a label that is not finite is an error."""
-    losses = [part for part in keras.tree.flatten(loss) if part is not None]
     return bool(losses) and all(
         isinstance(part, str) or type(part).__module__.split(".")[0] == "keras" for part in losses
     )
+
+
+def _of_classes(losses: list[Any]) -> bool:
+    """Tells whether all losses are Keras' own that read labels of any type as classes."""
+    kind, name = keras.losses.SparseCategoricalCrossentropy, "sparse_categorical_crossentropy"
+    return bool(losses) and all(type(part) is kind or part == name for part in losses)
+
+
+def _ignored(losses: list[Any]) -> list[int]:
+    """Returns the label that all losses ignore, if there is one."""
+    found = {getattr(part, "ignore_class", None) for part in losses}
+    return [value for value in found if value is not None] if len(found) == 1 else []
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error that says something; TensorFlow's begin with traces."""
+    traces = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(traces)]
+    return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__

@@ -121,6 +121,13 @@ def test_labels_that_fit_in_no_way(tmp_path, model, labels, message):
         standalone.representative_task(model, saved(tmp_path, x=X, y=labels))
 
 
+def test_a_sample_that_rules_all_ranges_is_refused(tmp_path):
+    wide = X.copy()
+    wide[7, 2] = 1e25
+    with pytest.raises(amc_tf.AmcError, match=r"s.npz data: sample 7 holds 1e\+25 in the input"):
+        standalone.representative_task(net(3), saved(tmp_path, x=wide, y=CLASSES))
+
+
 def test_floats_are_written_whatever_the_calibration_data_hold(tmp_path):
     model = net(3)
     bad = X.copy()

@@ -270,6 +270,15 @@ def test_what_cannot_be_counted_is_listed(kind):
     assert cost(cost.dense) == 4 * 4
 
 
+def test_work_before_a_call_that_cannot_be_traced_is_counted():
+    inputs = keras.Input((4,))
+    x = Own(lambda x: ops.matmul(x, kernel(4, 4)))(inputs)
+    x = Eager(UNCOUNTED["not traced: TypeError"])(x)
+    cost = macs_cost(amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(x))))
+    assert cost(cost.dense) == 4 * 4 + 4 * 2
+    assert [found.class_name for found in cost.uncounted] == ["Eager"]
+
+
 def partly_counted():
     x = inputs = keras.Input((4,))
     x = kl.Dense(8, name="counted")(x)

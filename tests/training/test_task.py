@@ -22,6 +22,12 @@ def net():
         ({"train": (X[:, :7], Y)}, r"train data has the shape \(40, 7, 8, 1\).*\(None, 8, 8, 1\)"),
         ({"validation": (X, Y + 1)}, "labels range from 1 to 4.*4 outputs.*0 to 3"),
         ({"test": (X, Y - 1)}, "test labels range from -1"),
+        ({"train": (X, (Y + 1).astype("float32"))}, "train labels range from 1 to 4"),
+        ({"validation": (X, np.eye(4)[Y])}, "cannot be evaluated on the validation .*ValueError"),
+        ({"validation": (X, Y.astype(str))}, "validation data has the type .* in its labels"),
+        ({"train": (X.astype(object), Y)}, "train data has the type object in its input"),
+        ({"test": (X.astype(complex), Y)}, "test data has the type complex128 in its input"),
+        ({"train": (X, Y, Y.astype(str))}, "train data has the type .* in its sample weights"),
         ({"train": (X, Y[:-1])}, "40 inputs but 39 labels"),
         ({"train": (X[:0], Y[:0])}, "train data is empty"),
         ({"train": (X * np.nan, Y)}, "not finite"),
@@ -41,6 +47,30 @@ def net():
 def test_bad_data(net, changes, message):
     with pytest.raises(amc_tf.AmcError, match=message):
         blobs.task(**changes).check(net)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_labels_of_positions_are_classes(dtype):
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 1, activation="softmax")(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    right = np.zeros((40, 8, 8), dtype)
+    wrong = right.copy()
+    wrong[39, 7, 7] = 255
+    amc_tf.Task(train=(X, right[..., None]), validation=(X, right)).check(model)
+    with pytest.raises(amc_tf.AmcError, match="train labels range from 0 to 255, .* 4 outputs"):
+        amc_tf.Task(train=(X, wrong), validation=(X, right)).check(model)
+
+
+def test_labels_that_the_loss_ignores_are_no_classes(net):
+    def compiled(ignored):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
+        return lambda model: model.compile("sgd", loss, metrics=["accuracy"])
+
+    labels = np.where(Y == 3, -1, Y)
+    blobs.task(validation=(X, labels), compile=compiled(-1)).check(net)
+    with pytest.raises(amc_tf.AmcError, match="validation labels range from -1 to 2"):
+        blobs.task(validation=(X, labels), compile=compiled(3)).check(net)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", None])
