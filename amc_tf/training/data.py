@@ -57,22 +57,22 @@ def inputs_of(x: Any, model: keras.Model) -> list[Any]:
     return [_of_rank(a, t.shape) for a, t in zip(arrays, model.inputs, strict=True)]
 
 
-def labels_of(y: Any, model: keras.Model) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the name, the labels and the tensor of each output that labels are given for."""
+def output_names(model: keras.Model) -> list[str]:
+    """Returns the names by which labels and losses are given, in the order of the outputs."""
     # A Sequential model names no outputs, and has one.
     names = list(getattr(model, "output_names", [model.name]))
     structure = getattr(model, "output", None)  # a Sequential model that was never called has none
     if isinstance(structure, dict):
         keys = {id(tensor): key for key, tensor in structure.items()}
         names = [keys.get(id(t), name) for t, name in zip(model.outputs, names, strict=True)]
-    if isinstance(y, dict):
-        given = [y.get(name) for name in names]
-    else:
-        given = keras.tree.flatten(y)
-    if len(given) == len(names):
-        for name, labels, tensor in zip(names, given, model.outputs, strict=True):
-            if labels is not None:
-                yield name, labels, tensor
+    return names
+
+
+def labels_of(y: Any, model: keras.Model) -> list[Any]:
+    """Returns the labels of each output; None where there are none, or all are of another form."""
+    names = output_names(model)
+    given = [y.get(name) for name in names] if isinstance(y, dict) else keras.tree.flatten(y)
+    return given if len(given) == len(names) else [None] * len(names)
 
 
 def unlabelled(batch: Any, model: keras.Model) -> Any:

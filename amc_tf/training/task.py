@@ -15,7 +15,7 @@ import numpy as np
 from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training import directions
-from amc_tf.training.checks import Check, check_batches, check_names
+from amc_tf.training.checks import Check, check_batches, check_names, tell_scales
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
 from amc_tf.training.first_state import first_state_on_error
@@ -294,22 +294,15 @@ class Task:
             # The probe shares the layers, but compiling it leaves the compile settings of the
             # user's model alone.
             probe = self.compiled(uncompiled(model), model)
-        losses = keras.tree.flatten(getattr(probe, "loss", None))
-        losses = [part for part in losses if part is not None]
-        splits = ["train", "validation", *(["test"] if self.test is not None else [])]
-        for split in splits:
-            check = Check(
-                split,
-                model,
-                labels_finite=_of_keras(losses),
-                classes=_of_classes(losses),
-                ignored=_ignored(losses),
-            )
-            check_batches(self._batches(split), check)
+        checks = {}
+        for split in ("train", "validation", *(["test"] if self.test is not None else [])):
+            checks[split] = Check(split, model, probe)
+            check_batches(self._batches(split), checks[split])
         if self.calibration is not None:
-            check = Check("calibration", model)
-            check.see(self.calibration_inputs(model))
-            check.finish()
+            checks["calibration"] = Check("calibration", model)
+            checks["calibration"].see(self.calibration_inputs(model))
+            checks["calibration"].finish()
+        tell_scales(checks)
         if probe is not None:
             self._try(probe)
         self.metric_of(model if probe is None else probe)
@@ -341,25 +334,6 @@ class Task:
         data = getattr(self, split)
         steps = self.train_steps if split == "train" else None
         return batches_of(split, data, self.batch_size, steps)
-
-
-def _of_keras(losses: list[Any]) -> bool:
-    """Tells whether all losses are Keras' own, to which a label that is not finite is an error."""
-    return bool(losses) and all(
-        isinstance(part, str) or type(part).__module__.split(".")[0] == "keras" for part in losses
-    )
-
-
-def _of_classes(losses: list[Any]) -> bool:
-    """Tells whether all losses are Keras' own that read labels of any type as classes."""
-    kind, name = keras.losses.SparseCategoricalCrossentropy, "sparse_categorical_crossentropy"
-    return bool(losses) and all(type(part) is kind or part == name for part in losses)
-
-
-def _ignored(losses: list[Any]) -> list[int]:
-    """Returns the label that all losses ignore, if there is one."""
-    found = {getattr(part, "ignore_class", None) for part in losses}
-    return [value for value in found if value is not None] if len(found) == 1 else []
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Data and training code that cannot be used are refused before any work."""
 
+import dataclasses
+
 import blobs
 import keras
 import numpy as np
@@ -60,6 +62,54 @@ def test_labels_of_positions_are_classes(dtype):
     amc_tf.Task(train=(X, right[..., None]), validation=(X, right)).check(model)
     with pytest.raises(amc_tf.AmcError, match="train labels range from 0 to 255, .* 4 outputs"):
         amc_tf.Task(train=(X, wrong), validation=(X, right)).check(model)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+    ],
+)
+def test_each_output_has_the_labels_of_its_own_loss(loss):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    heads = {
+        "kind": keras.layers.Dense(3, activation="softmax", name="kind")(flat),
+        "size": keras.layers.Dense(2, name="size")(flat),
+    }
+    model = keras.Model(inputs, heads)
+    model.compile("sgd", {"kind": loss, "size": "mse"}, metrics={"kind": "accuracy"})
+    right = {"kind": (Y % 3).astype("float32"), "size": np.full((40, 2), 7.0)}
+    task = amc_tf.Task((X, right), (X, right), metric="kind_accuracy")
+    task.check(model)
+    wrong = {**right, "kind": Y.astype("float32")}
+    with pytest.raises(amc_tf.AmcError, match="train labels range from 0 to 3, .* 3 outputs"):
+        dataclasses.replace(task, train=(X, wrong)).check(model)
+
+
+def test_labels_of_a_binary_loss_are_probabilities():
+    inputs = keras.Input((8, 8, 1))
+    out = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, out)
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    right = (X, Y % 2)
+    amc_tf.Task(right, (X, (Y % 2).astype(bool))).check(model)
+    for labels in (Y % 2 + 1, Y % 2 * 2 - 1, Y):
+        with pytest.raises(amc_tf.AmcError, match="labels range .*binary_crossentropy .* 0 to 1"):
+            amc_tf.Task((X, labels), right).check(model)
+    unlabelled = Y % 2 - 1  # which the weights leave out
+    amc_tf.Task((X, unlabelled, (unlabelled >= 0).astype("float32")), right).check(model)
+
+
+def test_splits_of_different_scale_are_told(net, caplog):
+    x = np.abs(X) / np.abs(X).max()
+    blobs.task(train=(x, Y), validation=(x, Y), calibration=x[:20]).check(net)
+    assert "preprocessed in another way" not in caplog.text
+    whole = (255 * x).astype("uint8")
+    blobs.task(train=(x, Y), validation=(x, Y), calibration=whole).check(net)
+    assert "samples of the calibration data hold values up to" in caplog.text
 
 
 def test_labels_that_the_loss_ignores_are_no_classes(net):

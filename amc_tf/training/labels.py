@@ -1,0 +1,81 @@
+"""What the losses of Keras read as labels, so that other labels are refused before work."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from amc_tf.training.data import output_names
+
+_OF_CLASSES = (keras.losses.sparse_categorical_crossentropy,)
+_OF_SHARES = (
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRule:
+    """What the loss of an output reads as labels.
+
+    Attributes:
+        own: whether the loss is Keras' own, to which a label that is no finite number is an
+            error. The user's may read it as "no label", or read anything.
+        classes: whether all labels stand for classes, also floats and those of single positions.
+            Otherwise only whole numbers are taken for classes, one for each sample.
+        ignored: class that stands for no label.
+        shares: name of the loss, if labels are probabilities.
+    """
+
+    own: bool = False
+    classes: bool = False
+    ignored: int | None = None
+    shares: str = ""
+
+
+def label_rules(model: keras.Model | None, outputs: int) -> list[LabelRule]:
+    """Returns the rule of each output of a compiled model.
+
+    Args:
+        model: the model; None if it is not known how it is compiled.
+        outputs: its number of outputs.
+    """
+    losses = getattr(model, "loss", None)
+    if isinstance(losses, dict) and model is not None:
+        given = [losses.get(name) for name in output_names(model)]
+    else:
+        given = keras.tree.flatten(losses)
+    if len(given) == 1:
+        given *= outputs
+    return [_rule(loss) for loss in given] if len(given) == outputs else [LabelRule()] * outputs
+
+
+def _rule(loss: Any) -> LabelRule:
+    function = _function(loss)
+    if function is None:
+        return LabelRule()
+    return LabelRule(
+        own=True,
+        classes=function in _OF_CLASSES,
+        ignored=getattr(loss, "ignore_class", None),
+        shares=function.__name__ if function in _OF_SHARES else "",
+    )
+
+
+def _function(loss: Any) -> Callable | None:
+    """Returns what a loss computes; None of a loss of the user's."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if not isinstance(loss, types.FunctionType) and _is_of_keras(type(loss)):
+        loss = getattr(loss, "fn", None)  # the classes of Keras wrap functions
+    return loss if isinstance(loss, types.FunctionType) and _is_of_keras(loss) else None
+
+
+def _is_of_keras(named: Any) -> bool:
+    return named.__module__.split(".")[0] == "keras"
