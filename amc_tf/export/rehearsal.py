@@ -106,22 +106,29 @@ def _apart(model: keras.Model, form: Format, arrays: list[np.ndarray]) -> Attemp
 def _first_failing(
     frozen: FrozenModel, model: keras.Model, form: Format, samples: list[list[np.ndarray]]
 ) -> tuple[str, ...]:
-    """Returns the layer without which, and without those behind it, the conversion succeeds."""
+    """Returns the layers without which, and without those behind them, the conversion succeeds.
+
+    They are one layer, and the operations between it and the layer before: the frozen graph does
+    not tell which of its nodes are of an operation that is no layer.
+    """
     network = flatten(model)
     scopes = frozen.scopes()
     order = [network.name(operation) for operation in network.operations()]
-    layers = [name for name in order if name in scopes]
+    ends = [i for i, name in enumerate(order) if name in scopes]
 
     def fails(count: int) -> bool:
-        outputs = [scopes[name][-1] for name in layers[:count]]
+        outputs = [scopes[order[end]][-1] for end in ends[:count]]
         attempt = frozen.attempt(form.quantize, samples, sparse=form.sparse, outputs=outputs)
         return attempt.error is not None
 
-    passed, failed = 0, len(layers)
+    if ends[-1:] != [len(order) - 1]:
+        ends.append(len(order) - 1)  # operations at the end: the whole network, which fails
+    passed, failed = 0, len(ends)
     while failed - passed > 1:
         middle = (passed + failed) // 2
         passed, failed = (passed, middle) if fails(middle) else (middle, failed)
-    return tuple(layers[failed - 1 : failed])
+    first = ends[passed - 1] + 1 if passed else 0
+    return tuple(order[first : ends[failed - 1] + 1])
 
 
 def _samples(arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
@@ -129,7 +136,8 @@ def _samples(arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _told(model: keras.Model, format_name: str, attempt: Attempt) -> str:
-    kinds = {layer.name: type(layer).__name__ for layer in model.layers}
+    network = flatten(model)
+    kinds = {network.name(part): type(part).__name__ for part in network.operations()}
     names = [f"{n!r} ({kinds[n]})" if n in kinds else repr(n) for n in attempt.layers]
     where = ""
     if names:

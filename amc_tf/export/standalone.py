@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -21,10 +22,12 @@ from amc_tf.runs import layout
 from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Scored
 from amc_tf.runs.workdir import Workdir
+from amc_tf.training import directions
 from amc_tf.training.checks import Check
 from amc_tf.training.task import Task
 from tflite_tools.tracing import signature_of
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 128
 
 
@@ -57,6 +60,15 @@ def representative_task(model: keras.Model, path: str | pathlib.Path) -> Task:
     found = {n: arrays[n] for n in names if n in arrays and n not in _input_names(model, arrays)}
     if "y" in arrays:
         found.setdefault(names[0], arrays["y"])
+    unread = sorted(set(arrays) - {*_input_names(model, arrays), *found, "y"})
+    if unread:
+        _LOG.warning(
+            "%s holds arrays that are named after no input or output, and are not read: %s "
+            "(outputs are %s)",
+            path,
+            ", ".join(unread),
+            ", ".join(names),
+        )
     for labels in found.values():
         if len(labels) != len(inputs[0]):
             raise AmcError(f"{path} has {len(inputs[0])} inputs but {len(labels)} labels")
@@ -178,7 +190,10 @@ def _nested(model: keras.Model, side: str, arrays: list[Any]) -> Any:
 
 
 def _metric(model: keras.Model, x: Any, labels: Any) -> str:
-    """Returns the name of the first metric of the compile settings that is a number."""
+    """Returns the first metric of the compile settings that is a number and better in a known way.
+
+    It is the loss if there is none.
+    """
     few = keras.tree.map_structure(lambda a: a[:_BATCH], (x, labels))
     try:
         model.evaluate(tf.data.Dataset.from_tensors(few), verbose=0)
@@ -190,7 +205,15 @@ def _metric(model: keras.Model, x: Any, labels: Any) -> str:
         ) from error
     found = model.get_metrics_result()
     metrics = [n for n in found if n != "loss" and not n.endswith("_loss")]
-    return next((n for n in metrics if np.ndim(found[n]) == 0), "loss")
+    numbers = [n for n in metrics if np.ndim(found[n]) == 0]
+    known = [n for n in numbers if directions.reported(model, n) is not None]
+    if numbers and numbers[:1] != known[:1]:
+        _LOG.warning(
+            "it is not known whether more of the metric %r is better: files are scored by %r",
+            numbers[0],
+            known[0] if known else "loss",
+        )
+    return known[0] if known else "loss"
 
 
 def _output(model: keras.Model, x: Any, position: int) -> np.ndarray:

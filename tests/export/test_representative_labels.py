@@ -121,6 +121,17 @@ def test_labels_that_fit_in_no_way(tmp_path, model, labels, message):
         standalone.representative_task(model, saved(tmp_path, x=X, y=labels))
 
 
+def test_a_metric_whose_direction_nobody_can_know_is_passed_over(tmp_path, caplog):
+    def spread(y, outputs):
+        return keras.ops.std(outputs - y, axis=-1)
+
+    y = BITS[:, :1].astype("float32")
+    path = saved(tmp_path, x=X, y=y, lables=y)
+    assert measured(net(1, "sigmoid", "mse", [spread, "mae"]), path)[0] == "mae"
+    assert "more of the metric 'spread' is better: files are scored by 'mae'" in caplog.text
+    assert "named after no input or output, and are not read: lables" in caplog.text
+
+
 def test_a_sample_that_rules_all_ranges_is_refused(tmp_path):
     wide = X.copy()
     wide[7, 2] = 1e25

@@ -46,6 +46,22 @@ def test_an_operator_without_counterpart_names_its_layer(capfd):
     assert "loc(" not in capfd.readouterr().err  # nor does the converter print the graph
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_an_operation_that_is_no_layer_is_named(last):
+    """With the layer behind it, as the graph does not tell which of the two a node is of."""
+    x = inputs = keras.Input((8, 8, 3), name="image")
+    x = kl.Conv2D(4, 3, padding="same", name="stem")(x)
+    x = kl.Flatten(name="flat")(x)
+    if not last:
+        x = keras.ops.arctan(x)
+    x = kl.Dense(2, name="head")(x)
+    if last:
+        x = keras.ops.arctan(x)
+    error = rehearsal.tried(keras.Model(inputs, x), [X], "float32").error
+    assert "(Arctan)" in error and "stem" not in error and "flat" not in error, error
+    assert ("'head' (Dense)" in error) != last, error
+
+
 def test_loops_name_their_layer():
     """Told as an export would; freezing shows it, in a child all the same."""
     inputs = keras.Input((5, 3))
