@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from tflite_tools.command_help import show_in_help
+
 if TYPE_CHECKING:  # importing it takes seconds, which --help should not
     from amc_tf.runs.workdir import Workdir
 
@@ -29,11 +31,12 @@ def define_unsafe_flag() -> None:
     )
 
 
-def run_stage(stage: str) -> None:
+def run_stage(stage: str, about: str | None) -> None:
     """Defines the flags, runs a stage of `Compression` and prints the tables.
 
     Args:
         stage: name of the method: `search`, `finetune`, `export`, `sparsify` or `run`.
+        about: see `run`.
     """
     from ml_collections import config_flags
 
@@ -59,7 +62,7 @@ def run_stage(stage: str) -> None:
             compression.report()
         show(compression.workdir)
 
-    run(main)
+    run(main, about)
 
 
 def show(workdir: Workdir) -> None:
@@ -71,8 +74,14 @@ def show(workdir: Workdir) -> None:
     print(f"report: {workdir / layout.REPORT}")
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs an absl main; an error becomes one line on stderr and exit code 1."""
+def run(main: Callable[[list[str]], None], about: str | None) -> None:
+    """Runs an absl main; an error becomes one line on stderr and exit code 1.
+
+    Args:
+        main: the function.
+        about: what `--help` says before it lists the flags: the docstring of the command's module.
+    """
+    show_in_help(about)
     try:
         sys.path[:0] = _folder_of_config(sys.argv)
         app.run(main)

@@ -8,7 +8,7 @@ from amc_tf.cli import common
 
 def entry() -> None:
     """Runs the command `amc-compress`."""
-    common.run_stage("run")
+    common.run_stage("run", __doc__)
 
 
 if __name__ == "__main__":

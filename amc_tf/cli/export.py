@@ -106,7 +106,7 @@ def _export_file(given: flags.FlagValues) -> None:
 def entry() -> None:
     """Runs the command `amc-export`."""
     _define_flags()
-    common.run(_main)
+    common.run(_main, __doc__)
 
 
 if __name__ == "__main__":

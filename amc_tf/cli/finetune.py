@@ -8,7 +8,7 @@ from amc_tf.cli import common
 
 def entry() -> None:
     """Runs the command `amc-finetune`."""
-    common.run_stage("finetune")
+    common.run_stage("finetune", __doc__)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def entry() -> None:
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     common.define_debug_flag()
     common.define_unsafe_flag()
-    common.run(main)
+    common.run(main, __doc__)
 
 
 if __name__ == "__main__":

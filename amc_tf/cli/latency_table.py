@@ -77,7 +77,7 @@ def entry() -> None:
     for name, (define, meaning) in _FLAGS.items():
         define(name, None, meaning)
     common.define_debug_flag()
-    common.run(main)
+    common.run(main, __doc__)
 
 
 if __name__ == "__main__":

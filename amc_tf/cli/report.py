@@ -24,7 +24,7 @@ def entry() -> None:
     usual = f"{layout.REPORT} in the workdir, {layout.COMPARISON} for several, if unset"
     flags.DEFINE_string("out", None, f"The file; {usual}.")
     common.define_debug_flag()
-    common.run(main)
+    common.run(main, __doc__)
 
 
 if __name__ == "__main__":

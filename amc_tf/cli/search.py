@@ -8,7 +8,7 @@ from amc_tf.cli import common
 
 def entry() -> None:
     """Runs the command `amc-search`."""
-    common.run_stage("search")
+    common.run_stage("search", __doc__)
 
 
 if __name__ == "__main__":

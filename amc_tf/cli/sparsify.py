@@ -10,7 +10,7 @@ from amc_tf.cli import common
 
 def entry() -> None:
     """Runs the command `amc-sparsify`."""
-    common.run_stage("sparsify")
+    common.run_stage("sparsify", __doc__)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 
@@ -17,6 +18,7 @@ from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
 from amc_tf.training.data import evenly_spaced
+from amc_tf.training.labels import LabelRule, label_rules
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -52,10 +54,10 @@ class Exporter:
         return self._reference[0]
 
     @functools.cached_property
-    def _reference(self) -> tuple[float, Metric]:
+    def _reference(self) -> tuple[float, Metric, list[LabelRule]]:
         model = uncompiled(self.model)
         score = self._score(model)
-        return score, self._task.metric_of(model)
+        return score, self._task.metric_of(model), label_rules(model, len(model.outputs))
 
     @functools.cached_property
     def _calibration(self) -> list[np.ndarray]:
@@ -187,10 +189,15 @@ class Exporter:
         interpreter = tflite_tools.LiteRtModel(content)
         inputs, expected = self._checked
         received = keras.tree.flatten(interpreter.predict(inputs if inputs[1:] else inputs[0]))
-        errors = {
-            name: tflite_tools.compare_output(a, b)
-            for name, a, b in zip(interpreter.signature.outputs, expected, received, strict=True)
-        }
+        errors = {}
+        for name, rule, *pair in zip(
+            interpreter.signature.outputs, self._reference[2], expected, received, strict=True
+        ):
+            error = tflite_tools.compare_output(*pair)
+            # The largest of several values means something where they stand for classes.
+            if not rule.may_be_classes:
+                error = dataclasses.replace(error, agreement=None)
+            errors[name] = error
         agreements = [e.agreement for e in errors.values() if e.agreement is not None]
         score = self._score(as_keras(content, self.model))
         lost = self.metric.gain(self.score) - self.metric.gain(score)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Collection
 from typing import Any
 
 from amc_tf.errors import AmcError
@@ -12,9 +14,13 @@ from amc_tf.export.timing import timed as latencies
 from amc_tf.graph.input_shapes import at_size
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.runs import layout
+from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.provenance import versions
+from amc_tf.runs.workdir import Workdir
 
 STAGE = "export"
+
+_LOG = logging.getLogger(__name__)
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -64,5 +70,16 @@ def export(run: Run) -> dict[str, Any]:
             ),
         )
     workdir.update_result(versions=versions())
-    workdir.record(STAGE, exported)
+    network = fingerprint(model)
+    _remove_others(workdir, exported, network)
+    workdir.record(STAGE, exported, dict.fromkeys(exported, network))
     return workdir.result.to_json()
+
+
+def _remove_others(workdir: Workdir, exported: Collection[str], network: str) -> None:
+    """Removes files of earlier exports of other networks, which one might take for this one's."""
+    for name, product in workdir.result.products.get(STAGE, {}).items():
+        path = workdir / name
+        if name not in exported and product.of != network and product.is_at(path):
+            path.unlink()
+            _LOG.warning("%s is removed: it is of the network before", path)

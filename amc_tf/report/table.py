@@ -33,7 +33,7 @@ def percent(value: float | None) -> str:
 
 def milliseconds(latency: Milliseconds | None) -> str:
     """Formats the median of a latency; None becomes an empty text."""
-    return "" if latency is None else f"{latency.median_ms:.3f} ms"
+    return "" if latency is None else f"{latency.median_ms:.4g} ms"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

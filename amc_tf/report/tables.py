@@ -90,8 +90,17 @@ def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
         own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")
         rows.append(_row(scores, label, policy, policy.finetuned_score, files.get(own)))
-    note = f"* the network that was exported; {scores.note}"
+    made = "exported" if files else "chosen"
+    note = f"* the network that was {made}; {scores.note}"
     return Table("Networks", header, rows, note)
+
+
+def _beyond(file: Exported) -> str:
+    """Says that a file is beyond the tolerance, if it is, and where quantisation hurts most."""
+    if file.within_tolerance:
+        return ""
+    worst = ", ".join(list(file.worst_tensors)[:2])
+    return f"WORSE than the tolerance{f', most in {worst}' if worst else ''}"
 
 
 def _files(result: RunResult, scores: Scores) -> Table:
@@ -100,7 +109,7 @@ def _files(result: RunResult, scores: Scores) -> Table:
             *_file(name, scores.number(file.score), file.bytes, file.latency),
             f"{file.max_abs_error:.2g}",
             percent(file.agreement),
-            "" if file.within_tolerance else "WORSE than the tolerance",
+            _beyond(file),
         )
         for name, file in result.tflite.items()
         if not layout.is_compared(name)
@@ -138,7 +147,7 @@ def _row(
 
 
 def _file(name: str, score: str, size: int | None, latency: Milliseconds | None) -> tuple[str, ...]:
-    spread = "" if latency is None else f" ({latency.min_ms:.3f} to {latency.max_ms:.3f})"
+    spread = "" if latency is None else f" ({latency.min_ms:.4g} to {latency.max_ms:.4g})"
     return (
         name,
         score,

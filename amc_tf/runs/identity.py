@@ -17,6 +17,7 @@ from amc_tf.runs.layout import DENSE
 OF = "of"
 # Notes on what a run made, beside the configuration; they are compared where they are read.
 MODEL = "model"
+BUDGET = "budget"
 CALIBRATION = "calibration"
 PLAN = "plan"
 CONDITIONS = "conditions"
@@ -82,15 +83,20 @@ class Difference:
         path: keys that lead to the value.
         before: value in the folder; None if it has none.
         after: value now; None if there is none.
+        own: whether it is a key of the user's own. What it changes in the search shows in
+            fingerprints.
     """
 
     path: tuple[str, ...]
     before: Any
     after: Any
+    own: bool = False
 
     @property
     def drops(self) -> tuple[str, ...] | None:
         """The sections of the result to drop; None where the run cannot go on."""
+        if self.own:
+            return _TUNED
         for part, sections in DROPPED.items():
             keys = tuple(part.split("."))
             if self.path[: len(keys)] == keys:
@@ -117,12 +123,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     A section of settings, or a setting, that only one of them has tells nothing, as not
     every command and version knows all of them; likewise a stage's fingerprints.
     """
+    before, after = old.get(OF, {}), new.get(OF, {})
+    told = "search" in before and "search" in after
     found: list[Difference] = []
     for name in sorted({*old, *new} - {*NOTES, OF}):
         settings = name in _SETTINGS
         if not settings or (name in old and name in new):
-            found += _leaves((name,), old.get(name), new.get(name), only_common=settings)
-    before, after = old.get(OF, {}), new.get(OF, {})
+            leaves = _leaves((name,), old.get(name), new.get(name), only_common=settings)
+            own = not settings and name != BUDGET and told
+            found += [dataclasses.replace(leaf, own=own) for leaf in leaves]
     for stage in sorted(set(before) & set(after)):
         for name in sorted(set(before[stage]) & set(after[stage])):
             found += _leaves((OF, stage, name), before[stage][name], after[stage][name])

@@ -101,8 +101,10 @@ class Workdir:
             AmcError: it holds a run, but not the file that says which.
         """
         old, new, later = self._compared(config, model)
-        sections = list(dict.fromkeys(name for found in later for name in found.drops or ()))
-        if sections and self.result.without(*sections) != self.result:
+        dropped = dict.fromkeys(name for found in later for name in found.drops or ())
+        result = self.result
+        sections = [name for name in dropped if result.without(name) != result]
+        if sections:
             _LOG.warning(
                 "%s has results with %s: what depends on it is made again (%s)",
                 self.path,

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.keras_structure import nesting, pack
+from amc_tf.training.data import output_names
 from amc_tf.training.forms import batches_of
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
@@ -109,7 +110,7 @@ def _in_order(y: Any, model: keras.Model) -> list[np.ndarray] | None:
     """Returns the labels of a batch in the order of the outputs, if that is known."""
     if isinstance(y, Mapping):
         structure = nesting(model, "outputs")
-        names = structure if isinstance(structure, Mapping) else model.output_names
+        names = structure if isinstance(structure, Mapping) else output_names(model)
         if set(names) != set(y):
             return None
         # Keras flattens dictionaries by their sorted keys.
@@ -180,7 +181,7 @@ def _constant(model: keras.Model) -> tuple[keras.Model, list[_Constant]]:
         The model, and the layer of each output.
     """
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    named = zip(model.outputs, model.output_names, strict=True)
+    named = zip(model.outputs, output_names(model), strict=True)
     layers = [_Constant(tuple(output.shape[1:]), name) for output, name in named]
     outputs = [layer(inputs[0]) for layer in layers]
     made = keras.Model(

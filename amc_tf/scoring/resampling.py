@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.scoring.base import Scorer
 from amc_tf.training.data import Data
+from amc_tf.training.forms import batches_of
 from amc_tf.training.task import Task
 from amc_tf.training.uncertainty import Uncertainty
 
@@ -32,10 +34,10 @@ def uncertainty(score: Scorer, task: Task, model: keras.Model) -> Uncertainty:
         task: the task.
         model: the dense model.
     """
-    samples = {"test": _count(task.test)}
+    samples = {"test": _count("test", task.test, task.batch_size)}
     deviation = None
     if task.evaluate is not None:
-        samples["validation"] = _count(task.validation)
+        samples["validation"] = _count("validation", task.validation, task.batch_size)
     else:
         samples["validation"], kept = _kept(score)
         deviation = _deviation(task, model, kept)
@@ -99,14 +101,13 @@ def _bytes(part: Any) -> int:
     return sum(a.nbytes for a in keras.tree.flatten(part) if a is not None)
 
 
-def _count(data: Data) -> int | None:
-    """Returns the number of samples; None if that is not known without reading all of them."""
-    if data is None:
+def _count(split: str, data: Data, batch_size: int) -> int | None:
+    """Returns the number of samples, by a pass over them where they are not arrays.
+
+    The length of a dataset counts its batches, the last of which may be smaller.
+    """
+    if data is None or isinstance(data, Iterator):  # a pass would use an iterator up
         return None
     if isinstance(data, tuple):
         return len(keras.tree.flatten(data[0])[0])
-    try:
-        steps = len(data)
-    except TypeError:  # a dataset that does not know its length
-        return None
-    return steps * len(keras.tree.flatten(next(iter(data)))[0])
+    return sum(len(keras.tree.flatten(x)[0]) for x, _, _ in batches_of(split, data, batch_size))

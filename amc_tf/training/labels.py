@@ -38,6 +38,11 @@ class LabelRule:
     ignored: int | None = None
     shares: str = ""
 
+    @property
+    def may_be_classes(self) -> bool:
+        """Whether the values of the output may stand for classes, so that the largest counts."""
+        return self.classes or bool(self.shares) or not self.own
+
 
 def label_rules(model: keras.Model | None, outputs: int) -> list[LabelRule]:
     """Returns the rule of each output of a compiled model.

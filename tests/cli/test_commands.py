@@ -1,6 +1,8 @@
 """The commands, as a user types them."""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -203,6 +205,20 @@ def test_shipped_config_asks_for_its_data(config, missing, tmp_path):
         "search", f"--config={file}", f"--workdir={tmp_path}", AMC_TF_DATA=str(tmp_path)
     )
     refused(process, missing)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [e.name for e in importlib.metadata.entry_points(group="console_scripts") if "amc" in e.name],
+)
+def test_help_of_an_installed_command(name):
+    """It says what the command does, with an example, and lists the command's own flags."""
+    (point,) = importlib.metadata.entry_points(group="console_scripts", name=name)
+    start = f"import sys; from {point.module} import {point.attr} as entry; "
+    start += f"sys.argv = ['bin/{name}', '--help']; entry()"
+    told = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, cwd=ROOT)
+    assert re.search(f"^ *{name} ", told.stdout, re.M) and "--[no]debug" in told.stdout, told
+    assert "absl" not in told.stdout and "USAGE" not in told.stdout
 
 
 @pytest.mark.parametrize("name", ["inspect", "report", "search"])

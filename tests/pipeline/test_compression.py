@@ -209,6 +209,7 @@ def test_changed_stages_are_made_again_and_earlier_ones_kept(net, workdir, resul
         net, blobs.task(), BUDGET, workdir, dataclasses.replace(settings, export=floats_only)
     )
     assert "model_int8.tflite" not in again["tflite"]
+    assert not (workdir / "model_int8.tflite").exists()  # it was of the network before
     assert "latency_ms" not in {**again["tflite"]["model_float32.tflite"], **again["finetuned"]}
 
 

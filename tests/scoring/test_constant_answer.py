@@ -67,6 +67,17 @@ def test_the_users_own_evaluate_is_asked():
     assert found == pytest.approx(0, abs=1e-5)  # the mean explains nothing
 
 
+def test_a_sequential_model():
+    """It names no outputs."""
+    x, y = blobs.data(120, 0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), kl.Flatten(), kl.Dense(4)])
+    blobs.compile_model(model)
+    task = blobs.task(train=(x, y), validation=(x, y))
+    task.check(model)
+    found = best_constant(task, model, task.metric_of(model))
+    assert found == pytest.approx(np.bincount(y).max() / len(y))
+
+
 def test_heads_and_labels_by_name():
     y = {"head0": np.array([1] * 40 + [0] * 10), "head1": np.array([0] * 30 + [1] * 20)}
     net = _net(2, "softmax", heads=2)

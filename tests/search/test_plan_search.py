@@ -1,6 +1,7 @@
 """A search can be stopped anywhere, and goes on as if it had not been."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lin
     workdir, found = uninterrupted
     whole = (workdir / "episodes.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "episodes.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])
+    shutil.copy(workdir / "config.json", tmp_path)
     scored = []
     task = blobs.task()
 
