@@ -75,6 +75,20 @@ class Importance(TypedDict):
     scores: Mapping[str, list[Finite]]
 
 
+class CurveOfGroup(TypedDict):
+    """A curve in `curves.json`."""
+
+    counts: list[int]
+    losses: list[Finite]
+
+
+class Curves(TypedDict):
+    """`curves.json`."""
+
+    of: str
+    curves: Mapping[str, CurveOfGroup]
+
+
 class Group(TypedDict):
     """A group in `search.json`."""
 
@@ -140,6 +154,7 @@ _FORMS: Mapping[str, Any] = {
     layout.CONFIG: Config,
     layout.HISTORY: History,
     layout.IMPORTANCE: Importance,
+    layout.CURVES: Curves,
     layout.LATENCY: Latency,
     layout.SEARCH: Search,
 }

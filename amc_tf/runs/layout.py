@@ -30,6 +30,7 @@ REHEARSAL = "rehearsal"  # a folder, removed at the end of the rehearsal
 
 # Files of the search.
 IMPORTANCE = "importance.json"
+CURVES = "curves.json"  # what the groups lose
 CALIBRATION = "calibration.npz"  # unless the training data is arrays
 SEARCH = "search.json"
 EPISODES = "episodes.jsonl"

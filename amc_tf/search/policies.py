@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.base import Searcher
@@ -16,13 +16,19 @@ from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.settings import SearchSettings
 
 
-def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) -> None:
+def compete(
+    driver: EpisodeDriver,
+    agent: Searcher,
+    settings: SearchSettings,
+    allocated: Mapping[str, Sequence[float]] = {},
+) -> None:
     """Plays the episodes of AMC's agent and of every policy that the settings name.
 
     Args:
         driver: driver that plays the episodes.
         agent: AMC's agent.
         settings: settings of policies, episodes and guidance.
+        allocated: preserve ratios of the policies that are one plan, made for this problem.
     """
     env = driver.env
     # Hand-crafted ratios are scaled to a budget, so they need one.
@@ -31,6 +37,7 @@ def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) ->
         for name in (PROFILES if env.budget is not None else ())
     }
     start = handcrafted.get("uniform", [0.5] * len(env))
+    plans = {**allocated, **handcrafted}
 
     def response() -> ResponseSearcher:
         return ResponseSearcher(env, start, seed=settings.seed)
@@ -38,14 +45,14 @@ def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) ->
     def guided() -> GuidedSearcher:
         return GuidedSearcher(
             agent,
-            [*handcrafted.values()] if settings.warm_start else [],
+            [*plans.values()] if settings.warm_start else [],
             response() if settings.response_share else None,
             settings.response_share,
             settings.learner.phases()[0],
         )
 
     searchers: dict[str, Callable[[], Searcher]] = {
-        **{name: functools.partial(FixedSearcher, [a]) for name, a in handcrafted.items()},
+        **{name: functools.partial(FixedSearcher, [a]) for name, a in plans.items()},
         AGENT: guided,
         "response": response,
         "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
@@ -53,4 +60,4 @@ def compete(driver: EpisodeDriver, agent: Searcher, settings: SearchSettings) ->
     }
     for name, make in searchers.items():
         if name in (AGENT, *settings.policies):
-            driver.run(name, make(), 1 if name in handcrafted else settings.episodes)
+            driver.run(name, make(), 1 if name in plans else settings.episodes)

@@ -13,8 +13,10 @@ from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
 
+# The plan that loses least by what the groups lose each on their own.
+KNAPSACK = "knapsack"
 # AMC's agent is first: of plans with equal scores, the earlier policy's is chosen.
-POLICIES = (AGENT, "response", "cmaes", "random", *PROFILES)
+POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,9 @@ class SearchSettings:
             refit, which decides.
         policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
             evolution strategy) and `response` (the model of the reward without
-            the agent) get as many episodes as the agent.
+            the agent) get as many episodes as the agent. `knapsack` is one plan, for a budget: the
+            one that loses least by the closed-form errors of the groups' refits (see
+            `amc_tf.pruning.importance.refit_curves`); the agent's first episodes follow it, too.
         keep_best: number of the best plans that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """

@@ -123,6 +123,21 @@ def test_killed_process_resumes(net, uninterrupted, tmp_path):
     events.check(tmp_path, net)
 
 
+def test_the_knapsack_is_one_plan_that_the_agent_begins_with(net, tmp_path):
+    settings = blobs.search_settings(episodes=3, policies=("amc", "knapsack"))
+    found = amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path, settings)
+    records = _records(tmp_path)
+    plans = {name: [r["counts"] for r in records if r["policy"] == name] for name in found.best}
+    assert set(plans) == {"amc", "knapsack"} and len(plans["knapsack"]) == 1
+    assert plans["amc"][0] == plans["knapsack"][0]
+    assert found.best["amc"].reward >= found.best["knapsack"].reward
+    curves = json.loads((tmp_path / "curves.json").read_text())["curves"]
+    assert list(curves) == list(found.graph.groups)
+    before = (tmp_path / "curves.json").stat().st_mtime_ns
+    again = amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path, settings)
+    assert again.plan == found.plan and (tmp_path / "curves.json").stat().st_mtime_ns == before
+
+
 def test_rewards_without_budget_need_no_handcrafted_policies(net, tmp_path):
     policies = ("amc", "cmaes", "random")
     settings = blobs.search_settings(reward="params", episodes=3, policies=policies)

@@ -42,6 +42,15 @@ class Statistics(Protocol):
         """
         ...
 
+    def power(self, weights: np.ndarray, centred: bool) -> float:
+        """Returns the mean square, over samples, of the outputs of weights, summed over these.
+
+        Args:
+            weights: (features, outputs).
+            centred: whether inputs count about their mean.
+        """
+        ...
+
 
 class Moments:
     """The covariance of the rows, for up to a few thousand features."""
@@ -76,6 +85,10 @@ class Moments:
         kp = self._covariance(kept, ~kept, centred)
         kk[np.diag_indices_from(kk)] += ridge_term(np.diag(kk), ridge)
         return scipy.linalg.cho_solve(factorised(kk), kp @ pruned_weights, check_finite=False)
+
+    def power(self, weights: np.ndarray, centred: bool) -> float:
+        """See `Statistics.power`."""
+        return float(np.sum(weights * (self.covariance(centred) @ weights)))
 
     @property
     def variances(self) -> np.ndarray:
@@ -134,6 +147,14 @@ class Samples:
         products[np.diag_indices_from(products)] += len(rows) * ridge_term(variances, ridge)
         dual = scipy.linalg.cho_solve(factorised(products), target, check_finite=False)
         return x_kept.T @ dual
+
+    def power(self, weights: np.ndarray, centred: bool) -> float:
+        """See `Statistics.power`."""
+        rows = self._rows()
+        if centred:
+            rows = rows - rows.mean(axis=0)
+        outputs = rows @ weights.astype(rows.dtype)
+        return float(np.square(outputs).sum(dtype=np.float64)) / len(rows)
 
 
 def one_blas_thread() -> threadpool_limits:
