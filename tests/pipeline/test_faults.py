@@ -136,7 +136,7 @@ def test_a_checksum_whose_name_is_damaged_is_missed(tmp_path):
         log.add({"policy": "amc", "episode": i, "counts": [i], "score": 0.5, "reward": -0.5})
     first, second = path.read_text().splitlines(keepends=True)
     path.write_text(first + second.replace('"crc32"', '"crc72"'))
-    with pytest.raises(amc_tf.AmcError, match="line 2 .* it has no checksum"):
+    with pytest.raises(amc_tf.AmcError, match=r"line 2 .*it has no checksum"):
         EpisodeLog(path)
     path.write_text(first.replace('"crc32"', '"crc72"') + second)  # as an old version began it
     assert EpisodeLog(path).score([1]) == 0.5
