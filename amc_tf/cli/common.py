@@ -74,7 +74,7 @@ def show(workdir: Workdir) -> None:
     print(f"report: {workdir / layout.REPORT}")
 
 
-def run(main: Callable[[list[str]], None], about: str | None) -> None:
+def run(main: Callable[[list[str]], None], about: str | None = None) -> None:
     """Runs an absl main; an error becomes one line on stderr and exit code 1.
 
     Args:

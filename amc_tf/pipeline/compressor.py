@@ -13,7 +13,7 @@ from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.pipeline.compression import Compression
 from amc_tf.pipeline.settings import Settings
-from amc_tf.runs import layout
+from amc_tf.runs import identity, layout
 from amc_tf.search.env.budget import Budget
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import in_batches
@@ -131,7 +131,7 @@ class Compressor:
             self._budget,
             self._workdir,
             self._settings,
-            config={"fit": arguments.record},
+            config={identity.FIT: arguments.record},
         )
         self.result = run.run()
         small = run.workdir.load_model(dataclasses.replace(layout.FINETUNED, made_by="fit"))

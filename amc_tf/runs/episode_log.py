@@ -166,10 +166,14 @@ def _parsed(path: pathlib.Path) -> tuple[list[dict[str, Any]], bytes]:
     with files.reading(path):
         lines = path.read_bytes().split(b"\n")
     whole, rest = lines[:-1], lines[-1]
-    records = []
+    records, sealed = [], False
     for number, line in enumerate(whole, start=1):
         try:
-            record = with_names_of_now(files.unsealed(json.loads(line), _APART))
+            content = json.loads(line)
+            if sealed and files.SEAL not in content:  # only the first lines are of old versions
+                raise ValueError("it has no checksum, which the line before it has")
+            sealed = files.SEAL in content
+            record = with_names_of_now(files.unsealed(content, _APART))
             wrong = mismatch(record, Episode)
             if wrong:
                 raise ValueError(wrong)

@@ -17,12 +17,14 @@ from amc_tf.runs.layout import DENSE
 OF = "of"
 # Notes on what a run made, beside the configuration; they are compared where they are read.
 MODEL = "model"
-BUDGET = "budget"
 CALIBRATION = "calibration"
 PLAN = "plan"
 CONDITIONS = "conditions"
 EVALUATE = "evaluate"
 NOTES = (MODEL, CALIBRATION, PLAN, CONDITIONS, EVALUATE)
+# Parts that are neither sections of settings nor the user's own, and that a run cannot change.
+BUDGET = "budget"
+FIT = "fit"  # arguments of `Compressor.fit`
 
 # Parts of the configuration that only later stages read, and the sections of the result to drop
 # when one of them changes. Any other part is of the search or of what comes before it.
@@ -130,7 +132,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
         settings = name in _SETTINGS
         if not settings or (name in old and name in new):
             leaves = _leaves((name,), old.get(name), new.get(name), only_common=settings)
-            own = not settings and name != BUDGET and told
+            own = not settings and name not in (BUDGET, FIT) and told
             found += [dataclasses.replace(leaf, own=own) for leaf in leaves]
     for stage in sorted(set(before) & set(after)):
         for name in sorted(set(before[stage]) & set(after[stage])):

@@ -121,6 +121,23 @@ def test_labels_that_fit_in_no_way(tmp_path, model, labels, message):
         standalone.representative_task(model, saved(tmp_path, x=X, y=labels))
 
 
+@pytest.mark.parametrize(
+    ("loss", "labels", "agreement"),
+    [
+        ("mse", RNG.normal(size=(39, 3)), None),
+        (keras.losses.CategoricalCrossentropy(), np.eye(3)[CLASSES], 1.0),
+        (keras.losses.sparse_categorical_crossentropy, CLASSES, 1.0),
+    ],
+)
+def test_the_largest_of_several_values_counts_where_they_are_classes(
+    tmp_path, loss, labels, agreement
+):
+    model = net(3, "softmax", loss, ["mae" if loss == "mse" else "accuracy"])
+    task = standalone.representative_task(model, saved(tmp_path, x=X, y=labels))
+    exporter = export.Exporter(model, model, task, export.ExportSettings())
+    assert exporter.write("float32", tmp_path / "f.tflite").agreement == agreement
+
+
 def test_a_metric_whose_direction_nobody_can_know_is_passed_over(tmp_path, caplog):
     def spread(y, outputs):
         return keras.ops.std(outputs - y, axis=-1)

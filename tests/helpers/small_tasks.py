@@ -136,8 +136,19 @@ def _bits() -> tuple[Any, Any, Any]:
 
 
 def _bits_net() -> keras.Model:
-    start = keras.Input((8, 8, 1))
-    return keras.Model(start, kl.Dense(4, "sigmoid")(_trunk(start)))
+    """The one Sequential model of the table; such a model names no outputs."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            kl.Conv2D(12, 3, padding="same", use_bias=False),
+            kl.BatchNormalization(),
+            kl.ReLU(),
+            kl.MaxPooling2D(),
+            kl.Conv2D(12, 3, padding="same", activation="relu"),
+            kl.Flatten(),
+            kl.Dense(4, "sigmoid"),
+        ]
+    )
 
 
 def _rows() -> tuple[Any, Any, Any]:

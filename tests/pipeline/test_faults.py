@@ -129,6 +129,19 @@ def test_one_flipped_bit_of_a_log_is_found_wherever_it_is(tmp_path):
     assert found > 0.8 * len(whole)  # all but seconds, and names of keys that need not be there
 
 
+def test_a_checksum_whose_name_is_damaged_is_missed(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    log = EpisodeLog(path)
+    for i in range(2):
+        log.add({"policy": "amc", "episode": i, "counts": [i], "score": 0.5, "reward": -0.5})
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(first + second.replace('"crc32"', '"crc72"'))
+    with pytest.raises(amc_tf.AmcError, match=r"line 2 .*it has no checksum"):
+        EpisodeLog(path)
+    path.write_text(first.replace('"crc32"', '"crc72"') + second)  # as an old version began it
+    assert EpisodeLog(path).score([1]) == 0.5
+
+
 def test_scores_of_other_channels_are_refused(tmp_path):
     path = tmp_path / "episodes.jsonl"
     record = {"policy": "amc", "episode": 0, "counts": [1], "score": 0.5, "reward": -0.5}

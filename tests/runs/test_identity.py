@@ -392,11 +392,18 @@ def test_what_only_later_stages_read_drops_their_results(folder, caplog):
 
 
 def test_keys_of_the_users_own_are_read_by_later_stages_or_show_elsewhere():
-    before = {"epochs": 4, "budget": {"macs": 0.5}, "of": {"search": {"metric": "accuracy"}}}
+    before = {
+        "epochs": 4,
+        "budget": {"macs": 0.5},
+        "fit": {"epochs": 1},
+        "of": {"search": {"metric": "accuracy"}},
+    }
     (own,) = identity.differences(before, {**before, "epochs": 8})
     assert own.drops == ("finetuned", "tflite", "sparse") and "epochs: 4 there, 8 now" in str(own)
     (budget,) = identity.differences(before, {**before, "budget": {"macs": 0.6}})
     assert budget.drops is None
+    (fit,) = identity.differences(before, {**before, "fit": {"epochs": 2}})
+    assert fit.drops is None
     untold = {**before, "of": {}}  # nothing says what the key changes in the search
     (own,) = identity.differences(untold, {**before, "epochs": 8})
     assert own.drops is None

@@ -26,8 +26,8 @@ SETTINGS = amc_tf.Settings(
 )
 BUDGET = amc_tf.Budget(macs=0.4)
 PAIRS = list(itertools.product(TASKS, FORMS))
-# One stands for all, which are among the slow tests.
-FAST = {("two heads", "tf.data")}
+# A dict of outputs and a Sequential model stand for all, which are among the slow tests.
+FAST = {("two heads", "tf.data"), ("multi-label", "arrays")}
 
 
 @pytest.mark.parametrize(("name", "form"), marks.slow_but(PAIRS, FAST))
