@@ -185,11 +185,16 @@ def damaged_plan(run: Run, reference: Reference, verdict: Verdict) -> None:
 def _bad_score(value: float) -> Fault:
     def fault(run: Run, reference: Reference, verdict: Verdict) -> None:
         def inside() -> Mapping[str, Any]:
-            return {"evaluate": _evaluating(run.rng.randrange(2, 8), lambda: value)}
+            return {"evaluate": _evaluating(_an_episode(run), lambda: value)}
 
         ended(verdict, run.finish(inside), reference, r"^episode \d+ of '\w+': .*evaluate")
 
     return fault
+
+
+def _an_episode(run: Run) -> int:
+    """Draws a call of evaluate: the first ones score the dense network and constant answers."""
+    return run.rng.randrange(8, 12)
 
 
 def _evaluating(count: int, act: Callable[[], float]) -> Callable[..., float]:
@@ -209,8 +214,7 @@ def one_enormous(run: Run, reference: Reference, verdict: Verdict) -> None:
     score = -1e30
 
     def inside() -> Mapping[str, Any]:
-        # The first calls score the dense network and the constant answers.
-        return {"evaluate": _evaluating(run.rng.randrange(8, 12), lambda: score)}
+        return {"evaluate": _evaluating(_an_episode(run), lambda: score)}
 
     outcome = run.finish(inside)
     if "plan" not in outcome:
@@ -229,7 +233,7 @@ def raises(run: Run, reference: Reference, verdict: Verdict) -> None:
         raise RuntimeError("the images are gone")
 
     def inside() -> Mapping[str, Any]:
-        return {"evaluate": _evaluating(run.rng.randrange(2, 8), act)}
+        return {"evaluate": _evaluating(_an_episode(run), act)}
 
     ended(verdict, run.finish(inside), reference, r"^episode \d+ .*RuntimeError: the images are g")
 
@@ -250,7 +254,7 @@ def hangs(run: Run, reference: Reference, verdict: Verdict) -> None:
         return 0.0
 
     def inside() -> Mapping[str, Any]:
-        evaluate = _evaluating(run.rng.randrange(2, 8), act)
+        evaluate = _evaluating(_an_episode(run), act)
         return {"evaluate": evaluate, "evaluate_timeout": 20.0}
 
     ended(verdict, run.finish(inside), reference, "did not end within 20 s")
