@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amc_tf.runs.layout import DENSE
+from amc_tf.training.fingerprint import PAIRS
 
 # The section of fingerprints, by stage.
 OF = "of"
@@ -71,7 +72,7 @@ _WORDS: Mapping[str, str] = {
     "evaluate": "other code of evaluate",
 }
 # Parts of fingerprints that earlier versions did not write.
-_NEWER = ("pairs of inputs and labels",)
+_NEWER = (PAIRS,)
 
 
 _SETTING = "another configuration "  # told once of several settings

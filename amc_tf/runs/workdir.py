@@ -148,15 +148,18 @@ class Workdir:
     def _check_is_told(self, config: Mapping[str, Any]) -> None:
         """Checks that a folder that holds a run says which: all versions write `config.json`."""
         untold = not config or (identity.OF not in config and self.result.products)
-        if untold and ((self / layout.EPISODES).exists() or (self / layout.RESULT).exists()):
+        if untold and self._is_begun:
             raise AmcError(
                 f"{self.path} holds a run, but {layout.CONFIG}, which says of what model and data, "
                 "is missing or damaged; restore that file, or use another workdir"
             )
 
     def _is_of_before(self, old: Mapping[str, Any]) -> bool:
-        begun = (self / layout.EPISODES).exists() or (self / layout.RESULT).exists()
-        return begun and identity.OF not in old
+        return self._is_begun and identity.OF not in old
+
+    @property
+    def _is_begun(self) -> bool:
+        return (self / layout.EPISODES).exists() or (self / layout.RESULT).exists()
 
     def claim_model(self, model: keras.Model) -> None:
         """Records the dense model's fingerprint, or checks it.
