@@ -32,8 +32,9 @@ def checked_out(commit: str) -> Iterator[pathlib.Path]:
 
 
 def present() -> dict:
-    """Describes the working tree: its commit, and whether tracked files differ from it."""
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    """Describes the working tree: its commit, and whether its sources differ from it."""
+    others = ".", ":!benchmarks/results"  # a benchmark itself adds to its results
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", *others)
     return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
 
 
