@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from amc_tf.errors import AmcError, choice, choices
 from amc_tf.graph.constraints import Constraints
@@ -15,8 +16,14 @@ from amc_tf.search.agents.handcrafted import PROFILES
 
 # The plan that loses least by what the groups lose each on their own.
 KNAPSACK = "knapsack"
-# AMC's agent is first: of plans with equal scores, the earlier policy's is chosen.
-POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *PROFILES)
+# The plans that rank the channels of all groups at once, and the criterion by which each does.
+GLOBAL_RANKINGS: Mapping[str, str] = {
+    "global_l2": "producer_l2",
+    "global_taylor": "taylor",
+    "global_bn": "batch_norm_scale",
+}
+# AMC's agent is first: of plans that nothing else tells apart, the earlier policy's is chosen.
+POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *GLOBAL_RANKINGS, *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,14 @@ class SearchSettings:
             evolution strategy) and `response` (the model of the reward without
             the agent) get as many episodes as the agent. `knapsack` is one plan, for a budget: the
             one that loses least by the closed-form errors of the groups' refits (see
-            `amc_tf.pruning.importance.refit_curves`); the agent's first episodes follow it, too.
+            `amc_tf.pruning.importance.refit_curves`). `global_l2`, `global_taylor` and `global_bn`
+            are one plan each, for a budget: the channels of all groups are ranked by
+            `producer_l2`, `taylor` (which needs the compiled loss) or `batch_norm_scale`, each
+            divided by the largest of its group, and those above one threshold are kept; residual
+            streams stay whole if the others can meet the budget (see
+            `amc_tf.search.agents.global_ranking`). The agent's first episodes follow all plans
+            that are played for a budget. Without a budget these plans and the hand-crafted
+            ones are not played, and a warning says so.
         keep_best: number of the best plans that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
@@ -102,6 +116,12 @@ class SearchSettings:
         choice("importance", self.importance, IMPORTANCES)
         choice("refit", self.refit, REFITS)
         choice("final_refit", self.final_refit, REFITS)
+
+    @property
+    def criteria(self) -> frozenset[str]:
+        """Names of the criteria of importance that the search computes."""
+        ranked = (GLOBAL_RANKINGS[name] for name in self.policies if name in GLOBAL_RANKINGS)
+        return frozenset([self.importance, *ranked])
 
     @property
     def learner(self) -> DdpgSettings:
