@@ -11,6 +11,7 @@ from amc_tf.graph.streams import streams
 from amc_tf.pruning.importance.criteria import Importance
 from amc_tf.pruning.importance.refit_curves import losses_of
 from amc_tf.runs.workdir import Workdir
+from amc_tf.search.agents.base import Allocations
 from amc_tf.search.agents.global_ranking import global_ranking
 from amc_tf.search.agents.knapsack import knapsack
 from amc_tf.search.env.base import DecisionEnv
@@ -28,8 +29,13 @@ def allocated(
     images: Sequence[np.ndarray],
     importance: Importance,
     folder: Workdir,
-) -> dict[str, list[float]]:
+) -> Allocations:
     """Makes the plans that the settings name; none without a budget.
+
+    What groups lose by the closed-form errors of their refits is the same for all groups only as
+    far as later layers can repair it. A residual stream's channels cannot be repaired. So there are
+    two plans of `knapsack`: that of all groups, and that in which the streams stay whole, if they
+    can.
 
     Args:
         env: the decisions, one for each group.
@@ -41,22 +47,24 @@ def allocated(
         folder: work directory, which keeps what the plans rest on.
 
     Returns:
-        Executable preserve ratios by the policy's name.
+        The plans, and what the groups lose if the settings ask for their sensitivity.
 
     Raises:
         AmcError: see `kept_curves` and `kept_importance`.
     """
-    plans: dict[str, list[float]] = {}
     if env.budget is None:
-        return plans
-    if KNAPSACK in settings.policies:
-        curves = kept_curves(graph, images, importance, settings.seed, folder)
-        plans[KNAPSACK] = knapsack(env, losses_of(curves, graph, env.choices))
+        return Allocations()
+    plans, losses = {}, None
     joined = streams(graph)
     whole = [t for t, name in enumerate(graph.groups) if name in joined]
+    if settings.sensitivity:
+        curves = kept_curves(graph, images, importance, settings.seed, folder)
+        losses = losses_of(curves, graph, env.choices)
+        found = [knapsack(env, losses), knapsack(env, losses, whole)]
+        plans[KNAPSACK] = found if found[0] != found[1] else found[:1]
     for policy, criterion in GLOBAL_RANKINGS.items():
         if policy in settings.policies:
             scores = kept_importance(graph, task, criterion, folder, of_search=False)
             ranked = [scores[name] for name in graph.groups]
-            plans[policy] = global_ranking(env, ranked, streams=whole)
-    return plans
+            plans[policy] = [global_ranking(env, ranked, streams=whole)]
+    return Allocations(plans, losses)

@@ -19,6 +19,7 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.constant_answer import best_constant, no_better
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
+from amc_tf.search.agents.correction import NUM_KNOWN
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.allocations import allocated
 from amc_tf.search.breakdown import breakdown
@@ -133,9 +134,12 @@ def search_in(
     begun = bool(log.best(1))
     check_conditions(folder, begun)
 
+    corrects = settings.sensitivity and budget is not None
+    features = NUM_FEATURES + (NUM_KNOWN if corrects else 0)
+    learner = settings.correcting_learner if corrects else settings.learner
     # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
+        DdpgSearcher(learner, features, settings.seed, agent_log) as agent,
         TensorBoardLog(workdir / layout.TENSORBOARD, dense, metric) as watch,
     ):
         images = task.calibration_inputs(model)
