@@ -34,7 +34,7 @@ from amc_tf.search.env.problem import Problem
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan
-from amc_tf.search.problem import analyzed, check, problem_of
+from amc_tf.search.problem import analyzed, check, check_gradients, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.training.task import Task
 
@@ -89,6 +89,7 @@ class Compression:
         if safe_mode:
             refuse_code(self.graph.network)
         task.check(model)
+        check_gradients(model, task, self.settings.search)
         if not self.settings.train_dense:
             check_finite(self.graph.network, task)
         self.metric, search = task.metric_of(model), self.settings.search

@@ -86,7 +86,7 @@ def _kept(run: Run) -> dict[str, Sequence[int]]:
 
 
 def single(run: Run) -> list[str]:
-    """Returns the displayed names of the policies with one plan: the hand-crafted ones."""
+    """Returns the displayed names of the policies with one plan."""
     played = [episode["policy"] for episode in run.episodes]
     return [policy_label(name) for name in run.policies if played.count(name) == 1]
 

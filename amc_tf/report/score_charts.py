@@ -159,7 +159,7 @@ def reward_chart(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     return Chart(
         "reward",
         "Reward over episodes",
-        "Dots: episodes; lines: the best so far; dashed: hand-crafted policies, one plan each. "
+        "Dots: episodes; lines: the best so far; dashed: policies of one plan each. "
         f"Click a name to single it out.{_uncertain(run)}",
         ("episodes",),
         spec(280, data={"name": "episodes"}, params=_closer(run, "reward"), layer=layers),

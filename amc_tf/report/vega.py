@@ -23,6 +23,10 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     "random": ("var(--grey)", "cross"),
     "cmaes": ("var(--red)", "diamond"),
     "response": ("var(--sky)", "triangle-right"),
+    "knapsack": ("var(--green)", "diamond"),
+    "global L2": ("var(--purple)", "square"),
+    "global Taylor": ("var(--orange)", "triangle-right"),
+    "global BN": ("var(--red)", "triangle-left"),
 }
 DENSE, KEPT = "var(--pale)", "var(--blue)"
 

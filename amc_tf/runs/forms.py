@@ -69,7 +69,7 @@ class Config(TypedDict, total=False):
 
 
 class Importance(TypedDict):
-    """`importance.json`."""
+    """`importance.json`, or the file of another criterion."""
 
     criterion: str
     scores: Mapping[str, list[Finite]]
@@ -153,7 +153,6 @@ class History(TypedDict):
 _FORMS: Mapping[str, Any] = {
     layout.CONFIG: Config,
     layout.HISTORY: History,
-    layout.IMPORTANCE: Importance,
     layout.CURVES: Curves,
     layout.LATENCY: Latency,
     layout.SEARCH: Search,
@@ -178,7 +177,7 @@ def read(folder: str | os.PathLike, name: str, default: Any = None) -> Any:
     content = files.read_json(path, None, remedy)
     if content is None and not path.exists():
         return {} if default is None else default
-    wrong = mismatch(content, _FORMS[name])
+    wrong = mismatch(content, Importance if layout.is_importance(name) else _FORMS[name])
     if wrong:
         raise AmcError(f"{path} is damaged ({wrong}); {remedy}")
     return content

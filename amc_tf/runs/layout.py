@@ -46,7 +46,18 @@ PRUNED = ModelFile("pruned.keras", "amc-search")
 FINETUNED = ModelFile("finetuned.keras", "amc-finetune")
 
 SPARSE = "sparse"  # the folder of fine-grained pruning, itself a work directory
+_IMPORTANCE_BY = "importance_"
 _PLANS = "plans"  # the folder of the files of single policies
+
+
+def importance_file(criterion: str) -> str:
+    """Returns the file of scores by a criterion that is not the search's own."""
+    return f"{_IMPORTANCE_BY}{criterion}.json"
+
+
+def is_importance(name: str) -> bool:
+    """Returns whether a file holds scores by a criterion, the search's own or another."""
+    return name == IMPORTANCE or name.startswith(_IMPORTANCE_BY)
 
 
 def finals_file(number: int = 0) -> str:

@@ -50,7 +50,12 @@ QUANTITIES: Mapping[str, Quantity] = {
 COUNTED = tuple(name for name, quantity in QUANTITIES.items() if not quantity.unit)
 
 AGENT = "amc"  # the policy that every search plays
-_LABELS: Mapping[str, str] = {AGENT: "AMC"}
+_LABELS: Mapping[str, str] = {
+    AGENT: "AMC",
+    "global_l2": "global L2",
+    "global_taylor": "global Taylor",
+    "global_bn": "global BN",
+}
 
 
 def policy_label(name: str) -> str:

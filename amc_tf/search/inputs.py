@@ -14,6 +14,7 @@ import keras
 from amc_tf import files
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.own_classes import own_parts
+from amc_tf.pruning.importance.criteria import BY_GRADIENTS
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.search.settings import SearchSettings
 from amc_tf.training.fingerprint import of_code, of_data, of_methods
@@ -40,8 +41,6 @@ _SCORING = (
     "test_step",
 )
 _LOSS = ("compute_loss",)
-# Criteria of importance that read the training data and the loss.
-BY_GRADIENTS = ("taylor",)
 
 
 class Inputs:
@@ -70,7 +69,7 @@ class Inputs:
         """Returns what a stage depends on by what the task or the settings say."""
         if stage != "search":
             return ()
-        gradients = self._settings.importance in BY_GRADIENTS
+        gradients = not self._settings.criteria.isdisjoint(BY_GRADIENTS)
         by_loss = self._task.metric == "loss" or self._task.metric.endswith("_loss")
         return (
             *(("train",) if gradients or self._task.calibration is None else ()),

@@ -6,17 +6,16 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
+from amc_tf.pruning.importance.criteria import BY_GRADIENTS, IMPORTANCES, Importance
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.workdir import Workdir
-from amc_tf.search.inputs import BY_GRADIENTS
 from amc_tf.training.fingerprint import of_data
 from amc_tf.training.task import Task
 
 
 def kept_importance(
-    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir
+    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir, of_search: bool = True
 ) -> Importance:
     """Returns the importance of channels, read from `workdir` if it was computed before.
 
@@ -27,22 +26,25 @@ def kept_importance(
         graph: the analysed network.
         task: the network's data, for criteria that use it.
         criterion: a name of `IMPORTANCES`.
-        workdir: work directory, where `importance.json` is read, or written if it is absent or
-            of another criterion, network or training data.
+        workdir: work directory, where the file is read, or written if it is absent or of another
+            criterion, network or training data.
+        of_search: whether the search's plans keep channels by it, so that it is in
+            `importance.json`; any other criterion has a file of its own.
 
     Raises:
         AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
     """
     of = _of(graph, task, criterion)
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
-    known = workdir.read_json(layout.IMPORTANCE, {})
+    file = layout.IMPORTANCE if of_search else layout.importance_file(criterion)
+    known = workdir.read_json(file, {})
     if known.get("criterion") == criterion and known.get("of", of) == of:
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
     scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
-    workdir.write_json(layout.IMPORTANCE, {"criterion": criterion, "of": of, "scores": lists})
+    workdir.write_json(file, {"criterion": criterion, "of": of, "scores": lists})
     return scores
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
-from amc_tf.pruning.importance.refit_curves import losses_of
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
@@ -20,8 +19,9 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.constant_answer import best_constant, no_better
 from amc_tf.scoring.resampling import uncertainty
 from amc_tf.scoring.scorer import fastest_scorer
+from amc_tf.search.agents.correction import NUM_KNOWN
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
-from amc_tf.search.agents.knapsack import knapsack
+from amc_tf.search.allocations import allocated
 from amc_tf.search.breakdown import breakdown
 from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.base import Outcome
@@ -31,15 +31,14 @@ from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.finalists import Finalists
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
-from amc_tf.search.kept_curves import kept_curves
 from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.kept_plan import check_plan, is_kept, keep_plan
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.policies import compete
-from amc_tf.search.problem import analyzed, check, environment, problem_of
+from amc_tf.search.problem import analyzed, check, check_gradients, environment, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.search.resumption import check_conditions, check_evaluate
-from amc_tf.search.settings import KNAPSACK, POLICIES, SearchSettings
+from amc_tf.search.settings import POLICIES, SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
@@ -93,6 +92,7 @@ def search_plan(
     with folder.locked():
         graph = analyzed(model, task, settings)
         task.check(model)
+        check_gradients(model, task, settings)
         check_finite(graph.network, task)
         metric = task.metric_of(model)
         check(problem_of(graph, settings), budget, settings, metric)
@@ -134,9 +134,12 @@ def search_in(
     begun = bool(log.best(1))
     check_conditions(folder, begun)
 
+    corrects = settings.sensitivity and budget is not None
+    features = NUM_FEATURES + (NUM_KNOWN if corrects else 0)
+    learner = settings.correcting_learner if corrects else settings.learner
     # The agent takes seconds to start; meanwhile the statistics are gathered.
     with (
-        DdpgSearcher(settings.learner, NUM_FEATURES, settings.seed, agent_log) as agent,
+        DdpgSearcher(learner, features, settings.seed, agent_log) as agent,
         TensorBoardLog(workdir / layout.TENSORBOARD, dense, metric) as watch,
     ):
         images = task.calibration_inputs(model)
@@ -161,11 +164,8 @@ def search_in(
         }
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
         driver = EpisodeDriver(log, env, score, watch, dense_score)
-        allocated = {}
-        if KNAPSACK in settings.policies and budget is not None:
-            curves = kept_curves(graph, images, importance, settings.seed, folder)
-            allocated[KNAPSACK] = knapsack(env, losses_of(curves, graph, env.choices))
-        compete(driver, agent, settings, allocated)
+        plans = allocated(env, graph, task, settings, images, importance, folder)
+        compete(driver, agent, settings, plans)
 
     final = refit
     if settings.final_refit != settings.refit:

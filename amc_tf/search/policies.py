@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import logging
+from collections.abc import Callable, Sequence
 
-from amc_tf.runs.vocabulary import AGENT
-from amc_tf.search.agents.base import Searcher
+from amc_tf.runs.vocabulary import AGENT, policy_label
+from amc_tf.search.agents.base import Allocations, Searcher
 from amc_tf.search.agents.cma_es import EvolutionSearcher
+from amc_tf.search.agents.correction import CorrectingSearcher
 from amc_tf.search.agents.guided import GuidedSearcher
 from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.agents.random import RandomSearcher
@@ -15,49 +18,78 @@ from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.settings import SearchSettings
 
+_LOG = logging.getLogger(__name__)
+
 
 def compete(
     driver: EpisodeDriver,
     agent: Searcher,
     settings: SearchSettings,
-    allocated: Mapping[str, Sequence[float]] = {},
+    allocations: Allocations | None = None,
 ) -> None:
     """Plays the episodes of AMC's agent and of every policy that the settings name.
+
+    A policy that is a plan for a budget is not played without one, nor is a plan of channels where
+    there are none; a warning says so.
 
     Args:
         driver: driver that plays the episodes.
         agent: AMC's agent.
         settings: settings of policies, episodes and guidance.
-        allocated: preserve ratios of the policies that are one plan, made for this problem.
+        allocations: plans made for this problem, and what its decisions lose; None for neither.
     """
-    env = driver.env
+    env, allocations = driver.env, allocations or Allocations()
+    losses = allocations.losses
     # Hand-crafted ratios are scaled to a budget, so they need one.
-    handcrafted = {
-        name: env.fitted(profile(name, len(env)).tolist())
-        for name in (PROFILES if env.budget is not None else ())
-    }
-    start = handcrafted.get("uniform", [0.5] * len(env))
-    plans = {**allocated, **handcrafted}
+    plans = dict(allocations.plans)
+    if env.budget is not None:
+        plans |= {name: [env.fitted(profile(name, len(env)).tolist())] for name in PROFILES}
+    demonstrations = list(itertools.chain.from_iterable(plans.values()))
+
+    def start() -> Sequence[float]:
+        """Returns the best plan that was played without a search."""
+        played = [driver.ranked[name][0] for name in plans if name in driver.ranked]
+        if played:
+            return max(played, key=lambda outcome: outcome.reward).actions
+        return demonstrations[0] if demonstrations else [0.5] * len(env)
 
     def response() -> ResponseSearcher:
-        return ResponseSearcher(env, start, seed=settings.seed)
+        return ResponseSearcher(env, start(), losses, seed=settings.seed)
 
     def guided() -> GuidedSearcher:
+        shown = demonstrations if settings.warm_start else []
+        searcher, first = agent, settings.learner.phases()[0]
+        if losses is not None:
+            searcher = CorrectingSearcher(
+                agent, env, losses, start(), len(shown), settings.imagined_episodes
+            )
+            first = len(shown)  # from there on, the agent proposes good plans
         return GuidedSearcher(
-            agent,
-            [*plans.values()] if settings.warm_start else [],
+            searcher,
+            shown,
             response() if settings.response_share else None,
             settings.response_share,
-            settings.learner.phases()[0],
+            first,
         )
 
     searchers: dict[str, Callable[[], Searcher]] = {
-        **{name: functools.partial(FixedSearcher, [a]) for name, a in plans.items()},
+        **{name: functools.partial(FixedSearcher, given) for name, given in plans.items()},
         AGENT: guided,
         "response": response,
-        "cmaes": lambda: EvolutionSearcher(start, seed=settings.seed),
+        "cmaes": lambda: EvolutionSearcher(start(), seed=settings.seed),
         "random": lambda: RandomSearcher(settings.seed),
     }
+    left_out = [name for name in settings.policies if name not in searchers]
+    if left_out:
+        _LOG.warning(
+            "%s not played: %s; leave them out of SearchSettings(policies=...)%s",
+            ", ".join(map(policy_label, left_out)),
+            *(
+                ("they are plans for a budget, and there is none", ", or give a budget")
+                if env.budget is None
+                else ("they are plans of channels, and single weights are pruned", "")
+            ),
+        )
     for name, make in searchers.items():
         if name in (AGENT, *settings.policies):
-            driver.run(name, make(), 1 if name in plans else settings.episodes)
+            driver.run(name, make(), len(plans[name]) if name in plans else settings.episodes)

@@ -10,7 +10,9 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import Cost
 from amc_tf.graph.input_shapes import InputShape, is_open
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PlanT, PruningPlan
+from amc_tf.pruning.importance.criteria import BY_GRADIENTS, check_loss
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget
 from amc_tf.search.env.channels import channel_problem
@@ -77,6 +79,16 @@ def environment(
         fill_budget=settings.fill_budget,
         metric=metric,
     )
+
+
+def check_gradients(model: keras.Model, task: Task, settings: SearchSettings) -> None:
+    """Checks that there is a loss for the criteria that need its gradients.
+
+    Raises:
+        AmcError: see `amc_tf.pruning.importance.criteria.check_loss`.
+    """
+    if not settings.criteria.isdisjoint(BY_GRADIENTS):
+        check_loss(task.compiled(uncompiled(model), model))
 
 
 def check(

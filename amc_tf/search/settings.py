@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from amc_tf.errors import AmcError, choice, choices
 from amc_tf.graph.constraints import Constraints
@@ -15,8 +16,14 @@ from amc_tf.search.agents.handcrafted import PROFILES
 
 # The plan that loses least by what the groups lose each on their own.
 KNAPSACK = "knapsack"
-# AMC's agent is first: of plans with equal scores, the earlier policy's is chosen.
-POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *PROFILES)
+# The plans that rank the channels of all groups at once, and the criterion by which each does.
+GLOBAL_RANKINGS: Mapping[str, str] = {
+    "global_l2": "producer_l2",
+    "global_taylor": "taylor",
+    "global_bn": "batch_norm_scale",
+}
+# AMC's agent is first: of plans that nothing else tells apart, the earlier policy's is chosen.
+POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *GLOBAL_RANKINGS, *PROFILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +46,14 @@ class SearchSettings:
         importance: criterion by which a group's channels are kept, a name of
             `amc_tf.pruning.importance.criteria.IMPORTANCES`.
         fill_budget: whether plans use up the budget (see `DecisionEnv`).
-        warm_start: whether the agent's first episodes follow the hand-crafted policies.
+        warm_start: whether the agent's first episodes follow the plans of policies that do not
+            search, `knapsack` and the hand-crafted ones among them.
+        sensitivity: whether a search within a budget begins with what each group loses by the
+            closed-form error of its refit (see `amc_tf.pruning.importance.refit_curves`). The
+            agent's actions are then corrections of the best plan of its first episodes (see
+            `amc_tf.search.agents.correction`). False is the paper's agent.
+        imagined_episodes: number of episodes from which the agent learns before its first own
+            one; their rewards are predicted by what the groups lose.
         response_share: initial share of the agent's episodes after its warm-up that a model
             of the reward proposes (see `amc_tf.search.agents.response_surface`), in [0, 1].
             The model also proposes the episodes of the warm-up. The share grows while the
@@ -57,9 +71,16 @@ class SearchSettings:
             refit, which decides.
         policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
             evolution strategy) and `response` (the model of the reward without
-            the agent) get as many episodes as the agent. `knapsack` is one plan, for a budget: the
-            one that loses least by the closed-form errors of the groups' refits (see
-            `amc_tf.pruning.importance.refit_curves`); the agent's first episodes follow it, too.
+            the agent) get as many episodes as the agent. `knapsack` is for a budget: the
+            plan that loses least by what `sensitivity` says of each group, and the one that does
+            so with whole residual streams. `global_l2`, `global_taylor` and `global_bn`
+            are one plan each, for a budget: the channels of all groups are ranked by
+            `producer_l2`, `taylor` (which needs the compiled loss) or `batch_norm_scale`, each
+            divided by the largest of its group, and those above one threshold are kept; residual
+            streams stay whole if the others can meet the budget (see
+            `amc_tf.search.agents.global_ranking`). The agent's first episodes follow all plans
+            that are played for a budget. Without a budget these plans and the hand-crafted
+            ones are not played, and a warning says so.
         keep_best: number of the best plans that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
@@ -69,11 +90,13 @@ class SearchSettings:
     reward: str = "err"
     rounding: int = 8
     rounding_strict: bool = False
-    min_preserve: float = 0.2
+    min_preserve: float = 0.1
     constraints: Constraints = Constraints()
-    importance: str = "consumer_magnitude"
+    importance: str = "elimination"
     fill_budget: bool = True
     warm_start: bool = True
+    sensitivity: bool = True
+    imagined_episodes: int = 100
     response_share: float = 0.75
     input_shape: InputShape = ()
     allow_uncounted: bool = False
@@ -81,7 +104,7 @@ class SearchSettings:
     final_refit: str = "in_order"
     early_stop: float | None = None
     rerank: int = 5
-    policies: tuple[str, ...] = (AGENT, "random", *PROFILES)
+    policies: tuple[str, ...] = (AGENT, "random", KNAPSACK, "global_l2", *PROFILES)
     keep_best: int = 5
     ddpg: DdpgSettings = DdpgSettings()
 
@@ -90,6 +113,15 @@ class SearchSettings:
             raise AmcError(f"expected at least one episode, received {self.episodes}")
         if not 0 <= self.response_share <= 1:
             raise AmcError(f"expected response_share in [0, 1], received {self.response_share}")
+        if self.imagined_episodes < 0:
+            raise AmcError(
+                f"expected imagined_episodes of 0 or more, received {self.imagined_episodes}"
+            )
+        if KNAPSACK in self.policies and not self.sensitivity:
+            raise AmcError(
+                f"the policy {KNAPSACK!r} needs SearchSettings(sensitivity=True); leave it out of "
+                "policies"
+            )
         if self.rerank < 1:
             raise AmcError(f"expected rerank of at least 1, received {self.rerank}")
         if self.early_stop is not None and (self.early_stop <= 0 or self.reward != "err"):
@@ -104,6 +136,18 @@ class SearchSettings:
         choice("final_refit", self.final_refit, REFITS)
 
     @property
+    def criteria(self) -> frozenset[str]:
+        """Names of the criteria of importance that the search computes."""
+        ranked = (GLOBAL_RANKINGS[name] for name in self.policies if name in GLOBAL_RANKINGS)
+        return frozenset([self.importance, *ranked])
+
+    @property
     def learner(self) -> DdpgSettings:
         """The agent's settings, with the lengths of its phases set by `episodes`."""
         return self.ddpg.over(self.episodes)
+
+    @property
+    def correcting_learner(self) -> DdpgSettings:
+        """The same for an agent that learns from imagined episodes first, and from the first on."""
+        ddpg = dataclasses.replace(self.ddpg, learning_starts=self.ddpg.learning_starts or 0)
+        return ddpg.over(self.episodes, self.imagined_episodes)

@@ -17,6 +17,10 @@ from places import HELPERS
 
 import amc_tf
 from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.search.agents.global_ranking import global_ranking
+from amc_tf.search.env.base import DecisionEnv
+from amc_tf.search.env.channels import channel_problem
+from amc_tf.search.settings import GLOBAL_RANKINGS
 
 BUDGET = amc_tf.Budget(macs=0.5)
 
@@ -138,11 +142,42 @@ def test_the_knapsack_is_one_plan_that_the_agent_begins_with(net, tmp_path):
     assert again.plan == found.plan and (tmp_path / "curves.json").stat().st_mtime_ns == before
 
 
-def test_rewards_without_budget_need_no_handcrafted_policies(net, tmp_path):
+def test_global_rankings_are_one_plan_each_that_no_resumption_changes(net, tmp_path):
+    settings = blobs.search_settings(episodes=3, policies=("amc", *GLOBAL_RANKINGS))
+    budget = amc_tf.Budget(macs=0.985)  # the hidden layer can meet it alone
+    found = amc_tf.search_plan(net, blobs.task(), budget, tmp_path, settings)
+    records = _records(tmp_path)
+    plans = {p: [r["counts"] for r in records if r["policy"] == p] for p in GLOBAL_RANKINGS}
+    graph = found.graph
+    env = DecisionEnv(channel_problem(graph, rounding=1), budget)
+    whole = list(graph.groups).index("stem")  # the sum of the stem and of the second convolution
+    for name, criterion in GLOBAL_RANKINGS.items():
+        content = json.loads((tmp_path / f"importance_{criterion}.json").read_text())
+        scores = [np.array(content["scores"][group]) for group in graph.groups]
+        ratios = global_ranking(env, scores, streams=[whole])
+        assert plans[name] == [list(np.rint(np.array(ratios) * env.problem.dense))]
+        assert plans[name][0][whole] == 8
+    again = amc_tf.search_plan(net, blobs.task(), budget, tmp_path, settings)
+    assert again.plan == found.plan and _records(tmp_path) == records
+
+
+@pytest.mark.parametrize("setting", [{"policies": ("global_taylor",)}, {"importance": "taylor"}])
+def test_a_ranking_by_the_loss_without_a_loss_is_refused_before_work(net, tmp_path, setting):
+    settings, task = blobs.search_settings(**setting), blobs.task()
+    bare = blobs.task(compile=lambda model: None, evaluate=task.score)
+    with pytest.raises(amc_tf.AmcError, match="'taylor' needs the loss .*; give Task.compile="):
+        amc_tf.search_plan(blobs.model(), bare, BUDGET, tmp_path, settings)
+    assert not any(path.name.startswith("importance") for path in tmp_path.iterdir())
+
+
+def test_without_a_budget_plans_for_one_are_left_out_and_that_is_said(net, tmp_path, caplog):
     policies = ("amc", "cmaes", "random")
-    settings = blobs.search_settings(reward="params", episodes=3, policies=policies)
+    asked = (*policies, "knapsack", "global_l2", "deep")
+    settings = blobs.search_settings(reward="params", episodes=3, policies=asked)
     found = amc_tf.search_plan(net, blobs.task(), None, tmp_path, settings)
     assert set(found.best) == set(policies) and found.bounds == {}
+    told = "knapsack, global L2, deep not played: they are plans for a budget, and there is none"
+    assert told in caplog.text
 
 
 def test_nan_from_evaluate_stops_the_search_and_loses_nothing(net, tmp_path):

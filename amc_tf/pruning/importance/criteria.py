@@ -135,7 +135,7 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
         Group name to float64 array (channels,), in units of the loss.
 
     Raises:
-        AmcError: there is no task or no compiled loss, or a gradient is not finite.
+        AmcError: there is no task, or a gradient is not finite; see also `check_loss`.
     """
     if task is None:
         raise AmcError(
@@ -144,11 +144,7 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
         )
     dense = graph.network.model
     model = task.compiled(rebuild(dense, graph, None), dense)  # the user's model is not changed
-    if not model.compiled:
-        raise AmcError(
-            "importance 'taylor' needs the loss the model is trained with; give Task(compile=...), "
-            "a function that calls model.compile(optimizer, loss, ...)"
-        )
+    check_loss(model)
     for variable in model.trainable_variables:
         variable.regularizer = None
     variables = {
@@ -174,6 +170,20 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
             "check the loss and the model's weights"
         )
     return _of_groups(graph, score / count)
+
+
+def check_loss(model: keras.Model) -> None:
+    """Checks that a model has a loss, whose gradients `taylor` needs.
+
+    Raises:
+        AmcError: it is not compiled, or without a loss.
+    """
+    own = type(model).compute_loss is not keras.Model.compute_loss  # the user's needs no other
+    if not model.compiled or (model.loss is None and not own):
+        raise AmcError(
+            "importance 'taylor' needs the loss the model is trained with; give Task(compile=...), "
+            "a function that calls model.compile(optimizer, loss, ...)"
+        )
 
 
 def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
@@ -205,6 +215,9 @@ IMPORTANCES: Mapping[str, Criterion] = {
         elimination,
     )
 }
+
+# Criteria that read the training data and the loss.
+BY_GRADIENTS = (taylor.__name__,)
 
 
 def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:

@@ -16,9 +16,9 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Group
 from amc_tf.pruning.importance.criteria import Importance
-from amc_tf.pruning.refit.dense import Consumer, Reconstruction, gather
-from amc_tf.pruning.refit.statistics import one_blas_thread
-from amc_tf.pruning.weights import named_weight, numpy_of
+from amc_tf.pruning.importance.readers import Reader, readers_of
+from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.refit.statistics import Statistics, one_blas_thread
 
 _LEVELS = 12  # numbers of channels at which a curve is computed; it is linear in between
 _LEAST = 0.1  # share of the channels at which it begins
@@ -32,7 +32,8 @@ class Curve:
     Attributes:
         counts: numbers of channels kept, ascending; the last is all of them.
         losses: squared error of the outputs of the layers that read the group, each relative to
-            the power of its output, summed, float64; it does not rise, and ends at 0.
+            the power of its output and weighted by its share of the network's outputs (see
+            `amc_tf.pruning.importance.readers`), summed, float64; it does not rise, and ends at 0.
     """
 
     counts: np.ndarray
@@ -59,9 +60,10 @@ def refit_curves(
     """
     fitted = gather(graph, [array[0::2] for array in images], seed=seed)
     held_out = gather(graph, [array[1::2] for array in images], seed=seed)
+    statistics = {consumer.site.name: consumer.statistics for consumer in held_out.consumers}
     readers = {
-        a.site.name: _Reader(a, b, fitted)
-        for a, b in zip(fitted.consumers, held_out.consumers, strict=True)
+        name: _Refitted(reader, statistics[name], fitted.ridge)
+        for name, reader in readers_of(fitted).items()
     }
     found = {}
     with one_blas_thread():
@@ -74,7 +76,7 @@ def refit_curves(
 
 
 def _curve(
-    graph: ChannelGraph, group: Group, order: np.ndarray, readers: Sequence[_Reader]
+    graph: ChannelGraph, group: Group, order: np.ndarray, readers: Sequence[_Refitted]
 ) -> Curve:
     least = max(1, _LEAST * group.channels)
     counts = np.unique(np.rint(np.linspace(least, group.channels, _LEVELS)).astype(int))
@@ -87,32 +89,27 @@ def _curve(
     return Curve(counts, np.maximum.accumulate(losses[::-1])[::-1])
 
 
-class _Reader:
+class _Refitted:
     """The error of a layer that reads channels, on moments that its weights were not fitted to."""
 
-    def __init__(self, fitted: Consumer, held_out: Consumer, refit: Reconstruction):
-        site = fitted.site
-        kernel = numpy_of(named_weight(site.call.operation, fitted.kernel))
-        self._weights = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-        classes = site.roles[site.rule.mixes[fitted.kernel]]
-        self._classes = np.tile(classes, len(self._weights) // len(classes))
-        self._fitted, self._held_out = fitted.statistics, held_out.statistics
-        self._centred, self._ridge = fitted.intercept is not None, refit.ridge
-        self._power = self._held_out.power(self._weights, self._centred) + np.finfo(float).tiny
+    def __init__(self, reader: Reader, held_out: Statistics, ridge: float):
+        self._reader, self._held_out, self._ridge = reader, held_out, ridge
+        self._centred = reader.consumer.intercept is not None
+        self._power = held_out.power(reader.weights, self._centred) + np.finfo(float).tiny
 
     def loss(self, keep: np.ndarray) -> float:
-        """Returns the squared error relative to the power, if only some classes are kept."""
-        kept = keep[self._classes]
+        """Returns the share of the outputs that is lost if only some classes are kept."""
+        kept, weights = keep[self._reader.classes], self._reader.weights
         if kept.all():
             return 0.0
-        error = -self._weights
+        error = -weights
+        fitted = self._reader.consumer.statistics
         try:
-            error[kept] = self._fitted.correction(
-                kept, self._weights[~kept], self._ridge, self._centred
-            )
+            error[kept] = fitted.correction(kept, weights[~kept], self._ridge, self._centred)
         except np.linalg.LinAlgError:  # as the refit does then: what is kept stays as it is
             error[kept] = 0.0
-        return min(self._held_out.power(error, self._centred) / self._power, _MOST)
+        relative = self._held_out.power(error, self._centred) / self._power
+        return self._reader.share * min(relative, _MOST)
 
 
 def losses_of(

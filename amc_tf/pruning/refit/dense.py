@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.network import infer
+from amc_tf.graph.network import Value, infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import choose, linear_inputs
@@ -43,11 +44,20 @@ class Consumer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Refits a dense network's consumers for any plan. Made by `gather`."""
+    """Refits a dense network's consumers for any plan. Made by `gather`.
+
+    Attributes:
+        graph: the analysed model.
+        ridge: ridge term, relative to the mean variance of the kept inputs.
+        consumers: the layers, with the statistics of their inputs.
+        powers: for each value that a call reads together with others, its variance, summed over
+            channels.
+    """
 
     graph: ChannelGraph
     ridge: float
     consumers: tuple[Consumer, ...]
+    powers: Mapping[int, float]
     _soundness: Soundness = dataclasses.field(default_factory=Soundness)
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
@@ -102,7 +112,7 @@ def gather(
     graph: ChannelGraph,
     images: Sequence[np.ndarray],
     *,
-    batch_size: int = 16,
+    batch_bytes: int = 2**25,
     rows: int = 8192,
     rows_per_feature: int = 8,
     ridge: float = 1e-3,
@@ -114,7 +124,8 @@ def gather(
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_size: images in a forward pass; few, as all their activations are in memory.
+        batch_bytes: largest size of an activation in a forward pass, in bytes. Larger ones do
+            not fit into a processor's cache, and many small ones take longer, too.
         rows: least number of sampled inputs (positions of a convolution) for each consumer.
         rows_per_feature: the same, for each input feature.
         ridge: ridge term, relative to the mean variance of the kept inputs.
@@ -148,15 +159,24 @@ def gather(
             statistics[key] = Samples() if wide else Moments(features)
         wanted[key] = math.ceil((rows if wide else max(rows, rows_per_feature * features)) / total)
 
+    powers: dict[int, list[float]] = {}
+
     def invoke(call, args, kwargs):
         key = sampled_at.get(id(call))
         output = infer(call.operation, args, kwargs)
+        if len(set(call.inputs)) > 1:
+            read, tensors = map(keras.tree.flatten, ((call.args, call.kwargs), (args, kwargs)))
+            for x, tensor in zip(read, tensors, strict=True):
+                if isinstance(x, Value):
+                    powers.setdefault(x.number, []).append(_power(tensor))
         if key is not None:
             x = keras.tree.flatten((args, kwargs))[0]
             chosen = choose(math.prod(output.shape[1:-1]), len(x), wanted[key], rng)
             statistics[key].add(linear_inputs(call.operation, x, chosen))
         return output
 
+    sizes = [math.prod(size or 1 for size in shape[1:]) for shape in graph.trace.shapes.values()]
+    batch_size = max(1, batch_bytes // (4 * max(sizes)))
     for start in range(0, total, batch_size):
         batch = [
             keras.ops.cast(array[start : start + batch_size], tensor.dtype)
@@ -167,7 +187,14 @@ def gather(
         Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site))
         for name, (site, weight) in kernels.items()
     )
-    return Reconstruction(graph, ridge, consumers)
+    means = {number: float(np.mean(found)) for number, found in powers.items()}
+    return Reconstruction(graph, ridge, consumers, means)
+
+
+def _power(tensor: Any) -> float:
+    """Returns the variance of a tensor (images, ..., channels), summed over the channels."""
+    x = keras.ops.cast(tensor, "float32")
+    return float(keras.ops.sum(keras.ops.var(x, axis=tuple(range(x.ndim - 1)))))
 
 
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:

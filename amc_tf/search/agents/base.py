@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -35,3 +36,16 @@ class Searcher(Protocol):
         Returns:
             Diagnostics of the searcher by name; may be empty.
         """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Allocations:
+    """What is known of a problem before the first episode.
+
+    Attributes:
+        plans: preserve ratios of the policies that are a few plans, by the policy's name.
+        losses: what each decision loses at each allowed count; None if that is not known.
+    """
+
+    plans: Mapping[str, Sequence[Sequence[float]]] = dataclasses.field(default_factory=dict)
+    losses: Sequence[np.ndarray] | None = None

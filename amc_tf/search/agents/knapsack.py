@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from amc_tf.search.env.base import DecisionEnv
 
 
-def knapsack(env: DecisionEnv, losses: Sequence[np.ndarray]) -> list[float]:
+def knapsack(
+    env: DecisionEnv, losses: Sequence[np.ndarray], whole: Collection[int] = ()
+) -> list[float]:
     """Chooses counts within the budget whose summed losses are as small as can be found.
 
     From the dense network on, the decision whose next step saves most of the excess cost for its
@@ -20,11 +22,15 @@ def knapsack(env: DecisionEnv, losses: Sequence[np.ndarray]) -> list[float]:
     Args:
         env: the decisions, and a budget.
         losses: loss of each allowed count of each decision, as `env.choices`; it does not rise.
+        whole: decisions that keep everything, if the others can meet the budget without them.
 
     Returns:
         Executable preserve ratios, one for each decision.
     """
-    plan = _Plan(env, losses)
+    least = [len(a) - 1 if t in whole else 0 for t, a in enumerate(env.choices)]
+    if not env.meets([a[at] for a, at in zip(env.choices, least, strict=True)]):
+        least = [0] * len(env)
+    plan = _Plan(env, losses, least)
     plan.lower()
     plan.exchange()
     return (plan.counts / env.problem.dense).tolist()
@@ -33,8 +39,8 @@ def knapsack(env: DecisionEnv, losses: Sequence[np.ndarray]) -> list[float]:
 class _Plan:
     """Counts that are changed step by step."""
 
-    def __init__(self, env: DecisionEnv, losses: Sequence[np.ndarray]):
-        self._env, self._losses = env, losses
+    def __init__(self, env: DecisionEnv, losses: Sequence[np.ndarray], least: Sequence[int]):
+        self._env, self._losses, self._least = env, losses, least
         self._at = [len(allowed) - 1 for allowed in env.choices]
 
     @property
@@ -60,7 +66,7 @@ class _Plan:
         while excess > 0:
             best = (-np.inf, 0, 0, excess)
             for t, hull in enumerate(hulls):
-                below = [i for i in hull if i < self._at[t]]
+                below = [i for i in hull if self._least[t] <= i < self._at[t]]
                 if below:
                     left = self._excess(self._with({t: below[-1]}))
                     lost = self._losses[t][below[-1]] - self._losses[t][self._at[t]]
@@ -88,7 +94,7 @@ class _Plan:
                 best, found = gain, up
                 continue
             for other, at in enumerate(self._at):
-                if other == t or at == 0:
+                if other == t or at == self._least[other]:
                     continue
                 net = gain - float(self._losses[other][at - 1] - self._losses[other][at])
                 if net > best and self._env.meets(self._with({**up, other: at - 1})):

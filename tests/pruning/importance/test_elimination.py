@@ -45,13 +45,17 @@ def test_order_is_that_of_brute_force():
         size = np.prod(reader(hidden).shape[1:-1])
         rows = linear_inputs(reader, hidden, np.tile(np.arange(size), (80, 1))).astype(float)
         target = rows @ np.asarray(reader.kernel).reshape(rows.shape[1], -1)
-        problems.append((rows, target - target.mean(0)))
+        # Behind the layers, their averages are joined: each counts by its power there.
+        power = target.reshape(80, size, -1).mean(axis=1).var(axis=0).sum()
+        problems.append((rows, target - target.mean(0), power))
 
     def loss(left):
         kept = np.isin(np.arange(6), left)
         return sum(
-            _least_error(rows, target, np.tile(kept, rows.shape[1] // 6)) / np.square(target).sum()
-            for rows, target in problems
+            power
+            * _least_error(rows, target, np.tile(kept, rows.shape[1] // 6))
+            / np.square(target).sum()
+            for rows, target, power in problems
         )
 
     left, expected = list(range(6)), []

@@ -30,6 +30,8 @@ def test_losses_are_those_of_a_refit_on_the_other_half(net):
     assert curve.counts.tolist() == list(range(1, 9)) and curve.losses[-1] == 0
     hidden = keras.Model(net.inputs, net.get_layer("hidden").output).predict(X, verbose=0)
     fitted, other = hidden[0::2].astype(float), hidden[1::2].astype(float)
+    # The layers' outputs are joined, where each counts by its power.
+    powers = {n: (fitted @ net.get_layer(n).kernel.numpy()).var(axis=0).sum() for n in "ab"}
     expected = []
     for count in curve.counts[:-1].tolist():
         kept = strongest(importance, {"hidden": count}).keep["hidden"]
@@ -41,7 +43,8 @@ def test_losses_are_those_of_a_refit_on_the_other_half(net):
             # Both about their means: the intercept takes the mean of what is left.
             centred = other - other.mean(axis=0)
             error = centred[:, kept] @ solved - centred @ kernel
-            loss += np.square(error).sum() / np.square(centred @ kernel).sum()
+            relative = np.square(error).sum() / np.square(centred @ kernel).sum()
+            loss += relative * powers[name] / sum(powers.values())
         expected.append(loss)
     expected = np.maximum.accumulate(expected[::-1])[::-1]
     np.testing.assert_allclose(curve.losses[:-1], expected, rtol=0.05)

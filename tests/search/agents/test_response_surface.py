@@ -8,8 +8,9 @@ import zoo
 
 import amc_tf
 from amc_tf.search.agents import response_surface
+from amc_tf.search.agents.priced_plan import propose
 from amc_tf.search.agents.random import RandomSearcher
-from amc_tf.search.agents.response_surface import ResponseModel, ResponseSearcher, propose
+from amc_tf.search.agents.response_surface import Features, ResponseModel, ResponseSearcher
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import channel_problem
 
@@ -52,9 +53,10 @@ def play(env, searcher, episodes):
 def test_the_best_plan_of_known_curves_is_that_of_all_plans(graph):
     env = environment(graph)
     dense = np.array([choices[-1] for choices in env.choices])
+    worth = [a * p + b * p**2 for a, b, p in zip(*CURVES, _pruned(env), strict=True)]
     start = np.array(env.fitted([1.0, 1.0, 1.0]))
     for _ in range(4):
-        start = np.array(propose(env, CURVES, start))
+        start = np.array(propose(env, worth, start))
         assert env.meets(np.rint(start * dense))
     assert additive(start) == pytest.approx(best_of_all(env), abs=0.005)
     assert additive(start) > additive(env.fitted([1.0, 1.0, 1.0])) + 0.01
@@ -73,19 +75,38 @@ def test_a_search_ends_close_to_the_best_of_all_plans(graph):
 
 def test_draws_close_in_on_the_curves():
     rng = np.random.default_rng(0)
+    features = Features([np.arange(20, 101)] * 3, np.full(3, 100))
     spreads = []
     for count in (20, 400):
-        model = ResponseModel(3)
+        model = ResponseModel()
         for _ in range(count):
-            ratios = rng.uniform(0.2, 1, 3)
-            model.add(ratios, additive(ratios) + 0.003 * rng.normal())
-        draws = np.stack([model.draw(rng) for _ in range(50)])
-        spreads.append(draws.std(axis=0).mean())
+            counts = rng.integers(20, 101, 3)
+            model.add(features.of(counts), additive(counts / 100) + 0.003 * rng.normal())
+        draws = np.stack([features.worth(model.draw(rng)) for _ in range(50)])
+        spreads.append(draws[:, :, 30].std(axis=0).mean())
         assert len(model) == count
     assert spreads[1] < spreads[0] / 2
     # What a curve says of pruning half of a group.
-    half = (draws[:, 0] * 0.5 + draws[:, 1] * 0.25).mean(axis=0)
+    half = draws[:, :, 30].mean(axis=0)
     np.testing.assert_allclose(half, CURVES[0] * 0.5 + CURVES[1] * 0.25, atol=0.02)
+
+
+def test_losses_known_beforehand_are_worth_the_same_in_all_groups_at_first(graph):
+    """Two episodes cannot tell the groups apart; what was known beforehand does."""
+    env = environment(graph)
+    losses = [-(a * p + b * p**2) for a, b, p in zip(*CURVES, _pruned(env), strict=True)]
+    features = Features(env.choices, env.problem.dense, losses)
+    model = ResponseModel()
+    for ratios in ([1.0, 1.0, 1.0], [0.5, 0.75, 1.0]):
+        counts = np.rint(np.array(env.fitted(ratios)) * env.problem.dense)
+        model.add(features.of(counts), additive(counts / env.problem.dense))
+    rng = np.random.default_rng(0)
+    worth = np.mean([np.concatenate(features.worth(model.draw(rng))) for _ in range(200)], axis=0)
+    assert np.corrcoef(worth, -np.concatenate(losses))[0, 1] > 0.95
+
+
+def _pruned(env):
+    return [1 - choices / choices[-1] for choices in env.choices]
 
 
 def test_the_same_seed_proposes_the_same(graph):

@@ -76,6 +76,8 @@ class DdpgLearner:
         self._random = np.random.default_rng(seed)
         self._settings = settings
         self._warmup = settings.phases()[0]
+        starts = settings.learning_starts
+        self._learning_starts = self._warmup if starts is None else starts
         self._num_features = num_features
         self._states: list[np.ndarray] = []
         self._episode = 0
@@ -196,7 +198,7 @@ class DdpgLearner:
         baseline = reward if self._baseline is None else self._baseline
         self._remember(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
         losses = math.nan, math.nan
-        warm = self._episode >= self._warmup
+        warm = self._episode >= self._learning_starts
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
             updates = tf.constant(len(executed) * settings.updates_per_step)
             try:

@@ -24,9 +24,10 @@ class DdpgSettings:
             the same.
         sigma: standard deviation of the exploration's normal distribution during the warm-up,
             before truncation to [0, 1].
-        warmup_episodes: number of episodes before learning starts and sigma begins to fall; None
+        warmup_episodes: number of episodes before sigma begins to fall; None
             for a quarter of the search's episodes (the paper's 100 of 400, if no search sets how
             many).
+        learning_starts: number of episodes before learning starts; None for those of the warm-up.
         decay_episodes: number of episodes over which sigma then falls exponentially to
             `sigma_end`; None for half of the search's episodes, so that the last quarter uses what
             was learnt.
@@ -54,6 +55,7 @@ class DdpgSettings:
     gamma: float = 1.0
     sigma: float = 0.5
     warmup_episodes: int | None = None
+    learning_starts: int | None = None
     decay_episodes: int | None = None
     sigma_end: float = 0.01
     warmup_centre: float | None = None
@@ -90,6 +92,12 @@ class DdpgSettings:
             "warmup_episodes",
             "None or an integer, 0 or more",
             self.warmup_episodes,
+        )
+        _require(
+            self.learning_starts is None or _is_count(self.learning_starts, 0),
+            "learning_starts",
+            "None or an integer, 0 or more",
+            self.learning_starts,
         )
         _require(
             self.decay_episodes is None or _is_count(self.decay_episodes, 1),
@@ -132,10 +140,15 @@ class DdpgSettings:
             max(episodes // 2, 1) if decay is None else decay,
         )
 
-    def over(self, episodes: int) -> "DdpgSettings":
-        """Returns the settings with the phases set for a search of `episodes` episodes."""
+    def over(self, episodes: int, before: int = 0) -> "DdpgSettings":
+        """Returns the settings with the phases set for a search.
+
+        Args:
+            episodes: number of episodes of the search.
+            before: number of episodes that the agent plays before them; the warm-up follows these.
+        """
         warmup, decay = self.phases(episodes)
-        return dataclasses.replace(self, warmup_episodes=warmup, decay_episodes=decay)
+        return dataclasses.replace(self, warmup_episodes=before + warmup, decay_episodes=decay)
 
     def sigma_at(self, episode: int) -> float:
         """Returns sigma of an episode (paper, section 4).

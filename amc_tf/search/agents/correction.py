@@ -1,0 +1,128 @@
+"""A searcher that corrects a plan which is good already.
+
+What the groups lose by the closed-form errors of their refits gives a good plan before the first
+episode (see `amc_tf.search.agents.knapsack`). An agent that had to find it anew would spend most of
+a short search on that. So its action is a factor instead: the middle of its range leaves the plan's
+ratio as it is, and the ends shrink or raise it by the same factor. An untrained actor, whose
+actions lie in the middle, proposes the plan itself, and exploration stays near it.
+
+Before its first own episode, the agent plays imagined ones, whose reward is what the losses say, on
+the scale of the rewards that are known. So its critic knows the price of a channel from the start,
+and real episodes only have to correct it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from amc_tf.search.agents.base import Searcher
+from amc_tf.search.env.base import DecisionEnv
+
+# Features that are added to a state: the ratio that is corrected, and the group's loss at these
+# shares of its channels, the square root relative to the largest of all groups.
+_SHARES = (0.75, 0.5, 0.25)
+NUM_KNOWN = 1 + len(_SHARES)
+
+_LOG = logging.getLogger(__name__)
+
+
+class CorrectingSearcher:
+    """A `Searcher` whose actions are corrections of a plan.
+
+    Args:
+        searcher: searcher that proposes actions in [0, 1], 0.5 for no correction. Its states have
+            `NUM_KNOWN` more features.
+        env: the environment of the episodes.
+        losses: loss of each allowed count of each decision, as `env.choices`.
+        plan: preserve ratios that are corrected.
+        demonstrations: number of first episodes whose actions others choose. The best of them is
+            corrected from then on, in place of `plan`.
+        imagined: number of imagined episodes after them.
+        factor: largest factor by which a ratio is raised or shrunk, above 1.
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        env: DecisionEnv,
+        losses: Sequence[np.ndarray],
+        plan: Sequence[float],
+        demonstrations: int = 0,
+        imagined: int = 0,
+        factor: float = 1.5,
+    ):
+        self._searcher = searcher
+        self._env = copy.copy(env)  # imagined episodes do not disturb the real one
+        self._losses = losses
+        self._plan = np.asarray(plan, float)
+        self._demonstrations = demonstrations
+        self._imagined = imagined
+        self._span = float(np.log(factor))
+        self._states: list[np.ndarray] = []
+        self._played: list[tuple[list[np.ndarray], Sequence[float], float]] = []
+
+    def act(self, state: np.ndarray) -> float:
+        """Returns a ratio of the plan, corrected."""
+        self._states.append(state)
+        if self._demonstrations:
+            return 1.0
+        return self._ratio(len(self._states) - 1, self._asked(len(self._states) - 1, state))
+
+    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+        """Passes the corrections to the searcher, after the demonstrations those of all of them."""
+        states, self._states = self._states, []
+        if not self._demonstrations:
+            return self._searcher.finish(self._corrections(actions), reward)
+        self._played.append((states, actions, reward))
+        if len(self._played) < self._demonstrations:
+            return {}
+        self._demonstrations = 0
+        self._plan = np.asarray(max(self._played, key=lambda played: played[2])[1], float)
+        told: dict[str, float] = {}
+        for states, actions, reward in self._played:
+            for t, state in enumerate(states):
+                self._asked(t, state)
+            told = self._searcher.finish(self._corrections(actions), reward)
+        self._imagine()
+        return told
+
+    def _asked(self, t: int, state: np.ndarray) -> float:
+        dense, choices = self._env.problem.dense[t], self._env.choices[t]
+        largest = max(float(np.max(loss)) for loss in self._losses)
+        lost = np.interp([share * dense for share in _SHARES], choices, self._losses[t])
+        known = np.sqrt(np.clip(lost / max(largest, np.finfo(float).tiny), 0, 1))
+        return self._searcher.act(np.array([*state, self._plan[t], *known], np.float32))
+
+    def _ratio(self, t: int, action: float) -> float:
+        return float(np.clip(self._plan[t] * np.exp(self._span * (2 * action - 1)), 0, 1))
+
+    def _corrections(self, ratios: Sequence[float]) -> list[float]:
+        factors = np.log(np.maximum(ratios, 1e-6) / np.maximum(self._plan, 1e-6))
+        return np.clip(0.5 + factors / (2 * self._span), 0, 1).tolist()
+
+    def _imagine(self) -> None:
+        """Plays episodes whose rewards the losses predict."""
+        losses = [self._loss(actions) for _, actions, _ in self._played]
+        rewards = [reward for _, _, reward in self._played]
+        if np.ptp(losses) == 0:
+            return
+        slope, level = np.polyfit(losses, rewards, 1)
+        if slope >= 0:
+            _LOG.info("what the groups lose does not predict the rewards; the agent imagines none")
+            return
+        for _ in range(self._imagined):
+            state, t, actions = self._env.reset(), 0, []
+            while state is not None:
+                state, executed = self._env.step(self._ratio(t, self._asked(t, state)))
+                actions.append(executed)
+                t += 1
+            self._searcher.finish(self._corrections(actions), level + slope * self._loss(actions))
+
+    def _loss(self, actions: Sequence[float]) -> float:
+        counts = self._env.filled(actions)
+        parts = zip(self._env.choices, counts, self._losses, strict=True)
+        return float(sum(loss[np.searchsorted(allowed, n)] for allowed, n, loss in parts))
