@@ -13,9 +13,10 @@ are functions of the table RULES.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from absl import app, flags
@@ -27,14 +28,16 @@ from common.yardstick import REFIT, Yardstick
 import amc_tf
 from amc_tf.errors import choices
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.streams import streams
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
 from amc_tf.pruning.importance.refit_curves import losses_of, refit_curves
+from amc_tf.search.agents.global_ranking import global_ranking
 from amc_tf.search.agents.handcrafted import PROFILES, profile
 from amc_tf.search.agents.knapsack import knapsack
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.problem import environment, problem_of
-from amc_tf.search.settings import SearchSettings
+from amc_tf.search.settings import GLOBAL_RANKINGS, KNAPSACK, SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
@@ -66,20 +69,34 @@ class Given:
     importance: Importance
     seed: int
 
+    @property
+    def whole_streams(self) -> list[int]:
+        """Returns the decisions about residual streams."""
+        joined = streams(self.graph)
+        return [t for t, name in enumerate(self.graph.groups) if name in joined]
 
-def handcrafted(name: str) -> Callable[[Given], list[float]]:
-    return lambda given: given.env.fitted(profile(name, len(given.env)).tolist())
+
+def handcrafted(name: str, given: Given) -> list[float]:
+    return given.env.fitted(profile(name, len(given.env)).tolist())
 
 
-def least_loss(given: Given) -> list[float]:
+def least_loss(given: Given, whole: Collection[int] = ()) -> list[float]:
     curves = refit_curves(given.graph, [given.case.calibration], given.importance, given.seed)
-    return knapsack(given.env, losses_of(curves, given.graph, given.env.choices))
+    return knapsack(given.env, losses_of(curves, given.graph, given.env.choices), whole)
+
+
+def ranked(criterion: str, given: Given) -> list[float]:
+    scores = IMPORTANCES[criterion](given.graph, given.case.task())
+    of_groups = [scores[name] for name in given.graph.groups]
+    return global_ranking(given.env, of_groups, streams=given.whole_streams)
 
 
 # Name to a function that returns the preserve ratio of each decision, within the budget.
 RULES: Mapping[str, Callable[[Given], list[float]]] = {
-    **{name: handcrafted(name) for name in PROFILES},
-    "knapsack": least_loss,
+    **{name: functools.partial(handcrafted, name) for name in PROFILES},
+    KNAPSACK: least_loss,
+    "knapsack_whole_streams": lambda given: least_loss(given, given.whole_streams),
+    **{name: functools.partial(ranked, of) for name, of in GLOBAL_RANKINGS.items()},
 }
 
 

@@ -3,11 +3,12 @@
     python benchmarks/searchers.py --data=DIR --networks=resnet56,mobilenet_v1 --episodes=100 \
         --seeds=0,1,2 --policies=ddpg,cmaes,response,random --workdir=DIR
 
-Rewards are real. `ddpg` is AMC's agent without its model of the reward (`response_share=0`); it
-begins with the demonstrations of `warm_start`. `amc` is AMC as it is. A search is a folder of
-`--workdir`: the same command resumes. Searchers whose settings are the same play in one search, in
-which no plan is scored twice. Seconds until N evaluations are those of a searcher's own episodes
-and of the search's set-up (importance, statistics, what the groups lose), which each pays whole.
+Rewards are real. `ddpg` is AMC's agent without its model of the reward (`response_share=0`), and
+`paper` an agent that does not know what the groups lose, either (`sensitivity=False`). Both begin
+with the demonstrations of `warm_start`. `amc` is AMC as it is. A search is a folder of `--workdir`:
+the same command resumes. Searchers whose settings are the same play in one search, in which no plan
+is scored twice. Seconds until N evaluations are those of a searcher's own episodes and of the
+search's set-up (importance, statistics, what the groups lose), which each pays whole.
 Best plans are by the reward's refit; there is no final refit, unless `--set` names another one.
 `--set` changes any of amc_tf.SearchSettings, such as `--set=ddpg.sigma=0.25`.
 """
@@ -40,7 +41,7 @@ MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 EPISODES = flags.DEFINE_integer("episodes", 100, "Episodes of each searcher.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the searches.")
 POLICY = flags.DEFINE_list(
-    "policies", ["ddpg", "cmaes", "response", "random"], "`ddpg`, or policies of SearchSettings."
+    "policies", ["ddpg", "cmaes", "response", "random"], "ddpg, paper, or any of amc_tf's policies."
 )
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of SearchSettings (repeatable).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the searches' logs.", required=True)
@@ -64,6 +65,7 @@ class Searcher:
 # The others play beside whichever agent is asked for, as AMC's always plays.
 SEARCHERS: Mapping[str, Searcher] = {
     "ddpg": Searcher(AGENT, {"response_share": 0.0}),
+    "paper": Searcher(AGENT, {"response_share": 0.0, "sensitivity": False}),
     **{name: Searcher(name) for name in POLICIES},
 }
 
@@ -71,6 +73,7 @@ SEARCHERS: Mapping[str, Searcher] = {
 def searches(names: list[str]) -> list[tuple[list[str], Mapping[str, Any]]]:
     """Groups searchers into searches: their names, and the settings of each search."""
     agents = [name for name in names if SEARCHERS[name].policy == AGENT]
+    agents.sort(key="paper".__eq__)  # last, as some of the others need what the groups lose
     others = [name for name in names if SEARCHERS[name].policy != AGENT]
     first, *rest = agents or ["ddpg"]
     groups = [[first, *others], *([name] for name in rest)]

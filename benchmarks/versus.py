@@ -100,12 +100,12 @@ class Search:
         return next((s for e, s in ends if tuple(e["counts"]) == self.plan.counts), None)
 
     def one_shot(self) -> dict[str, amc_tf.PruningPlan]:
-        """Returns the plans of the policies that had one episode."""
+        """Returns the best plans of the policies that need no search."""
         names = [e["policy"] for e in self.episodes]
         return {
             name: amc_tf.PruningPlan.load(self.workdir / layout.plan_file(name))
             for name in dict.fromkeys(names)
-            if names.count(name) == 1 and name != AGENT
+            if names.count(name) < self.done["episodes"]
         }
 
     def facts(self) -> dict:

@@ -104,6 +104,15 @@ def test_settings_are_changed_by_texts():
     assert settings == expected
 
 
+def test_changes_are_checked_together():
+    # Without sensitivity the policy knapsack, one of the default ones, is refused.
+    changes = ["sensitivity=False", "ddpg.sigma=0.25", "policies=('amc',)", "ddpg.gamma=0.5"]
+    expected = amc_tf.SearchSettings(
+        sensitivity=False, policies=("amc",), ddpg=amc_tf.DdpgSettings(sigma=0.25, gamma=0.5)
+    )
+    assert overridden(amc_tf.SearchSettings(), changes) == expected
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

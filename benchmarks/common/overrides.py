@@ -24,12 +24,21 @@ def overridden(settings: S, changes: Sequence[str]) -> S:
     Raises:
         AmcError: a change is not of this form, or there is no such field.
     """
+    fresh: dict[str, Any] = {}
+    known = [field.name for field in dataclasses.fields(settings)]
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:
             raise amc_tf.AmcError(f"expected FIELD=VALUE, received {change!r}")
-        settings = _replaced(settings, path.strip(), _parsed(value))
-    return settings
+        name, _, rest = path.strip().partition(".")
+        choice(f"field of {type(settings).__name__}", name, known)
+        if rest:
+            section = fresh.get(name, getattr(settings, name))
+            fresh[name] = overridden(section, [f"{rest}={value}"])
+        else:
+            fresh[name] = _parsed(value)
+    # All at once, as settings are checked together.
+    return dataclasses.replace(settings, **fresh)
 
 
 def _parsed(value: str) -> Any:
@@ -37,12 +46,3 @@ def _parsed(value: str) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
-
-
-def _replaced(settings: Any, path: str, value: Any) -> Any:
-    name, _, rest = path.partition(".")
-    known = [field.name for field in dataclasses.fields(settings)]
-    choice(f"field of {type(settings).__name__}", name, known)
-    if rest:
-        value = _replaced(getattr(settings, name), rest, value)
-    return dataclasses.replace(settings, **{name: value})

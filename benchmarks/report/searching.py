@@ -145,7 +145,8 @@ def searchers(entry: dict) -> str:
     )
     return record.section(
         "Best score so far with the reward's refit, and the seconds until then, set-up included "
-        f"({facts}). `ddpg` is AMC's agent without its model of the reward.",
+        f"({facts}). `ddpg` is AMC's agent without its model of the reward; `paper` does not know "
+        "what the groups lose, either.",
         header,
         rows,
         entries,
