@@ -50,8 +50,8 @@ lint: $(VENV)/.installed-test $(VENV)/.buildifier
 	    echo buildifier -mode=check -lint=warn '$(BUILD_FILES)'; \
 	    $$buildifier -mode=check -lint=warn $(BUILD_FILES); fi
 
-OF_THE_SOURCES := test_build_files.py test_docs.py test_layers.py test_plan_archive.py \
-    test_public_api.py test_wheel.py
+OF_THE_SOURCES := test_benchmarks.py test_build_files.py test_docs.py test_layers.py \
+    test_plan_archive.py test_public_api.py test_wheel.py
 # Away from the sources, so that nothing but the wheel can be imported; what reads the sources
 # themselves (BUILD files, packaging) has no place there.
 check-wheel: $(VENV)/.created

@@ -7,8 +7,9 @@ Rewards are real. `ddpg` is AMC's agent without its model of the reward (`respon
 `paper` an agent that does not know what the groups lose, either (`sensitivity=False`). Both begin
 with the demonstrations of `warm_start`. `amc` is AMC as it is. A search is a folder of `--workdir`:
 the same command resumes. Searchers whose settings are the same play in one search, in which no plan
-is scored twice. Seconds until N evaluations are those of a searcher's own episodes and of the
-search's set-up (importance, statistics, what the groups lose), which each pays whole.
+is scored twice. Seconds until N evaluations are those of a searcher's own episodes, of the scoring
+of its plans by others before it, and of the search's set-up (importance, statistics, what the
+groups lose), which each pays whole.
 Best plans are by the reward's refit; there is no final refit, unless `--set` names another one.
 `--set` changes any of amc_tf.SearchSettings, such as `--set=ddpg.sigma=0.25`.
 """
@@ -24,6 +25,7 @@ import numpy as np
 from absl import app, flags
 from common import cases, record
 from common.clock import SearchClock
+from common.comparison import seconds_alone
 from common.overrides import overridden
 
 import amc_tf
@@ -96,7 +98,7 @@ def course(clock: SearchClock, episodes: list[dict], policy: str) -> dict[str, n
     own = [e for e in episodes if e["policy"] == policy]
     return {
         "best": np.maximum.accumulate([e["score"] for e in own]),
-        "seconds": (clock.set_up or 0.0) + np.cumsum([e["seconds"] for e in own]),
+        "seconds": (clock.set_up or 0.0) + np.cumsum(seconds_alone(episodes, policy)),
     }
 
 

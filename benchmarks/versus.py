@@ -7,7 +7,8 @@ trees search in fresh processes of this interpreter, one after the other; they t
 first. Then the plans of both are scored by one measure: this tree's refit in order, on images that
 decide nothing (except for ImageNet; see common/cases.py). Accuracies are before fine-tuning.
 
-- `episode_ratio`: median seconds of an episode of AMC, ours / base; `episode_mean_ratio`: of means.
+- `episode_ratio`: median seconds of an episode of AMC whose plan was new, ours / base;
+  `episode_mean_ratio`: of means.
 - `time_to_equal_ratio`: seconds until our best plan so far (by reward) is by the one measure at
   least as good as the plan with which the base's search ended, set-up included, over the seconds
   of the base's whole search; null if it never is. `base_found_seconds`: when the base first had
@@ -51,7 +52,7 @@ NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the searches.")
 MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 EPISODES = flags.DEFINE_integer("episodes", None, "Episodes of both; default: that of each tree.")
-FLOOR = flags.DEFINE_boolean("floor", True, "Whether episode.py is run at the end.")
+FLOOR = flags.DEFINE_boolean("floor", True, "Whether episode.py is run, too.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of both searches.", required=True)
 
 MEDIANS = (
@@ -83,16 +84,22 @@ class Search:
     @classmethod
     def read(cls, folder: pathlib.Path) -> Search:
         workdir = folder / "run"
-        return cls(
+        found = cls(
             workdir,
             json.loads((folder / "done.json").read_text()),
             read_log(workdir / layout.EPISODES),
             amc_tf.PruningPlan.load(workdir / layout.PLAN),
         )
+        if not found.seconds_of_episodes:
+            raise app.UsageError(
+                f"expected episodes of {AGENT!r} with plans of its own in {workdir}, received "
+                "none; use more --episodes and another --workdir"
+            )
+        return found
 
     @property
     def seconds_of_episodes(self) -> list[float]:
-        return [e["seconds"] for e in self.episodes if e["policy"] == AGENT]
+        return comparison.scored_seconds(self.episodes, AGENT)
 
     def found_seconds(self) -> float | None:
         """Returns when an episode first had the channel counts of the last plan."""

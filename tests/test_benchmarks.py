@@ -14,7 +14,14 @@ from amc_tf.pruning.refit.methods import REFITS
 from benchmarks.common import record
 from benchmarks.common.cases import Case
 from benchmarks.common.clock import SearchClock
-from benchmarks.common.comparison import best_so_far, median, ratio, reached
+from benchmarks.common.comparison import (
+    best_so_far,
+    median,
+    ratio,
+    reached,
+    scored_seconds,
+    seconds_alone,
+)
 from benchmarks.common.image_folder import images_of
 from benchmarks.common.overrides import overridden
 from benchmarks.common.yardstick import REFIT, Yardstick
@@ -73,6 +80,15 @@ def test_best_so_far_leaves_out_scores_that_were_cut():
     episodes[2]["cut"] = True
     found = best_so_far(episodes, [1, 2, 3, 4, 5, 6])
     assert [(seconds, e["number"]) for seconds, e in found] == [(1, 0), (5, 4)]
+
+
+def test_episodes_with_a_known_plan_are_not_timed():
+    rows = [("uniform", [4, 4], 3), ("amc", [4, 4], 0), ("amc", [2, 4], 5), ("amc", [2, 4], 0.1)]
+    episodes = [{"policy": p, "counts": c, "seconds": s} for p, c, s in rows]
+    assert scored_seconds(episodes, "amc") == [5]
+    # Alone it would have scored the first plan, too, once.
+    assert seconds_alone(episodes, "amc") == [3, 5, 0.1]
+    assert seconds_alone([*episodes, episodes[1]], "amc") == [3, 5, 0.1, 0]
 
 
 def test_reached_scores_no_plan_after_the_first_that_is_as_good():

@@ -31,6 +31,45 @@ def best_so_far(
     return found
 
 
+def scored_seconds(episodes: Sequence[dict[str, Any]], policy: str) -> list[float]:
+    """Lists the seconds of a policy's episodes whose plans had to be scored.
+
+    A plan that an episode before had, of whatever policy, takes no time.
+
+    Args:
+        episodes: records of the log, in its order.
+        policy: name of the policy.
+    """
+    known, found = set(), []
+    for record in episodes:
+        counts = tuple(record["counts"])
+        if counts not in known and record["policy"] == policy:
+            found.append(record["seconds"])
+        known.add(counts)
+    return found
+
+
+def seconds_alone(episodes: Sequence[dict[str, Any]], policy: str) -> list[float]:
+    """Lists the seconds that each of a policy's episodes takes in a search of its own.
+
+    For a plan that another policy had before, the seconds of that episode are added.
+
+    Args:
+        episodes: records of the log, in its order.
+        policy: name of the policy.
+    """
+    scored: dict[tuple[int, ...], float] = {}  # by others, not met by this policy yet
+    own, found = set(), []
+    for record in episodes:
+        counts, seconds = tuple(record["counts"]), record["seconds"]
+        if record["policy"] == policy:
+            found.append(seconds + (0.0 if counts in own else scored.get(counts, 0.0)))
+            own.add(counts)
+        else:
+            scored.setdefault(counts, seconds)
+    return found
+
+
 def reached(
     plans: Iterable[tuple[float, P]], accuracy: Callable[[P], float], wanted: float
 ) -> float | None:
