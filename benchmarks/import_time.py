@@ -12,25 +12,21 @@ process.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 
 import numpy as np
 from absl import app, flags
-from common import record
+from common import record, trees
 
 BASE = flags.DEFINE_string("base", "8d9e2c0", "Commit to compare with.")
 ROUNDS = flags.DEFINE_integer("rounds", 40, "Pairs of processes of each kind.")
 WARM_UP = flags.DEFINE_integer("warm_up", 3, "Pairs of processes before them, not counted.")
 
-ROOT = record.HERE.parent
 COMMANDS = {
     "import": ["-c", "import amc_tf"],
     # This name exists in old commits too.
@@ -41,24 +37,6 @@ COMMANDS = {
         "print(time.perf_counter() - start, amc_tf.__file__)",
     ],
 }
-
-
-def git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[pathlib.Path]:
-    """Checks out a commit for the time of the context; yields its folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = pathlib.Path(folder).resolve() / "base"
-        try:
-            git("worktree", "add", "--quiet", "--detach", str(tree), commit)
-            yield tree
-        finally:
-            if tree.exists():
-                git("worktree", "remove", "--force", str(tree))
 
 
 def seconds(kind: str, tree: pathlib.Path) -> float:
@@ -107,14 +85,13 @@ def main(argv):
     # So that the worktree is removed after a signal too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = {
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "base": git("rev-parse", f"{BASE.value}^{{commit}}"),
+        **trees.present(),
+        "base": trees.git("rev-parse", f"{BASE.value}^{{commit}}"),
         "rounds": ROUNDS.value,
     }
-    with checked_out(found["base"]) as base:
+    with trees.checked_out(found["base"]) as base:
         for kind in COMMANDS:
-            found |= compared(kind, ROOT, base)
+            found |= compared(kind, trees.ROOT, base)
     record.append("import_time", found)
 
 

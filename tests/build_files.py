@@ -38,6 +38,7 @@ SCRIPTS = ("configs", "examples")  # their modules import each other by bare nam
 HEADER = '"""Written by tests/build_files.py from the imports; test_build_files.py compares."""\n'
 # They read the source tree as a whole, which is not laid out in Bazel's runfiles.
 OF_THE_SOURCES = (
+    "test_benchmarks",
     "test_build_files",
     "test_docs",
     "test_layers",

@@ -33,6 +33,7 @@ class Case:
             those of the reward: accuracy on the refit's images would be too high.
         rounding: number whose multiples channel counts are.
         batch_size: batch size of the scoring.
+        first_label: label of the first of the classes' folders.
     """
 
     model: keras.Model
@@ -41,6 +42,7 @@ class Case:
     test: Labelled
     rounding: int
     batch_size: int
+    first_label: int = 0
 
     def task(self, data: Labelled | None = None) -> amc_tf.Task:
         """Makes a task that scores on `data`, by default on the validation images."""
@@ -108,7 +110,15 @@ def _imagenet(folder: pathlib.Path, file: str, first_label: int) -> Case:
         return x, np.array(labels) + first_label
 
     validation, calibration = images("validation"), images("calibration")
-    return Case(model, validation, calibration[0], validation, rounding=8, batch_size=64)
+    return Case(
+        model,
+        validation,
+        calibration[0],
+        validation,
+        rounding=8,
+        batch_size=64,
+        first_label=first_label,
+    )
 
 
 def mobilenet_v1(folder: pathlib.Path) -> Case:

@@ -33,9 +33,8 @@ def append(name: str, data: dict) -> dict:
     from amc_tf.runs.provenance import versions
 
     # Paths of this machine mean nothing elsewhere.
-    arguments = [
-        re.sub(r"^--(data|workdir|log|model)=.*/([^/]*)$", _without_folder, a) for a in sys.argv[1:]
-    ]
+    paths = r"^--(data|workdir|log|model|images|labels)=.*/([^/]*)$"
+    arguments = [re.sub(paths, _without_folder, argument) for argument in sys.argv[1:]]
     command = " ".join(["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}", *arguments])
     entry = {"command": command, "machine": machine(), "versions": versions(), **data}
     folder = HERE / "results"

@@ -11,7 +11,17 @@ import numpy as np
 
 from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
-from benchmarks.report import export, faults, import_time, latency, loading, memory, search, silent
+from benchmarks.report import (
+    export,
+    faults,
+    import_time,
+    latency,
+    loading,
+    memory,
+    search,
+    searching,
+    silent,
+)
 
 
 def spread(values: list[float], form: str) -> str:
@@ -163,6 +173,7 @@ SECTIONS = {
     "random_graphs": ("Random graphs", random_graphs),
     "refit": ("Ways to refit", refit),
     **search.SECTIONS,
+    **searching.SECTIONS,
     **faults.SECTIONS,
     **silent.SECTIONS,
     **export.SECTIONS,

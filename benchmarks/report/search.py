@@ -294,9 +294,16 @@ def finetune(entry: dict) -> str:
 
 def rescore(entry: dict) -> str:
     del entry
+
+    def on(e: dict) -> str:
+        if "images" not in e:
+            return ""
+        dense = f"dense {e['dense_accuracy']:.2%}"
+        return f" on {e['test_images']:,} images of {e['images']} ({dense})"
+
     rows = [
-        (f"`{plans.name_of(e['plan'])}`", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
-        for e in record.last("rescore", "plan")
+        (f"`{plans.name_of(e['plan'])}`{on(e)}", f"{e['macs_ratio']:.2%}", f"{e['accuracy']:.2%}")
+        for e in record.last("rescore", "plan", "images")
     ]
     return record.markdown(("plan", "MACs", "test accuracy, rebuilt and refitted in Keras"), rows)
 
