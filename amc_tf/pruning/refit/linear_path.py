@@ -19,7 +19,6 @@ from amc_tf.graph.layer_kinds import UNBOUNDED, Bounds
 from amc_tf.graph.layer_table import bounds_of, kind_of
 from amc_tf.graph.network import Call, Network, Value
 from amc_tf.pruning.refit.promises import broken_affine
-from amc_tf.pruning.weights import numpy_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,28 +85,6 @@ class Affine:
     slope: np.ndarray
     base: np.ndarray
     factors: tuple[tuple[int, np.ndarray], ...] = ()
-
-    def slope(self, network: Network, outputs: int) -> np.ndarray:
-        """Returns the factor by which each channel of the output is scaled at the end.
-
-        The operations are affine and treat each channel on its own, so it is enough to run them
-        on a zero and on a one.
-
-        Args:
-            network: the network, whose weights are used.
-            outputs: number of channels of the output.
-
-        Returns:
-            Float32 (outputs,).
-        """
-        if not self.calls:
-            return np.ones(outputs, np.float32)
-        axes = [1] * (len(network.tensors[self.start].shape) - 2)
-        probes = np.ones((2, *axes, outputs), np.float32)
-        probes[0] = 0
-        values = dict.fromkeys(self.others, np.zeros_like(probes)) | {self.start: probes}
-        nothing, one = numpy_of(self.run(values, lambda call: call.operation))
-        return (one - nothing).reshape(outputs)
 
 
 def follow(
