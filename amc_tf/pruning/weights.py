@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph, Site
 
 # "layer/weight" -> an array of the dense weight's shape that replaces it.
 Weights = Mapping[str, np.ndarray]
@@ -35,3 +35,45 @@ def has_weight(layer: Any, name: str) -> bool:
 def named_weight(layer: Any, name: str) -> Any:
     """Returns a layer's variable of that name."""
     return next(w for w in layer.weights if w.name == name)
+
+
+def cut(site: Site, name: str, value: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Returns a weight without the channels that a plan drops.
+
+    Args:
+        site: a call of the layer.
+        name: name of the weight.
+        value: its value in the dense shape.
+        keep: whether each channel class is kept, boolean (classes,).
+    """
+    for axis, rows in enumerate(_kept(site, name, keep)):
+        if rows is not None and not rows.all():
+            value = np.compress(rows, value, axis)
+    return value
+
+
+def spread(site: Site, name: str, value: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Returns a pruned network's weight in the dense shape, zero at the channels dropped.
+
+    Args:
+        site: a call of the layer.
+        name: name of the weight.
+        value: its value in the pruned network, of any shape with as many elements.
+        keep: whether each channel class is kept, boolean (classes,).
+    """
+    shape = named_weight(site.call.operation, name).shape
+    kept = [
+        np.arange(size) if rows is None else np.flatnonzero(rows)
+        for size, rows in zip(shape, _kept(site, name, keep), strict=True)
+    ]
+    full = np.zeros(shape, value.dtype)
+    full[np.ix_(*kept)] = value.reshape([len(rows) for rows in kept])
+    return full
+
+
+def _kept(site: Site, name: str, keep: np.ndarray) -> list[np.ndarray | None]:
+    """Returns for each axis of a weight which positions are kept; None where nothing is cut."""
+    for weight, axes in site.rule.weight_axes(site.call.operation):
+        if weight.name == name:
+            return [None if role is None else keep[site.roles[role]] for role in axes]
+    return [None] * len(named_weight(site.call.operation, name).shape)

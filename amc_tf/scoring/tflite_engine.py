@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -32,6 +32,7 @@ class LiteEngine:
 
     Attributes:
         graph: the analysed network.
+        specimens: the conversions from which its files are cut.
         batch_size: number of images in one invocation.
         num_threads: number of interpreters that run in parallel.
     """
@@ -67,7 +68,8 @@ class LiteEngine:
         self.batch_size = batch_size
         self.num_threads = num_threads or os.cpu_count() or 1
         rng = np.random.default_rng(seed)
-        self._template = learn(graph, batch_size, fixed, rng)
+        self.specimens = learn(graph, batch_size, fixed, rng)
+        self._template = self.specimens.template()
         self._names = self._template.weights()
         self._verify(inputs, random_plan(graph, rng), rng)
 
@@ -131,8 +133,15 @@ class LiteNetwork:
     and small networks have many small ones (benchmarks/engines.py).
     """
 
-    def __init__(self, file: bytes, num_threads: int):
-        self._pool = ThreadPoolExecutor(num_threads)
+    def __init__(self, file: bytes, num_threads: int, pool: Executor | None = None):
+        """Makes the interpreters.
+
+        Args:
+            file: the file.
+            num_threads: number of interpreters.
+            pool: threads to run them in; default: its own.
+        """
+        self._pool = pool or ThreadPoolExecutor(num_threads)
         self._interpreters = list(self._pool.map(_interpreter, [file] * num_threads))
         self._inputs = self._interpreters[0].get_input_details()
         self._outputs = self._interpreters[0].get_output_details()
@@ -175,7 +184,8 @@ class LiteNetwork:
             interpreter.set_tensor(detail["index"], batch)
         interpreter.invoke()
         for detail, result in zip(self._outputs, results, strict=True):
-            result[start : start + size] = interpreter.get_tensor(detail["index"])[:size]
+            # A view: `get_tensor` would copy first.
+            result[start : start + size] = interpreter.tensor(detail["index"])()[:size]
 
 
 def _interpreter(file: bytes) -> Interpreter:

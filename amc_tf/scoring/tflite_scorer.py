@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
@@ -15,12 +16,16 @@ from amc_tf.graph.own_classes import own_steps
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.batch_norm import Reestimated
 from amc_tf.pruning.refit.methods import Refit
+from amc_tf.pruning.refit.runner import RunByOthers
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.batches import Batch, Batches
 from amc_tf.scoring.early_stopping import Estimate, hopeless
 from amc_tf.scoring.tflite_engine import LiteEngine
+from amc_tf.scoring.tflite_runner import LiteRunner
 from amc_tf.training.task import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 class LiteScorer(Generic[PlanT]):
@@ -54,7 +59,7 @@ class LiteScorer(Generic[PlanT]):
         if task.metric.endswith("_loss"):
             raise NotCarriedError(f"{task.metric!r} is the loss of one output")
         self._task = task
-        self._refit = refit
+        self._graph = graph
         self._stop_at = stop_at
         self._metrics = task.compiled(uncompiled(model), model)
         self._batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
@@ -68,6 +73,7 @@ class LiteScorer(Generic[PlanT]):
             fixed=self._folding.fixed,
             inputs=first,
         )
+        self._refit = self._run_here(refit)
 
     def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
         """See `Scorer`."""
@@ -92,8 +98,19 @@ class LiteScorer(Generic[PlanT]):
     def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
         """See `Scorer`."""
         other = copy.copy(self)
-        other._refit = refit
+        other._refit = self._run_here(refit)
         return other
+
+    def _run_here(self, refit: Refit[PlanT] | None) -> Refit[PlanT] | None:
+        """Returns a refit that runs its pruned networks by LiteRT too, if it runs any."""
+        if not isinstance(refit, RunByOthers):
+            return refit
+        what = self._graph, self._folding, self._engine
+        try:
+            return refit.run_by(lambda stops, images: LiteRunner(*what, stops, images))
+        except NotCarriedError as reason:
+            _LOG.info("the refit runs pruned networks by Keras: %s", reason)
+            return refit
 
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import itertools
 import logging
 import re
@@ -96,15 +98,60 @@ class Specimen:
 
     Attributes:
         keep: whether the plan keeps each channel class, boolean.
-        header: the file without its weights, bytes.
+        file: the file without its weights.
         slots: the places of the weights.
         fills: number of a buffer to its contents, for constants of one repeated value.
     """
 
     keep: np.ndarray
-    header: np.ndarray
+    file: schema.ModelT
     slots: tuple[Slot, ...]
     fills: Mapping[int, np.ndarray]
+
+    @functools.cached_property
+    def header(self) -> np.ndarray:
+        """The file without its weights, bytes."""
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(self.file.Pack(builder), b"TFL3")
+        return padded(np.frombuffer(bytes(builder.Output()), np.uint8))
+
+    def part(
+        self, operators: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> Specimen:
+        """Makes a file of some of the operators, with the constants that they read.
+
+        Args:
+            operators: numbers of the operators, ascending.
+            inputs: numbers of the tensors that are the part's inputs.
+            outputs: numbers of the tensors that are its outputs.
+        """
+        whole = self.file.subgraphs[0]
+        chosen = [copy.copy(whole.operators[i]) for i in operators]
+        used = {int(t) for o in chosen for t in (*o.inputs, *o.outputs) if t >= 0}
+        tensors = sorted(used.union(inputs, outputs))
+        buffers = sorted({0, *(whole.tensors[t].buffer for t in tensors)})
+        tensor_at = {-1: -1, **{t: i for i, t in enumerate(tensors)}}  # -1: left out
+        buffer_at = {b: i for i, b in enumerate(buffers)}
+        for operator in chosen:
+            operator.inputs = [tensor_at[int(t)] for t in operator.inputs]
+            operator.outputs = [tensor_at[int(t)] for t in operator.outputs]
+        graph = schema.SubGraphT()
+        graph.operators = chosen
+        graph.tensors = [copy.copy(whole.tensors[t]) for t in tensors]
+        for number, tensor in enumerate(graph.tensors):
+            tensor.buffer, tensor.name = buffer_at[tensor.buffer], f"{number}"
+        graph.inputs = [tensor_at[t] for t in inputs]
+        graph.outputs = [tensor_at[t] for t in outputs]
+        file = copy.copy(self.file)
+        file.subgraphs, file.signatureDefs = [graph], None
+        file.buffers = [self.file.buffers[b] for b in buffers]
+        slots = (s for s in self.slots if s.buffer in buffer_at)
+        return Specimen(
+            self.keep,
+            file,
+            tuple(dataclasses.replace(s, buffer=buffer_at[s.buffer]) for s in slots),
+            {buffer_at[b]: values for b, values in self.fills.items() if b in buffer_at},
+        )
 
 
 def numbered(graph: ChannelGraph, fixed: Collection[str]) -> tuple[Weight, ...]:
@@ -167,10 +214,7 @@ def make_specimen(
         buffer = file.buffers[number]
         # Placeholders that differ from the defaults, as defaults are not written to the file.
         buffer.data, buffer.offset, buffer.size = None, 2, 2
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(file.Pack(builder), b"TFL3")
-    header = padded(np.frombuffer(bytes(builder.Output()), np.uint8))
-    return Specimen(keep, header, tuple(slots.values()), fills)
+    return Specimen(keep, file, tuple(slots.values()), fills)
 
 
 def _slot(

@@ -45,7 +45,7 @@ _OFFSET, _SIZE = 6, 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Template:
-    """What the files of all plans have in common. Made by `learn`.
+    """What the files of all plans have in common. Made by `Specimens`.
 
     Attributes:
         header: a flatbuffer without weights, bytes.
@@ -84,10 +84,91 @@ class Template:
         return np.concatenate(parts).tobytes()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Specimens:
+    """Conversions under several plans, which tell all widths and weights apart. Made by `learn`.
+
+    Attributes:
+        vectors: how often each width counts each channel class, see `channel_vectors`.
+        each: the conversions.
+    """
+
+    vectors: csr_array
+    each: Sequence[Specimen]
+
+    @property
+    def operators(self) -> Sequence[schema.OperatorT]:
+        """The operators of the file, each after those whose outputs it reads."""
+        return self.each[0].file.subgraphs[0].operators
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """The tensors that are the network's inputs."""
+        return [int(t) for t in self.each[0].file.subgraphs[0].inputs]
+
+    def part(
+        self, operators: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> Template:
+        """Makes the template of a part of the network (Args: see `Specimen.part`)."""
+        parts = [specimen.part(operators, inputs, outputs) for specimen in self.each]
+        return Specimens(self.vectors, parts).template()
+
+    def template(self) -> Template:
+        """Makes the template of the whole network.
+
+        Raises:
+            NotCarriedError: something in the file is neither copied nor counted.
+        """
+        words, fills = _differing_words(self.each), _differing_fills(self.each)
+        slots = _common_slots(self.each)
+        chosen = self._explained(words, fills).argmax(axis=1)
+        vector_of = dict(zip(fills, chosen[len(words) :], strict=True))
+        for number, values in self.each[0].fills.items():
+            ids = positions(self.vectors, vector_of[number]) if number in vector_of else None
+            value = np.full(len(values) if ids is None else len(ids), values[0])
+            slots.append(Slot(number, Weight("", value, (ids,), -1), 1, frozenset([(0,)])))
+        header = self.each[0].header
+        fields = _buffer_fields(header, [slot.buffer for slot in slots])
+        return Template(header, words, self.vectors[chosen[: len(words)]], slots, fields)
+
+    def doubts(self) -> str | None:
+        """Returns what these conversions leave open; None if nothing."""
+        words, fills = _differing_words(self.each), _differing_fills(self.each)
+        explained = self._explained(words, fills).sum(axis=1)
+        counted = np.stack([counts(self.vectors, s.keep) for s in self.each])
+        constant = int((counted == counted[0]).all(axis=0).sum())
+        loose = sum(not slot.settled() for slot in _common_slots(self.each))
+        if (explained == 1).all() and not constant and not loose:
+            return None
+        return (
+            f"{(explained > 1).sum()} widths in the file cannot be told apart, {constant} were "
+            f"the same for every plan tried, and the axes of {loose} weights might be swapped"
+        )
+
+    def _explained(self, words: np.ndarray, fills: Sequence[int]) -> np.ndarray:
+        """Returns which vectors each place of the file may count, boolean (places, vectors)."""
+        seen = np.array(
+            [
+                [*s.header.view(np.int32)[words], *(len(s.fills[number]) for number in fills)]
+                for s in self.each
+            ]
+        )
+        counted = np.stack([counts(self.vectors, s.keep) for s in self.each])
+        explained = (seen[:, :, None] == counted[:, None, :]).all(axis=0)
+        nowhere = ~explained.any(axis=1)
+        if nowhere.any():
+            numbers = seen[:, np.argmax(nowhere)].tolist()
+            raise NotCarriedError(
+                f"the converted files of {len(numbers)} plans hold {numbers} in one place, which "
+                "are not the widths of anything in the network"
+            )
+        return explained
+
+
 def learn(
     graph: ChannelGraph, batch_size: int, fixed: Collection[str], rng: np.random.Generator
-) -> Template:
-    """Finds the words and constants of a file that depend on a plan.
+) -> Specimens:
+    """Converts a network often enough to find what in its file depends on a plan.
 
     Args:
         graph: the analysed network.
@@ -104,44 +185,12 @@ def learn(
     def specimen(plan: PruningPlan) -> Specimen:
         return make_specimen(graph, plan, weights, batch_size)
 
-    specimens = [specimen(plan) for plan in telling_plans(graph, vectors, rng)]
-    while True:
-        words, fills = _differing_words(specimens), _differing_fills(specimens)
-        slots = _common_slots(specimens)
-        seen = np.array(
-            [
-                [*s.header.view(np.int32)[words], *(len(s.fills[number]) for number in fills)]
-                for s in specimens
-            ]
-        )
-        counted = np.stack([counts(vectors, s.keep) for s in specimens])
-        explained = (seen[:, :, None] == counted[:, None, :]).all(axis=0)  # (places, vectors)
-        found = explained.sum(axis=1)
-        if (found == 0).any():
-            numbers = seen[:, np.argmin(found)].tolist()
-            raise NotCarriedError(
-                f"the converted files of {len(numbers)} plans hold {numbers} in one place, which "
-                "are not the widths of anything in the network"
-            )
-        constant = (counted == counted[0]).all(axis=0).sum()
-        if (found == 1).all() and not constant and all(slot.settled() for slot in slots):
-            break
-        if len(specimens) == _MAX_CONVERSIONS:
-            raise NotCarriedError(
-                f"{(found > 1).sum()} widths in the file cannot be told apart, {constant} were "
-                "the same for every plan tried, and the axes of "
-                f"{sum(not slot.settled() for slot in slots)} weights might be swapped"
-            )
-        specimens.append(specimen(random_plan(graph, rng)))
-    chosen = explained.argmax(axis=1)
-    vector_of = dict(zip(fills, chosen[len(words) :], strict=True))
-    for number, values in specimens[0].fills.items():
-        ids = positions(vectors, vector_of[number]) if number in vector_of else None
-        value = np.full(len(values) if ids is None else len(ids), values[0])
-        slots.append(Slot(number, Weight("", value, (ids,), -1), 1, frozenset([(0,)])))
-    header = specimens[0].header
-    fields = _buffer_fields(header, [slot.buffer for slot in slots])
-    return Template(header, words, vectors[chosen[: len(words)]], slots, fields)
+    found = Specimens(vectors, [specimen(plan) for plan in telling_plans(graph, vectors, rng)])
+    while (doubts := found.doubts()) is not None:
+        if len(found.each) == _MAX_CONVERSIONS:
+            raise NotCarriedError(doubts)
+        found = Specimens(vectors, [*found.each, specimen(random_plan(graph, rng))])
+    return found
 
 
 def _differing_words(specimens: Sequence[Specimen]) -> np.ndarray:

@@ -144,7 +144,8 @@ def search_in(
     ):
         images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        score = fastest_scorer(graph, task, refit, settings.early_stop)
+        early_stop = settings.early_stop if settings.reward == "err" else None
+        score = fastest_scorer(graph, task, refit, early_stop)
         dense_score = score(None)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)

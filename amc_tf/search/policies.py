@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -16,7 +15,7 @@ from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.driver import EpisodeDriver
-from amc_tf.search.settings import SearchSettings
+from amc_tf.search.settings import KNAPSACK, SearchSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +43,9 @@ def compete(
     plans = dict(allocations.plans)
     if env.budget is not None:
         plans |= {name: [env.fitted(profile(name, len(env)).tolist())] for name in PROFILES}
-    demonstrations = list(itertools.chain.from_iterable(plans.values()))
+    # What was scored as a policy costs the agent nothing. Of the rest, only what may be good.
+    shown = [name for name in plans if losses is None or name in (KNAPSACK, *settings.policies)]
+    demonstrations = [ratios for name in shown for ratios in plans[name]]
 
     def start() -> Sequence[float]:
         """Returns the best plan that was played without a search."""
@@ -57,16 +58,16 @@ def compete(
         return ResponseSearcher(env, start(), losses, seed=settings.seed)
 
     def guided() -> GuidedSearcher:
-        shown = demonstrations if settings.warm_start else []
+        first_plans = demonstrations if settings.warm_start else []
         searcher, first = agent, settings.learner.phases()[0]
         if losses is not None:
             searcher = CorrectingSearcher(
-                agent, env, losses, start(), len(shown), settings.imagined_episodes
+                agent, env, losses, start(), len(first_plans), settings.imagined_episodes
             )
-            first = len(shown)  # from there on, the agent proposes good plans
+            first = len(first_plans)  # from there on, the agent proposes good plans
         return GuidedSearcher(
             searcher,
-            shown,
+            first_plans,
             response() if settings.response_share else None,
             settings.response_share,
             first,

@@ -66,7 +66,8 @@ class SearchSettings:
             `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same for the networks that are built in the end.
         early_stop: number of standard errors by which a plan must be below its policy's best
-            one for its scoring to end before all images are run; None for never.
+            one for its scoring to end before all images are run; None for never. Only with the
+            reward `err`: with others a plan of low accuracy may be the best.
         rerank: number of each policy's best plans that are scored once more with the final
             refit, which decides.
         policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
@@ -102,7 +103,7 @@ class SearchSettings:
     allow_uncounted: bool = False
     refit: str = "quick_in_order"
     final_refit: str = "in_order"
-    early_stop: float | None = None
+    early_stop: float | None = 3.0
     rerank: int = 5
     policies: tuple[str, ...] = (AGENT, "random", KNAPSACK, "global_l2", *PROFILES)
     keep_best: int = 5
@@ -124,11 +125,9 @@ class SearchSettings:
             )
         if self.rerank < 1:
             raise AmcError(f"expected rerank of at least 1, received {self.rerank}")
-        if self.early_stop is not None and (self.early_stop <= 0 or self.reward != "err"):
+        if self.early_stop is not None and self.early_stop <= 0:
             raise AmcError(
-                "expected early_stop as a positive number, with the reward 'err' (with others a "
-                f"plan of low accuracy may be the best), received {self.early_stop} with the "
-                f"reward {self.reward!r}"
+                f"expected early_stop as None or a positive number, received {self.early_stop}"
             )
         choices("policy", self.policies, POLICIES)
         choice("importance", self.importance, IMPORTANCES)

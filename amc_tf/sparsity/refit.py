@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.refit.in_order import gather_in_order
+from amc_tf.pruning.refit.runner import Images, Runner, Stop
 from amc_tf.sparsity.masks import MagnitudeMasks
 from amc_tf.sparsity.plan import DensityPlan
 
@@ -34,3 +36,9 @@ class SparseReconstruction:
         masks = self._magnitude.masks(plan)
         weights = self._magnitude.refit(plan)
         return self._dense.fit_sparse(weights, masks)
+
+    def run_by(self, make: Callable[[Sequence[Stop], Images], Runner]) -> SparseReconstruction:
+        """See `RunByOthers.run_by`."""
+        other = copy.copy(self)
+        other._dense = self._dense.run_by(make)
+        return other

@@ -236,9 +236,12 @@ def test_settings_are_checked():
         amc_tf.SearchSettings(response_share=1.5)
     with pytest.raises(amc_tf.AmcError, match="rerank of at least 1"):
         amc_tf.SearchSettings(rerank=0)
-    for wrong in ({"early_stop": -1.0}, {"early_stop": 3.0, "reward": "flops"}):
-        with pytest.raises(amc_tf.AmcError, match="early_stop as a positive number, with the rew"):
-            amc_tf.SearchSettings(**wrong)
+    with pytest.raises(amc_tf.AmcError, match="early_stop as None or a positive number"):
+        amc_tf.SearchSettings(early_stop=-1.0)
+    with pytest.raises(amc_tf.AmcError, match="imagined_episodes of 0 or more"):
+        amc_tf.SearchSettings(imagined_episodes=-1)
+    with pytest.raises(amc_tf.AmcError, match="'knapsack' needs .*sensitivity=True"):
+        amc_tf.SearchSettings(sensitivity=False)
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def readers_of(refit: Reconstruction) -> dict[str, Reader]:
         classes = site.roles[site.rule.mixes[consumer.kernel]]
         calls = [call for call in network.calls if call.operation is layer]
         if len(calls) == 1:
-            weights = weights * follow(network, site.call).slope(network, weights.shape[1])
+            weights = weights * follow(network, site.call).affine(network).slope
         found[site.name] = Reader(
             consumer,
             weights,

@@ -20,23 +20,25 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import keras
 import numpy as np
 from tensorflow.python.eager import context  # keras.backend.clear_session uses it too
 
-from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.layer_kinds import UNBOUNDED
 from amc_tf.graph.network import Network, infer
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.refit.consumers import Consumer, Gathered
+from amc_tf.pruning.refit.keras_runner import KerasRunner
 from amc_tf.pruning.refit.linear_path import Path, follow
 from amc_tf.pruning.refit.pruned_run import PrunedRun
-from amc_tf.pruning.refit.refittable import intercept, refittable
+from amc_tf.pruning.refit.refittable import refittable
+from amc_tf.pruning.refit.runner import Images, Runner, Stop
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
-from amc_tf.pruning.refit.solver import fit, matmul, wanted
+from amc_tf.pruning.refit.solver import fit, wanted
 from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import one_blas_thread
 from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
@@ -47,41 +49,23 @@ _RUNS_REMEMBERED = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Consumer:
-    """A layer to refit, and what the dense network computed at the sampled positions.
-
-    Attributes:
-        site: the call at which the layer is refitted.
-        kernel: name of the weight.
-        intercept: weight that absorbs the constant, see `refittable.intercept`.
-        path: linear path to the value that is restored.
-        positions: for each batch, the sampled positions of the output, int (images, positions).
-        targets: for each batch, the value to restore, float32 (rows, outputs).
-        later: for each batch and each other call of a shared layer, the dense
-            network's inputs and linear outputs, float32. They take the place of
-            the pruned network's.
-    """
-
-    site: Site
-    kernel: str
-    intercept: tuple[str, str, np.ndarray, float] | None
-    path: Path
-    positions: list[np.ndarray] = dataclasses.field(default_factory=list)
-    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
-    later: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class InOrderReconstruction:
     """Refits a network in order, for any plan. Made by `gather_in_order`."""
 
     graph: ChannelGraph
-    batches: Sequence[Mapping[int, np.ndarray]]
-    consumers: Mapping[int, _Consumer]  # by id of the first call
+    images: Images
+    consumers: Mapping[int, Consumer]  # by id of the call
     ridges: Sequence[float]
     rounds: int
+    runner: Runner
     _runs: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
     _soundness: Soundness = dataclasses.field(default_factory=Soundness)
+
+    def run_by(self, make: Callable[[Sequence[Stop], Images], Runner]) -> InOrderReconstruction:
+        """See `RunByOthers.run_by`."""
+        found = (self.consumers.get(id(call)) for call in self.graph.network.calls)
+        stops = [consumer.stop for consumer in found if consumer is not None]
+        return dataclasses.replace(self, runner=make(stops, self.images))
 
     def refit(self, plan: PruningPlan) -> dict[str, np.ndarray]:
         """Returns refitted weights for `rebuild` and `mask`; runs the pruned network once.
@@ -98,11 +82,10 @@ class InOrderReconstruction:
         if keep.all():
             return result
         with _threads() as pool, one_blas_thread():
-            run = PrunedRun(self.graph, plan, keep, self.batches, pool)
+            run = PrunedRun(self.graph, plan, self.runner, self.images, pool)
             for call in self.graph.network.calls:
                 consumer = self.consumers.get(id(call))
                 if consumer is not None and run.deviates(call, consumer.path.others):
-                    run.catch_up()
                     result.update(self._fit(consumer, run))
                 run.add(call)
         if next(self._runs) % _RUNS_REMEMBERED == 0:
@@ -127,39 +110,42 @@ class InOrderReconstruction:
         graph, result = self.graph, dict(weights)
         touched = {name.rpartition("/")[0] for name in weights}
         with _threads() as pool, one_blas_thread():
-            keep = graph.keep_mask(None)
-            run = PrunedRun(graph, PruningPlan({}), keep, self.batches, pool)
+            run = PrunedRun(graph, PruningPlan({}), self.runner, self.images, pool)
             for name, value in weights.items():
                 layer, _, weight = name.rpartition("/")
-                run.assign(layer, weight, value)
+                run.assign(graph.site(layer), weight, value)
             for call in graph.network.calls:
                 consumer = self.consumers.get(id(call))
                 changed = graph.network.name(call.operation) in touched
                 if consumer is not None and (changed or run.deviates(call, consumer.path.others)):
-                    run.catch_up()
                     mask = masks.get(f"{consumer.site.name}/{consumer.kernel}")
                     result.update(self._fit(consumer, run, mask))
                 run.add(call, changed)
         return result
 
     def _fit(
-        self, consumer: _Consumer, run: PrunedRun, mask: np.ndarray | None = None
+        self, consumer: Consumer, run: PrunedRun, mask: np.ndarray | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Refits one consumer in the run; yields its weights in the dense shape."""
-        site, path = consumer.site, consumer.path
-        x = run.inputs(site.call, consumer.positions)
+        site, affine = consumer.site, consumer.affine
+        run.catch_up(consumer.stop)
+        x = run.inputs(site, consumer.positions)
         columns = run.keep[site.roles["out"]]
-        target = np.concatenate(consumer.targets)[:, columns]
-        slope, base = run.along(path, consumer.positions, target.shape[1])
+        target = consumer.targets if columns.all() else consumer.targets[:, columns]
+        slope, base = affine.slope[columns], run.base(affine, columns, consumer.positions)
         if consumer.later:  # a shared layer has no path, so its base is zero everywhere
             read = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
             features = np.tile(read, consumer.later[0][0].shape[1] // len(read))
             x = np.concatenate([x, *(part[:, features] for part, _ in consumer.later)])
             target = np.concatenate([target, *(part[:, columns] for _, part in consumer.later)])
-        old, bias = _linear(run.layer(site.name), consumer.kernel)
+        old = run.weight(site, consumer.kernel)
+        old = old.reshape(-1, old.shape[-1])
+        has_bias = has_weight(site.call.operation, "bias")
+        bias = run.weight(site, "bias") if has_bias else np.zeros_like(old[0])
+        bounds = consumer.path.bounds
         goals = [wanted(target, slope, base, UNBOUNDED)]
-        if path.bounds != UNBOUNDED:
-            goals += (self.rounds - 1) * [wanted(target, slope, base, path.bounds)]
+        if bounds != UNBOUNDED:
+            goals += (self.rounds - 1) * [wanted(target, slope, base, bounds)]
         try:
             kernel, constant = fit(
                 x,
@@ -168,7 +154,7 @@ class InOrderReconstruction:
                 goals,
                 run.pool,
                 ridges=self.ridges,
-                held=np.arange(len(x)) // consumer.positions[0].shape[1] % 5 == 0,
+                held=np.arange(len(x)) // consumer.positions.shape[1] % 5 == 0,
                 centred=consumer.intercept is not None,
                 mask=None if mask is None else mask.reshape(old.shape),
             )
@@ -178,19 +164,17 @@ class InOrderReconstruction:
         whole = self._soundness.holds(site.name, kernel, old)
         if not whole or not self._soundness.holds(site.name, constant, bias):
             return
-        yield run.assign(site.name, consumer.kernel, kernel)
+        yield run.assign(site, consumer.kernel, kernel)
         if consumer.intercept is not None:
             layer, name, _, sign = consumer.intercept
-            held = numpy_of(named_weight(run.layer(layer), name))
-            yield run.assign(layer, name, held + sign * (constant - bias))
+            holder = self.graph.site(layer)
+            shifted = run.weight(holder, name) + sign * (constant - bias)
+            yield run.assign(holder, name, shifted)
 
 
-def _linear(layer: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a layer's kernel as a matrix (features, outputs) and its bias (zeros if none)."""
-    kernel = numpy_of(named_weight(layer, name))
-    kernel = kernel.reshape(-1, kernel.shape[-1])
-    bias = numpy_of(named_weight(layer, "bias")) if has_weight(layer, "bias") else None
-    return kernel, np.zeros_like(kernel[0]) if bias is None else bias
+def _threads() -> ThreadPoolExecutor:
+    # Few: each holds the values of a batch, and the operations have threads of their own.
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
 
 def gather_in_order(
@@ -198,7 +182,7 @@ def gather_in_order(
     images: Sequence[np.ndarray],
     *,
     batch_size: int = 250,
-    batch_bytes: int = 2**26,
+    batch_bytes: int = 2**24,
     rows: int = 20_000,
     rows_per_feature: int = 32,
     most_rows: int = 40_000,
@@ -241,16 +225,16 @@ def gather_in_order(
     network = graph.network
     total = len(images[0])
     rng = np.random.default_rng(seed)
-    consumers: dict[int, _Consumer] = {}
-    ends: dict[int, list[_Consumer]] = {}
-    shared: dict[int, _Consumer] = {}
+    consumers: dict[int, Gathered] = {}
+    ends: dict[int, list[Gathered]] = {}
+    shared: dict[int, Gathered] = {}
     for site, weight in refittable(graph):
         layer = site.call.operation
         later = [c for c in network.calls if c.operation is layer and c is not site.call]
         path = follow(network, site.call, through_sums=residual)
         if later:
             path = Path(path.start)
-        consumer = _Consumer(site, weight.name, intercept(graph, site), path)
+        consumer = Gathered(site, weight.name, path)
         consumers[id(site.call)] = consumer
         shared.update({id(call): consumer for call in later})
         if path.calls:
@@ -271,8 +255,10 @@ def gather_in_order(
                 consumer.positions.append(chosen)
             if not consumer.path.calls:
                 read = linear_inputs(call.operation, x, chosen)
-                kernel, bias = _linear(call.operation, consumer.kernel)
-                y = matmul(read, kernel) + bias
+                kernel = numpy_of(named_weight(call.operation, consumer.kernel))
+                y = read @ kernel.reshape(-1, kernel.shape[-1])
+                if has_weight(call.operation, "bias"):
+                    y += numpy_of(named_weight(call.operation, "bias"))
                 if id(call) in consumers:
                     consumer.targets.append(y)
                 else:
@@ -281,11 +267,8 @@ def gather_in_order(
             consumer.targets.append(at_positions(output, consumer.positions[-1]))
         return output
 
-    arrays = [
-        np.asarray(array, tensor.dtype)
-        for array, tensor in zip(images, network.model.inputs, strict=True)
-    ]
-    few = max(1, batch_bytes // _largest(network, [a[:1] for a in arrays]))
+    every = Images(images, [tensor.dtype for tensor in network.model.inputs])
+    few = max(1, batch_bytes // _largest(network, every.part(slice(1))))
     batches = []
     for first in range(0, total, batch_size):
         # Positions are drawn for a whole block at once, to be the same however it is split.
@@ -293,10 +276,16 @@ def gather_in_order(
         # Batches of equal size, as they are run in parallel.
         size = math.ceil(block / math.ceil(block / few))
         for done in range(0, block, size):
-            part = slice(first + done, first + min(done + size, block))
-            batches.append({n: a[part] for n, a in zip(network.inputs, arrays, strict=True)})
-            network.run(list(batches[-1].values()), invoke)
-    return InOrderReconstruction(graph, batches, consumers, tuple(ridges), rounds)
+            batches.append(slice(first + done, first + min(done + size, block)))
+            network.run(every.part(batches[-1]), invoke)
+    return InOrderReconstruction(
+        graph,
+        every,
+        {key: gathered.consumer(graph) for key, gathered in consumers.items()},
+        tuple(ridges),
+        rounds,
+        KerasRunner(graph, batches),
+    )
 
 
 def _largest(network: Network, image: Sequence[np.ndarray]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -20,7 +19,6 @@ from amc_tf.graph.layer_kinds import UNBOUNDED, Bounds
 from amc_tf.graph.layer_table import bounds_of, kind_of
 from amc_tf.graph.network import Call, Network, Value
 from amc_tf.pruning.refit.promises import broken_affine
-from amc_tf.pruning.weights import numpy_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,42 +45,46 @@ class Path:
         """Number of the value that is restored."""
         return self.calls[-1].outputs[0] if self.calls else self.start
 
-    def run(self, values: Mapping[int, Any], operation: Callable[[Call], Callable]) -> Any:
-        """Computes the value at the end from those of `start` and `others`.
+    def affine(self, network: Network) -> Affine:
+        """Expresses the path as an affine function of what it reads.
 
-        Args:
-            values: tensors by number.
-            operation: function from a call to the operation that is run for it.
+        Its operations are affine, and treat each position and each channel on its own. So it is
+        enough to run them on zeros and ones, whatever they are.
         """
-        found = dict(values)
+        shape = network.tensors[self.start].shape
+        outputs = shape[-1]
+        if not self.calls:
+            return Affine(np.ones(outputs, np.float32), np.zeros(outputs, np.float32))
+        # One run of a few rows: of zeros, of the output alone, and of each other value alone.
+        probes = np.eye(2 + len(self.others), dtype=np.float32)
+        axes = [1] * (len(shape) - 2)
+        found: dict[int, Any] = {
+            number: np.broadcast_to(probe.reshape(-1, *axes, 1), (len(probe), *axes, outputs))
+            for number, probe in zip((self.start, *self.others), probes[1:], strict=True)
+        }
         for call in self.calls:
             args, kwargs = keras.tree.map_structure(
                 lambda x: found[x.number] if isinstance(x, Value) else x, (call.args, call.kwargs)
             )
-            found[call.outputs[0]] = operation(call)(*args, **kwargs)
-        return found[self.end]
+            found[call.outputs[0]] = call.operation(*args, **kwargs)
+        base, *alone = np.asarray(found[self.end], np.float32).reshape(len(probes), outputs)
+        slope, *factors = (end - base for end in alone)
+        return Affine(slope, base, tuple(zip(self.others, factors, strict=True)))
 
-    def slope(self, network: Network, outputs: int) -> np.ndarray:
-        """Returns the factor by which each channel of the output is scaled at the end.
 
-        The operations are affine and treat each channel on its own, so it is enough to run them
-        on a zero and on a one.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine:
+    """A path as `slope * output + base`, plus each other value times its factor.
 
-        Args:
-            network: the network, whose weights are used.
-            outputs: number of channels of the output.
+    Attributes:
+        slope: factor of each output, float32 (outputs,).
+        base: value at the end where everything else is zero, float32 (outputs,).
+        factors: number and factor (outputs,) of each value that is added on the path.
+    """
 
-        Returns:
-            Float32 (outputs,).
-        """
-        if not self.calls:
-            return np.ones(outputs, np.float32)
-        axes = [1] * (len(network.tensors[self.start].shape) - 2)
-        probes = np.ones((2, *axes, outputs), np.float32)
-        probes[0] = 0
-        values = dict.fromkeys(self.others, np.zeros_like(probes)) | {self.start: probes}
-        nothing, one = numpy_of(self.run(values, lambda call: call.operation))
-        return (one - nothing).reshape(outputs)
+    slope: np.ndarray
+    base: np.ndarray
+    factors: tuple[tuple[int, np.ndarray], ...] = ()
 
 
 def follow(

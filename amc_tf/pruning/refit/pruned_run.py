@@ -1,50 +1,45 @@
-"""The pruned network, run call by call while it is refitted."""
+"""The pruned network while it is refitted: its weights, its values, and what deviates."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any
 
-import keras
 import numpy as np
 
-from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.network import Call, Value, infer
+from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pruning.refit.linear_path import Path
+from amc_tf.pruning.refit.linear_path import Affine
+from amc_tf.pruning.refit.runner import Images, Runner, Stop
 from amc_tf.pruning.refit.sampling import at_positions, linear_inputs
-from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import named_weight, numpy_of
+from amc_tf.pruning.weights import cut, named_weight, numpy_of, spread
 
 
 class PrunedRun:
-    """The pruned network, run for all batches up to the next refit and no further.
+    """A pruned network, run for all images up to the next refit and no further.
 
     Attributes:
         keep: whether each channel class is kept, boolean (classes,).
-        pool: threads for work that can be done in parallel, such as batches.
+        pool: threads for work that can be done in parallel.
     """
 
     def __init__(
         self,
         graph: ChannelGraph,
         plan: PruningPlan,
-        keep: np.ndarray,
-        batches: Sequence[Mapping[int, np.ndarray]],
+        runner: Runner,
+        images: Images,
         pool: Executor,
     ):
-        self.keep = keep
+        self.keep = graph.keep_mask(plan)
         self.pool = pool
-        self._network = graph.network
-        self._layers = {x.name: x for x in rebuild(graph.network.model, graph, plan).layers}
         self._graph = graph
-        self._last = {n: i for i, call in enumerate(graph.network.calls) for n in call.inputs}
-        self._values: list[dict[int, Any]] = [dict(batch) for batch in batches]
+        self._run = runner.start(plan, images, pool)
         self._changed: set[int] = set()
-        self._waiting: list[Call] = []
-        self._done = 0
+        self._assigned: dict[str, np.ndarray] = {}
+        self._waiting: dict[str, np.ndarray] = {}
 
     def deviates(self, call: Call, others: Sequence[int] = ()) -> bool:
         """Returns whether a call's inputs, or `others`, differ from the dense network's.
@@ -61,7 +56,7 @@ class PrunedRun:
         return any(not self.keep[site.roles[role]].all() for role in site.rule.mixes.values())
 
     def add(self, call: Call, changed: bool = False) -> None:
-        """Adds the next call, to be run when a refit needs it.
+        """Passes a call, whose outputs deviate if its inputs do.
 
         Args:
             call: the call.
@@ -69,103 +64,67 @@ class PrunedRun:
         """
         if changed or self.deviates(call):
             self._changed.update(call.outputs)
-        self._waiting.append(call)
 
-    def catch_up(self) -> None:
-        """Runs the waiting calls."""
+    def catch_up(self, stop: Stop) -> None:
+        """Runs the network up to a stop, with the weights assigned so far."""
+        self._run.advance(stop, self._waiting)
+        self._waiting = {}
 
-        def run(values: dict[int, Any]) -> None:
-            for index, call in enumerate(self._waiting, start=self._done):
-                args, kwargs = keras.tree.map_structure(
-                    lambda x: values[x.number] if isinstance(x, Value) else x,
-                    (call.args, call.kwargs),
-                )
-                out = infer(self._operation(call), args, kwargs)
-                values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
-                for n in (*call.inputs, *call.outputs):
-                    if self._last.get(n, -1) <= index:
-                        values.pop(n, None)
+    def inputs(self, site: Site, positions: np.ndarray) -> np.ndarray:
+        """Returns the rows that a layer multiplies by its kernel at the last stop.
 
-        list(self.pool.map(run, self._values))
-        self._done += len(self._waiting)
-        self._waiting.clear()
-
-    def _operation(self, call: Call) -> Callable[..., Any]:
-        """Returns what the pruned network does in place of a call's operation."""
-        site = self._graph.site_at(call)
-        if site is not None and site.rule.rewrite:
-            kept = {role: self.keep[classes] for role, classes in site.roles.items()}
-            rank = len(self._network.tensors[call.inputs[0]].shape)
-            return site.rule.rewrite(call, kept, rank)
-        return self._layers.get(self._network.name(call.operation), call.operation)
-
-    def inputs(self, call: Call, positions: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the rows that a call multiplies by its kernel, of all batches."""
-        layer = self._operation(call)
-        return self._gathered(functools.partial(linear_inputs, layer), call.inputs[0], positions)
-
-    def _gathered(
-        self, read: Callable[..., np.ndarray], number: int, positions: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Applies `read` to a value in each batch, and joins the rows."""
-        batches = [values[number] for values in self._values]
-        rows = list(self.pool.map(read, batches, positions))
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
-
-    def along(
-        self, path: Path, positions: Sequence[np.ndarray], outputs: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Expresses a path as `slope * output + base`.
-
-        Its operations are affine, and treat each position and each channel on
-        its own. So it is enough to run them on zeros and ones, whatever they are.
-
-        Returns:
-            The slope (outputs,) and the base (rows or 1, outputs).
+        Args:
+            site: the call of the layer.
+            positions: output positions, int (images, positions).
         """
-        if not path.calls:
-            return np.ones(outputs, np.float32), np.zeros((1, outputs), np.float32)
-        # One run of a few rows: of zeros, of the output alone, and of each other value alone.
-        probes = np.eye(2 + len(path.others), dtype=np.float32)
-        axes = [1] * (len(self._network.tensors[path.start].shape) - 2)
-        spread = [
-            np.broadcast_to(probe.reshape(-1, *axes, 1), (len(probe), *axes, outputs))
-            for probe in probes[1:]
-        ]
-        ends = path.run(dict(zip((path.start, *path.others), spread, strict=True)), self._operation)
-        nothing, *alone = numpy_of(ends).reshape(len(probes), outputs)
-        slope, *factors = (end - nothing for end in alone)
-        base = nothing[None]
-        for number, factor in zip(path.others, factors, strict=True):
-            base = base + factor * self._gathered(at_positions, number, positions)
-        return slope, base
+        layer = site.call.operation
+        product = site.rule.kind.product
+        first = None
+        if product is not None and product.reads == "depthwise":
+            first = self.weight(site, "depthwise_kernel")
+        read = functools.partial(linear_inputs, layer, depthwise_kernel=first)
+        number = site.call.inputs[0]
+        return self._run.rows(number, lambda x, images: read(x, positions[images]))
 
-    def layer(self, name: str) -> Any:
-        """Returns the pruned network's layer of that name."""
-        return self._layers[name]
+    def base(self, affine: Affine, columns: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Returns a path's value where the layer's output is zero, (rows or 1, columns).
 
-    def assign(self, layer: str, name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+        Args:
+            affine: the path.
+            columns: the channels that are kept, boolean (outputs,).
+            positions: output positions, int (images, positions).
+        """
+        base = affine.base[None, columns]
+        for number, factor in affine.factors:
+
+            def read(x, images, factor=factor[columns]):
+                rows = at_positions(x, positions[images])
+                rows *= factor
+                return rows
+
+            other = self._run.rows(number, read)
+            other += base
+            base = other
+        return base
+
+    def weight(self, site: Site, name: str) -> np.ndarray:
+        """Returns a layer's weight in the pruned network."""
+        value = self._assigned.get(f"{site.name}/{name}")
+        if value is None:
+            value = numpy_of(named_weight(site.call.operation, name))
+        return cut(site, name, value, self.keep)
+
+    def assign(self, site: Site, name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
         """Sets a weight of the pruned network for the calls that have not run yet.
 
         Args:
-            layer: name of the layer.
+            site: a call of the layer.
             name: name of the weight.
             value: its new value, of any shape with as many elements.
 
         Returns:
             `layer/weight` and the value in the dense shape, as `rebuild` takes them.
         """
-        weight = named_weight(self._layers[layer], name)
-        value = value.reshape(weight.shape)
-        weight.assign(value)
-        site = self._graph.site(layer)
-        dense, axes = next(
-            (w, axes) for w, axes in site.rule.weight_axes(site.call.operation) if w.name == name
-        )
-        kept = [
-            np.arange(size) if role is None else np.flatnonzero(self.keep[site.roles[role]])
-            for size, role in zip(dense.shape, axes, strict=True)
-        ]
-        full = np.zeros(dense.shape, value.dtype)
-        full[np.ix_(*kept)] = value
-        return f"{layer}/{name}", full
+        key, full = f"{site.name}/{name}", spread(site, name, value, self.keep)
+        self._assigned[key] = self._waiting[key] = full
+        return key, full

@@ -33,18 +33,22 @@ def at_positions(x: Any, chosen: np.ndarray) -> np.ndarray:
     Returns:
         Float32 (images * positions, channels).
     """
-    x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    return rows[np.arange(len(x))[:, None], chosen].reshape(-1, x.shape[-1])
+    x = np.asarray(x, np.float32)
+    each = math.prod(x.shape[1:-1])
+    at = np.arange(len(x))[:, None] * each + chosen
+    return np.take(x.reshape(-1, x.shape[-1]), at.ravel(), axis=0)
 
 
-def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
+def linear_inputs(
+    layer: Any, x: Any, chosen: np.ndarray, depthwise_kernel: Any = None
+) -> np.ndarray:
     """Computes the rows that a layer multiplies by its kernel at chosen output positions.
 
     Args:
         layer: a layer whose row says that it is a `Product` that least squares can refit.
         x: the layer's input (images, *spatial, channels).
         chosen: output positions, row-major, int (images, positions).
+        depthwise_kernel: takes the place of the kernel of a layer that is depthwise first.
 
     Returns:
         Float32 (images * positions, features), features in the order of the
@@ -53,12 +57,13 @@ def linear_inputs(layer: Any, x: Any, chosen: np.ndarray) -> np.ndarray:
     product = kind_of(layer).product
     reads = None if product is None else product.reads
     if reads == "depthwise":
+        kernel = layer.depthwise_kernel if depthwise_kernel is None else depthwise_kernel
         x = keras.ops.depthwise_conv(
-            x, layer.depthwise_kernel, layer.strides, layer.padding, None, layer.dilation_rate
+            x, kernel, layer.strides, layer.padding, None, layer.dilation_rate
         )
     if reads != "windows":
         return at_positions(x, chosen)
-    x = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
+    x = np.asarray(x, np.float32)
     return windows(x, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate, chosen)
 
 
@@ -99,6 +104,7 @@ def windows(
         at = (position * strides[axis]).reshape(*chosen.shape, *[1] * rank) + taps
         inside = inside & (at >= 0) & (at < spatial[axis])
         row = row * spatial[axis] + at
-    result = x.reshape(-1, x.shape[-1])[np.where(inside, row, 0)]
-    result[np.broadcast_to(~inside, row.shape)] = 0
+    result = np.take(x.reshape(-1, x.shape[-1]), np.where(inside, row, 0), axis=0)
+    if not inside.all():
+        result[np.broadcast_to(~inside, row.shape)] = 0
     return result.reshape(chosen.size, math.prod(kernel) * x.shape[-1])

@@ -1,20 +1,18 @@
 """Least squares with a ridge towards the old weights: the solver of `in_order`.
 
-Matrix products are TensorFlow's. Its threads are those of the rest of the refit, while numpy's
-BLAS has its own pool, which would compete for the processors; and on some processors its kernels
-are twice as fast. Everything else works on blocks of rows that stay in a processor's cache,
-several in parallel.
+Everything works on blocks of rows or columns, several in parallel and each in one thread: numpy's
+BLAS in several threads would compete with the rest of the refit for the processors.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-import tensorflow as tf
 
 from amc_tf.pruning.refit.linear_path import UNBOUNDED, Bounds
 from amc_tf.pruning.refit.statistics import factorised
@@ -24,6 +22,8 @@ from amc_tf.pruning.refit.statistics import factorised
 Goal = Callable[[np.ndarray, slice], np.ndarray]
 
 _BLOCK_NUMBERS = 2**18
+# A product of columns is shared among threads in pieces of at least this many columns.
+_LEAST_COLUMNS, _PIECES = 64, 4
 
 
 def wanted(target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Bounds) -> Goal:
@@ -84,128 +84,145 @@ def fit(
     Returns:
         New weights and intercept.
     """
-    rows = _Rows(x, kernel, pool, centred)
+    rows = _Rows(x, pool, centred, max(kernel.shape))
     centre = constant + rows.mean @ kernel
     step = system = None
     for goal in goals:
-        residual, centre = rows.residual(goal, step, centre)
+        residual, centre = rows.residual(goal, kernel if step is None else kernel + step, centre)
         if system is None:
-            system = (
-                _Ridge(rows.x, residual, pool, ridges, held)
-                if mask is None
-                else _SparseRidge(rows.x, residual, ridges, held, mask)
-            )
-        step = system.solve(residual)
+            primal = x.shape[1] <= x.shape[0]
+            if mask is not None:
+                system = _SparseRidge(rows.x, residual, pool, ridges, held, mask)
+            elif primal:
+                system = _Ridge(rows.x, residual, pool, ridges, held)
+            else:
+                system = _DualRidge(rows.x, residual, pool, ridges, held)
+        step = system.solve(residual, step)
     kernel = kernel if step is None else kernel + step
     return kernel, centre - rows.mean @ kernel
 
 
 class _Rows:
-    """The rows of a fit, and the outputs that the old weights give for them.
+    """The rows of a fit.
 
     Attributes:
         x: the inputs, less their mean if the intercept is free (rows, features).
         mean: what was subtracted from the inputs (features,).
     """
 
-    def __init__(self, x: np.ndarray, kernel: np.ndarray, pool: Executor, centred: bool):
+    def __init__(self, x: np.ndarray, pool: Executor, centred: bool, widest: int):
         self._pool, self._centred = pool, centred
-        height = max(1, _BLOCK_NUMBERS // max(kernel.shape))
+        height = max(1, _BLOCK_NUMBERS // widest)
         self._blocks = [slice(i, i + height) for i in range(0, len(x), height)]
         self.mean = np.zeros_like(x[0])
         if centred:
-            self.mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype)
+            sums = list(pool.map(lambda block: x[block].sum(axis=0), self._blocks))
+            self.mean = (np.sum(sums, axis=0, dtype=np.float64) / len(x)).astype(x.dtype)
 
-        def centre(block: slice) -> None:
-            x[block] -= self.mean
+            def centre(block: slice) -> None:
+                x[block] -= self.mean
 
-        list(pool.map(centre, self._blocks))
-        self.x = tf.constant(x)
-        self._old = matmul(self.x, kernel)
+            list(pool.map(centre, self._blocks))
+        self.x = x
 
     def residual(
-        self, goal: Goal, step: np.ndarray | None, centre: np.ndarray
+        self, goal: Goal, kernel: np.ndarray, centre: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what the old weights' outputs lack to reach a goal, and the intercept.
+        """Returns what the outputs lack to reach a goal, and the intercept.
 
         Args:
             goal: the goal of this round.
-            step: what has been added to the old weights; None for nothing.
+            kernel: current weights (features, outputs).
             centre: current intercept for the inputs less their mean (outputs,).
         """
-        result = np.empty_like(self._old) if step is None else matmul(self.x, step)
+        result = np.empty((len(self.x), kernel.shape[1]), self.x.dtype)
 
         def aim(block: slice) -> np.ndarray:
-            output = self._old[block] + centre
-            if step is not None:
-                output += result[block]
-            result[block] = goal(output, block)
-            return result[block].sum(axis=0, dtype=np.float64)
+            product = self.x[block] @ kernel
+            wanted = goal(product + centre, block)
+            total = wanted.sum(axis=0)
+            np.subtract(wanted, product, out=result[block])
+            return total
 
         sums = list(self._pool.map(aim, self._blocks))
-        free = (np.sum(sums, axis=0) / len(result)).astype(result.dtype)
+        free = (np.sum(sums, axis=0, dtype=np.float64) / len(result)).astype(result.dtype)
         intercept = free if self._centred else centre
 
         def subtract(block: slice) -> None:
             result[block] -= intercept
-            result[block] -= self._old[block]
 
         list(self._pool.map(subtract, self._blocks))
         return result, intercept
 
 
 class _Ridge:
-    """Solver of R -> argmin |x D - R|^2 + penalty |D|^2, by the smaller of x'x and x x'.
+    """Solver of R -> argmin |x D - R|^2 + penalty |D|^2 by x'x.
 
     The penalty is the one that does best on the held-out rows when fitted without them.
     """
 
     def __init__(
         self,
-        x: tf.Tensor,
+        x: np.ndarray,
         residual: np.ndarray,
         pool: Executor,
         ridges: Sequence[float],
         held: np.ndarray,
     ):
         self._x, self._pool = x, pool
-        self._primal = x.shape[1] <= x.shape[0]
-        products = matmul(x, x, transposed=True) if self._primal else matmul(x, tf.transpose(x))
-        scores = [0.0]
+        self._products = gram(x, pool)
+        best = ridges[0]
         if len(ridges) > 1:
-            scores = self._scores(products, residual, ridges, held)
-        self._factor = self._factorised(products, ridges[int(np.argmin(scores))])
+            out, target = x[held], residual[held]
+            products, side = gram(out, pool), _crossed(out, target, pool)
+            power = np.square(target).sum(dtype=np.float64)
+            rest = self._products - products, _crossed(x, residual, pool) - side
 
-    def solve(self, residual: np.ndarray) -> np.ndarray:
-        """Returns D for a residual (rows, outputs)."""
-        if not self._primal:
-            return matmul(self._x, _solve(self._factor, residual), transposed=True)
-        return _solve(self._factor, matmul(self._x, residual, transposed=True))
+            def error(ridge: float) -> float:
+                """Squared error on the held-out rows, expanded: a product of their number less."""
+                step = _solve(_factorised(rest[0], ridge, len(x)), rest[1])
+                return float(power + np.sum(step * (products @ step - 2 * side), dtype=np.float64))
 
-    def _factorised(self, products: np.ndarray, ridge: float) -> Any:
-        rows, features = self._x.shape
-        products = products.astype(np.float64)
-        trace = products.trace()
-        # The second term is the accuracy of float32 products; the third is for dead inputs.
-        penalty = ridge * trace / features + 1e-7 * trace + 1e-12 * rows
-        products[np.diag_indices_from(products)] += penalty
-        return factorised(products)
+            best = ridges[int(np.argmin(list(pool.map(error, ridges))))]
+        self._factor = _factorised(self._products, best, len(x))
 
-    def _scores(self, products, residual, ridges, held) -> list[float]:
-        """Returns the squared error on the held-out rows for each ridge term."""
-        x, target = tf.boolean_mask(self._x, held), residual[held]
-        if self._primal:
-            side = matmul(self._x, residual, transposed=True) - matmul(x, target, transposed=True)
-            products = products - matmul(x, x, transposed=True)
-        else:
-            side, x = residual[~held], products[np.ix_(held, ~held)]
-            products = products[np.ix_(~held, ~held)]
+    def solve(self, residual: np.ndarray, step: np.ndarray | None) -> np.ndarray:
+        """Returns D, given what is left of R with the current D (rows, outputs)."""
+        side = _crossed(self._x, residual, self._pool)
+        if step is not None:
+            side += self._products @ step
+        return _solve(self._factor, side)
 
-        def score(ridge: float) -> float:
-            step = _solve(self._factorised(products, ridge), side)
-            return float(np.square(target - matmul(x, step)).sum(dtype=np.float64))
 
-        return list(self._pool.map(score, ridges))
+class _DualRidge:
+    """A `_Ridge` by x x', which is smaller where there are fewer rows than features."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        residual: np.ndarray,
+        pool: Executor,
+        ridges: Sequence[float],
+        held: np.ndarray,
+    ):
+        self._x, self._pool = x, pool
+        products = gram(x.T, pool)
+        best = ridges[0]
+        if len(ridges) > 1:
+            rest, out = products[np.ix_(~held, ~held)], products[np.ix_(held, ~held)]
+
+            def error(ridge: float) -> float:
+                dual = _solve(_factorised(rest, ridge, *x.shape), residual[~held])
+                return float(np.square(residual[held] - out @ dual).sum(dtype=np.float64))
+
+            best = ridges[int(np.argmin(list(pool.map(error, ridges))))]
+        self._factor = _factorised(products, best, *x.shape)
+
+    def solve(self, residual: np.ndarray, step: np.ndarray | None) -> np.ndarray:
+        """See `_Ridge.solve`."""
+        if step is not None:
+            residual = residual + self._x @ step
+        return _crossed(self._x, _solve(self._factor, residual), self._pool)
 
 
 class _SparseRidge:
@@ -216,37 +233,39 @@ class _SparseRidge:
 
     def __init__(
         self,
-        x: tf.Tensor,
+        x: np.ndarray,
         residual: np.ndarray,
+        pool: Executor,
         ridges: Sequence[float],
         held: np.ndarray,
         mask: np.ndarray,
     ):
-        self._x = x
+        self._x, self._pool = x, pool
         self._kept = [np.flatnonzero(column) for column in mask.T]
-        products, side = matmul(x, x, transposed=True), matmul(x, residual, transposed=True)
+        self._products = gram(x, pool)
         best = ridges[0]
         if len(ridges) > 1:
-            few, target = tf.boolean_mask(x, held), residual[held]
+            few, target = x[held], residual[held]
             rest = (
-                products - matmul(few, few, transposed=True),
-                side - matmul(few, target, transposed=True),
+                self._products - gram(few, pool),
+                _crossed(x, residual, pool) - _crossed(few, target, pool),
             )
             errors = [
-                np.square(target - matmul(few, self._step(self._factors(rest[0], r), rest[1])))
+                np.square(target - few @ self._step(self._factors(rest[0], r), rest[1]))
                 for r in ridges
             ]
             best = ridges[int(np.argmin([e.sum(dtype=np.float64) for e in errors]))]
-        self._chosen = self._factors(products, best)
+        self._chosen = self._factors(self._products, best)
 
-    def solve(self, residual: np.ndarray) -> np.ndarray:
-        """Returns D for a residual (rows, outputs)."""
-        return self._step(self._chosen, matmul(self._x, residual, transposed=True))
+    def solve(self, residual: np.ndarray, step: np.ndarray | None) -> np.ndarray:
+        """See `_Ridge.solve`."""
+        side = _crossed(self._x, residual, self._pool)
+        if step is not None:
+            side += self._products @ step
+        return self._step(self._chosen, side)
 
     def _factors(self, products: np.ndarray, ridge: float) -> list[Any]:
-        trace, features = float(products.trace(dtype=np.float64)), len(products)
-        # As in `_Ridge`.
-        penalty = ridge * trace / features + 1e-7 * trace + 1e-12 * len(self._x)
+        penalty = _penalty(products, ridge, len(self._x), len(products))
         factors = []
         for kept in self._kept:
             system = products[np.ix_(kept, kept)].astype(np.float64)
@@ -262,12 +281,51 @@ class _SparseRidge:
         return step
 
 
+def _penalty(products: np.ndarray, ridge: float, rows: int, features: int) -> float:
+    trace = float(products.trace(dtype=np.float64))
+    # The second term is the accuracy of float32 products; the third is for dead inputs.
+    return ridge * trace / features + 1e-7 * trace + 1e-12 * rows
+
+
+def _factorised(products: np.ndarray, ridge: float, rows: int, features: int | None = None) -> Any:
+    """Returns the factor of x'x or x x' with a ridge; `features` if it is not the size."""
+    system = products.astype(np.float64)
+    penalty = _penalty(products, ridge, rows, features or len(products))
+    system[np.diag_indices_from(system)] += penalty
+    return factorised(system)
+
+
 def _solve(factor: Any, side: np.ndarray) -> np.ndarray:
     return scipy.linalg.cho_solve(factor, side, check_finite=False).astype(side.dtype)
 
 
-def matmul(
-    a: np.ndarray | tf.Tensor, b: np.ndarray | tf.Tensor, *, transposed: bool = False
-) -> np.ndarray:
-    """Multiplies two matrices; `transposed` transposes the first one."""
-    return tf.linalg.matmul(a, b, transpose_a=transposed).numpy()
+def gram(x: np.ndarray, pool: Executor) -> np.ndarray:
+    """Returns x'x (columns, columns)."""
+    width = x.shape[1]
+    pieces = _pieces(width)
+    result = np.empty((width, width), x.dtype)
+
+    def multiply(pair: tuple[slice, slice]) -> None:
+        a, b = pair
+        product = x[:, a].T @ x[:, b]
+        result[a, b] = product
+        result[b, a] = product.T
+
+    list(pool.map(multiply, itertools.combinations_with_replacement(pieces, 2)))
+    return result
+
+
+def _crossed(x: np.ndarray, y: np.ndarray, pool: Executor) -> np.ndarray:
+    """Returns x'y (columns of x, columns of y)."""
+    result = np.empty((x.shape[1], y.shape[1]), x.dtype)
+
+    def multiply(piece: slice) -> None:
+        np.matmul(x.T, y[:, piece], out=result[:, piece])
+
+    list(pool.map(multiply, _pieces(y.shape[1])))
+    return result
+
+
+def _pieces(width: int) -> list[slice]:
+    size = max(_LEAST_COLUMNS, -(-width // _PIECES))
+    return [slice(i, min(i + size, width)) for i in range(0, width, size)]

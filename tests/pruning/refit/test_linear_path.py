@@ -103,13 +103,15 @@ def test_bounds_of_what_reads_the_end(build, bounds):
     assert _follow(build)[0].bounds == bounds
 
 
-def test_running_a_path():
-    def build(x):
-        return kl.Subtract()([x, kl.Rescaling(3.0, offset=1.0)(_conv(x) / 2)])
-
-    path, _ = _follow(build)
-    (other,) = path.others
-    y, x = np.array([[[[2.0, 4.0, 6.0]]]]), np.array([[[[1.0, 1.0, 0.0]]]])
-    values = {path.start: y.astype("float32"), other: x.astype("float32")}
-    received = path.run(values, lambda call: call.operation)
-    np.testing.assert_allclose(received, [[[[-3.0, -6.0, -10.0]]]])
+def test_a_path_as_an_affine_function():
+    inputs = keras.Input((4, 4, 3))
+    x = kl.Subtract()([inputs, kl.Rescaling(3.0, offset=1.0)(_conv(inputs) / 2)])
+    flat = network.flatten(keras.Model(inputs, kl.Flatten()(x)))
+    path = linear_path.follow(flat, flat.calls[0])
+    affine = path.affine(flat)
+    # x - (3 (y / 2) + 1)
+    np.testing.assert_allclose(affine.slope, [-1.5] * 3)
+    np.testing.assert_allclose(affine.base, [-1.0] * 3)
+    ((number, factor),) = affine.factors
+    assert number == flat.inputs[0]
+    np.testing.assert_allclose(factor, [1.0] * 3)
