@@ -115,7 +115,10 @@ def test_settings_are_changed_by_texts():
     changes = ["response_share=0.5", "ddpg.sigma=0.25", "importance=elimination", "early_stop=None"]
     settings = overridden(amc_tf.SearchSettings(early_stop=2.0), changes)
     expected = amc_tf.SearchSettings(
-        response_share=0.5, importance="elimination", ddpg=amc_tf.DdpgSettings(sigma=0.25)
+        response_share=0.5,
+        importance="elimination",
+        early_stop=None,
+        ddpg=amc_tf.DdpgSettings(sigma=0.25),
     )
     assert settings == expected
 
