@@ -74,7 +74,7 @@ def _ranked(
     counts = wanted = above(thresholds[at])
     for threshold in thresholds[:at][::-1]:
         before, wanted = wanted, above(threshold)
-        for t in np.flatnonzero(wanted > before):
+        for t in np.flatnonzero(wanted > before).tolist():
             # One by one, as of channels with equal scores some may fit.
             for count in choices[t][(choices[t] > counts[t]) & (choices[t] <= wanted[t])]:
                 more = counts.copy()
