@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from amc_tf.pruning.refit.methods import Refit as Refit
     from amc_tf.pruning.surgery import rebuild as rebuild
     from amc_tf.pruning.verification import verify as verify
+    from amc_tf.runs.choice import Candidate as Candidate
+    from amc_tf.runs.choice import Choice as Choice
     from amc_tf.runs.model_files import load_model as load_model
     from amc_tf.runs.result_parts import Exported as Exported
     from amc_tf.runs.result_parts import Milliseconds as Milliseconds
@@ -98,6 +100,7 @@ else:
             "amc_tf.pruning.refit.methods": "Refit",
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
+            "amc_tf.runs.choice": "Candidate Choice",
             "amc_tf.runs.model_files": "load_model",
             "amc_tf.runs.result_parts": "Exported Milliseconds",
             "amc_tf.search.agents.ddpg.settings": "DdpgSettings",

@@ -20,7 +20,7 @@ STAGE = "search"
 def search(run: Run) -> SearchResult:
     """Searches (or resumes) and rebuilds the best plans: `plan.json`, `pruned.keras`."""
     workdir = run.workdir
-    workdir.forget("policies", "pruned", "finetuned", "tflite")
+    workdir.forget("policies", "choice", "pruned", "finetuned", "tflite")
     if workdir.result.products.get(STAGE):
         workdir.record(STAGE, ())  # they are about to be written anew
     with timed(workdir, STAGE):
@@ -63,6 +63,7 @@ def search(run: Run) -> SearchResult:
         budget=bounds,
         policies=policies,
         chosen=found.chosen,
+        choice=found.choice,
         episodes=run.settings.search.episodes,
         seed=run.settings.search.seed,
         input_shapes=run.graph.input_shapes,

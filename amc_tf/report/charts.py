@@ -98,6 +98,50 @@ def _ratios(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     )
 
 
+def _curves(run: Run, data: Mapping[str, Rows]) -> Chart | None:
+    if not data["curves"]:
+        return None
+    tips = tooltip(
+        group=("group", ""),
+        kept=("channels kept", ",d"),
+        channels=("of", ",d"),
+        loss=("loss", ".3~g"),
+    )
+    shown, policy = {"filter": "datum.shown"}, policy_label(shown_policy(run))
+    x = depth("group", len(run.search["groups"]), "groups")
+    share = {**quantity("low", "share kept", ".0%"), "scale": {"domain": [0, 1]}}
+    legend = {"title": "loss", "type": "gradient", "gradientLength": 200, "format": ".1~g"}
+    shades = {"scale": {"type": "log", "scheme": "viridis", "reverse": True}, "legend": legend}
+    layers: list[dict[str, Any]] = [
+        {
+            "data": {"name": "curves"},
+            "mark": {"type": "rect"},
+            "encoding": {
+                **{"x": x, "y": share, "y2": {"field": "high"}, "tooltip": tips},
+                "color": {"field": "shade", "type": "quantitative", **shades},
+            },
+        }
+    ]
+    if any(row["shown"] for row in data["groups"]):
+        layers.append(
+            {
+                "data": {"name": "groups"},
+                "transform": [shown],
+                "mark": {"type": "tick", "color": "var(--red)", "thickness": 3},
+                "encoding": {"x": x, "y": {**share, "field": "ratio"}, "tooltip": _GROUP},
+            }
+        )
+    return Chart(
+        "curves",
+        "What each group loses",
+        "Squared error of the layers that read a group, relative to the power of their outputs, "
+        "after a refit, for each share of its channels that is kept: dark loses much. Red: the "
+        f"shares in {policy}'s plan.",
+        ("curves", "groups"),
+        spec(280, layer=layers),
+    )
+
+
 def _before_after(field: str, title: str, tips: list[dict[str, Any]], x: dict[str, Any]) -> Any:
     """Returns layers of bars: the dense network's, and in front of them those of what is kept."""
 
@@ -213,6 +257,7 @@ _CHARTS: Sequence[Callable[[Run, Mapping[str, Rows]], Chart | None]] = (
     reward_chart,
     _noise,
     _ratios,
+    _curves,
     _channels,
     _layer_costs,
     _predicted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def datasets(run: Run) -> dict[str, Rows]:
         ],
         "bounds": _bounds(run),
         "groups": _groups(run),
+        "curves": _curves(run),
         "layers": _layers(run),
         "latency": _latency(run),
     }
@@ -113,6 +115,36 @@ def _groups(run: Run) -> Rows:
             zip(run.search.get("groups", ()), counts, strict=False), start=1
         )
     ]
+
+
+def _curves(run: Run) -> Rows:
+    """Returns a row for each point of a group's curve.
+
+    A point stands for the shares `low` to `high`, up to the middles between it and its neighbours.
+    No loss at all, which has no logarithm, has the colour `shade` of the least loss there is.
+    """
+    losses = [loss for curve in run.curves.values() for loss in curve["losses"] if loss > 0]
+    numbers = {group["name"]: n for n, group in enumerate(run.search.get("groups", ()), start=1)}
+    rows: Rows = []
+    for name, curve in run.curves.items():
+        counts = curve["counts"]
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(counts)]
+        ends = itertools.pairwise([counts[0], *middles, counts[-1]])
+        for count, loss, (low, high) in zip(counts, curve["losses"], ends, strict=True):
+            if name in numbers and losses:
+                rows.append(
+                    {
+                        "depth": numbers[name],
+                        "group": name,
+                        "kept": count,
+                        "channels": counts[-1],
+                        "low": low / counts[-1],
+                        "high": high / counts[-1],
+                        "loss": loss,
+                        "shade": loss if loss > 0 else min(losses),
+                    }
+                )
+    return rows
 
 
 def _layers(run: Run) -> Rows:

@@ -35,6 +35,8 @@ class Run:
             `Progress`, with `policy`, `episode`, `counts` and the costs.
         latency: content of `latency.json`; empty if latency is not a cost.
         scores: how the run's scores are written.
+        curves: content of `curves.json`, what each group loses by the channels it keeps; empty
+            unless a policy needed it.
     """
 
     path: pathlib.Path
@@ -45,6 +47,7 @@ class Run:
     episodes: Sequence[Mapping[str, Any]]
     latency: Mapping[str, Any]
     scores: Scores = Scores()
+    curves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def dense(self) -> Mapping[str, float]:
@@ -136,6 +139,7 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
         episodes=[{**{k: r[k] for k in kept if k in r}, **progress(r)} for r in records],
         latency=forms.read(path, layout.LATENCY),
         scores=Scores.of_search(search, result).for_all(r["score"] for r in records),
+        curves=forms.read(path, layout.CURVES).get("curves", {}),
     )
 
 

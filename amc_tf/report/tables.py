@@ -91,7 +91,8 @@ def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
         label = policy_label(name) + (" *" if name == chosen else "")
         rows.append(_row(scores, label, policy, policy.finetuned_score, files.get(own)))
     made = "exported" if files else "chosen"
-    note = f"* the network that was {made}; {scores.note}"
+    how = "" if result.choice is None else result.choice.sentence(scores.metric)
+    note = f"* the network that was {made}; {scores.note}{f'; {how}' if how else ''}"
     return Table("Networks", header, rows, note)
 
 

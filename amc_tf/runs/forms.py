@@ -89,6 +89,15 @@ class Curves(TypedDict):
     curves: Mapping[str, CurveOfGroup]
 
 
+class Chosen(TypedDict):
+    """`choice.json`; the choice itself is read by `amc_tf.runs.choice`."""
+
+    of: str
+    policy: str
+    counts: list[int]
+    choice: Mapping[str, Any]
+
+
 class Group(TypedDict):
     """A group in `search.json`."""
 
@@ -154,6 +163,7 @@ _FORMS: Mapping[str, Any] = {
     layout.CONFIG: Config,
     layout.HISTORY: History,
     layout.CURVES: Curves,
+    layout.CHOICE: Chosen,
     layout.LATENCY: Latency,
     layout.SEARCH: Search,
 }

@@ -34,6 +34,7 @@ CURVES = "curves.json"  # what the groups lose
 CALIBRATION = "calibration.npz"  # unless the training data is arrays
 SEARCH = "search.json"
 EPISODES = "episodes.jsonl"
+CHOICE = "choice.json"  # of the plan among the finalists
 PLAN = "plan.json"
 BEST_PLANS = "best_plans.json"
 LATENCY = "latency.json"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from amc_tf import files
 from amc_tf.errors import AmcError
 from amc_tf.runs import layout
+from amc_tf.runs.choice import Choice
 from amc_tf.runs.json_types import mismatch
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import (
@@ -176,6 +177,7 @@ class RunResult(Result):
             before the search.
         policies: best network of each policy.
         chosen: name of the policy whose network is fine-tuned and exported.
+        choice: how it was chosen; None in files of earlier versions.
         episodes: number of the agent's episodes.
         seed: the search's seed.
         input_shapes: shape of each input for which MACs were counted, without the batch axis.
@@ -196,6 +198,7 @@ class RunResult(Result):
     budget: Mapping[str, Bound] | None = None
     policies: Mapping[str, PolicyNetwork] = dataclasses.field(default_factory=dict)
     chosen: str | None = None
+    choice: Choice | None = None
     episodes: int | None = None
     seed: int | None = None
     input_shapes: Sequence[Sequence[int]] = ()
@@ -226,6 +229,7 @@ class RunResult(Result):
             pruned=Measures.from_json,
             budget=lambda bounds: _each(Bound)(bounds or {}),
             policies=_each(PolicyNetwork),
+            choice=Choice.from_json,
             input_shapes=lambda shapes: tuple(map(tuple, shapes)),
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),

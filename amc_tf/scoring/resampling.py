@@ -1,8 +1,10 @@
-"""The standard error of the dense network's score, by resampling the validation data."""
+"""The standard errors of scores and of their differences, by resampling the validation data."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.graph.plan import PlanT
 from amc_tf.scoring.base import Scorer
 from amc_tf.training.data import Data
 from amc_tf.training.forms import batches_of
@@ -39,16 +42,39 @@ def uncertainty(score: Scorer, task: Task, model: keras.Model) -> Uncertainty:
     if task.evaluate is not None:
         samples["validation"] = _count("validation", task.validation, task.batch_size)
     else:
-        samples["validation"], kept = _kept(score)
-        deviation = _deviation(task, model, kept)
+        kept = sampled(score, None)
+        samples["validation"] = kept.seen
+        deviation = Bootstrap(task, model).deviation(kept)
     return Uncertainty({name: count for name, count in samples.items() if count}, deviation)
 
 
-def _kept(score: Scorer) -> tuple[int, Any]:
-    """Returns the number of samples, and labels, outputs and weights of evenly spaced ones."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampled:
+    """What a network answers to evenly spaced samples of the validation data.
+
+    Attributes:
+        seen: number of all validation samples.
+        labels: labels of the samples that are kept, in the user's structure.
+        outputs: one array (samples, ...) for each model output.
+        weight: sample weights; None if there are none.
+        order: checksum of all inputs in their order. Data may come in another one with each pass,
+            and then the answers of two networks are not to the same samples.
+    """
+
+    seen: int
+    labels: Any
+    outputs: list[np.ndarray]
+    weight: Any
+    order: int
+
+
+def sampled(score: Scorer[PlanT], plan: PlanT | None) -> Sampled:
+    """Runs the network under a plan (None: the dense one) on the validation data."""
     parts: list[Any] = []
-    seen, size, step = 0, 0, 1
-    for batch, outputs in score.played(None):
+    seen, size, step, order = 0, 0, 1, 0
+    for batch, outputs in score.played(plan):
+        for array in batch.inputs:
+            order = zlib.crc32(np.asarray(array).tobytes(), order)
         part = batch.labels, list(outputs), batch.sample_weight
         count = len(outputs[0])
         parts.append(_every(part, slice(-seen % step, None, step)))
@@ -56,23 +82,45 @@ def _kept(score: Scorer) -> tuple[int, Any]:
         while size > _MOST_BYTES and seen > _FEWEST * step:
             parts, step = [_every(_joined(parts), slice(0, None, 2))], 2 * step
             size = _bytes(parts[0])
-    return seen, _joined(parts)
+    labels, outputs, weight = _joined(parts)
+    return Sampled(seen, labels, outputs, weight, order)
 
 
-def _deviation(task: Task, model: keras.Model, kept: Any) -> float | None:
-    """Returns the standard error of the metric times the root of the number of samples."""
-    like = task.compiled(uncompiled(model), model)
-    structure = nesting(model, "outputs")
-    count = len(keras.tree.flatten(kept)[0])
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(_DRAWS):
-        labels, outputs, weight = _every(kept, rng.integers(0, count, count))
-        value = metric_value(like, task.metric, labels, pack(structure, outputs), weight)
-        if value is None or not math.isfinite(value):
-            return None
-        found.append(value)
-    return float(np.std(found, ddof=1)) * math.sqrt(count)
+class Bootstrap:
+    """The spread of a task's metric over draws, with replacement, from samples."""
+
+    def __init__(self, task: Task, model: keras.Model):
+        self._like = task.compiled(uncompiled(model), model)
+        self._metric = task.metric
+        self._structure = nesting(model, "outputs")
+
+    def deviation(self, of: Sampled, than: Sampled | None = None) -> float | None:
+        """Returns the standard error of the metric times the root of the number of samples.
+
+        Args:
+            of: answers of a network.
+            than: answers of another network to the same samples, for the standard error of the
+                difference of the two networks' metrics.
+
+        Returns:
+            The number; None if the metric is not computed from the outputs.
+        """
+        count = len(of.outputs[0])
+        rng = np.random.default_rng(0)
+        found = []
+        for _ in range(_DRAWS):
+            drawn = rng.integers(0, count, count)
+            value = self._value(of, drawn)
+            other = 0.0 if than is None else self._value(than, drawn)
+            if value is None or other is None or not math.isfinite(value - other):
+                return None
+            found.append(value - other)
+        return float(np.std(found, ddof=1)) * math.sqrt(count)
+
+    def _value(self, of: Sampled, drawn: np.ndarray) -> float | None:
+        labels, outputs, weight = _every((of.labels, of.outputs, of.weight), drawn)
+        outputs = pack(self._structure, outputs)
+        return metric_value(self._like, self._metric, labels, outputs, weight)
 
 
 def metric_value(

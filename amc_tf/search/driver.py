@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol
@@ -117,7 +118,7 @@ class EpisodeDriver(Generic[PlanT]):
             score = self._score(decided.plan, beat)
         cut = bool(known and known.get(CUT)) or isinstance(score, Estimate)
         score = float(score)
-        outcome = self.env.outcome(decided, score)
+        outcome = dataclasses.replace(self.env.outcome(decided, score), cut=cut)
         diagnostics = searcher.finish(outcome.actions, told(outcome.reward))
         record = {
             "policy": policy,

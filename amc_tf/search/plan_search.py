@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from amc_tf import files
@@ -23,8 +22,8 @@ from amc_tf.search.agents.correction import NUM_KNOWN
 from amc_tf.search.agents.ddpg.process import DdpgSearcher
 from amc_tf.search.allocations import allocated
 from amc_tf.search.breakdown import breakdown
+from amc_tf.search.choice import Chooser
 from amc_tf.search.driver import EpisodeDriver
-from amc_tf.search.env.base import Outcome
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.env.problem import NUM_FEATURES
@@ -38,7 +37,7 @@ from amc_tf.search.policies import compete
 from amc_tf.search.problem import analyzed, check, check_gradients, environment, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.search.resumption import check_conditions, check_evaluate
-from amc_tf.search.settings import POLICIES, SearchSettings
+from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
@@ -61,8 +60,8 @@ def search_plan(
     the factor by which they exceeded it, and measured again.
 
     Writes `importance.json`, `search.json`, `episodes.jsonl`, `finals.jsonl`,
-    `plan.json`, `best_plans.json`, `agent.log`, the folders `plans` and `tensorboard`
-    and, with latency, `latency.json` to `workdir`.
+    `choice.json`, `plan.json`, `best_plans.json`, `agent.log`, the folders `plans` and
+    `tensorboard` and, with latency, `latency.json` to `workdir`.
     After an interruption, the same call resumes and ends with the same plan.
 
     Args:
@@ -186,12 +185,18 @@ def search_in(
     ranked = driver.ranked if final is refit else finalists.rescored(budget)
     if device is None:
         best = {name: outcomes[0] for name, outcomes in ranked.items()}
+        candidates = {name: outcomes[: settings.rerank] for name, outcomes in ranked.items()}
     else:
         best = device.choose(ranked, finalists.within)
-    chosen = _chosen(best)
+        candidates = {name: [outcome] for name, outcome in best.items()}
+    choose = Chooser(finalists.score, task, model, metric, uncertain, settings.reward != "err")
+    chosen, best[chosen], choice = choose.kept(candidates, folder, [ranks, settings.final_refit])
+    if sentence := choice.sentence(metric):
+        _LOG.info(sentence)
     result = SearchResult(
         graph=graph,
         chosen=chosen,
+        choice=choice,
         best=best,
         bounds=env.bounds,
         dense_score=dense_score,
@@ -219,11 +224,3 @@ def search_in(
         [{**record, "keep": problem.plan(record["counts"]).keep} for record in records],
     )
     return result
-
-
-def _chosen(best: Mapping[str, Outcome]) -> str:
-    """Returns the policy whose plan scored best; of equal ones the first of `POLICIES`."""
-    return max(
-        (name for name in POLICIES if name in best),
-        key=lambda name: (best[name].reward, -POLICIES.index(name)),
-    )

@@ -8,6 +8,7 @@ from typing import Any
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.methods import Refit
+from amc_tf.runs.choice import Choice
 from amc_tf.search.env.base import Outcome
 from amc_tf.search.latency_choice import Measured
 from amc_tf.training.metric import Metric
@@ -20,8 +21,10 @@ class SearchResult:
 
     Attributes:
         graph: the analysed model.
-        chosen: name of the policy whose plan scored best.
-        best: best outcome of each policy, by the policy's name.
+        chosen: name of the policy whose plan was chosen.
+        choice: what decided that.
+        best: best outcome of each policy, by the policy's name; of the chosen policy, that of the
+            chosen plan.
         bounds: the budget in absolute terms, by name of the cost.
         dense_score: score of the unpruned model on the validation data.
         metric: what the scores are.
@@ -35,6 +38,7 @@ class SearchResult:
 
     graph: ChannelGraph
     chosen: str
+    choice: Choice
     best: dict[str, Outcome[PruningPlan]]
     bounds: dict[str, float]
     dense_score: float
@@ -46,7 +50,7 @@ class SearchResult:
 
     @property
     def plan(self) -> PruningPlan:
-        """The best plan."""
+        """The chosen plan."""
         return self.best[self.chosen].plan
 
     def refitted(self, plan: PruningPlan) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def write(
     seed: int = 0,
     latency: bool = True,
     stage: str = "export",
+    curves: bool = False,
 ) -> pathlib.Path:
     """Writes the files of a run.
 
@@ -36,6 +37,7 @@ def write(
         seed: seed of all numbers.
         latency: whether there is a budget of latency too.
         stage: the last stage that was done: `episodes` (interrupted), `search` or `export`.
+        curves: whether a policy asked what the groups lose.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -103,11 +105,24 @@ def write(
         "note": "</script><b>&",  # must come out as text
     }
     _write(folder / "config.json", config)
+    if curves:
+        _write(folder / "curves.json", {"of": "", "curves": _curves(rng)})
     if latency:
         _write(folder / "latency.json", _latency(rng))
     if stage != "episodes":
         _write(folder / "result.json", _result(best, dense, bounds, seed, episodes, stage))
     return folder
+
+
+def _curves(rng: np.random.Generator) -> dict:
+    """Losses that fall by a power of ten for each quarter of the channels, and end at none."""
+    return {
+        name: {
+            "counts": [width // 4, width // 2, 3 * width // 4, width],
+            "losses": [*(10.0 ** -np.arange(3) * rng.uniform(0.5, 2)).tolist(), 0.0],
+        }
+        for name, width in WIDTHS.items()
+    }
 
 
 def _plan(counts: list[int]) -> dict:

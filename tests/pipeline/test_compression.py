@@ -72,8 +72,11 @@ def test_result_sections(result):
     assert set(result["policies"]) == {"amc", "random", "uniform", "shallow", "deep"}
     for policy in result["policies"].values():
         assert policy["macs"] <= bound["bound"]
-    best = max(p["reward"] for p in result["policies"].values())
-    assert result["policies"][result["chosen"]]["reward"] == best
+    tied = result["choice"]["candidates"]
+    assert max(c["score"] for c in tied) >= max(
+        p["search_score"] for p in result["policies"].values()
+    )
+    assert tied[0]["score"] == result["policies"][result["chosen"]]["search_score"]
     for name in ("model_float32.tflite", "model_int8.tflite"):
         file = result["tflite"][name]
         assert {"score", "bytes", "latency_ms", "max_abs_error"} <= set(file)

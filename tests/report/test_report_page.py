@@ -41,7 +41,7 @@ def browser():
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return [
-        made_up_run.write(folder / "whole"),
+        made_up_run.write(folder / "whole", curves=True),
         made_up_run.write(folder / "search", seed=1, latency=False, stage="search"),
         made_up_run.write(folder / "cut", seed=2, episodes=12, stage="episodes"),
     ]
@@ -102,12 +102,18 @@ def test_every_chart_of_a_run_is_drawn(opened, runs):
     shot(page, "report")
     charts = page.locator(".chart")
     names = charts.evaluate_all("all => all.map(x => x.id)")
-    assert names == ["score", "reward", "noise", "ratios", "channels", "layers", "latency"]
+    assert names == [
+        *("score", "reward", "noise", "ratios", "curves", "channels", "layers", "latency")
+    ]
     episodes = 2 * 40 + 3
     assert symbols(page, "score") == episodes + 1  # and the ring around the plan shown
     assert symbols(page, "reward") == episodes - 3
     assert symbols(page, "ratios") == 5 * len(made_up_run.WIDTHS)
     assert page.locator("#reward .mark-rule.role-mark line").count() == 3  # one plan each
+    # Four points a group, and the share that is kept; the darkest loses most.
+    shades = page.locator("#curves .mark-rect.role-mark path")
+    assert shades.count() == 4 * 5 + 5
+    assert page.locator("#curves .role-legend").count() == 1
     assert page.locator("#channels .mark-rect.role-mark path").count() == 2 * 5
     assert page.locator("#layers .mark-rect.role-mark path").count() == 2 * 6
     assert symbols(page, "latency") == 9 + 1
@@ -115,6 +121,25 @@ def test_every_chart_of_a_run_is_drawn(opened, runs):
     for chart in charts.all():
         box = chart.locator("svg").bounding_box()
         assert box["width"] > 700 and box["height"] > 100
+
+
+def test_what_groups_lose_is_drawn_on_a_logarithmic_scale(opened, runs):
+    page = opened(html.write_report([runs[0]]), WIDE)
+    content = json.loads((runs[0] / "curves.json").read_text())["curves"]
+    losses = [loss for curve in content.values() for loss in curve["losses"]]
+    fills = "all => all.map(x => x.getAttribute('fill'))"
+    colours = page.locator("#curves .mark-rect.role-mark path").evaluate_all(fills)[: len(losses)]
+    light = [sum(int(part) for part in re.findall(r"\d+", colour)) for colour in colours]
+    # None at all is as light as the least; on a linear scale, two thirds would look alike.
+    least = min(loss for loss in losses if loss)
+    ranked = [light[i] for i in np.argsort([-max(loss, least) for loss in losses], kind="stable")]
+    assert ranked[0] == min(light) and ranked[-1] == max(light)
+    middle = light[losses.index(sorted(losses)[len(losses) // 2])]
+    assert min(light) < middle < max(light)
+    box = "all => all.map(x => x.getBoundingClientRect().height)"
+    heights = page.locator("#curves .mark-rect.role-mark path").evaluate_all(box)[:4]
+    # From a quarter to three eighths, on to five and seven, and to the whole.
+    assert heights == pytest.approx([heights[0] * n for n in (1, 2, 2, 1)], abs=1.5)
 
 
 def test_values_under_the_pointer_and_another_cost(opened, runs):

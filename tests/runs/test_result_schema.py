@@ -14,6 +14,7 @@ from places import DATA
 import amc_tf
 from amc_tf.report import tables
 from amc_tf.runs import layout
+from amc_tf.runs.choice import Candidate, Choice
 from amc_tf.runs.result import FORMAT, ExportResult, RunResult, SparseResult
 from amc_tf.runs.result_parts import (
     Bound,
@@ -71,6 +72,10 @@ POLICIES = st.builds(PolicyNetwork, NUMBERS, COUNTS, COUNTS, NUMBERS, NUMBERS, s
 FINETUNED = st.builds(
     FinetunedNetwork, NUMBERS, COUNTS, COUNTS, st.none() | COUNTS, st.none() | LATENCIES
 )
+CANDIDATES = st.builds(Candidate, NAMES, NUMBERS, NUMBERS, st.none() | NUMBERS, st.none() | NUMBERS)
+CHOICES = st.builds(
+    Choice, NAMES, st.lists(CANDIDATES, min_size=1, max_size=3).map(tuple), st.none() | COUNTS
+)
 RUNS = st.builds(
     RunResult,
     seconds=_some(NUMBERS),
@@ -80,6 +85,7 @@ RUNS = st.builds(
     budget=st.none() | _some(st.builds(Bound, NUMBERS, NUMBERS, NUMBERS)),
     policies=_some(POLICIES),
     chosen=st.none() | NAMES,
+    choice=st.none() | CHOICES,
     episodes=st.none() | COUNTS,
     seed=st.none() | COUNTS,
     versions=_some(NAMES),
@@ -121,6 +127,21 @@ def test_results_of_some_stages():
     assert RunResult.from_json(OLD).without("finetuned", "tflite") == result
     assert "uniform" in tables.table(result) and "finetuned.keras" not in tables.table(result)
     assert RunResult().to_json() == {"format": FORMAT}
+
+
+def test_the_tables_say_which_plans_cannot_be_told_apart():
+    choice = Choice(
+        "KL divergence",
+        (Candidate("amc", 0.9, 0.0, 0.0, 0.02), Candidate("random", 0.9, 0.0, 0.01, 0.03)),
+        634,
+    )
+    result = dataclasses.replace(RunResult.from_json(OLD), choice=choice)
+    told = (
+        "the best plans (1 of AMC, 1 of random) cannot be told apart by accuracy on 634 validation "
+        "samples; one of AMC was chosen, whose outputs are nearest the dense network's (KL "
+        "divergence 0.02)"
+    )
+    assert told in tables.table(result) and told not in tables.table(RunResult.from_json(OLD))
 
 
 def test_a_search_without_a_budget_says_so():

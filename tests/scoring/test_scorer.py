@@ -186,6 +186,29 @@ def test_the_standard_error_is_that_of_the_mean(trained, kind, most, monkeypatch
     assert found.deviation == pytest.approx(losses.std(), rel=0.35)
 
 
+@pytest.mark.parametrize("most", [2**25, 6000])
+def test_the_standard_error_of_a_difference_is_that_of_the_paired_answers(
+    trained, most, monkeypatch
+):
+    """Of n answers, b right by one network alone and c by the other: known since McNemar."""
+    monkeypatch.setattr(resampling, "_MOST_BYTES", most)  # 6000: every second sample is resampled
+    model, graph = trained
+    x, y = blobs.data(400, 1)
+    task = blobs.task(validation=(x, y))
+    score = fastest_scorer(graph, task, None)
+    plans = [random_plan(graph, seed) for seed in (0, 1)]
+    first, second = (resampling.sampled(score, plan) for plan in plans)
+    right = [(score.outputs(plan)[0].argmax(-1) == y).astype(int) for plan in plans]
+    b, c = (int((d == 1).sum()) for d in (right[0] - right[1], right[1] - right[0]))
+    assert b and c and first.order == second.order and first.seen == 400
+    expected = np.sqrt((b + c) / 400 - ((b - c) / 400) ** 2)
+    found = resampling.Bootstrap(task, model).deviation(first, second)
+    assert found == pytest.approx(expected, rel=0.35)  # of 30 draws
+    assert resampling.Bootstrap(task, model).deviation(first, first) == 0
+    other = blobs.task(validation=(x[::-1].copy(), y[::-1].copy()))
+    assert resampling.sampled(fastest_scorer(graph, other, None), None).order != first.order
+
+
 def test_the_standard_error_of_what_hides_its_samples_is_unknown(trained):
     model, graph = trained
     task = blobs.task(evaluate=lambda model, data: 0.5, test=None)

@@ -61,6 +61,7 @@ class Outcome(Generic[PlanT]):
         params: parameters of the plan's network.
         latency_ms: latency of the plan's network, predicted or measured; None where latency is
             not a cost.
+        cut: whether the score is an estimate from part of the images, of a hopeless plan.
     """
 
     plan: PlanT
@@ -71,6 +72,7 @@ class Outcome(Generic[PlanT]):
     macs: int
     params: int
     latency_ms: float | None = None
+    cut: bool = False
 
 
 class DecisionEnv(Generic[PlanT]):
