@@ -30,6 +30,7 @@ from amc_tf.errors import choices
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.streams import streams
 from amc_tf.pruning.importance.criteria import IMPORTANCES, Importance
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.importance.refit_curves import losses_of, refit_curves
 from amc_tf.search.agents.global_ranking import global_ranking
 from amc_tf.search.agents.handcrafted import PROFILES, profile
@@ -81,7 +82,9 @@ def handcrafted(name: str, given: Given) -> list[float]:
 
 
 def least_loss(given: Given, whole: Collection[int] = ()) -> list[float]:
-    curves = refit_curves(given.graph, [given.case.calibration], given.importance, given.seed)
+    curves = refit_curves(
+        Halves(given.graph, [given.case.calibration], given.seed), given.importance
+    )
     return knapsack(given.env, losses_of(curves, given.graph, given.env.choices), whole)
 
 

@@ -39,6 +39,7 @@ from common.yardstick import Yardstick
 import amc_tf
 from amc_tf import files
 from amc_tf.pruning.importance.criteria import strongest
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.vocabulary import AGENT
@@ -162,7 +163,9 @@ def search(side: str, tree: pathlib.Path, seed: int, folder: pathlib.Path) -> No
 def compared(seed: int, ours: Search, base: Search, case: cases.Case, graph, judge) -> dict:
     """Compares two searches with the same seed."""
     criterion = SearchSettings().importance
-    importance = kept_importance(graph, case.task(), criterion, Workdir(ours.workdir))
+    importance = kept_importance(
+        Halves(graph, [case.calibration]), case.task(), criterion, Workdir(ours.workdir)
+    )
 
     def plan_of(episode: dict) -> amc_tf.PruningPlan:
         return strongest(importance, dict(zip(graph.groups, episode["counts"], strict=True)))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.streams import streams
 from amc_tf.pruning.importance.criteria import Importance
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.importance.refit_curves import losses_of
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.agents.base import Allocations
@@ -23,10 +19,9 @@ from amc_tf.training.task import Task
 
 def allocated(
     env: DecisionEnv,
-    graph: ChannelGraph,
+    halves: Halves,
     task: Task,
     settings: SearchSettings,
-    images: Sequence[np.ndarray],
     importance: Importance,
     folder: Workdir,
 ) -> Allocations:
@@ -39,10 +34,9 @@ def allocated(
 
     Args:
         env: the decisions, one for each group.
-        graph: the analysed network.
+        halves: statistics of the analysed network on calibration images.
         task: its data, for criteria that use it.
         settings: the settings of the search.
-        images: calibration images, one array for each model input.
         importance: the scores by which the search's plans keep channels.
         folder: work directory, which keeps what the plans rest on.
 
@@ -54,17 +48,17 @@ def allocated(
     """
     if env.budget is None:
         return Allocations()
-    plans, losses = {}, None
+    graph, plans, losses = halves.graph, {}, None
     joined = streams(graph)
     whole = [t for t, name in enumerate(graph.groups) if name in joined]
     if settings.sensitivity:
-        curves = kept_curves(graph, images, importance, settings.seed, folder)
+        curves = kept_curves(halves, importance, folder)
         losses = losses_of(curves, graph, env.choices)
         found = [knapsack(env, losses), knapsack(env, losses, whole)]
         plans[KNAPSACK] = found if found[0] != found[1] else found[:1]
     for policy, criterion in GLOBAL_RANKINGS.items():
         if policy in settings.policies:
-            scores = kept_importance(graph, task, criterion, folder, of_search=False)
+            scores = kept_importance(halves, task, criterion, folder, of_search=False)
             ranked = [scores[name] for name in graph.groups]
             plans[policy] = [global_ranking(env, ranked, streams=whole)]
     return Allocations(plans, losses)

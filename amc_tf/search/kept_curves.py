@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from amc_tf import files
-from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.importance.criteria import Importance
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.importance.refit_curves import Curve, refit_curves
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import fingerprint
@@ -17,23 +15,15 @@ from amc_tf.search.kept_importance import ranks_of
 from amc_tf.training.fingerprint import of_data
 
 
-def kept_curves(
-    graph: ChannelGraph,
-    images: Sequence[np.ndarray],
-    importance: Importance,
-    seed: int,
-    workdir: Workdir,
-) -> dict[str, Curve]:
+def kept_curves(halves: Halves, importance: Importance, workdir: Workdir) -> dict[str, Curve]:
     """Returns the curves of all groups, read from `workdir` if they were computed before.
 
     They are not computed again: sums in another order would differ in their last digits, and a
     plan that rests on them might be another one than the log's.
 
     Args:
-        graph: the analysed network.
-        images: calibration images, one array for each model input.
+        halves: statistics of the network on calibration images.
         importance: scores that say which channels are kept.
-        seed: seed of the sampled positions.
         workdir: work directory, where `curves.json` is read, or written if it is absent or of
             another network, other images, other ranks or another seed.
 
@@ -42,10 +32,10 @@ def kept_curves(
     """
     of = files.checksum(
         {
-            "model": fingerprint(graph.network.model),
-            "images": of_data((list(images),)),
+            "model": fingerprint(halves.graph.network.model),
+            "images": of_data((list(halves.images),)),
             "ranks": ranks_of(importance),
-            "seed": seed,
+            "seed": halves.seed,
         }
     )
     known = workdir.read_json(layout.CURVES, {})
@@ -54,7 +44,7 @@ def kept_curves(
             name: Curve(np.array(curve["counts"]), np.array(curve["losses"]))
             for name, curve in known["curves"].items()
         }
-    curves = refit_curves(graph, images, importance, seed)
+    curves = refit_curves(halves, importance)
     lists = {
         name: {"counts": curve.counts.tolist(), "losses": curve.losses.tolist()}
         for name, curve in curves.items()

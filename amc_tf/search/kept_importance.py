@@ -6,7 +6,14 @@ import numpy as np
 
 from amc_tf import files
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.pruning.importance.criteria import BY_GRADIENTS, IMPORTANCES, Importance
+from amc_tf.pruning.importance.criteria import (
+    IMPORTANCES,
+    Importance,
+    consumer_magnitude,
+    elimination,
+)
+from amc_tf.pruning.importance.elimination import elimination_order
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.workdir import Workdir
@@ -15,7 +22,7 @@ from amc_tf.training.task import Task
 
 
 def kept_importance(
-    graph: ChannelGraph, task: Task, criterion: str, workdir: Workdir, of_search: bool = True
+    halves: Halves, task: Task, criterion: str, workdir: Workdir, of_search: bool = True
 ) -> Importance:
     """Returns the importance of channels, read from `workdir` if it was computed before.
 
@@ -23,7 +30,7 @@ def kept_importance(
     differently, and the logged scores would then belong to other plans.
 
     Args:
-        graph: the analysed network.
+        halves: statistics of the analysed network on calibration images.
         task: the network's data, for criteria that use it.
         criterion: a name of `IMPORTANCES`.
         workdir: work directory, where the file is read, or written if it is absent or of another
@@ -34,6 +41,7 @@ def kept_importance(
     Raises:
         AmcError: see `amc_tf.pruning.importance.criteria.taylor`.
     """
+    graph = halves.graph
     of = _of(graph, task, criterion)
     shapes = {name: (group.channels,) for name, group in graph.groups.items()}
     file = layout.IMPORTANCE if of_search else layout.importance_file(criterion)
@@ -42,7 +50,11 @@ def kept_importance(
         scores = {name: np.array(values) for name, values in known["scores"].items()}
         if {name: values.shape for name, values in scores.items()} == shapes:
             return scores
-    scores = IMPORTANCES[criterion](graph, task)
+    if criterion == elimination.__name__:
+        # From statistics that the search needs for its curves, too.
+        scores = elimination_order(halves.whole, consumer_magnitude(graph))
+    else:
+        scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}
     workdir.write_json(file, {"criterion": criterion, "of": of, "scores": lists})
     return scores

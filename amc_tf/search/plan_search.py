@@ -9,6 +9,7 @@ from typing import Any
 
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
@@ -125,7 +126,9 @@ def search_in(
         problem = problem.with_latency(device.cost)
         environment(problem, budget, settings, metric)  # raises here, before importance is computed
 
-    importance = kept_importance(graph, task, settings.importance, folder)
+    images = task.calibration_inputs(model)
+    halves = Halves(graph, images, settings.seed)
+    importance = kept_importance(halves, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
     env, dense = environment(problem, budget, settings, metric), problem.dense_costs
     ranks = ranks_of(importance)
@@ -141,7 +144,6 @@ def search_in(
         DdpgSearcher(learner, features, settings.seed, agent_log) as agent,
         TensorBoardLog(workdir / layout.TENSORBOARD, dense, metric) as watch,
     ):
-        images = task.calibration_inputs(model)
         refit = REFITS[settings.refit](graph, images, settings.seed)
         early_stop = settings.early_stop if settings.reward == "err" else None
         score = fastest_scorer(graph, task, refit, early_stop)
@@ -164,7 +166,7 @@ def search_in(
         }
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
         driver = EpisodeDriver(log, env, score, watch, dense_score)
-        plans = allocated(env, graph, task, settings, images, importance, folder)
+        plans = allocated(env, halves, task, settings, importance, folder)
         compete(driver, agent, settings, plans)
 
     final = refit

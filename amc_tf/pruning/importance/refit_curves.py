@@ -16,8 +16,8 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Group
 from amc_tf.pruning.importance.criteria import Importance
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.importance.readers import Reader, readers_of
-from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.refit.statistics import Statistics, one_blas_thread
 
 _LEVELS = 12  # numbers of channels at which a curve is computed; it is linear in between
@@ -44,22 +44,18 @@ class Curve:
         return np.interp(counts, self.counts, self.losses)
 
 
-def refit_curves(
-    graph: ChannelGraph, images: Sequence[np.ndarray], importance: Importance, seed: int = 0
-) -> dict[str, Curve]:
+def refit_curves(halves: Halves, importance: Importance) -> dict[str, Curve]:
     """Computes the curve of every group that a refitted layer reads.
 
     Args:
-        graph: the analysed model.
-        images: one array (images, ...) for each model input, two images at least; unlabelled.
+        halves: statistics of the analysed model.
         importance: scores that say which channels are kept (see `strongest`).
-        seed: seed of the sampled positions.
 
     Raises:
         AmcError: see `amc_tf.pruning.refit.dense.gather`.
     """
-    fitted = gather(graph, [array[0::2] for array in images], seed=seed)
-    held_out = gather(graph, [array[1::2] for array in images], seed=seed)
+    graph = halves.graph
+    fitted, held_out = halves.parts
     statistics = {consumer.site.name: consumer.statistics for consumer in held_out.consumers}
     readers = {
         name: _Refitted(reader, statistics[name], fitted.ridge)

@@ -121,6 +121,8 @@ def gather(
 ) -> Reconstruction:
     """Runs the dense network once over calibration images and gathers statistics.
 
+    `gather_parts` does so for several parts of the images at once.
+
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
@@ -139,13 +141,46 @@ def gather(
     Raises:
         AmcError: one of the images outweighs all others.
     """
+    (found,) = gather_parts(
+        graph,
+        images,
+        1,
+        batch_bytes=batch_bytes,
+        rows=rows,
+        rows_per_feature=rows_per_feature,
+        ridge=ridge,
+        max_features=max_features,
+        seed=seed,
+    )
+    return found
+
+
+def gather_parts(
+    graph: ChannelGraph,
+    images: Sequence[np.ndarray],
+    parts: int,
+    *,
+    batch_bytes: int = 2**25,
+    rows: int = 8192,
+    rows_per_feature: int = 8,
+    ridge: float = 1e-3,
+    max_features: int = 6144,
+    seed: int = 0,
+) -> tuple[Reconstruction, ...]:
+    """Gathers statistics of every `parts`-th image, from each of the first ones on.
+
+    Args, Raises: as `gather`. `rows` are those of all parts together.
+
+    Returns:
+        A `Reconstruction` for each part.
+    """
     check_samples(images, graph.network.model)
     network = graph.network
     rng = np.random.default_rng(seed)
     total = len(images[0])
     kernels = {site.name: (site, weight) for site, weight in refittable(graph)}
     key_of = {name: _statistics_key(graph, site) for name, (site, _) in kernels.items()}
-    statistics: dict[tuple, Statistics] = {}
+    statistics: dict[tuple, list[Statistics]] = {}
     sampled_at: dict[int, tuple] = {}
     wanted: dict[tuple, int] = {}
     for site in graph.sites:
@@ -156,7 +191,7 @@ def gather(
         features = math.prod(kernels[site.name][1].shape[:-1])
         wide = features > max_features
         if key not in statistics:
-            statistics[key] = Samples() if wide else Moments(features)
+            statistics[key] = [Samples() if wide else Moments(features) for _ in range(parts)]
         wanted[key] = math.ceil((rows if wide else max(rows, rows_per_feature * features)) / total)
 
     powers: dict[int, list[float]] = {}
@@ -172,23 +207,31 @@ def gather(
         if key is not None:
             x = keras.tree.flatten((args, kwargs))[0]
             chosen = choose(math.prod(output.shape[1:-1]), len(x), wanted[key], rng)
-            statistics[key].add(linear_inputs(call.operation, x, chosen))
+            for part, found in enumerate(statistics[key]):
+                if len(chosen[part::parts]):
+                    found.add(linear_inputs(call.operation, x[part::parts], chosen[part::parts]))
         return output
 
     sizes = [math.prod(size or 1 for size in shape[1:]) for shape in graph.trace.shapes.values()]
-    batch_size = max(1, batch_bytes // (4 * max(sizes)))
+    # A multiple, so that the parts are the same in every batch.
+    batch_size = parts * max(1, batch_bytes // (4 * max(sizes) * parts))
     for start in range(0, total, batch_size):
         batch = [
             keras.ops.cast(array[start : start + batch_size], tensor.dtype)
             for array, tensor in zip(images, network.model.inputs, strict=True)
         ]
         network.run(batch, invoke)
-    consumers = tuple(
-        Consumer(site, weight.name, statistics[key_of[name]], intercept(graph, site))
-        for name, (site, weight) in kernels.items()
-    )
     means = {number: float(np.mean(found)) for number, found in powers.items()}
-    return Reconstruction(graph, ridge, consumers, means)
+    intercepts = {name: intercept(graph, site) for name, (site, _) in kernels.items()}
+
+    def of_part(part: int) -> Reconstruction:
+        consumers = (
+            Consumer(site, weight.name, statistics[key_of[name]][part], intercepts[name])
+            for name, (site, weight) in kernels.items()
+        )
+        return Reconstruction(graph, ridge, tuple(consumers), means)
+
+    return tuple(map(of_part, range(parts)))
 
 
 def _power(tensor: Any) -> float:

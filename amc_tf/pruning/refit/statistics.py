@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -27,6 +27,10 @@ class Statistics(Protocol):
 
     def add(self, rows: np.ndarray) -> None:
         """Adds sampled inputs, float32 (samples, features)."""
+        ...
+
+    def joined(self, other: Any) -> Statistics:
+        """Returns the statistics of the inputs of both, which are of one kind."""
         ...
 
     def correction(
@@ -71,6 +75,17 @@ class Moments:
         self._sum += rows.sum(axis=0, dtype=np.float64)
         # In the backend's threads, not in those of numpy's BLAS: two pools compete for the cores.
         self._products += numpy_of(keras.ops.matmul(rows.T, rows))
+
+    def joined(self, other: Moments) -> Moments:
+        """Returns the moments of the rows of both."""
+        result = Moments(len(self._sum))
+        result._count, result._shift = self._count + other._count, self._shift
+        away = other._shift.astype(np.float64) - self._shift
+        result._sum = self._sum + other._sum + other._count * away
+        across = np.outer(away, other._sum)
+        moved = across + across.T + other._count * np.outer(away, away)
+        result._products = self._products + other._products + moved.astype(np.float32)
+        return result
 
     @property
     def mean(self) -> np.ndarray:
@@ -118,6 +133,12 @@ class Samples:
     def add(self, rows: np.ndarray) -> None:
         """See `Statistics.add`."""
         self._batches.append(rows)
+
+    def joined(self, other: Samples) -> Samples:
+        """Returns the rows of both."""
+        result = Samples()
+        result._batches = [*self._batches, *other._batches]
+        return result
 
     @property
     def mean(self) -> np.ndarray:

@@ -7,7 +7,9 @@ from keras import layers as kl
 
 import amc_tf
 from amc_tf.pruning.importance.criteria import strongest
+from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.importance.refit_curves import losses_of, refit_curves
+from amc_tf.pruning.refit import dense
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 6)).astype("float32")
@@ -26,7 +28,7 @@ def net():
 def test_losses_are_those_of_a_refit_on_the_other_half(net):
     graph = amc_tf.analyze(net)
     importance = {"hidden": RNG.random(8)}
-    curve = refit_curves(graph, [X], importance)["hidden"]
+    curve = refit_curves(Halves(graph, [X]), importance)["hidden"]
     assert curve.counts.tolist() == list(range(1, 9)) and curve.losses[-1] == 0
     hidden = keras.Model(net.inputs, net.get_layer("hidden").output).predict(X, verbose=0)
     fitted, other = hidden[0::2].astype(float), hidden[1::2].astype(float)
@@ -54,15 +56,35 @@ def test_few_samples_do_not_look_like_no_loss(net):
     """Six images for eight channels: a fit on them is perfect, and says nothing."""
     graph = amc_tf.analyze(net)
     importance = {"hidden": np.arange(8.0)}
-    few = refit_curves(graph, [X[:12]], importance)["hidden"]
-    many = refit_curves(graph, [X], importance)["hidden"]
+    few = refit_curves(Halves(graph, [X[:12]]), importance)["hidden"]
+    many = refit_curves(Halves(graph, [X]), importance)["hidden"]
     assert few.losses[-2] > 0.5 * many.losses[-2]
 
 
 def test_groups_without_a_curve_lose_as_the_others_on_average(net):
     graph = amc_tf.analyze(net)
-    curves = refit_curves(graph, [X], {"hidden": np.arange(8.0)})
+    curves = refit_curves(Halves(graph, [X]), {"hidden": np.arange(8.0)})
     (known,) = losses_of(curves, graph, [np.array([2, 4, 8])])
     np.testing.assert_allclose(known, curves["hidden"].losses[[1, 3, 7]])
     (unknown,) = losses_of({}, graph, [np.array([2, 4, 8])])
     np.testing.assert_allclose(unknown, [0.75, 0.5, 0])
+
+
+def test_halves_together_are_the_statistics_of_all_images(net):
+    graph = amc_tf.analyze(net)
+    whole, at_once = Halves(graph, [X]).whole, dense.gather(graph, [X], rows=10**6)
+    for joined, known in zip(whole.consumers, at_once.consumers, strict=True):
+        a, b = joined.statistics, known.statistics
+        np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
+        np.testing.assert_allclose(a.covariance(True), b.covariance(True), atol=1e-5)
+    assert whole.powers == pytest.approx(at_once.powers)
+
+
+def test_rows_kept_as_they_are_join_too():
+    x = inputs = keras.Input((6,))
+    x = kl.Dense(8, activation="relu", name="hidden")(x)
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(3)(x)))
+    a, b = dense.gather_parts(graph, [X], 2, max_features=1, rows=10**6)
+    joined = a.consumers[0].statistics.joined(b.consumers[0].statistics)
+    known = dense.gather(graph, [X], max_features=1, rows=10**6).consumers[0].statistics
+    np.testing.assert_allclose(joined.variances, known.variances, rtol=1e-5)
