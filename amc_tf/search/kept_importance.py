@@ -7,6 +7,7 @@ import numpy as np
 from amc_tf import files
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.importance.criteria import (
+    BY_GRADIENTS,
     IMPORTANCES,
     Importance,
     consumer_magnitude,
