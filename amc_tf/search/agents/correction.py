@@ -53,7 +53,7 @@ class CorrectingSearcher:
         plan: Sequence[float],
         demonstrations: int = 0,
         imagined: int = 0,
-        factor: float = 1.5,
+        factor: float = 1.25,
     ):
         self._searcher = searcher
         self._env = copy.copy(env)  # imagined episodes do not disturb the real one
@@ -105,12 +105,16 @@ class CorrectingSearcher:
         return np.clip(0.5 + factors / (2 * self._span), 0, 1).tolist()
 
     def _imagine(self) -> None:
-        """Plays episodes whose rewards the losses predict."""
-        losses = [self._loss(actions) for _, actions, _ in self._played]
-        rewards = [reward for _, _, reward in self._played]
+        """Plays episodes whose rewards the losses predict, on a line through good demonstrations.
+
+        Where hardly anything is left to lose, the reward is no longer a line.
+        """
+        played = sorted(self._played, key=lambda played: -played[2])
+        played = played[: max(2, len(played) // 2)]
+        losses = [self._loss(actions) for _, actions, _ in played]
         if np.ptp(losses) == 0:
             return
-        slope, level = np.polyfit(losses, rewards, 1)
+        slope, level = np.polyfit(losses, [reward for _, _, reward in played], 1)
         if slope >= 0:
             _LOG.info("what the groups lose does not predict the rewards; the agent imagines none")
             return

@@ -56,7 +56,7 @@ def _play(env, searcher, actions=None, reward=0.5):
 
 def test_the_middle_is_the_plan_and_the_ends_are_the_factor(env):
     plan = env.fitted([1.0, 0.8, 0.9])
-    for action, factor in ((0.5, 1.0), (0.0, 1 / 1.5), (1.0, 1.5)):
+    for action, factor in ((0.5, 1.0), (0.0, 1 / 1.25), (1.0, 1.25)):
         searcher = CorrectingSearcher(Recorder(action), env, _losses(env), plan)
         proposed = [searcher.act(np.zeros(11, np.float32)) for _ in env.choices]
         np.testing.assert_allclose(proposed, np.minimum(1, np.array(plan) * factor))
@@ -69,7 +69,7 @@ def test_what_was_executed_is_told_as_the_correction_that_leads_to_it(env):
     assert told == {"told": 1.0}
     (corrections, reward), executed = behind.finished[0], np.array(decided.actions)
     assert reward == 0.25
-    again = np.array(plan) * 1.5 ** (2 * np.array(corrections) - 1)
+    again = np.array(plan) * 1.25 ** (2 * np.array(corrections) - 1)
     np.testing.assert_allclose(again, executed, rtol=1e-6)
 
 
