@@ -64,12 +64,12 @@ def test_the_middle_is_the_plan_and_the_ends_are_the_factor(env):
 
 def test_what_was_executed_is_told_as_the_correction_that_leads_to_it(env):
     plan, behind = env.fitted([1.0, 0.8, 0.9]), Recorder(0.6)
-    searcher = CorrectingSearcher(behind, env, _losses(env), plan)
+    searcher = CorrectingSearcher(behind, env, _losses(env), plan, factor=4.0)
     decided, told = _play(env, searcher, reward=0.25)
     assert told == {"told": 1.0}
     (corrections, reward), executed = behind.finished[0], np.array(decided.actions)
     assert reward == 0.25
-    again = np.array(plan) * 1.25 ** (2 * np.array(corrections) - 1)
+    again = np.array(plan) * 4.0 ** (2 * np.array(corrections) - 1)
     np.testing.assert_allclose(again, executed, rtol=1e-6)
 
 
