@@ -79,9 +79,9 @@ class SearchSettings:
             `producer_l2`, `taylor` (which needs the compiled loss) or `batch_norm_scale`, each
             divided by the largest of its group, and those above one threshold are kept; residual
             streams stay whole if the others can meet the budget (see
-            `amc_tf.search.agents.global_ranking`). The agent's first episodes follow all plans
-            that are played for a budget. Without a budget these plans and the hand-crafted
-            ones are not played, and a warning says so.
+            `amc_tf.search.agents.global_ranking`). The agent's first episodes follow these plans,
+            too. Without a budget, neither they nor the hand-crafted ones are played, and a
+            warning says so.
         keep_best: number of the best plans that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
