@@ -32,6 +32,7 @@ from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.refit.runner import RunByOthers
 from amc_tf.scoring.batch_norm_folding import fold
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
@@ -70,6 +71,11 @@ class TimedRefit:
     def refit(self, plan):
         with self._clock("refit"):
             return self._refit.refit(plan)
+
+    def run_by(self, make):
+        if not isinstance(self._refit, RunByOthers):
+            return self
+        return TimedRefit(self._refit.run_by(make), self._clock)
 
 
 def dense_seconds(network: LiteNetwork, images: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -147,17 +147,20 @@ class LiteNetwork:
         self._outputs = self._interpreters[0].get_output_details()
         self._batch_size = int(self._inputs[0]["shape"][0])
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(
+        self, inputs: Sequence[np.ndarray], empty: Callable[..., np.ndarray] = np.empty
+    ) -> list[np.ndarray]:
         """Runs the network.
 
         Args:
             inputs: one array (images, ...) for each model input.
+            empty: function that makes the arrays of the outputs, as `np.empty`.
 
         Returns:
             One array (images, ...) for each model output.
         """
         count = len(inputs[0])
-        results = [np.empty((count, *o["shape"][1:]), o["dtype"]) for o in self._outputs]
+        results = [empty((count, *o["shape"][1:]), o["dtype"]) for o in self._outputs]
         # One iterator for all: an interpreter that is done takes the next batch.
         starts = iter(range(0, count, self._batch_size))
 

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -183,6 +184,7 @@ class LiteRun:
         self._weights: dict[str, np.ndarray] = {}
         # The network's inputs stay as they are given: the batches are converted.
         self._live = dict(zip(runner.engine.specimens.inputs, images.arrays, strict=True))
+        self._memory = _Memory()
         self._next = 0
 
     def advance(self, stop: Stop, changed: Weights) -> None:
@@ -194,14 +196,15 @@ class LiteRun:
             if segment.template is not None:
                 file = segment.template.file(self._keep, self._weights)
                 network = LiteNetwork(file, self._runner.engine.num_threads, self._pool)
-                outputs = network([self._live[t] for t in segment.inputs])
+                outputs = network([self._live[t] for t in segment.inputs], self._memory.empty)
                 self._live.update(zip(segment.outputs, outputs, strict=True))
             self._drop(segment.after)
         self._next = max(self._next, end)
 
     def _drop(self, gone: Iterable[int]) -> None:
         for tensor in gone:
-            self._live.pop(tensor, None)
+            if tensor in self._live:
+                self._memory.give_back(self._live.pop(tensor))
 
     def rows(self, number: int, read: Read) -> np.ndarray:
         """See `Run.rows`."""
@@ -214,6 +217,33 @@ class LiteRun:
 
         total = len(self._images)
         return in_parts(total, math.ceil(total / _PARTS), self._pool, part)
+
+
+class _Memory:
+    """Memory of arrays that is used again: new memory costs as much time as filling it."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []  # bytes
+        self._given: dict[int, np.ndarray] = {}  # by the address of the array
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Makes an array in the smallest piece of memory that is free and holds it."""
+        needed = math.prod(shape) * np.dtype(dtype).itemsize
+        fitting = [i for i, piece in enumerate(self._free) if piece.nbytes >= needed]
+        if fitting:
+            piece = self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
+        else:
+            self._free.clear()  # all of it is too small, and later arrays are seldom larger
+            piece = np.empty(needed, np.uint8)
+        array = piece[:needed].view(dtype).reshape(shape)
+        self._given[array.ctypes.data] = piece
+        return array
+
+    def give_back(self, array: np.ndarray) -> None:
+        """Takes back the memory of an array made here; of others, does nothing."""
+        piece = self._given.pop(array.ctypes.data, None)
+        if piece is not None:
+            self._free.append(piece)
 
 
 def _few(engine: LiteEngine) -> slice:

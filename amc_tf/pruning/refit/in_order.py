@@ -277,7 +277,8 @@ def gather_in_order(
         size = math.ceil(block / math.ceil(block / few))
         for done in range(0, block, size):
             batches.append(slice(first + done, first + min(done + size, block)))
-            network.run(every.part(batches[-1]), invoke)
+            with one_blas_thread():
+                network.run(every.part(batches[-1]), invoke)
     return InOrderReconstruction(
         graph,
         every,
