@@ -81,13 +81,13 @@ def segments(specimens: Specimens, wanted: Sequence[Iterable[int]]) -> list[Segm
     last_run = {t: k for k, read in enumerate(reads) for t in read}
     last_read = {t: k for k, read in enumerate(wanted) for t in read}
     result = []
-    for k, (part, read) in enumerate(zip(parts, reads, strict=True)):
-        made = {int(t) for i in part for t in operators[i].outputs}
+    for k, (run, read) in enumerate(zip(parts, reads, strict=True)):
+        made = {int(t) for i in run for t in operators[i].outputs}
         outputs = [t for t in sorted(made) if last_run.get(t, -1) > k or t in last_read]
         every = set(last_run) | set(last_read)
         result.append(
             Segment(
-                specimens.part(part, sorted(read), outputs) if part else None,
+                specimens.part(run, sorted(read), outputs) if run else None,
                 sorted(read),
                 outputs,
                 frozenset(t for t in every if max(last_run.get(t, -1), last_read.get(t, -1)) < k),
