@@ -147,6 +147,7 @@ class ResponseSearcher:
         start: preserve ratios of the first episode.
         losses: what each group is known to lose at each allowed count, as `env.choices`.
         warmup: number of episodes before the model is used; they are scattered around the start.
+            None for 10, or 3 if losses are known.
         sigma: standard deviation of a ratio in these episodes.
         seed: seed of all draws.
     """
@@ -156,14 +157,15 @@ class ResponseSearcher:
         env: DecisionEnv,
         start: Sequence[float],
         losses: Sequence[np.ndarray] | None = None,
-        warmup: int = 10,
+        warmup: int | None = None,
         sigma: float = 0.15,
         seed: int = 0,
     ):
         self._env = env
         self._dense = env.problem.dense
         self._start = np.asarray(start)
-        self._warmup = warmup
+        known = 3 if losses is not None else 10
+        self._warmup = known if warmup is None else warmup
         self._sigma = sigma
         self._rng = np.random.default_rng(seed)
         self._features = Features(env.choices, self._dense, losses)
