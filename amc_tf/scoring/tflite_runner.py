@@ -25,7 +25,7 @@ from amc_tf.pruning.weights import Weights, named_weight, numpy_of
 from amc_tf.scoring.batch_norm_folding import Folding, NotCarriedError
 from amc_tf.scoring.tflite_engine import LiteEngine, LiteNetwork
 from amc_tf.scoring.tflite_template import Specimens, Template
-from amc_tf.scoring.tflite_values import difference, matched, recorded, tensors
+from amc_tf.scoring.tflite_values import TOLERANCE, difference, matched, recorded, tensors
 
 _PARTS = 16  # in which rows are read
 # Factor of images that reach what a rectifier clips above.
@@ -67,17 +67,17 @@ def segments(specimens: Specimens, wanted: Sequence[Iterable[int]]) -> list[Segm
     reads: list[set[int]] = []
     done: set[int] = set()
     for tensors_ in wanted:
-        part: set[int] = set()
+        chosen: set[int] = set()
         waiting = [maker[t] for t in tensors_ if t in maker]
         while waiting:
             operator = waiting.pop()
-            if operator not in done and operator not in part:
-                part.add(operator)
+            if operator not in done and operator not in chosen:
+                chosen.add(operator)
                 waiting += [maker[int(t)] for t in operators[operator].inputs if int(t) in maker]
-        parts.append(sorted(part))
-        read = {int(t) for i in part for t in operators[i].inputs}
-        reads.append({t for t in read if t in inputs or maker.get(t, -1) in done})
-        done |= part
+        parts.append(sorted(chosen))
+        read_here = {int(t) for i in chosen for t in operators[i].inputs}
+        reads.append({t for t in read_here if t in inputs or maker.get(t, -1) in done})
+        done |= chosen
     last_run = {t: k for k, read in enumerate(reads) for t in read}
     last_read = {t: k for k, read in enumerate(wanted) for t in read}
     result = []
@@ -143,7 +143,8 @@ class LiteRunner:
             and file.tensors[t].shape[0] == engine.batch_size
         ]
         plan = random_plan(graph, np.random.default_rng(0))
-        few = [np.resize(a, (engine.batch_size, *a.shape[1:])) for a in images.part(_few(engine))]
+        size = engine.batch_size
+        few = [np.resize(a, (size, *a.shape[1:])) for a in images.part(slice(size))]
         bright = [_BRIGHT * a if a.dtype.kind == "f" else a for a in few]
         values, found = [], []
         for arrays, of in ((few, PruningPlan({})), (few, plan), (bright, plan)):
@@ -167,7 +168,7 @@ class LiteRunner:
                 run.advance(stop, {})
                 for number in stop.values:
                     received = run.rows(number, lambda x, _: np.array(x))
-                    if not difference(received, expected[number]) <= 1e-3:
+                    if not difference(received, expected[number]) <= TOLERANCE:
                         raise NotCarriedError(
                             f"value {number} of the network, run in segments, differs from Keras'"
                         )
@@ -244,10 +245,6 @@ class _Memory:
         piece = self._given.pop(array.ctypes.data, None)
         if piece is not None:
             self._free.append(piece)
-
-
-def _few(engine: LiteEngine) -> slice:
-    return slice(engine.batch_size)
 
 
 def _original(graph: ChannelGraph, name: str) -> np.ndarray:

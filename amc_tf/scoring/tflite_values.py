@@ -18,7 +18,7 @@ from amc_tf.pruning.refit.keras_runner import KerasRunner
 from amc_tf.pruning.refit.runner import Images, Stop
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
 
-_TOLERANCE = 1e-3  # relative to the largest number of the value
+TOLERANCE = 1e-3  # relative to the largest number of the value
 
 
 def recorded(
@@ -68,9 +68,9 @@ def matched(
         errors = {
             tensor: max(difference(h[tensor], v[number]) for v, h in zip(values, held, strict=True))
             for tensor, first in held[0].items()
-            if difference(first, values[0][number]) <= _TOLERANCE
+            if difference(first, values[0][number]) <= TOLERANCE
         }
-        if not errors or min(errors.values()) > _TOLERANCE:
+        if not errors or min(errors.values()) > TOLERANCE:
             raise NotCarriedError(
                 f"value {number} of the network, of shape {values[0][number].shape[1:]}, which the "
                 "refit reads, is no tensor of the converted file"
