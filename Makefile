@@ -16,6 +16,12 @@ BUILD_FILES = WORKSPACE $(shell find . -name BUILD.bazel -not -path "./$(VENV)/*
 TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_CPP_MIN_LOG_LEVEL
 
+# Freed memory is kept for the next array. By default glibc hands large arrays back to the system, and
+# every operation of TensorFlow then pays for new pages: in tests, more than for its arithmetic.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 8589934592
+export MALLOC_TOP_PAD_ := 67108864
+
 # Two pips at once in one environment damage it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
