@@ -112,7 +112,7 @@ def gather(
     graph: ChannelGraph,
     images: Sequence[np.ndarray],
     *,
-    batch_bytes: int = 2**25,
+    batch_bytes: int = 2**24,
     rows: int = 8192,
     rows_per_feature: int = 8,
     ridge: float = 1e-3,
@@ -126,8 +126,9 @@ def gather(
     Args:
         graph: the analysed model.
         images: one array (images, ...) for each model input; unlabelled.
-        batch_bytes: largest size of an activation in a forward pass, in bytes. Larger ones do
-            not fit into a processor's cache, and many small ones take longer, too.
+        batch_bytes: largest size of an activation in a forward pass, in bytes. Many small passes
+            take longer, and so do large ones: beyond 32 MiB, glibc hands every array back to the
+            system, and the next one is paid for page by page.
         rows: least number of sampled inputs (positions of a convolution) for each consumer.
         rows_per_feature: the same, for each input feature.
         ridge: ridge term, relative to the mean variance of the kept inputs.
@@ -160,7 +161,7 @@ def gather_parts(
     images: Sequence[np.ndarray],
     parts: int,
     *,
-    batch_bytes: int = 2**25,
+    batch_bytes: int = 2**24,
     rows: int = 8192,
     rows_per_feature: int = 8,
     ridge: float = 1e-3,
