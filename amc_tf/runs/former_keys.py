@@ -1,4 +1,4 @@
-"""Keys that earlier versions wrote, read under the names that they have now."""
+"""Keys that earlier versions wrote, read under the names of now; and settings they lacked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _NOW: Mapping[str, str] = {
     "search_accuracy": "search_score",
     "finetuned_accuracy": "finetuned_score",
 }
+
+
+# What earlier versions did where their configuration says nothing of a setting: its value then.
+FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {"search": {"sensitivity": False}}
 
 
 def with_names_of_now(content: Mapping[str, Any]) -> dict[str, Any]:

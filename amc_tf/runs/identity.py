@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amc_tf.runs.former_keys import FORMER_SETTINGS
 from amc_tf.runs.layout import DENSE
 from amc_tf.training.fingerprint import PAIRS
 
@@ -124,7 +125,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     """Returns what differs between two configurations.
 
     A section of settings, or a setting, that only one of them has tells nothing, as not
-    every command and version knows all of them; likewise a stage's fingerprints.
+    every command and version knows all of them; likewise a stage's fingerprints. Settings that
+    earlier versions lacked, and that change what a search does, had their `FORMER_SETTINGS`.
     """
     before, after = old.get(OF, {}), new.get(OF, {})
     told = "search" in before and "search" in after
@@ -132,7 +134,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     for name in sorted({*old, *new} - {*NOTES, OF}):
         settings = name in _SETTINGS
         if not settings or (name in old and name in new):
-            leaves = _leaves((name,), old.get(name), new.get(name), only_common=settings)
+            known = old.get(name)
+            if settings and isinstance(known, dict):
+                known = {**FORMER_SETTINGS.get(name, {}), **known}
+            leaves = _leaves((name,), known, new.get(name), only_common=settings)
             own = not settings and name not in (BUDGET, FIT) and told
             found += [dataclasses.replace(leaf, own=own) for leaf in leaves]
     for stage in sorted(set(before) & set(after)):

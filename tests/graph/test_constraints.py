@@ -37,7 +37,8 @@ def model():
 
 
 def _env(model, constraints, macs=0.5, **changes):
-    search = amc_tf.SearchSettings(constraints=constraints, **{"rounding": 1, **changes})
+    values = {"rounding": 1, "min_preserve": 0.2, **changes}
+    search = amc_tf.SearchSettings(constraints=constraints, **values)
     problem = problem_of(constraints.analyze(model), search)
     return environment(problem, amc_tf.Budget(macs=macs), search)
 

@@ -19,9 +19,17 @@ from amc_tf.runs.episode_log import read_log
 
 ARCHIVE = DATA / "old_workdirs.tar.gz"
 BUDGET = amc_tf.Budget(macs=0.5)
+# The defaults of that version.
+FORMER = {
+    "policies": ("amc", "random", "uniform", "shallow", "deep"),
+    "importance": "consumer_magnitude",
+    "sensitivity": False,
+    "min_preserve": 0.2,
+    "early_stop": None,
+}
 SETTINGS = amc_tf.Settings(
     rehearse=False,
-    search=blobs.search_settings(),
+    search=blobs.search_settings(**FORMER),
     export=amc_tf.ExportSettings(latency_rounds=1, latency_min_secs=0.02),
 )
 
@@ -86,6 +94,15 @@ def test_a_finished_run_repeats_no_stage(old, net):
     text = (workdir / "result.json").read_text()
     assert result == {"format": 2, **json.loads(text.replace('accuracy"', 'score"'))}
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in stamps} == stamps
+
+
+def test_a_search_that_began_without_sensitivity_does_not_go_on_with_it(old, net):
+    search = blobs.search_settings(**{**FORMER, "sensitivity": True})
+    settings = amc_tf.Settings(rehearse=False, search=search)
+    before = (old / "interrupted" / "episodes.jsonl").read_bytes()
+    with pytest.raises(amc_tf.AmcError, match="search.sensitivity: False there, True now"):
+        amc_tf.Compression(net, blobs.task(), BUDGET, old / "interrupted", settings).search()
+    assert (old / "interrupted" / "episodes.jsonl").read_bytes() == before
 
 
 def test_a_finished_run_is_shown(old):

@@ -298,7 +298,7 @@ def test_a_channel_of_zeros_is_the_last_of_its_group(name):
 
 
 def test_settings_name_a_criterion():
-    assert amc_tf.SearchSettings().importance == "consumer_magnitude"
+    assert amc_tf.SearchSettings().importance == "elimination"
     with pytest.raises(amc_tf.AmcError, match="unknown importance 'l3'; choose one of 'consumer_"):
         amc_tf.SearchSettings(importance="l3")
 
