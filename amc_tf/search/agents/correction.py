@@ -62,6 +62,14 @@ class CorrectingSearcher:
         self._demonstrations = demonstrations
         self._imagined = imagined
         self._span = float(np.log(factor))
+        largest = max(float(np.max(loss)) for loss in losses)
+        self._known = [
+            np.sqrt(np.clip(lost / max(largest, np.finfo(float).tiny), 0, 1))
+            for lost in (
+                np.interp([share * dense for share in _SHARES], choices, loss)
+                for dense, choices, loss in zip(env.problem.dense, env.choices, losses, strict=True)
+            )
+        ]
         self._states: list[np.ndarray] = []
         self._played: list[tuple[list[np.ndarray], Sequence[float], float]] = []
 
@@ -91,11 +99,8 @@ class CorrectingSearcher:
         return told
 
     def _asked(self, t: int, state: np.ndarray) -> float:
-        dense, choices = self._env.problem.dense[t], self._env.choices[t]
-        largest = max(float(np.max(loss)) for loss in self._losses)
-        lost = np.interp([share * dense for share in _SHARES], choices, self._losses[t])
-        known = np.sqrt(np.clip(lost / max(largest, np.finfo(float).tiny), 0, 1))
-        return self._searcher.act(np.array([*state, self._plan[t], *known], np.float32))
+        known = np.array([*state, self._plan[t], *self._known[t]], np.float32)
+        return self._searcher.act(known)
 
     def _ratio(self, t: int, action: float) -> float:
         return float(np.clip(self._plan[t] * np.exp(self._span * (2 * action - 1)), 0, 1))
@@ -127,6 +132,4 @@ class CorrectingSearcher:
             self._searcher.finish(self._corrections(actions), level + slope * self._loss(actions))
 
     def _loss(self, actions: Sequence[float]) -> float:
-        counts = self._env.filled(actions)
-        parts = zip(self._env.choices, counts, self._losses, strict=True)
-        return float(sum(loss[np.searchsorted(allowed, n)] for allowed, n, loss in parts))
+        return self._env.total(self._losses, self._env.filled(actions))

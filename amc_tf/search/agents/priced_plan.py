@@ -33,11 +33,6 @@ def propose(
         Preserve ratios, one for each group.
     """
     dense = env.problem.dense
-
-    def value(counts: np.ndarray) -> float:
-        places = (np.searchsorted(c, n) for c, n in zip(env.choices, counts, strict=True))
-        return float(sum(table[at] for table, at in zip(worth, places, strict=True)))
-
     counts = np.rint(np.asarray(start) * dense).astype(int)
     offered = _undercut_left_out(env, counts)
     for _ in range(_STEPS):
@@ -50,7 +45,7 @@ def propose(
         slopes = _slopes(env, counts, reachable)
         priced = _priced(env, counts, slopes, reachable, tables)
         moved = _filled(env, priced, slopes, reachable, tables)
-        if value(moved) <= value(counts):
+        if env.total(worth, moved) <= env.total(worth, counts):
             break
         counts = moved
     return (counts / dense).tolist()

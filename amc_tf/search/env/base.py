@@ -192,6 +192,11 @@ class DecisionEnv(Generic[PlanT]):
         counts = np.asarray(counts)
         return all(self.costs[name](counts) <= bound for name, bound in self.bounds.items())
 
+    def total(self, tables: Sequence[np.ndarray], counts: Sequence[int] | np.ndarray) -> float:
+        """Returns the sum over decisions of what tables, as `choices`, say of their counts."""
+        parts = zip(self.choices, counts, tables, strict=True)
+        return float(sum(table[np.searchsorted(allowed, n)] for allowed, n, table in parts))
+
     def finish(self) -> Decided[PlanT]:
         """Returns the decisions of a finished episode.
 
