@@ -16,7 +16,7 @@ def knapsack(
 
     From the dense network on, the decision whose next step saves most of the excess cost for its
     loss is lowered, along the lower convex hull of its losses, until the budget is met. Then steps
-    up, alone or in exchange for a step down of another decision, are made while they lower the sum.
+    up, alone or in exchange for steps down of another decision, are made while they lower the sum.
     Costs are asked for whole plans, so that they may be products of counts, or measured.
 
     Args:
@@ -76,7 +76,7 @@ class _Plan:
             _, t, self._at[t], excess = best
 
     def exchange(self) -> None:
-        """Makes steps up that pay, alone or for a step down elsewhere."""
+        """Makes steps up that pay, alone or for steps down elsewhere."""
         while (found := self._best_exchange()) is not None:
             for t, place in found.items():
                 self._at[t] = place
@@ -87,18 +87,29 @@ class _Plan:
             if place + 1 == len(self._env.choices[t]):
                 continue
             gain = float(self._losses[t][place] - self._losses[t][place + 1])
-            if gain <= best:
-                continue
             up = {t: place + 1}
-            if self._env.meets(self._with(up)):
+            if gain > best and self._env.meets(self._with(up)):
                 best, found = gain, up
                 continue
             for other, at in enumerate(self._at):
                 if other == t or at == self._least[other]:
                     continue
-                net = gain - float(self._losses[other][at - 1] - self._losses[other][at])
-                if net > best and self._env.meets(self._with({**up, other: at - 1})):
-                    best, found = net, {**up, other: at - 1}
+                # As many steps down as pay, until the step up is paid for.
+                for lower in range(at - 1, self._least[other] - 1, -1):
+                    net = gain - float(self._losses[other][lower] - self._losses[other][at])
+                    if net <= best:
+                        break
+                    if self._env.meets(self._with({**up, other: lower})):
+                        best, found = net, {**up, other: lower}
+                        break
+                # As many steps up as one step down pays for.
+                lost = float(self._losses[other][at - 1] - self._losses[other][at])
+                for upper in range(place + 1, len(self._env.choices[t])):
+                    if not self._env.meets(self._with({t: upper, other: at - 1})):
+                        break
+                    net = float(self._losses[t][place] - self._losses[t][upper]) - lost
+                    if net > best:
+                        best, found = net, {t: upper, other: at - 1}
         return found
 
 
