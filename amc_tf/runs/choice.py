@@ -11,7 +11,7 @@ from amc_tf.runs.result_parts import Part, record
 from amc_tf.runs.vocabulary import policy_label
 from amc_tf.training.metric import Metric
 
-# What decides besides the measures of `amc_tf.scoring.divergence`.
+# What decides besides the measures of `amc_tf.training.divergence`.
 BY_SCORE, BY_REWARD = "score", "reward"
 
 

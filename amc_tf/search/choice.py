@@ -16,10 +16,10 @@ from amc_tf.runs import layout
 from amc_tf.runs.choice import BY_REWARD, BY_SCORE, Candidate, Choice
 from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
-from amc_tf.scoring.divergence import divergence
 from amc_tf.scoring.resampling import Bootstrap, sampled
 from amc_tf.search.env.base import Outcome
 from amc_tf.search.settings import POLICIES
+from amc_tf.training.divergence import divergence
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 from amc_tf.training.uncertainty import Uncertainty

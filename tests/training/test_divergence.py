@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from amc_tf.scoring.divergence import divergence
+from amc_tf.training.divergence import divergence
 
 RNG = np.random.default_rng(0)
 LOGITS, OTHERS = RNG.normal(size=(2, 50, 4)).astype("float32")
