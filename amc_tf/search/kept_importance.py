@@ -10,10 +10,8 @@ from amc_tf.pruning.importance.criteria import (
     BY_GRADIENTS,
     IMPORTANCES,
     Importance,
-    consumer_magnitude,
     elimination,
 )
-from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.importance.halves import Halves
 from amc_tf.runs import layout
 from amc_tf.runs.model_files import fingerprint
@@ -53,7 +51,7 @@ def kept_importance(
             return scores
     if criterion == elimination.__name__:
         # From statistics that the search needs for its curves, too.
-        scores = elimination_order(halves.whole, consumer_magnitude(graph))
+        scores = elimination(graph, task, halves.whole)
     else:
         scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}

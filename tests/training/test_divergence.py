@@ -68,3 +68,38 @@ def test_an_absent_class_is_no_infinity():
     certain = np.eye(4, dtype="float32")
     found = _of("categorical_crossentropy", certain[::-1], certain)[1]
     assert found == pytest.approx(-np.log(1e-7), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "dense"),
+    [
+        ("sparse_categorical_crossentropy", _softmax(LOGITS)),
+        ("categorical_crossentropy", LOGITS),
+        ("binary_crossentropy", 1 / (1 + np.exp(-LOGITS))),
+        ("binary_crossentropy", LOGITS),
+        ("sparse_categorical_crossentropy", LOGITS.reshape(10, 5, 4)),
+        ("mse", LOGITS),
+    ],
+    ids=["shares", "logits", "sides", "logits of sides", "positions", "numbers"],
+)
+def test_noise_says_what_a_small_change_costs(loss, dense):
+    measure = divergence(_model(loss))
+    change = 1e-3 * OTHERS.reshape(dense.shape).astype(float)
+    if loss.startswith("sparse") and dense.min() >= 0:
+        change -= change.mean(axis=-1, keepdims=True)  # shares remain shares
+        change *= dense
+        change -= dense * change.sum(axis=-1, keepdims=True)
+    expected = measure.of([dense + change], [dense.astype(float)])
+    rng = np.random.default_rng(1)
+    axes = tuple(range(1, dense.ndim))
+    drawn = [(measure.noise([dense], rng)[0] * change).sum(axis=axes) for _ in range(400)]
+    assert np.mean(np.square(drawn)) / 2 == pytest.approx(expected, rel=0.05)
+    assert abs(np.mean(drawn)) < 0.05 * np.std(drawn)
+
+
+def test_noise_of_several_outputs_is_of_their_mean_and_of_their_sum():
+    rng = np.random.default_rng(2)
+    for loss, factor in (("mse", 1 / 2), ("categorical_crossentropy", 1.0)):
+        one = divergence(_model(loss)).noise([np.tile(LOGITS, (400, 1))], rng)[0]
+        two = divergence(_model([loss] * 2, 2)).noise([np.tile(LOGITS, (400, 1))] * 2, rng)
+        assert np.square(two[1]).mean() == pytest.approx(factor * np.square(one).mean(), rel=0.05)

@@ -16,11 +16,14 @@ import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.importance.effects import effects_of
 from amc_tf.pruning.importance.elimination import elimination_order
-from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.refit.dense import Reconstruction, gather
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
+from amc_tf.training.divergence import divergence
 from amc_tf.training.forms import batches_of
 from amc_tf.training.task import Task
 
@@ -186,21 +189,36 @@ def check_loss(model: keras.Model) -> None:
         )
 
 
-def elimination(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
-    """Order of removal that leaves the least error in the outputs of the layers that read a group.
+def elimination(
+    graph: ChannelGraph, task: Task | None = None, statistics: Reconstruction | None = None
+) -> dict[str, np.ndarray]:
+    """Order of removal that does least to the network's outputs.
 
-    The error is that which remains after a least-squares refit, from statistics
-    of the dense network (see `amc_tf.pruning.importance.elimination`).
+    What counts is the error that remains in the outputs of the layers that read a group after a
+    least-squares refit, from statistics of the dense network (see
+    `amc_tf.pruning.importance.elimination`), each output weighted by what it does to the network's
+    outputs (see `amc_tf.pruning.importance.effects`).
 
-    Args, Returns: as `consumer_magnitude`.
+    Args:
+        graph: the analysed model; its current weights are read.
+        task: its unlabelled calibration images, and what its loss says of its outputs.
+        statistics: those of the calibration images, if they are known.
+
+    Returns:
+        Group name to float64 array (channels,), 0 for the channel removed first.
 
     Raises:
         AmcError: there is no task, and so there are no images.
     """
     if task is None:
         raise AmcError("importance 'elimination' needs images; give a Task")
-    statistics = gather(graph, task.calibration_inputs(graph.network.model))
-    return elimination_order(statistics, consumer_magnitude(graph))
+    dense = graph.network.model
+    images = task.calibration_inputs(dense)
+    statistics = statistics or gather(graph, images)
+    readers = {consumer.site.name for consumer in statistics.consumers}
+    measure = divergence(task.compiled(uncompiled(dense), dense))
+    effects = effects_of(graph, images, readers, measure.noise)
+    return elimination_order(statistics, consumer_magnitude(graph), effects)
 
 
 IMPORTANCES: Mapping[str, Criterion] = {

@@ -36,23 +36,26 @@ _CANDIDATES = 4  # number of channels, for each of them, among which they are fo
 
 
 def elimination_order(
-    refit: Reconstruction, otherwise: Mapping[str, np.ndarray]
+    refit: Reconstruction,
+    otherwise: Mapping[str, np.ndarray],
+    effects: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Finds the order in which channels are removed, as an importance.
 
-    Where several layers read a channel, the error of each counts relative to
-    the power of its output, and by its share of the network's outputs (see
-    `amc_tf.pruning.importance.readers`).
+    The error of an output counts by what it does to the network's outputs. Where several layers
+    read a channel, the error of each counts relative to the power of its output, and by its share
+    of the network's outputs (see `amc_tf.pruning.importance.readers`).
 
     Args:
         refit: statistics of the dense network, from `amc_tf.pruning.refit.gather`.
         otherwise: importance of the groups that no refitted layer reads.
+        effects: see `readers_of`.
 
     Returns:
         Group name to float64 array (channels,), 0 for the channel removed
         first; an argument of `amc_tf.pruning.importance.strongest`.
     """
-    readers = readers_of(refit)
+    readers = readers_of(refit, effects)
     result = {}
     with one_blas_thread():
         for name, group in refit.graph.groups.items():

@@ -1,8 +1,9 @@
 """The layers that read a group, and how much of the network's outputs passes through each.
 
-What a layer that reads a group cannot restore counts at the end of the linear path behind it, as
-that is what the refit restores (see `amc_tf.pruning.refit.linear_path`): a batch norm in between
-says which of the layer's outputs are strong.
+What a layer that reads a group cannot restore counts by what it does to the network's outputs (see
+`amc_tf.pruning.importance.effects`). Where that is not known, it counts at the end of the linear
+path behind the layer, as that is what the refit restores (see `amc_tf.pruning.refit.linear_path`):
+a batch norm in between says which of the layer's outputs are strong.
 
 The error of a layer relative to the power of its output means little where that output is added to
 a much stronger one. So each is weighted by the share of the outputs that passes through it. An
@@ -30,8 +31,8 @@ class Reader:
 
     Attributes:
         consumer: the layer and the statistics of its inputs.
-        weights: its weights, times the factor by which the path behind the layer scales each
-            output, float64 (features, outputs).
+        weights: its weights, each output's times what its errors count, float64 (features,
+            outputs).
         classes: channel class of each feature, int (features,).
         share: share of the network's outputs that passes through the layer.
     """
@@ -42,11 +43,15 @@ class Reader:
     share: float
 
 
-def readers_of(refit: Reconstruction) -> dict[str, Reader]:
+def readers_of(
+    refit: Reconstruction, effects: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Reader]:
     """Returns the readers whose refit is known, by the name of the layer.
 
     Args:
         refit: statistics of the dense network, from `amc_tf.pruning.refit.gather`.
+        effects: how much each output of a layer moves the network's outputs, by the layer's name
+            (see `effects_of`). The weights of others are scaled by the path behind them.
     """
     network = refit.graph.network
     shares = shares_of(network, refit.powers)
@@ -58,7 +63,10 @@ def readers_of(refit: Reconstruction) -> dict[str, Reader]:
         weights = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
         classes = site.roles[site.rule.mixes[consumer.kernel]]
         calls = [call for call in network.calls if call.operation is layer]
-        if len(calls) == 1:
+        effect = (effects or {}).get(site.name)
+        if effect is not None:
+            weights = weights * np.sqrt(effect)
+        elif len(calls) == 1:
             weights = weights * follow(network, site.call).affine(network).slope
         found[site.name] = Reader(
             consumer,

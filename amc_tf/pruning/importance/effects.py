@@ -1,0 +1,106 @@
+"""How much the outputs of a layer move the outputs of the network.
+
+An error in one output channel of a layer may change every answer of the network, or none. With g
+the gradient of a network output by it, the change is g times the error. What counts is its square,
+in the measure in which the network's outputs are compared, averaged over images: for a KL
+divergence this is the diagonal of the Fisher information (Theis et al., "Faster gaze prediction
+with dense networks and Fisher pruning", 2018, rank channels by it), which needs no labels. The sum
+over all network outputs is estimated by the gradient of a random combination of them, drawn anew
+for each image, so that one backward pass is enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from amc_tf.graph.activations import clipped
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.layer_kinds import UNBOUNDED
+from amc_tf.graph.network import infer
+from amc_tf.pruning.weights import numpy_of
+from amc_tf.training.data import evenly_spaced
+
+_LOG = logging.getLogger(__name__)
+
+# (the network's outputs, a generator) -> noise of each output, see `Divergence.noise`.
+Noise = Callable[[Sequence[np.ndarray], np.random.Generator], Sequence[np.ndarray]]
+
+_IMAGES = 250
+_BATCH_BYTES = 2**27  # of all values of a forward pass, which a backward pass needs
+
+
+def effects_of(
+    graph: ChannelGraph,
+    images: Sequence[np.ndarray],
+    operations: Collection[str],
+    noise: Noise,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Computes how much the output channels of some layers move the network's outputs.
+
+    Args:
+        graph: the analysed model.
+        images: one array (images, ...) for each model input; 250 evenly spaced ones are used.
+        operations: names of the layers.
+        noise: what says how changes of the network's outputs count.
+        seed: seed of the noise.
+
+    Returns:
+        Name of a layer to the mean square, over images, of its channels' gradients, summed over
+        positions and calls of the layer, float64 (channels,). Behind a fused rectifier, only
+        what it lets through counts. A layer is left out if no gradient passes to it.
+    """
+    network, rng = graph.network, np.random.default_rng(seed)
+    chosen = evenly_spaced(len(images[0]), _IMAGES)
+    sizes = [math.prod(size or 1 for size in shape[1:]) for shape in graph.trace.shapes.values()]
+    batch_size = max(1, _BATCH_BYTES // (4 * sum(sizes)))
+    found: dict[str, np.ndarray] = {}
+    for start in range(0, len(chosen), batch_size):
+        batch = [
+            tf.convert_to_tensor(keras.ops.cast(array[chosen[start : start + batch_size]], t.dtype))
+            for array, t in zip(images, network.model.inputs, strict=True)
+        ]
+        watched: list[tuple[str, tf.Tensor]] = []
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+            def invoke(call, args, kwargs, tape=tape, watched=watched):
+                output = infer(call.operation, args, kwargs)
+                name = network.name(call.operation)
+                if name in operations:
+                    tape.watch(output)
+                    watched.append((name, output))
+                return output
+
+            outputs = network.run(batch, invoke)
+        drawn = noise([numpy_of(output) for output in outputs], rng)
+        directions = [tf.cast(d, output.dtype) for d, output in zip(drawn, outputs, strict=True)]
+        values = [value for _, value in watched]
+        try:
+            gradients = tape.gradient(outputs, values, output_gradients=directions)
+        except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
+            _LOG.info("the network has no gradients, so channels are ranked without: %s", error)
+            return {}
+        for (name, value), gradient in zip(watched, gradients, strict=True):
+            if gradient is None:
+                continue
+            squares = np.square(_let_through(graph, name, gradient, value))
+            summed = squares.reshape(-1, squares.shape[-1]).sum(axis=0) / len(chosen)
+            found[name] = found.get(name, 0.0) + summed
+    return {name: values for name, values in found.items() if np.isfinite(values).all()}
+
+
+def _let_through(graph: ChannelGraph, name: str, gradient: tf.Tensor, value: tf.Tensor):
+    """Returns the gradient in front of a layer's own activation, if that clips."""
+    own = getattr(graph.site(name).call.operation, "activation", None)
+    found = numpy_of(tf.convert_to_tensor(gradient)).astype(np.float64)
+    low, high = bounds = clipped(own)
+    if bounds == UNBOUNDED:
+        return found
+    passed = numpy_of(value)
+    return found * ((passed > low) & (passed < high))
