@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 # (the network's outputs, a generator) -> noise of each output, see `Divergence.noise`.
 Noise = Callable[[Sequence[np.ndarray], np.random.Generator], Sequence[np.ndarray]]
 
-_IMAGES = 250
+_IMAGES = 100
 _BATCH_BYTES = 2**27  # of all values of a forward pass, which a backward pass needs
 
 
@@ -46,7 +46,7 @@ def effects_of(
 
     Args:
         graph: the analysed model.
-        images: one array (images, ...) for each model input; 250 evenly spaced ones are used.
+        images: one array (images, ...) for each model input; 100 evenly spaced ones are used.
         operations: names of the layers.
         noise: what says how changes of the network's outputs count.
         seed: seed of the noise.
