@@ -11,18 +11,30 @@ import numpy as np
 
 from amc_tf.training.labels import LabelRule, label_rules
 
+KL = "KL divergence"
+# Farther is no outputs: those that are not finite are infinitely far, which no file can hold.
+FARTHEST = 100.0
+
 Outputs = Sequence[np.ndarray]
 _LEAST = 1e-7  # a probability below counts as this one, as in Keras
 
 
 class Divergence(NamedTuple):
-    """A measure: its name, and a function of (outputs, the dense network's outputs).
+    """A measure of how far outputs are from the dense network's.
 
-    The function returns a number of at least 0, infinity for outputs that are not finite.
+    Attributes:
+        name: its name, `KL` or another.
+        of: function of (outputs, the dense network's outputs). It returns a number of at least 0,
+            infinity for outputs that are not finite. A third argument may say which outputs are
+            logits; else the dense network's say it.
+        logits: function of the dense network's outputs, or of a part of them, that tells of each
+            output whether it cannot hold probabilities. A part may not show it: who compares
+            part by part must ask all parts first.
     """
 
     name: str
-    of: Callable[[Outputs, Outputs], float]
+    of: Callable[..., float]
+    logits: Callable[[Outputs], list[bool]]
 
 
 def divergence(model: keras.Model) -> Divergence:
@@ -38,35 +50,55 @@ def divergence(model: keras.Model) -> Divergence:
     readers = [_reader(rule) for rule in label_rules(model, len(model.outputs))]
     shares = [reader for reader in readers if reader is not None]
     if len(shares) < len(readers):
-        return Divergence("relative squared error", _relative_squared_error)
+        return Divergence("relative squared error", _relative_squared_error, _none_is_logits)
 
-    def summed(outputs: Outputs, dense: Outputs) -> float:
-        parts = zip(shares, outputs, dense, strict=True)
-        return _finite(sum(_kl(read(d, d), read(o, d)) for read, o, d in parts))
+    def logits(dense: Outputs) -> list[bool]:
+        return [reader.is_logits(d) for reader, d in zip(shares, dense, strict=True)]
 
-    return Divergence("KL divergence", summed)
+    def summed(outputs: Outputs, dense: Outputs, told: Sequence[bool] | None = None) -> float:
+        told = logits(dense) if told is None else told
+        parts = zip(shares, outputs, dense, told, strict=True)
+        return _finite(sum(_kl(r.read(d, of), r.read(o, of)) for r, o, d, of in parts))
+
+    return Divergence(KL, summed, logits)
 
 
-def _reader(rule: LabelRule) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+class _Reader(NamedTuple):
+    """How probabilities are read from an output: whether it is logits; (output, that) to them."""
+
+    is_logits: Callable[[np.ndarray], bool]
+    read: Callable[[np.ndarray, bool], np.ndarray]
+
+
+def _reader(rule: LabelRule) -> _Reader | None:
     """Returns how probabilities are read from an output, if its loss says that it holds them."""
     if rule.classes or rule.shares.startswith("categorical"):
-        return _of_classes
-    return _of_sides if rule.shares.startswith("binary") else None
+        return _Reader(_sum_to_no_1, _of_classes)
+    return _Reader(_beyond_0_and_1, _of_sides) if rule.shares.startswith("binary") else None
 
 
-def _of_classes(outputs: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """Returns probabilities, float64; outputs are logits if the dense network's do not sum to 1."""
-    outputs, dense = outputs.astype(np.float64), dense.astype(np.float64)
-    if dense.min() >= 0 and np.allclose(dense.sum(axis=-1), 1, atol=1e-3):
+def _sum_to_no_1(dense: np.ndarray) -> bool:
+    dense = dense.astype(np.float64)
+    return not (dense.min() >= 0 and np.allclose(dense.sum(axis=-1), 1, atol=1e-3))
+
+
+def _beyond_0_and_1(dense: np.ndarray) -> bool:
+    return bool(dense.min() < 0 or dense.max() > 1)
+
+
+def _of_classes(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    """Returns probabilities, float64."""
+    outputs = outputs.astype(np.float64)
+    if not logits:
         return outputs
     powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _of_sides(outputs: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """Returns the two probabilities (..., 2) of each unit; beyond 0 and 1 they are logits."""
+def _of_sides(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    """Returns the two probabilities (..., 2) of each unit."""
     shares = outputs.astype(np.float64)
-    if dense.min() < 0 or dense.max() > 1:
+    if logits:
         shares = 1 / (1 + np.exp(-np.clip(shares, -50, 50)))
     return np.stack([shares, 1 - shares], axis=-1)
 
@@ -77,7 +109,14 @@ def _kl(dense: np.ndarray, other: np.ndarray) -> float:
     return float((p * np.log(p / q)).sum(axis=-1).mean())
 
 
-def _relative_squared_error(outputs: Outputs, dense: Outputs) -> float:
+def _none_is_logits(dense: Outputs) -> list[bool]:
+    return [False] * len(dense)
+
+
+def _relative_squared_error(
+    outputs: Outputs, dense: Outputs, told: Sequence[bool] | None = None
+) -> float:
+    del told
     parts = []
     for received, output in zip(outputs, dense, strict=True):
         expected = output.astype(np.float64)

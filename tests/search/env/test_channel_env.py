@@ -181,7 +181,7 @@ def test_handcrafted_policies_use_the_budget_they_are_given(graph, name, share):
         ({"budget": amc_tf.Budget(macs=0.01)}, "smallest reachable is"),
         ({"budget": None}, "needs a budget"),
         ({"budget": amc_tf.Budget(macs=0.5), "reward": "flops"}, "leave the budget out"),
-        ({"budget": amc_tf.Budget(macs=0.5), "reward": "speed"}, "choose one of 'err', 'flops'"),
+        ({"budget": amc_tf.Budget(macs=0.5), "reward": "speed"}, "one of 'err', 'divergence'"),
         ({"budget": amc_tf.Budget(macs=0.5), "min_preserve": 0.0}, "min_preserve in"),
         ({"budget": amc_tf.Budget(macs=0.5), "min_preserve": [0.5, 1.1, 0.5]}, "min_preserve in"),
         ({"budget": amc_tf.Budget(macs=0.5), "rounding": [8, 8]}, "rounding as one .* or as 3"),
