@@ -42,7 +42,7 @@ from amc_tf.search.result import SearchResult
 from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
-from amc_tf.search.used_reward import check_reward, used_reward
+from amc_tf.search.used_reward import used_reward
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -152,8 +152,8 @@ def search_in(
         score = fastest_scorer(graph, task, refit, None if priced else settings.early_stop, compare)
         scored = score(None)
         dense_score = float(scored)
-        settings = dataclasses.replace(settings, reward=used_reward(settings.reward, score))
-        check_reward(folder, begun, settings.reward)
+        used = used_reward(settings.reward, score, folder, begun)
+        settings = dataclasses.replace(settings, reward=used)
         env = environment(problem, budget, settings, metric)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)

@@ -13,43 +13,39 @@ from amc_tf.search.env.rewards import DIVERGENCE, ERROR
 _LOG = logging.getLogger(__name__)
 
 
-def used_reward(wanted: str, score: Scorer) -> str:
+def used_reward(wanted: str, score: Scorer, workdir: Workdir, begun: bool) -> str:
     """Returns the reward that guides a search, and says so where it is another than wanted.
+
+    It is noted in the folder: a search goes on with the reward that it began with, although the
+    task may score plans in another way now (by an `evaluate`, or with another `keep_bytes`).
 
     Args:
         wanted: the reward of the settings, a name of `REWARDS`.
         score: scorer that scored the dense network, and was asked to compare outputs if the
             divergence is wanted.
-    """
-    reason = score.no_divergence() if wanted == DIVERGENCE else None
-    if reason is None:
-        return wanted
-    _LOG.info(
-        "the reward is the error of the metric, not the divergence of the outputs: %s", reason
-    )
-    return ERROR
-
-
-def check_reward(workdir: Workdir, begun: bool, used: str) -> None:
-    """Notes the reward that guides a search, or compares it with that which it began with.
-
-    The settings may be the same, and yet the outputs are compared now, or no more: the task's
-    evaluate or its `keep_bytes` may be others.
-
-    Args:
         workdir: the search's folder.
         begun: whether its log has rewards already.
-        used: see `used_reward`.
 
     Raises:
-        AmcError: the logged rewards are of another kind.
+        AmcError: the search began with the divergence, which cannot be measured any more.
     """
-    known = workdir.noted(identity.REWARD)
+    if wanted != DIVERGENCE:
+        return wanted
+    reason = score.no_divergence()
+    known = workdir.noted(identity.REWARD) if begun else None
+    if known == DIVERGENCE and reason is not None:
+        raise AmcError(
+            f"the search in {workdir.path} began with the divergence of the outputs as its reward, "
+            f"which cannot be measured now: {reason}; go back to the task that it began with, or "
+            "use another workdir"
+        )
+    if known == ERROR and reason is None:
+        reason = "the search began with it"
+    used = DIVERGENCE if reason is None else ERROR
+    if reason is not None:
+        _LOG.info(
+            "the reward is the error of the metric, not the divergence of the outputs: %s", reason
+        )
     if not begun:
         workdir.note(identity.REWARD, used)
-    elif known not in (None, used):
-        raise AmcError(
-            f"the search in {workdir.path} began with the reward {known!r} and would go on with "
-            f"{used!r}, as the task scores plans in another way now; go back to the task that it "
-            "began with, or use another workdir"
-        )
+    return used
