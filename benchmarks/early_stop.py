@@ -19,7 +19,8 @@ from common import cases, record
 
 import amc_tf
 from amc_tf.pruning.refit.methods import REFITS
-from amc_tf.scoring.early_stopping import hopeless, order
+from amc_tf.scoring.batches import order
+from amc_tf.scoring.early_stopping import hopeless
 from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.problem import check, problem_of
 from amc_tf.search.settings import SearchSettings

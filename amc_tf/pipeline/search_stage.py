@@ -64,6 +64,7 @@ def search(run: Run) -> SearchResult:
         policies=policies,
         chosen=found.chosen,
         choice=found.choice,
+        reward=found.reward,
         episodes=run.settings.search.episodes,
         seed=run.settings.search.seed,
         input_shapes=run.graph.input_shapes,

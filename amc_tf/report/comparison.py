@@ -130,7 +130,7 @@ def _best(runs: Sequence[Run]) -> Rows:
 def charts(runs: Sequence[Run], data: Mapping[str, Rows]) -> list[Chart]:
     """Returns the charts: all runs' Pareto fronts, and the progress of each search.
 
-    There are none for runs of different metrics.
+    There are none for runs of different metrics, and rewards of different kinds are not compared.
     """
     found: list[Chart] = []
     scores = _common(runs)
@@ -139,7 +139,7 @@ def charts(runs: Sequence[Run], data: Mapping[str, Rows]) -> list[Chart]:
     colours = runs_colour([run.name for run in runs])
     if data["fronts"]:
         found.append(_fronts(_costs(runs), colours, scores))
-    if data["best"]:
+    if data["best"] and len({run.reward for run in runs}) == 1:
         found.append(_progress(colours))
     return found
 

@@ -158,7 +158,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
         ("the same answer to every input", run.scores.number(constant)),
         ("fine-tuning", _undone(run)),
-        ("reward", str(search.get("reward", ""))),
+        ("reward", run.reward),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
         ("chosen", policy_label(run.chosen) if run.chosen else ""),

@@ -88,6 +88,15 @@ class Run:
         return self.search.get("plans", {})
 
     @property
+    def reward(self) -> str:
+        """Name of the reward that guided the search, else that of the settings; empty if unknown.
+
+        The two differ where outputs cannot be compared with the dense network's.
+        """
+        known = self.search.get("reward") or self.result.reward
+        return str(known or self.config.get("search", {}).get("reward", ""))
+
+    @property
     def files(self) -> Mapping[str, Exported]:
         """Exported TFLite files whose score is within the tolerance, by name."""
         return {

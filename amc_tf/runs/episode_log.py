@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amc_tf import files
@@ -25,11 +25,13 @@ from amc_tf.runs import layout
 from amc_tf.runs.former_keys import with_names_of_now
 from amc_tf.runs.forms import Episode
 from amc_tf.runs.json_types import mismatch
+from amc_tf.training.score import Score
 
 _LOG = logging.getLogger(__name__)
 _APART = ("seconds",)
-# The key of records whose score is an estimate from part of the data.
-CUT = "cut"
+# The key of records whose score is an estimate from part of the data, and that of how far the
+# plan's outputs are from the dense network's, where it is known.
+CUT, DIVERGENCE = "cut", "divergence"
 
 
 class EpisodeLog:
@@ -49,7 +51,7 @@ class EpisodeLog:
         self._path = pathlib.Path(path)
         self._ranks = ranks
         self._records: dict[tuple[str, int], dict[str, Any]] = {}
-        self._scores: dict[tuple[int, ...], float] = {}
+        self._scores: dict[tuple[int, ...], Score] = {}
         if self._path.exists():
             self._read()
 
@@ -77,10 +79,10 @@ class EpisodeLog:
 
     def _remember(self, record: dict[str, Any]) -> None:
         if not record.get(CUT):
-            self._scores[tuple(record["counts"])] = float(record["score"])
+            self._scores[tuple(record["counts"])] = score_of(record)
 
-    def score(self, counts: Sequence[int]) -> float | None:
-        """Returns the score of channel counts; None if they were not tried before.
+    def score(self, counts: Sequence[int]) -> Score | None:
+        """Returns the score of channel counts, with its divergence; None if they are new.
 
         A score that was cut short, at what another policy's best plan made hopeless, is none.
         """
@@ -139,11 +141,27 @@ class EpisodeLog:
                 raise
         self._records[key] = record
 
-    def best(self, count: int) -> list[dict[str, Any]]:
-        """Returns the records of the `count` best rewards, each choice of channels once."""
-        ranked = sorted(self._records.values(), key=lambda record: -record["reward"])
-        distinct = {tuple(record["counts"]): record for record in reversed(ranked)}
-        return sorted(distinct.values(), key=lambda record: -record["reward"])[:count]
+    def best(
+        self, count: int, key: Callable[[Mapping[str, Any]], Any] = lambda record: record["reward"]
+    ) -> list[dict[str, Any]]:
+        """Returns the records of the `count` best plans, each choice of channels once.
+
+        Args:
+            count: number of records, at most.
+            key: function of a record that is largest for the best one; by default its reward.
+        """
+        ranked = sorted(self._records.values(), key=key, reverse=True)
+        distinct: dict[tuple[int, ...], dict[str, Any]] = {}
+        for record in ranked:
+            distinct.setdefault(tuple(record["counts"]), record)
+        return list(distinct.values())[:count]
+
+
+def score_of(record: Mapping[str, Any]) -> Score:
+    """Returns the score of an episode, as it was when it was logged."""
+    distance = record.get(DIVERGENCE)
+    known = None if distance is None else float(distance)
+    return Score(float(record["score"]), known, bool(record.get(CUT)))
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Episode(_Scored, total=False):
     critic_loss: float
     ranks: str
     cut: bool
+    divergence: Finite
 
 
 class Conditions(TypedDict):
@@ -66,6 +67,7 @@ class Config(TypedDict, total=False):
     plan: str
     conditions: Conditions
     evaluate: Evaluated
+    reward: str
 
 
 class Importance(TypedDict):
@@ -123,6 +125,7 @@ class Search(TypedDict, total=False):
     """`search.json`."""
 
     name: str
+    reward: str
     bounds: Mapping[str, Finite]
     dense: Mapping[str, Finite]
     groups: list[Group]

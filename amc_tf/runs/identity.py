@@ -23,7 +23,8 @@ CALIBRATION = "calibration"
 PLAN = "plan"
 CONDITIONS = "conditions"
 EVALUATE = "evaluate"
-NOTES = (MODEL, CALIBRATION, PLAN, CONDITIONS, EVALUATE)
+REWARD = "reward"
+NOTES = (MODEL, CALIBRATION, PLAN, CONDITIONS, EVALUATE, REWARD)
 # Parts that are neither sections of settings nor the user's own, and that a run cannot change.
 BUDGET = "budget"
 FIT = "fit"  # arguments of `Compressor.fit`

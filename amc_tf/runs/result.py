@@ -178,6 +178,8 @@ class RunResult(Result):
         policies: best network of each policy.
         chosen: name of the policy whose network is fine-tuned and exported.
         choice: how it was chosen; None in files of earlier versions.
+        reward: the reward that guided the search, which may be another than that of the settings;
+            None in files of earlier versions.
         episodes: number of the agent's episodes.
         seed: the search's seed.
         input_shapes: shape of each input for which MACs were counted, without the batch axis.
@@ -199,6 +201,7 @@ class RunResult(Result):
     policies: Mapping[str, PolicyNetwork] = dataclasses.field(default_factory=dict)
     chosen: str | None = None
     choice: Choice | None = None
+    reward: str | None = None
     episodes: int | None = None
     seed: int | None = None
     input_shapes: Sequence[Sequence[int]] = ()

@@ -10,21 +10,33 @@ import numpy as np
 from amc_tf.graph.plan import Plan, PlanT, PlanT_contra, PruningPlan
 from amc_tf.pruning.refit.methods import Refit
 from amc_tf.scoring.batches import Batch
+from amc_tf.training.score import Score
 
 
 class Scorer(Protocol[PlanT_contra]):
     """A function that scores plans on the task's validation data."""
 
-    def __call__(self, plan: PlanT_contra | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT_contra | None, beat: float | None = None) -> Score:
         """Returns the score of the network under a plan, before fine-tuning.
+
+        A scorer that was asked to compare outputs measures the divergence, too, once the dense
+        network was scored.
 
         Args:
             plan: the plan; None for the dense network.
-            beat: score to beat. Where the plan's is well behind it, an
-                estimate from part of the images may be returned.
+            beat: score to beat; a `Score` with a divergence is beaten by a smaller one. Where the
+                plan's is well behind it, estimates from part of the images may be returned.
 
         Raises:
             AmcError: the user's metric or evaluate does not give a usable number.
+        """
+        ...
+
+    def no_divergence(self) -> str | None:
+        """Returns why scores have no divergence, in words; None if they have one.
+
+        It is to be asked when the dense network was scored: only then is it known whether data
+        comes in the same order each time.
         """
         ...
 

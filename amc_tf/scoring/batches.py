@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from amc_tf.scoring.early_stopping import order
 from amc_tf.training.data import Data, inputs_of
 from amc_tf.training.forms import IndexedBatches, batches_of
 
@@ -17,11 +16,15 @@ _LOG = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """A batch: inputs in the order of the model's inputs, labels, sample weights."""
+    """A batch: inputs in the order of the model's inputs, labels, sample weights.
+
+    `number` is its place in the data's own order.
+    """
 
     inputs: list[np.ndarray]
     labels: Any
     sample_weight: Any
+    number: int = 0
 
 
 class Batches:
@@ -50,8 +53,8 @@ class Batches:
             return
         kept: list[Batch] = []
         size = images = 0
-        for x, y, weight in self._source:
-            batch = self._batch(x, y, weight)
+        for number, (x, y, weight) in enumerate(self._source):
+            batch = self._batch(number, x, y, weight)
             images += len(batch.inputs[0])
             if self._to_keep:
                 arrays = keras.tree.flatten([a for a in (x, y, weight) if a is not None])
@@ -78,6 +81,11 @@ class Batches:
         )
         return False
 
+    @property
+    def repeats(self) -> bool:
+        """Whether each pass gives the same batches; it is known after the first pass."""
+        return self._kept is not None or isinstance(self._source, IndexedBatches)
+
     def shuffled(self) -> Iterable[Batch] | None:
         """Returns the batches in a random but fixed order; None if they come in one order only."""
         if self._kept is not None:
@@ -85,7 +93,15 @@ class Batches:
         if not isinstance(self._source, IndexedBatches):
             return None
         source = self._source
-        return (self._batch(*source.at(i)) for i in order(source.steps).tolist())
+        return (self._batch(i, *source.at(i)) for i in order(source.steps).tolist())
 
-    def _batch(self, x: Any, y: Any, weight: Any) -> Batch:
-        return Batch(inputs_of(x, self._model), y, weight)
+    def _batch(self, number: int, x: Any, y: Any, weight: Any) -> Batch:
+        return Batch(inputs_of(x, self._model), y, weight, number)
+
+
+def order(batches: int) -> np.ndarray:
+    """Draws the order in which batches are run, the same each time.
+
+    In data sorted by class, the first batches say nothing about the others.
+    """
+    return np.random.default_rng(0).permutation(batches)

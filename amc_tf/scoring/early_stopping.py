@@ -3,24 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
+
+from amc_tf.scoring.compared import Compared
 
 # The spread of fewer batches is too uncertain.
 _FEWEST_BATCHES = 4
 
 
-class Estimate(float):
-    """A score of part of the images, of a plan that is hopeless against the one to beat."""
+class Rule(Protocol):
+    """A rule that tells after each batch whether the rest of the batches can be left out."""
+
+    def __call__(self, running: Callable[[], float], size: int) -> bool:
+        """Returns whether the plan is hopeless.
+
+        Args:
+            running: function that returns the score of all batches so far.
+            size: number of images in the last of them.
+        """
+        ...
 
 
-def order(batches: int) -> np.ndarray:
-    """Draws the order in which batches are run, the same each time.
+class ByScore:
+    """A rule by the score, which is taken as a mean over the images, as most metrics are.
 
-    In data sorted by class, the first batches say nothing about the others.
+    Args:
+        gain: function from a score to where more is better.
+        total: see `hopeless`.
+        beat: score to beat.
+        z: see `hopeless`.
     """
-    return np.random.default_rng(0).permutation(batches)
+
+    def __init__(self, gain: Callable[[float], float], total: int, beat: float, z: float):
+        self._gain = gain
+        self._total = total
+        self._beat = gain(beat)
+        self._z = z
+        self._gains: list[float] = []
+        self._sizes: list[int] = []
+        self._before = 0.0
+
+    def __call__(self, running: Callable[[], float], size: int) -> bool:
+        """See `Rule`."""
+        self._sizes.append(size)
+        summed = sum(self._sizes) * running()
+        self._gains.append(self._gain((summed - self._before) / size))
+        self._before = summed
+        return hopeless(self._gains, self._sizes, self._total, self._beat, self._z)
+
+
+class ByDivergence:
+    """A rule by the divergence from the dense network's outputs.
+
+    Args:
+        compared: the batches that are compared, as they are played.
+        beat: divergence to beat.
+        z: see `hopeless`.
+    """
+
+    def __init__(self, compared: Compared, beat: float, z: float):
+        self._compared = compared
+        self._beat = beat
+        self._z = z
+
+    def __call__(self, running: Callable[[], float], size: int) -> bool:
+        """See `Rule`."""
+        del running, size
+        gains = [-distance for distance in self._compared.distances]
+        sizes, total = self._compared.sizes, self._compared.total
+        return hopeless(gains, sizes, total, -self._beat, self._z)
 
 
 def hopeless(

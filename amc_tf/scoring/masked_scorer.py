@@ -16,6 +16,7 @@ from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.methods import Refit
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batches import Batch, Batches
+from amc_tf.training.score import Score
 from amc_tf.training.task import Task
 
 
@@ -33,11 +34,17 @@ class MaskedScorer(Generic[PlanT]):
         self._masked = MaskedModel(graph)
         self._model = task.compiled(self._masked.model, graph.network.model)
 
-    def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT | None, beat: float | None = None) -> Score:
         """See `Scorer`; runs all images, whatever `beat`."""
         del beat  # the user's evaluate takes all data at once
         self._assign(plan)
-        return self._task.score(self._model, self._data)
+        return Score(self._task.score(self._model, self._data))
+
+    def no_divergence(self) -> str | None:
+        """See `Scorer`; the user's code, or Keras', runs the model and keeps its outputs."""
+        if self._task.evaluate is not None:
+            return "scores are what Task(evaluate=...) makes of the model, not of its outputs"
+        return "plans are scored with a full-size masked model, whose outputs Keras keeps"
 
     def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
         """See `Scorer`; a Keras model can change every weight."""

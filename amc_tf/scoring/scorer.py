@@ -17,7 +17,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def fastest_scorer(
-    graph: ChannelGraph, task: Task, refit: Refit[PlanT] | None, stop_at: float | None = None
+    graph: ChannelGraph,
+    task: Task,
+    refit: Refit[PlanT] | None,
+    stop_at: float | None = None,
+    compare: bool = False,
 ) -> Scorer[PlanT]:
     """Makes the fastest scorer that the network and the user's code allow.
 
@@ -27,9 +31,11 @@ def fastest_scorer(
         refit: the refit that restores the weights of a plan before it is scored; None for none.
         stop_at: number of standard errors below `beat` at which the scoring of a plan
             ends early; None for never. A `MaskedScorer` never ends early.
+        compare: whether scores have a divergence, where that can be measured (see
+            `Scorer.no_divergence`).
     """
     try:
-        return LiteScorer(graph, task, refit, stop_at)
+        return LiteScorer(graph, task, refit, stop_at, compare)
     except NotCarriedError as reason:
         _LOG.info("plans are scored with a full-size masked model: %s", reason)
         return MaskedScorer(graph, task, refit)

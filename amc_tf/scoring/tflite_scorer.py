@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic
 
 import keras
@@ -20,9 +20,12 @@ from amc_tf.pruning.refit.runner import RunByOthers
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
 from amc_tf.scoring.batches import Batch, Batches
-from amc_tf.scoring.early_stopping import Estimate, hopeless
+from amc_tf.scoring.compared import MOST_BYTES, Compared, DenseOutputs
+from amc_tf.scoring.early_stopping import ByDivergence, ByScore, Rule
 from amc_tf.scoring.tflite_engine import LiteEngine
 from amc_tf.scoring.tflite_runner import LiteRunner
+from amc_tf.training.divergence import KL, divergence
+from amc_tf.training.score import Score
 from amc_tf.training.task import Task
 
 _LOG = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class LiteScorer(Generic[PlanT]):
         task: Task,
         refit: Refit[PlanT] | None,
         stop_at: float | None = None,
+        compare: bool = False,
     ):
         """Prepares the engine (see `LiteEngine`; the arguments are `fastest_scorer`'s).
 
@@ -74,26 +78,69 @@ class LiteScorer(Generic[PlanT]):
             inputs=first,
         )
         self._refit = self._run_here(refit)
+        self._dense: DenseOutputs | None = None
+        self._why_none = self._not_compared() if compare else "it was not asked for"
+        if not self._why_none:
+            self._dense = DenseOutputs(divergence(self._metrics), MOST_BYTES)
+
+    def _not_compared(self) -> str:
+        """Returns why outputs are not compared, as far as is known before they are run."""
+        if self._task.metric == "loss":
+            return "the metric is the loss, which is as smooth"
+        measure = divergence(self._metrics)
+        if measure.name != KL:
+            return f"the loss takes no probabilities, whose {KL} is taken"
+        return ""
+
+    def no_divergence(self) -> str | None:
+        """See `Scorer`."""
+        if self._dense is not None and self._dense.images is None:
+            return "the dense network was not scored yet"
+        return self._why_none or None
 
     def can_change(self, weights: Mapping[str, np.ndarray]) -> bool:
         """See `Scorer`."""
         return self._engine.carries(self._folding.weights(weights))
 
-    def __call__(self, plan: PlanT | None, beat: float | None = None) -> float:
+    def __call__(self, plan: PlanT | None, beat: float | None = None) -> Score:
         """See `Scorer`."""
+        if plan is None and self._dense is not None and self._dense.images is None:
+            return self._score_dense(self._dense)
+        compared = None
+        if self._dense is not None and self._dense.images is not None:
+            compared = Compared(self._dense)
         images = self._batches.images
         # Data may be sorted by class, so that its first batches say nothing about the others.
         batches = self._batches.shuffled()
-        if beat is None or self._stop_at is None or images is None or batches is None:
-            return self._task.score(_Played(self._metrics, self._task.metric), self.played(plan))
+        rule = None
+        if beat is not None and self._stop_at is not None and images and batches is not None:
+            rule = self._rule(beat, compared, images)
+        played = self._run(plan, self._batches if rule is None or batches is None else batches)
+        model = _Played(self._metrics, self._task.metric, rule)
+        score = self._task.score(model, played if compared is None else compared.of(played))
+        cut = rule is not None and model.images < (images or 0)
+        return Score(score, None if compared is None else compared.divergence, cut)
+
+    def _rule(self, beat: float, compared: Compared | None, images: int) -> Rule:
+        assert self._stop_at is not None
+        if compared is not None and isinstance(beat, Score) and beat.divergence is not None:
+            return ByDivergence(compared, beat.divergence, self._stop_at)
         gain = self._task.metric_of(self._metrics).gain
+        return ByScore(gain, images, beat, self._stop_at)
 
-        def enough(scores: Sequence[float], sizes: Sequence[int]) -> bool:
-            return hopeless(list(map(gain, scores)), sizes, images, gain(beat), self._stop_at)
-
-        played = _Played(self._metrics, self._task.metric, enough)
-        score = self._task.score(played, self._run(plan, batches))
-        return Estimate(score) if played.images < images else score
+    def _score_dense(self, dense: DenseOutputs) -> Score:
+        """Scores the dense network, and keeps its outputs if others can be compared with them."""
+        played = dense.of(self.played(None))
+        score = self._task.score(_Played(self._metrics, self._task.metric), played)
+        if not self._batches.repeats:
+            self._why_none = (
+                "the validation data is read anew for each plan, perhaps in another order"
+            )
+        elif not dense.images:
+            self._why_none = f"the outputs for one batch take more than {MOST_BYTES:,} bytes"
+        if self._why_none:
+            self._dense = None
+        return Score(score, None if self._why_none else 0.0)
 
     def refitted_by(self, refit: Refit[PlanT]) -> LiteScorer[PlanT]:
         """See `Scorer`."""
@@ -137,19 +184,18 @@ class _Played:
 
     Args:
         model: the compiled model, whose metrics are used.
-        metric: the task's metric, which `enough` judges.
-        enough: function from the mean score and the size of each batch so far
-            to whether the rest can be left out; default: it never can.
+        metric: the task's metric.
+        enough: rule by which the rest can be left out; None if it never can.
 
     Attributes:
-        images: number of images that were judged by `enough`.
+        images: number of images that were played.
     """
 
     def __init__(
         self,
         model: keras.Model,
         metric: str,
-        enough: Callable[[Sequence[float], Sequence[int]], bool] | None = None,
+        enough: Rule | None = None,
     ):
         self._model = model
         self._metric = metric
@@ -163,9 +209,11 @@ class _Played:
         model, structure = self._model, nesting(self._model, "outputs")
         model.reset_metrics()
         loss = keras.metrics.Mean() if self._metric == "loss" else None
-        scores: list[float] = []
-        sizes: list[int] = []
-        before = 0.0
+
+        def running() -> float:
+            return self._results(loss).get(self._metric, 0.0)
+
+        self.images = 0
         for batch, outputs in played:
             predicted = pack(structure, outputs)
             model.compute_metrics(None, batch.labels, predicted, batch.sample_weight)
@@ -175,15 +223,8 @@ class _Played:
                     None, batch.labels, predicted, batch.sample_weight, training=False
                 )
                 loss.update_state(value, sample_weight=len(batch.inputs[0]))
-            if self._enough is None:
-                continue
-            # The metric is taken as a mean over the images, as most metrics are.
-            sizes.append(len(batch.inputs[0]))
-            summed = sum(sizes) * self._results(loss).get(self._metric, 0.0)
-            scores.append((summed - before) / sizes[-1])
-            before = summed
-            self.images = sum(sizes)
-            if self._enough(scores, sizes):
+            self.images += len(batch.inputs[0])
+            if self._enough is not None and self._enough(running, len(batch.inputs[0])):
                 break
         return self._results(loss)
 

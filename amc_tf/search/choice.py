@@ -18,6 +18,7 @@ from amc_tf.runs.workdir import Workdir
 from amc_tf.scoring.base import Scorer
 from amc_tf.scoring.resampling import Bootstrap, sampled
 from amc_tf.search.env.base import Outcome
+from amc_tf.search.merit import Merit
 from amc_tf.search.settings import POLICIES
 from amc_tf.training.divergence import divergence
 from amc_tf.training.metric import Metric
@@ -80,7 +81,7 @@ class Chooser:
         """Chooses a plan.
 
         Args:
-            finalists: best outcomes of each policy, the best first; the best of all is not cut.
+            finalists: best outcomes of each policy, the best first (see `Merit`); not all are cut.
 
         Returns:
             The policy, the outcome of its plan, and what decided.
@@ -91,7 +92,8 @@ class Chooser:
                 if not outcome.cut:
                     distinct.setdefault(outcome.counts, (name, outcome))
         # Of equal ones, max and min take the first.
-        name, best = max(distinct.values(), key=lambda pair: pair[1].reward)
+        merit = Merit(self.metric, self.priced)
+        name, best = max(distinct.values(), key=lambda pair: merit(pair[1]))
         samples = self.uncertainty.samples.get("validation")
         alone = Choice(BY_SCORE, (Candidate(name, best.score),), samples)
         if self.priced:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol
@@ -11,14 +10,16 @@ from tqdm import tqdm
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PlanT, PlanT_contra
-from amc_tf.runs.episode_log import CUT, EpisodeLog
-from amc_tf.scoring.early_stopping import Estimate
+from amc_tf.runs.episode_log import CUT, DIVERGENCE, EpisodeLog, score_of
 from amc_tf.search.agents.base import Searcher
+from amc_tf.search.env import rewards
 from amc_tf.search.env.base import DecisionEnv, Outcome
+from amc_tf.search.merit import Merit
 from amc_tf.search.told_reward import ToldReward
+from amc_tf.training.score import Score
 
 
-class Score(Protocol[PlanT_contra]):
+class Scoring(Protocol[PlanT_contra]):
     """A function that returns the score of a plan, as a `Scorer` does."""
 
     def __call__(self, plan: PlanT_contra, beat: float | None = None, /) -> float:
@@ -35,12 +36,15 @@ class EpisodeDriver(Generic[PlanT]):
     Args:
         log: log of all episodes.
         env: the environment.
-        score: function that returns the score of a plan.
+        score: function that returns the score of a plan, a `Score` with the divergence if the
+            reward is made of it.
         watch: function that receives the record of every episode, including episodes that the
             log knew.
         dense_score: score of the dense network; None if it is not known. Searchers are told
             rewards on a scale that it helps to find (see `ToldReward`).
         label: beginning of the label of each progress bar.
+        final: whether it plays the finalists: these are ranked by `Merit`, by which one of them
+            will be chosen, and not by their rewards.
 
     Attributes:
         env: the environment.
@@ -51,10 +55,11 @@ class EpisodeDriver(Generic[PlanT]):
         self,
         log: EpisodeLog,
         env: DecisionEnv[PlanT],
-        score: Score[PlanT],
+        score: Scoring[PlanT],
         watch: Callable[[dict[str, Any]], None] | None = None,
         dense_score: float | None = None,
         label: str = "",
+        final: bool = False,
     ):
         self.env = env
         self._label = label
@@ -62,6 +67,8 @@ class EpisodeDriver(Generic[PlanT]):
         self._log = log
         self._score = score
         self._watch = watch
+        self._final = final
+        self._by_divergence = env.reward_name == rewards.DIVERGENCE
         self._dense_reward = (
             None if dense_score is None else env.reward(dense_score, env.problem.dense_costs)
         )
@@ -75,12 +82,12 @@ class EpisodeDriver(Generic[PlanT]):
         """
         outcomes: list[Outcome[PlanT]] = []
         played = (outcome.reward for ranked in self.ranked.values() for outcome in ranked)
-        told = ToldReward.of(self.env.metric, self._dense_reward, played)
+        told = ToldReward.of(self.env.metric, self._dense_reward, played, self._by_divergence)
         best: Outcome[PlanT] | None = None
         desc = f"{self._label} {policy}".strip()
         with tqdm(total=episodes, desc=desc, unit="ep", dynamic_ncols=True) as bar:
             for episode in range(episodes):
-                beat = None if best is None else best.score
+                beat = None if best is None else self._to_beat(best)
                 try:
                     outcome = self._play(policy, episode, searcher, beat, told)
                 except AmcError as error:
@@ -88,7 +95,7 @@ class EpisodeDriver(Generic[PlanT]):
                     error.args = (f"episode {episode} of {policy!r}: {error}",)
                     raise
                 outcomes.append(outcome)
-                if best is None or outcome.reward > best.reward:
+                if best is None or self._rank(outcome) > self._rank(best):
                     best = outcome
                 bar.update()
                 uniform = self.ranked.get("uniform")
@@ -97,14 +104,23 @@ class EpisodeDriver(Generic[PlanT]):
                     best=written(best.score),
                     **({"uniform": written(uniform[0].score)} if uniform else {}),
                 )
-        self.ranked[policy] = sorted(outcomes, key=lambda outcome: -outcome.reward)
+        self.ranked[policy] = sorted(outcomes, key=self._rank, reverse=True)
+
+    def _rank(self, outcome: Outcome[PlanT]) -> Any:
+        """Returns what is largest for the best outcome."""
+        return Merit.in_env(self.env)(outcome) if self._final else outcome.reward
+
+    def _to_beat(self, best: Outcome[PlanT]) -> Score:
+        """Returns what a plan must reach: what hopeless ones are behind is what ranks them."""
+        by_divergence = self._by_divergence and not self._final
+        return Score(best.score, best.divergence if by_divergence else None)
 
     def _play(
         self,
         policy: str,
         episode: int,
         searcher: Searcher,
-        beat: float | None,
+        beat: Score | None,
         told: ToldReward,
     ) -> Outcome[PlanT]:
         start = time.monotonic()
@@ -113,19 +129,18 @@ class EpisodeDriver(Generic[PlanT]):
             state, _ = self.env.step(searcher.act(state))
         decided = self.env.finish()
         known = self._log.played(policy, episode, decided.counts)
-        score = known["score"] if known else self._log.score(decided.counts)
+        score: float | None = score_of(known) if known else self._log.score(decided.counts)
         if score is None:
             score = self._score(decided.plan, beat)
-        cut = bool(known and known.get(CUT)) or isinstance(score, Estimate)
-        score = float(score)
-        outcome = dataclasses.replace(self.env.outcome(decided, score), cut=cut)
+        outcome = self.env.outcome(decided, score)
         diagnostics = searcher.finish(outcome.actions, told(outcome.reward))
         record = {
             "policy": policy,
             "episode": episode,
             "reward": outcome.reward,
             "score": outcome.score,
-            **({CUT: True} if cut else {}),
+            **({} if outcome.divergence is None else {DIVERGENCE: outcome.divergence}),
+            **({CUT: True} if outcome.cut else {}),
             "macs": outcome.macs,
             "params": outcome.params,
             **({} if outcome.latency_ms is None else {"latency_ms": outcome.latency_ms}),
@@ -141,7 +156,20 @@ class EpisodeDriver(Generic[PlanT]):
 
     def best(self, policy: str, count: int) -> list[Outcome[PlanT]]:
         """Returns the best outcomes of a policy, at most `count`, each choice of channels once."""
+        return self._distinct(policy)[:count]
+
+    def finalists(self, policy: str, count: int) -> list[Outcome[PlanT]]:
+        """Returns the outcomes of a policy for the choice, each choice of channels once.
+
+        Its best `count` come first, ranked by `Merit`, then the others by their reward. Of all
+        plans, that of the best score would be one whose score is the best by chance.
+        """
+        distinct = self._distinct(policy)
+        best = sorted(distinct[:count], key=Merit.in_env(self.env), reverse=True)
+        return [*best, *distinct[count:]]
+
+    def _distinct(self, policy: str) -> list[Outcome[PlanT]]:
         first: dict[tuple[int, ...], Outcome[PlanT]] = {}
         for outcome in self.ranked[policy]:
             first.setdefault(outcome.counts, outcome)
-        return list(first.values())[:count]
+        return list(first.values())

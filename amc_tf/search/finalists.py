@@ -45,7 +45,10 @@ class Finalists:
     metric: Metric
 
     def rescored(self, budget: Budget | None) -> Ranked:
-        """Returns the outcomes of the plans with the final refit, each policy's best first."""
+        """Returns the outcomes of the plans with the final refit, each policy's best first.
+
+        The best one is that of the best score, unless the reward prices a cost (see `Merit`).
+        """
         env = environment(self.problem, budget, self.settings, self.metric)
         return self._played(layout.finals_file(), env, self.actions)
 
@@ -69,7 +72,7 @@ class Finalists:
         plans: Mapping[str, Sequence[Sequence[float]]],
     ) -> Ranked:
         finals = EpisodeLog(self.workdir / log, self.ranks)
-        driver = EpisodeDriver(finals, env, self.score, label="final")
+        driver = EpisodeDriver(finals, env, self.score, label="final", final=True)
         for name, actions in plans.items():
             driver.run(name, FixedSearcher(actions), len(actions))
         return driver.ranked

@@ -28,18 +28,21 @@ from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.channels import by_importance
 from amc_tf.search.env.problem import NUM_FEATURES
+from amc_tf.search.env.rewards import DIVERGENCE, prices_cost
 from amc_tf.search.finalists import Finalists
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.kept_plan import check_plan, is_kept, keep_plan
 from amc_tf.search.latency_budget import SearchLatency
+from amc_tf.search.merit import Merit
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import analyzed, check, check_gradients, environment, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.search.settings import SearchSettings
 from amc_tf.search.tensorboard import TensorBoardLog
+from amc_tf.search.used_reward import used_reward
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
@@ -130,7 +133,7 @@ def search_in(
     halves = Halves(graph, images, settings.seed)
     importance = kept_importance(halves, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
-    env, dense = environment(problem, budget, settings, metric), problem.dense_costs
+    dense = problem.dense_costs
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
     begun = bool(log.best(1))
@@ -145,9 +148,13 @@ def search_in(
         TensorBoardLog(workdir / layout.TENSORBOARD, dense, metric) as watch,
     ):
         refit = REFITS[settings.refit](graph, images, settings.seed)
-        early_stop = settings.early_stop if settings.reward == "err" else None
-        score = fastest_scorer(graph, task, refit, early_stop)
-        dense_score = score(None)
+        priced, compare = prices_cost(settings.reward), settings.reward == DIVERGENCE
+        score = fastest_scorer(graph, task, refit, None if priced else settings.early_stop, compare)
+        scored = score(None)
+        dense_score = float(scored)
+        used = used_reward(settings.reward, score, folder, begun)
+        settings = dataclasses.replace(settings, reward=used)
+        env = environment(problem, budget, settings, metric)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
         _LOG.info(uncertain.sentence(metric, dense_score))
@@ -159,13 +166,14 @@ def search_in(
             if warning:
                 _LOG.warning(warning)
         about = {
+            "reward": settings.reward,
             "bounds": env.bounds,
             "dense": {"score": dense_score, **dense},
             "metric": dataclasses.asdict(metric),
             "uncertainty": dataclasses.asdict(uncertain),
         }
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
-        driver = EpisodeDriver(log, env, score, watch, dense_score)
+        driver = EpisodeDriver(log, env, score, watch, scored)
         plans = allocated(env, halves, task, settings, importance, folder)
         compete(driver, agent, settings, plans)
 
@@ -184,14 +192,17 @@ def search_in(
         ranks=ranks,
         metric=metric,
     )
-    ranked = driver.ranked if final is refit else finalists.rescored(budget)
+    if final is refit:
+        ranked = {name: driver.finalists(name, settings.rerank) for name in driver.ranked}
+    else:
+        ranked = finalists.rescored(budget)
     if device is None:
         best = {name: outcomes[0] for name, outcomes in ranked.items()}
         candidates = {name: outcomes[: settings.rerank] for name, outcomes in ranked.items()}
     else:
         best = device.choose(ranked, finalists.within)
         candidates = {name: [outcome] for name, outcome in best.items()}
-    choose = Chooser(finalists.score, task, model, metric, uncertain, settings.reward != "err")
+    choose = Chooser(finalists.score, task, model, metric, uncertain, priced)
     chosen, best[chosen], choice = choose.kept(candidates, folder, [ranks, settings.final_refit])
     if sentence := choice.sentence(metric):
         _LOG.info(sentence)
@@ -205,6 +216,7 @@ def search_in(
         constant_score=constant,
         final=final,
         metric=metric,
+        reward=settings.reward,
         uncertainty=uncertain,
         measured=None if device is None else device.measured(best[chosen].counts),
     )
@@ -220,7 +232,7 @@ def search_in(
         with files.writing(path.parent):
             path.parent.mkdir(exist_ok=True)
         plan.save(path)
-    records = log.best(settings.keep_best)
+    records = log.best(settings.keep_best, Merit(metric, priced).of_record)
     files.write_json(
         workdir / layout.BEST_PLANS,
         [{**record, "keep": problem.plan(record["counts"]).keep} for record in records],

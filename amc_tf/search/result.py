@@ -28,6 +28,7 @@ class SearchResult:
         bounds: the budget in absolute terms, by name of the cost.
         dense_score: score of the unpruned model on the validation data.
         metric: what the scores are.
+        reward: the reward that guided the search, a name of `amc_tf.search.env.rewards.REWARDS`.
         uncertainty: how uncertain the scores are.
         final: refit that restores the weights of the networks that are built.
         measured: measured latency of the chosen network and of the dense one beside it; None
@@ -43,6 +44,7 @@ class SearchResult:
     bounds: dict[str, float]
     dense_score: float
     metric: Metric
+    reward: str
     uncertainty: Uncertainty
     final: Refit[PruningPlan]
     measured: Measured | None = None

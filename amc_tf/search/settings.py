@@ -13,6 +13,7 @@ from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
+from amc_tf.search.env.rewards import DIVERGENCE, REWARDS
 
 # The plan that loses least by what the groups lose each on their own.
 KNAPSACK = "knapsack"
@@ -33,7 +34,16 @@ class SearchSettings:
     Attributes:
         episodes: number of episodes of the agent, and of each searcher it is compared with.
         seed: seed of all searchers and of sampled activations.
-        reward: a name of `amc_tf.search.env.rewards.REWARDS`.
+        reward: a name of `amc_tf.search.env.rewards.REWARDS`. `divergence` is minus the KL
+            divergence of the outputs on the validation data from the dense network's. It guides
+            the search where the score, right answers on some hundreds of samples, hardly tells
+            plans apart; the best plans are still chosen among by their scores. Where outputs
+            say no more than the score (the metric is the loss, or the loss takes no
+            probabilities), or cannot be compared (with an `evaluate` of your own, with plans
+            that are scored by a masked model, or with data that is read anew for each plan),
+            the reward is `err`, and the log says why. `err` is minus the error by the metric,
+            the paper's reward within a budget. `flops`, `params` and `latency` price a cost
+            and need no budget.
         rounding: number of which channel counts are multiples. All of a group's channels may
             be kept, too, even if their number is no multiple, unless `rounding_strict`.
         rounding_strict: whether a group whose full width is no multiple of its rounding is
@@ -65,11 +75,12 @@ class SearchSettings:
         refit: method that restores weights before a plan is scored, a name of
             `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same for the networks that are built in the end.
-        early_stop: number of standard errors by which a plan must be below its policy's best
-            one for its scoring to end before all images are run; None for never. Only with the
-            reward `err`: with others a plan of low accuracy may be the best.
-        rerank: number of each policy's best plans that are scored once more with the final
-            refit, which decides.
+        early_stop: number of standard errors by which a plan must be behind its policy's best
+            one for its scoring to end before all images are run; None for never. It is judged by
+            what the reward is made of, the divergence or the score. Rewards that price a cost
+            never end it: with them a plan of low accuracy may be the best.
+        rerank: number of each policy's best plans, by their rewards, that are scored once more
+            with the final refit. These scores decide, unless the reward prices a cost.
         policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
             evolution strategy) and `response` (the model of the reward without
             the agent) get as many episodes as the agent. `knapsack` is for a budget: the
@@ -82,13 +93,14 @@ class SearchSettings:
             `amc_tf.search.agents.global_ranking`). The agent's first episodes follow these plans,
             too. Without a budget, neither they nor the hand-crafted ones are played, and a
             warning says so.
-        keep_best: number of the best plans that are written to `best_plans.json`.
+        keep_best: number of the plans of the best scores (of the best rewards, if these price a
+            cost) that are written to `best_plans.json`.
         ddpg: the agent's settings.
     """
 
     episodes: int = 400
     seed: int = 0
-    reward: str = "err"
+    reward: str = DIVERGENCE
     rounding: int = 8
     rounding_strict: bool = False
     min_preserve: float = 0.1
@@ -130,6 +142,7 @@ class SearchSettings:
                 f"expected early_stop as None or a positive number, received {self.early_stop}"
             )
         choices("policy", self.policies, POLICIES)
+        choice("reward", self.reward, REWARDS)
         choice("importance", self.importance, IMPORTANCES)
         choice("refit", self.refit, REFITS)
         choice("final_refit", self.final_refit, REFITS)

@@ -26,6 +26,9 @@ class ToldReward:
     dense network's, in units of the largest such distance of the plans that are known already (the
     hand-crafted ones, in a search within a budget).
 
+    Divergences of any metric are told in units of the least one of the plans that are known: good
+    plans are told about -1 and bad ones about -5, whatever the network and the budget.
+
     Attributes:
         zero: reward that is told as 0.
         unit: difference of rewards that is told as 1.
@@ -37,14 +40,25 @@ class ToldReward:
     linear: float = _OF_FRACTIONS
 
     @classmethod
-    def of(cls, metric: Metric, dense: float | None, known: Iterable[float]) -> ToldReward:
+    def of(
+        cls,
+        metric: Metric,
+        dense: float | None,
+        known: Iterable[float],
+        divergence: bool = False,
+    ) -> ToldReward:
         """Returns the function for a metric.
 
         Args:
             metric: what the scores are.
             dense: reward of the dense network; None if it is not known.
             known: rewards of plans that were played before.
+            divergence: whether rewards are negative divergences.
         """
+        if divergence:
+            # Nothing may be lost by a plan that prunes next to nothing.
+            unit = min((-reward for reward in known if reward < 0), default=1.0)
+            return cls(unit=unit)
         if metric.fraction and metric.mode == "max":
             return cls()
         rewards = list(known)

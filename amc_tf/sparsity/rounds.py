@@ -70,7 +70,8 @@ def sparsify(
         workdir: work directory of the run.
         settings: see `SparsitySettings`.
         search: episodes, seed, policies and agent of each round's search; its other
-            settings are about channels.
+            settings are about channels. The reward is `err`: no final refit follows, after which
+            scores would choose among the plans that a divergence finds best.
         safe_mode: see `amc_tf.load_model`.
 
     Returns:

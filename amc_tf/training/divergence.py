@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import scipy.special
 
 from amc_tf.training.labels import LabelRule, label_rules
+
+KL = "KL divergence"
+# Farther is no outputs: those that are not finite are infinitely far, which no file can hold.
+FARTHEST = 100.0
 
 Outputs = Sequence[np.ndarray]
 _LEAST = 1e-7  # a probability below counts as this one, as in Keras
@@ -20,16 +24,21 @@ class Divergence(NamedTuple):
     """A measure of how far outputs are from the dense network's.
 
     Attributes:
-        name: its name.
-        of: function of (outputs, the dense network's outputs), which returns a number of at least
-            0, infinity for outputs that are not finite.
+        name: its name, `KL` or another.
+        of: function of (outputs, the dense network's outputs). It returns a number of at least 0,
+            infinity for outputs that are not finite. A third argument may say which outputs are
+            logits; else the dense network's say it.
+        logits: function of the dense network's outputs, or of a part of them, that tells of each
+            output whether it cannot hold probabilities. A part may not show it: who compares
+            part by part must ask all parts first.
         noise: function of (the dense network's outputs, a generator), which draws an array of
             mean 0 for each output. A small change d of the outputs of one sample costs, to second
             order, half the mean of (noise . d)^2, summed over the outputs, where `of` sums them.
     """
 
     name: str
-    of: Callable[[Outputs, Outputs], float]
+    of: Callable[..., float]
+    logits: Callable[[Outputs], list[bool]]
     noise: Callable[[Outputs, np.random.Generator], list[np.ndarray]]
 
 
@@ -46,94 +55,90 @@ def divergence(model: keras.Model) -> Divergence:
     readers = [_reader(rule) for rule in label_rules(model, len(model.outputs))]
     shares = [reader for reader in readers if reader is not None]
     if len(shares) < len(readers):
-        return Divergence("relative squared error", _relative_squared_error, _of_squares)
+        return Divergence(
+            "relative squared error", _relative_squared_error, _none_is_logits, _of_squares
+        )
 
-    def summed(outputs: Outputs, dense: Outputs) -> float:
-        parts = zip(shares, outputs, dense, strict=True)
-        return _finite(sum(_kl(read.shares(d, d), read.shares(o, d)) for read, o, d in parts))
+    def logits(dense: Outputs) -> list[bool]:
+        return [reader.is_logits(d) for reader, d in zip(shares, dense, strict=True)]
+
+    def summed(outputs: Outputs, dense: Outputs, told: Sequence[bool] | None = None) -> float:
+        told = logits(dense) if told is None else told
+        parts = zip(shares, outputs, dense, told, strict=True)
+        return _finite(sum(_kl(r.read(d, of), r.read(o, of)) for r, o, d, of in parts))
 
     def noise(dense: Outputs, rng: np.random.Generator) -> list[np.ndarray]:
         return [
-            read.noise(d, rng) / math.sqrt(read.distributions(d))
-            for read, d in zip(shares, dense, strict=True)
+            reader.noise(d, reader.is_logits(d), rng) for reader, d in zip(shares, dense, strict=True)
         ]
 
-    return Divergence("KL divergence", summed, noise)
+    return Divergence(KL, summed, logits, noise)
 
 
-class _Reader(Protocol):
-    """How the probabilities of an output are read."""
+class _Reader(NamedTuple):
+    """How probabilities are read from an output.
 
-    def shares(self, outputs: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """Returns probabilities, float64, each distribution along the last axis.
+    Attributes:
+        is_logits: function of the dense network's output: whether it is logits.
+        read: function of (an output, whether it is logits), which returns probabilities, float64,
+            each distribution along the last axis.
+        noise: function of (the dense network's output, whether it is logits, a generator), see
+            `Divergence.noise`.
+    """
 
-        The dense network's outputs tell probabilities from logits.
-        """
-        ...
-
-    def noise(self, dense: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws what `Divergence.noise` says, for the sum over a sample's distributions."""
-        ...
-
-    def distributions(self, dense: np.ndarray) -> int:
-        """Returns the number of distributions of a sample."""
-        ...
+    is_logits: Callable[[np.ndarray], bool]
+    read: Callable[[np.ndarray, bool], np.ndarray]
+    noise: Callable[[np.ndarray, bool, np.random.Generator], np.ndarray]
 
 
 def _reader(rule: LabelRule) -> _Reader | None:
     """Returns how probabilities are read from an output, if its loss says that it holds them."""
     if rule.classes or rule.shares.startswith("categorical"):
-        return _Classes()
-    return _Sides() if rule.shares.startswith("binary") else None
+        return _CLASSES
+    return _SIDES if rule.shares.startswith("binary") else None
 
 
-class _Classes:
-    """Distributions along the last axis; logits if the dense network's do not sum to 1."""
-
-    def shares(self, outputs: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """See `_Reader`."""
-        outputs = outputs.astype(np.float64)
-        return outputs if self._plain(dense) else scipy.special.softmax(outputs, axis=-1)
-
-    def noise(self, dense: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """See `_Reader`: the second derivatives are 1/p, of logits p - pp'."""
-        p = np.clip(self.shares(dense, dense), _LEAST, 1)
-        drawn = rng.normal(size=p.shape)
-        if self._plain(dense):
-            return drawn / np.sqrt(p)
-        drawn *= np.sqrt(p)
-        return drawn - p * drawn.sum(axis=-1, keepdims=True)
-
-    def distributions(self, dense: np.ndarray) -> int:
-        """See `_Reader`."""
-        return math.prod(dense.shape[1:-1])
-
-    def _plain(self, dense: np.ndarray) -> bool:
-        sums = dense.sum(axis=-1, dtype=np.float64)
-        return bool(dense.min() >= 0 and np.allclose(sums, 1, atol=1e-3))
+def _sum_to_no_1(dense: np.ndarray) -> bool:
+    dense = dense.astype(np.float64)
+    return not (dense.min() >= 0 and np.allclose(dense.sum(axis=-1), 1, atol=1e-3))
 
 
-class _Sides:
-    """Two probabilities of each unit; beyond 0 and 1 they are logits."""
+def _of_classes(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    outputs = outputs.astype(np.float64)
+    return scipy.special.softmax(outputs, axis=-1) if logits else outputs
 
-    def shares(self, outputs: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """See `_Reader`."""
-        p = outputs.astype(np.float64)
-        p = p if self._plain(dense) else scipy.special.expit(np.clip(p, -50, 50))
-        return np.stack([p, 1 - p], axis=-1)
 
-    def noise(self, dense: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """See `_Reader`: the second derivative is 1/p(1-p), of a logit p(1-p)."""
-        deviation = np.sqrt(np.clip(self.shares(dense, dense), _LEAST, 1).prod(axis=-1))
-        drawn = rng.normal(size=dense.shape)
-        return drawn / deviation if self._plain(dense) else drawn * deviation
+def _noise_of_classes(dense: np.ndarray, logits: bool, rng: np.random.Generator) -> np.ndarray:
+    """Draws noise: the second derivatives by p are 1/p, by logits p - pp'."""
+    p = np.clip(_of_classes(dense, logits), _LEAST, 1)
+    drawn = rng.normal(size=p.shape) / math.sqrt(math.prod(p.shape[1:-1]))
+    if not logits:
+        return drawn / np.sqrt(p)
+    drawn *= np.sqrt(p)
+    return drawn - p * drawn.sum(axis=-1, keepdims=True)
 
-    def distributions(self, dense: np.ndarray) -> int:
-        """See `_Reader`."""
-        return math.prod(dense.shape[1:])
 
-    def _plain(self, dense: np.ndarray) -> bool:
-        return bool(dense.min() >= 0 and dense.max() <= 1)
+def _beyond_0_and_1(dense: np.ndarray) -> bool:
+    return bool(dense.min() < 0 or dense.max() > 1)
+
+
+def _of_sides(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    """Returns the two probabilities (..., 2) of each unit."""
+    shares = outputs.astype(np.float64)
+    if logits:
+        shares = scipy.special.expit(np.clip(shares, -50, 50))
+    return np.stack([shares, 1 - shares], axis=-1)
+
+
+def _noise_of_sides(dense: np.ndarray, logits: bool, rng: np.random.Generator) -> np.ndarray:
+    """Draws noise: the second derivative by p is 1/p(1-p), by a logit p(1-p)."""
+    deviation = np.sqrt(np.clip(_of_sides(dense, logits), _LEAST, 1).prod(axis=-1))
+    drawn = rng.normal(size=dense.shape) / math.sqrt(math.prod(dense.shape[1:]))
+    return drawn * deviation if logits else drawn / deviation
+
+
+_CLASSES = _Reader(_sum_to_no_1, _of_classes, _noise_of_classes)
+_SIDES = _Reader(_beyond_0_and_1, _of_sides, _noise_of_sides)
 
 
 def _kl(dense: np.ndarray, other: np.ndarray) -> float:
@@ -142,7 +147,14 @@ def _kl(dense: np.ndarray, other: np.ndarray) -> float:
     return float((p * np.log(p / q)).sum(axis=-1).mean())
 
 
-def _relative_squared_error(outputs: Outputs, dense: Outputs) -> float:
+def _none_is_logits(dense: Outputs) -> list[bool]:
+    return [False] * len(dense)
+
+
+def _relative_squared_error(
+    outputs: Outputs, dense: Outputs, told: Sequence[bool] | None = None
+) -> float:
+    del told
     parts = []
     for received, output in zip(outputs, dense, strict=True):
         expected = output.astype(np.float64)

@@ -21,6 +21,7 @@ ARCHIVE = DATA / "old_workdirs.tar.gz"
 BUDGET = amc_tf.Budget(macs=0.5)
 # The defaults of that version.
 FORMER = {
+    "reward": "err",
     "policies": ("amc", "random", "uniform", "shallow", "deep"),
     "importance": "consumer_magnitude",
     "sensitivity": False,

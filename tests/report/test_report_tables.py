@@ -241,3 +241,17 @@ def test_settings_on_one_level():
     assert settings(nested) == {
         **{"budget.macs": 0.5, "search.ddpg.gamma": 1.0, "search.freeze": {}, "x": None}
     }
+
+
+def test_rewards_of_different_kinds_are_not_compared(tmp_path):
+    folders = [made_up_run.write(tmp_path / name, seed=n) for n, name in enumerate("ab")]
+    runs = read_runs(folders)
+    assert [run.reward for run in runs] == ["err", "err"]  # of the settings
+    names = [c.name for c in comparison.charts(runs, comparison.datasets(runs))]
+    assert names == ["fronts", "progress"]
+    path = folders[0] / "search.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reward": "divergence"}))
+    runs = read_runs(folders)
+    assert [run.reward for run in runs] == ["divergence", "err"]  # what was used, where it is known
+    names = [c.name for c in comparison.charts(runs, comparison.datasets(runs))]
+    assert names == ["fronts"]

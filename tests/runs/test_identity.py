@@ -25,7 +25,6 @@ from amc_tf.runs.lock import FolderLock
 from amc_tf.runs.model_files import fingerprint as weights_of
 from amc_tf.runs.result_parts import FinetunedNetwork
 from amc_tf.runs.workdir import OtherRunError, Workdir
-from amc_tf.scoring.early_stopping import Estimate
 from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.base import Outcome
 from amc_tf.search.inputs import Inputs, architecture
@@ -34,6 +33,7 @@ from amc_tf.search.kept_plan import check_plan, keep_plan
 from amc_tf.search.resumption import check_conditions, check_evaluate
 from amc_tf.training import fingerprint
 from amc_tf.training.metric import Metric
+from amc_tf.training.score import Score
 
 X, Y = blobs.data(40, 0)
 
@@ -541,7 +541,7 @@ def test_scores_cut_short_are_of_their_own_episode_alone(tmp_path):
 class _OnePlan:
     """An environment of no decisions and one plan."""
 
-    plan, counts, metric = "plan", (3,), Metric()
+    plan, counts, metric, reward_name = "plan", (3,), Metric(), "err"
 
     def reset(self):
         return None
@@ -550,7 +550,8 @@ class _OnePlan:
         return self
 
     def outcome(self, decided, score):
-        return Outcome(decided.plan, decided.counts, (0.5,), score, score - 1, 1, 1)
+        cut = Score.of(score).cut
+        return Outcome(decided.plan, decided.counts, (0.5,), score, score - 1, 1, 1, cut=cut)
 
 
 class _Idle:
@@ -565,7 +566,7 @@ def test_a_plan_that_one_policy_gave_up_is_scored_whole_for_another(tmp_path):
 
     def score(plan, beat=None):
         asked.append(plan)
-        return Estimate(0.125) if len(asked) == 1 else 0.25
+        return Score(0.125, cut=True) if len(asked) == 1 else 0.25
 
     path = tmp_path / "episodes.jsonl"
     driver = EpisodeDriver(EpisodeLog(path), _OnePlan(), score)

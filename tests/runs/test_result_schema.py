@@ -86,6 +86,7 @@ RUNS = st.builds(
     policies=_some(POLICIES),
     chosen=st.none() | NAMES,
     choice=st.none() | CHOICES,
+    reward=st.none() | NAMES,
     episodes=st.none() | COUNTS,
     seed=st.none() | COUNTS,
     versions=_some(NAMES),

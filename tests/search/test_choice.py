@@ -132,6 +132,15 @@ def test_a_reward_that_prices_a_cost_decides_alone(net):
     assert "by the reward" in choice.sentence(chooser.metric)
 
 
+def test_the_score_decides_though_the_search_was_by_another_reward(net):
+    plans = {
+        "amc": [_outcome(_logits(60, 1.0), (1,), -0.1)],
+        "random": [_outcome(_logits(2, 1.5), (2,), -0.9)],
+    }
+    name, _, choice = _chooser(net, Told(LABELS))(plans)
+    assert name == "random" and choice.by == "score"
+
+
 def test_outputs_that_are_not_finite_are_the_last(net):
     broken = _logits(2, 1.5)
     broken[5, 0] = np.nan  # another wrong answer

@@ -17,6 +17,7 @@ from places import HELPERS
 
 import amc_tf
 from amc_tf.runs.episode_log import EpisodeLog
+from amc_tf.scoring.tflite_scorer import LiteScorer
 from amc_tf.search.agents.global_ranking import global_ranking
 from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import channel_problem
@@ -50,12 +51,23 @@ def test_search_leaves_log_and_plans(uninterrupted):
     assert episodes == {**plans, "amc": 6, "random": 6}
     assert all(r["macs"] <= found.bounds["macs"] for r in records)
     assert amc_tf.PruningPlan.load(workdir / "plan.json") == found.plan
-    best = max(r["reward"] for r in records)
-    assert max(c.score for c in found.choice.candidates) - 1 == pytest.approx(best)
+    assert all(r["reward"] == -r["divergence"] for r in records)
+    assert json.loads((workdir / "search.json").read_text())["reward"] == "divergence"
+    assert found.reward == "divergence"
+    whole = [r for r in records if "cut" not in r]
+    best = max(r["score"] for r in whole)
+    # The scores of the five least divergences of each policy choose.
+    finalists = []
+    for policy in found.best:
+        mine = sorted((r for r in whole if r["policy"] == policy), key=lambda r: r["divergence"])
+        distinct = list(dict.fromkeys((tuple(r["counts"]), r["score"]) for r in mine))
+        finalists += [score for _, score in distinct[:5]]
+    assert max(c.score for c in found.choice.candidates) == max(finalists)
     assert found.best[found.chosen].score == found.choice.candidates[0].score
     kept = json.loads((workdir / "best_plans.json").read_text())
-    assert kept[0]["reward"] == best
-    assert [k["reward"] for k in kept] == sorted((k["reward"] for k in kept), reverse=True)
+    assert kept[0]["score"] == best
+    told = [(k["score"], k["reward"]) for k in kept]
+    assert told == sorted(told, reverse=True)
     assert amc_tf.macs(found.graph, amc_tf.PruningPlan(kept[-1]["keep"])) == kept[-1]["macs"]
 
 
@@ -75,9 +87,39 @@ def test_the_score_of_a_plan_is_the_rebuilt_models(net, uninterrupted):
 
 
 @pytest.mark.parametrize("lines", marks.slow_but([0, 2, 7], [2]))
-def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lines):
+def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, monkeypatch, lines):
     """Cut after any number of episodes, the last one in the middle of its line."""
     workdir, found = uninterrupted
+    whole = (workdir / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "episodes.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])
+    shutil.copy(workdir / "config.json", tmp_path)
+    scored = []
+    original = LiteScorer.__call__
+
+    def counted(self, plan, beat=None):
+        scored.append(plan)
+        return original(self, plan, beat)
+
+    monkeypatch.setattr(LiteScorer, "__call__", counted)
+    again = amc_tf.search_plan(net, blobs.task(), BUDGET, tmp_path, blobs.search_settings())
+    assert _records(tmp_path) == _records(workdir) and again.plan == found.plan
+    different = {tuple(r["counts"]) for r in _records(workdir)}
+    known = {tuple(json.loads(line)["counts"]) for line in whole[:lines]}
+    assert len(scored) == len(different - known) + 1  # and the dense model
+
+
+@pytest.fixture(scope="module")
+def by_error(net, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("by_error")
+    settings = blobs.search_settings(reward="err")
+    return workdir, amc_tf.search_plan(net, blobs.task(), BUDGET, workdir, settings)
+
+
+@pytest.mark.parametrize("lines", marks.slow_but([0, 2, 7], [2]))
+def test_a_search_by_the_error_resumes_with_code_that_scores_the_same(
+    net, by_error, tmp_path, lines
+):
+    workdir, found = by_error
     whole = (workdir / "episodes.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "episodes.jsonl").write_text("".join(whole[:lines]) + whole[lines][:20])
     shutil.copy(workdir / "config.json", tmp_path)
@@ -89,7 +131,7 @@ def test_resumed_search_ends_with_the_same_log(net, uninterrupted, tmp_path, lin
         return task.score(model, data)
 
     again = amc_tf.search_plan(
-        net, blobs.task(evaluate=evaluate), BUDGET, tmp_path, blobs.search_settings()
+        net, blobs.task(evaluate=evaluate), BUDGET, tmp_path, blobs.search_settings(reward="err")
     )
     assert _records(tmp_path) == _records(workdir)
     # By evaluate, no sample's answer is known: of the same plans, the score alone decides.

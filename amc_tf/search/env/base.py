@@ -21,8 +21,9 @@ from amc_tf.graph.plan import PlanT
 from amc_tf.runs.vocabulary import QUANTITIES
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
-from amc_tf.search.env.rewards import reward_of
+from amc_tf.search.env.rewards import ERROR, prices_cost, reward_of
 from amc_tf.training.metric import ACCURACY, Metric
+from amc_tf.training.score import Score
 
 # Above the largest scale found within the bounds, a staircase may go down again: this many more
 # steps are tried.
@@ -61,7 +62,9 @@ class Outcome(Generic[PlanT]):
         params: parameters of the plan's network.
         latency_ms: latency of the plan's network, predicted or measured; None where latency is
             not a cost.
-        cut: whether the score is an estimate from part of the images, of a hopeless plan.
+        cut: whether score and divergence are estimates from part of the images, of a hopeless
+            plan.
+        divergence: how far its outputs are from the dense network's; None if it was not measured.
     """
 
     plan: PlanT
@@ -73,6 +76,7 @@ class Outcome(Generic[PlanT]):
     params: int
     latency_ms: float | None = None
     cut: bool = False
+    divergence: float | None = None
 
 
 class DecisionEnv(Generic[PlanT]):
@@ -90,12 +94,15 @@ class DecisionEnv(Generic[PlanT]):
     Args:
         problem: the decisions to make.
         budget: the bounds on costs; None for rewards that price the cost themselves.
-        reward: a name of `REWARDS`.
+        reward: a name of `REWARDS`; `divergence` needs scores that have one.
         fill_budget: whether the rest of the budget is given out at the end of an
             episode, to all decisions in proportion. The paper does not do this,
             and a random plan then wastes half of the budget, as costs are
             products of neighbouring ratios.
         metric: what the scores are.
+
+    Attributes:
+        reward_name: name of the reward.
 
     Raises:
         AmcError: the reward and the budget or the metric do not go together, or
@@ -107,14 +114,15 @@ class DecisionEnv(Generic[PlanT]):
         problem: Problem[PlanT],
         budget: Budget | None,
         *,
-        reward: str = "err",
+        reward: str = ERROR,
         fill_budget: bool = True,
         metric: Metric = ACCURACY,
     ):
         self._reward = reward_of(reward, metric)
-        if (reward == "err") != (budget is not None):
+        self.reward_name = reward
+        if prices_cost(reward) == (budget is not None):
             raise AmcError(
-                "reward 'err' needs a budget, e.g. Budget(macs=0.5)"
+                f"reward {reward!r} needs a budget, e.g. Budget(macs=0.5)"
                 if budget is None
                 else f"reward {reward!r} prices the cost itself; leave the budget out"
             )
@@ -216,19 +224,26 @@ class DecisionEnv(Generic[PlanT]):
     def outcome(self, decided: Decided[PlanT], score: float) -> Outcome[PlanT]:
         """Returns the decisions together with their score and its reward.
 
+        Args:
+            decided: the decisions.
+            score: their score; a `Score`, if its divergence is known or it was cut short.
+
         Raises:
             AmcError: the reward is not finite, or cannot be made of the score.
         """
+        score = Score.of(score)
         reward = self.reward(score, decided.costs)
         return Outcome(
             plan=decided.plan,
             counts=decided.counts,
             actions=decided.actions,
-            score=score,
+            score=float(score),
             reward=reward,
             macs=int(decided.costs["macs"]),
             params=int(decided.costs["params"]),
             latency_ms=decided.costs.get("latency"),
+            cut=score.cut,
+            divergence=score.divergence,
         )
 
     def reward(self, score: float, costs: Mapping[str, float]) -> float:
@@ -237,7 +252,7 @@ class DecisionEnv(Generic[PlanT]):
         Raises:
             AmcError: see `outcome`.
         """
-        reward = self._reward(self.metric, score, costs)
+        reward = self._reward(self.metric, Score.of(score), costs)
         if not math.isfinite(reward):
             raise AmcError(
                 f"the reward of a plan is {reward:g} ({self.metric.name} {score:g}), expected a "

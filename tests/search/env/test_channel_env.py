@@ -19,6 +19,7 @@ from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import NUM_FEATURES
 from amc_tf.search.problem import problem_of
+from amc_tf.training.score import Score
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,23 @@ def test_states_by_hand(graph):
     np.testing.assert_allclose([s[10] for s in states], [1, 0.5, 1])
 
 
+def test_the_reward_of_the_divergence(graph):
+    env = _env(graph, amc_tf.Budget(macs=0.5), reward="divergence")
+    costs = env.problem.dense_costs
+    given = [(0.0, 0.0), (0.25, -0.25), (100.0, -100.0), (np.inf, -100.0)]
+    for distance, expected in given:
+        assert env.reward(Score(0.75, distance), costs) == expected
+    while env.step(0.5)[0] is not None:
+        pass
+    outcome = env.outcome(env.finish(), Score(0.75, 0.25, cut=True))
+    assert (outcome.score, outcome.reward) == (0.75, -0.25)
+    assert outcome.divergence == 0.25 and outcome.cut and type(outcome.score) is float
+    with pytest.raises(amc_tf.AmcError, match="received accuracy 75.00% alone; use another workd"):
+        env.reward(0.75, costs)
+    with pytest.raises(amc_tf.AmcError, match="'divergence' needs a budget, e.g. Budget"):
+        _env(graph, None, reward="divergence")
+
+
 @pytest.mark.parametrize("reward, scale", [("flops", "macs"), ("params", "params")])
 def test_rewards_without_a_budget_price_the_cost(graph, reward, scale):
     env = _env(graph, None, reward=reward)
@@ -181,7 +199,7 @@ def test_handcrafted_policies_use_the_budget_they_are_given(graph, name, share):
         ({"budget": amc_tf.Budget(macs=0.01)}, "smallest reachable is"),
         ({"budget": None}, "needs a budget"),
         ({"budget": amc_tf.Budget(macs=0.5), "reward": "flops"}, "leave the budget out"),
-        ({"budget": amc_tf.Budget(macs=0.5), "reward": "speed"}, "choose one of 'err', 'flops'"),
+        ({"budget": amc_tf.Budget(macs=0.5), "reward": "speed"}, "one of 'err', 'divergence'"),
         ({"budget": amc_tf.Budget(macs=0.5), "min_preserve": 0.0}, "min_preserve in"),
         ({"budget": amc_tf.Budget(macs=0.5), "min_preserve": [0.5, 1.1, 0.5]}, "min_preserve in"),
         ({"budget": amc_tf.Budget(macs=0.5), "rounding": [8, 8]}, "rounding as one .* or as 3"),
