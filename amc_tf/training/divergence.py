@@ -68,9 +68,8 @@ def divergence(model: keras.Model) -> Divergence:
         return _finite(sum(_kl(r.read(d, of), r.read(o, of)) for r, o, d, of in parts))
 
     def noise(dense: Outputs, rng: np.random.Generator) -> list[np.ndarray]:
-        return [
-            reader.noise(d, reader.is_logits(d), rng) for reader, d in zip(shares, dense, strict=True)
-        ]
+        parts = zip(shares, dense, logits(dense), strict=True)
+        return [reader.noise(d, of, rng) for reader, d, of in parts]
 
     return Divergence(KL, summed, logits, noise)
 
