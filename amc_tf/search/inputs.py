@@ -14,9 +14,11 @@ import keras
 from amc_tf import files
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.own_classes import own_parts
-from amc_tf.pruning.importance.criteria import BY_GRADIENTS
+from amc_tf.pruning.importance.criteria import BY_GRADIENTS, elimination
 from amc_tf.runs.model_files import fingerprint
+from amc_tf.search.env.rewards import DIVERGENCE
 from amc_tf.search.settings import SearchSettings
+from amc_tf.training.divergence import divergence
 from amc_tf.training.fingerprint import of_code, of_data, of_methods
 from amc_tf.training.task import Task
 
@@ -71,10 +73,14 @@ class Inputs:
             return ()
         gradients = not self._settings.criteria.isdisjoint(BY_GRADIENTS)
         by_loss = self._task.metric == "loss" or self._task.metric.endswith("_loss")
+        compares = (
+            self._settings.reward == DIVERGENCE or elimination.__name__ in self._settings.criteria
+        )
         return (
             *(("train",) if gradients or self._task.calibration is None else ()),
             *(("loss",) if gradients or by_loss else ()),
             *(("metrics",) if self._task.evaluate is None else ()),
+            *(("divergence",) if compares else ()),
         )
 
     def _told(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -111,6 +117,8 @@ _INPUTS: Mapping[str, Callable[[Inputs], Any]] = {
     "metric": lambda self: of_code([self._task.metric, getattr(self._task, "mode", None)]),
     "metrics": lambda self: _metrics(self._compiled),
     "loss": lambda self: _loss(self._compiled),
+    # What the loss says that the outputs are decides how they are compared.
+    "divergence": lambda self: divergence(self._compiled).name,
     "optimizer": lambda self: _optimizer(self._compiled),
     "fit": lambda self: self._fit(self._task.fit),
     "fine_tune": lambda self: self._fit(self._task.fine_tune or self._task.fit),

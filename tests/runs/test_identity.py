@@ -241,6 +241,11 @@ def test_a_loss_matters_to_a_search_by_gradients_alone():
     task = blobs.task(train=(X, Y))
     assert "loss" not in _inputs(task).of("search")["search"]
     assert {"loss", "train"} < set(_inputs(task, importance="taylor").of("search")["search"])
+    of_probabilities = dataclasses.replace(task, compile=_compiled(logits=False))
+    squares = dataclasses.replace(task, compile=lambda m: m.compile("sgd", "mse", ["accuracy"]))
+    told = [_inputs(t).of("search")["search"] for t in (task, of_probabilities, squares)]
+    assert told[0] == told[1] and told[0]["divergence"] == "KL divergence"
+    assert told[2]["divergence"] == "relative squared error"
     given = dataclasses.replace(task, calibration=X)
     assert "train" not in _inputs(given).of("search")["search"]
 
