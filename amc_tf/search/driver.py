@@ -155,18 +155,30 @@ class EpisodeDriver(Generic[PlanT]):
         return outcome
 
     def best(self, policy: str, count: int) -> list[Outcome[PlanT]]:
-        """Returns the best outcomes of a policy, at most `count`, each choice of channels once."""
-        return self._distinct(policy)[:count]
+        """Returns the best outcomes of a policy, each choice of channels once.
+
+        They are at most `count`, and what it played of the other policies' best: these will be
+        scored again anyway, and it may be by chance that it has `count` better ones.
+        """
+        distinct = self._distinct(policy)
+        others = {
+            outcome.counts
+            for name in self.ranked
+            if name != policy
+            for outcome in self._distinct(name)[:count]
+        }
+        shared = (outcome for outcome in distinct[count:] if outcome.counts in others)
+        return [*distinct[:count], *shared]
 
     def finalists(self, policy: str, count: int) -> list[Outcome[PlanT]]:
         """Returns the outcomes of a policy for the choice, each choice of channels once.
 
-        Its best `count` come first, ranked by `Merit`, then the others by their reward. Of all
+        Those of `best` come first, ranked by `Merit`, then the others by their reward. Of all
         plans, that of the best score would be one whose score is the best by chance.
         """
-        distinct = self._distinct(policy)
-        best = sorted(distinct[:count], key=Merit.in_env(self.env), reverse=True)
-        return [*best, *distinct[count:]]
+        best = sorted(self.best(policy, count), key=Merit.in_env(self.env), reverse=True)
+        of_best = {outcome.counts for outcome in best}
+        return [*best, *(o for o in self._distinct(policy) if o.counts not in of_best)]
 
     def _distinct(self, policy: str) -> list[Outcome[PlanT]]:
         first: dict[tuple[int, ...], Outcome[PlanT]] = {}

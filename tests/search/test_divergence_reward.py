@@ -68,6 +68,17 @@ def test_of_equal_scores_the_nearer_outputs_are_the_better(graph, tmp_path):
     assert found == [[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4], [0.3, 0.1, 0.2, 0.4], found[2]]
 
 
+def test_what_a_policy_played_of_the_others_best_is_a_finalist_too(graph, tmp_path):
+    """Else the agent, which begins with the plans of others, would end behind its own beginning."""
+    driver, _ = _played(_env(graph), tmp_path / "log", SCORES[:3])
+    second = driver.ranked["uniform"][2]  # by its reward the last of all
+    driver.run("shallow", FixedSearcher([second.actions]), 1)
+    assert [o.divergence for o in driver.best("uniform", 1)] == [0.1, 0.3]
+    assert [o.divergence for o in driver.best("uniform", 2)] == [0.1, 0.2, 0.3]
+    assert [o.divergence for o in driver.best("shallow", 1)] == [0.3]
+    assert [o.score for o in driver.finalists("uniform", 1)] == [0.75, 0.5, 0.5]
+
+
 def test_finalists_are_ranked_by_their_scores(graph, tmp_path):
     driver, beats = _played(_env(graph), tmp_path / "log", SCORES, final=True)
     assert [o.divergence for o in driver.ranked["uniform"]] == [0.3, 0.1, 0.2, 0.4]
