@@ -162,4 +162,5 @@ class SearchSettings:
     def correcting_learner(self) -> DdpgSettings:
         """The same for an agent that learns from imagined episodes first, and from the first on."""
         ddpg = dataclasses.replace(self.ddpg, learning_starts=self.ddpg.learning_starts or 0)
-        return ddpg.over(self.episodes, self.imagined_episodes)
+        # Without a first plan that was scored, there is no scale for imagined rewards.
+        return ddpg.over(self.episodes, self.imagined_episodes if self.warm_start else 0)

@@ -14,7 +14,6 @@ and real episodes only have to correct it.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +25,6 @@ from amc_tf.search.env.base import DecisionEnv
 # shares of its channels, the square root relative to the largest of all groups.
 _SHARES = (0.75, 0.5, 0.25)
 NUM_KNOWN = 1 + len(_SHARES)
-
-_LOG = logging.getLogger(__name__)
 
 
 class CorrectingSearcher:
@@ -110,19 +107,8 @@ class CorrectingSearcher:
         return np.clip(0.5 + factors / (2 * self._span), 0, 1).tolist()
 
     def _imagine(self) -> None:
-        """Plays episodes whose rewards the losses predict, on a line through good demonstrations.
-
-        Where hardly anything is left to lose, the reward is no longer a line.
-        """
-        played = sorted(self._played, key=lambda played: -played[2])
-        played = played[: max(2, len(played) // 2)]
-        losses = [self._loss(actions) for _, actions, _ in played]
-        if np.ptp(losses) == 0:
-            return
-        slope, level = np.polyfit(losses, [reward for _, _, reward in played], 1)
-        if slope >= 0:
-            _LOG.info("what the groups lose does not predict the rewards; the agent imagines none")
-            return
+        """Plays episodes whose rewards the losses predict."""
+        level, slope = self._line()
         for _ in range(self._imagined):
             state, t, actions = self._env.reset(), 0, []
             while state is not None:
@@ -130,6 +116,24 @@ class CorrectingSearcher:
                 actions.append(executed)
                 t += 1
             self._searcher.finish(self._corrections(actions), level + slope * self._loss(actions))
+
+    def _line(self) -> tuple[float, float]:
+        """Returns the level and the slope of rewards over losses, through good demonstrations.
+
+        Where hardly anything is left to lose, the reward is no longer a line. Where they do not
+        tell a slope, it is that to where nothing is lost: searchers are told 0 of the dense
+        network or of a perfect one (see `ToldReward`).
+        """
+        played = sorted(self._played, key=lambda played: -played[2])
+        played = played[: max(2, len(played) // 2)]
+        losses = [self._loss(actions) for _, actions, _ in played]
+        rewards = [reward for _, _, reward in played]
+        if np.ptp(losses) > 0:
+            slope, level = np.polyfit(losses, rewards, 1)
+            if slope < 0:
+                return float(level), float(slope)
+        slope = -abs(rewards[0]) / max(losses[0], np.finfo(float).tiny)
+        return rewards[0] - slope * losses[0], slope
 
     def _loss(self, actions: Sequence[float]) -> float:
         return self._env.total(self._losses, self._env.filled(actions))

@@ -112,11 +112,19 @@ def test_imagined_rewards_are_those_that_the_losses_predict(env):
         assert reward == pytest.approx(0.9 - 0.1 * _lost(env, actions))
 
 
-def test_losses_that_predict_nothing_are_not_imagined_with(env, caplog):
-    behind = Recorder()
-    plans = [env.fitted(a) for a in ([1.0, 0.5, 0.7], [0.6, 1.0, 0.8])]
-    searcher = CorrectingSearcher(behind, env, _losses(env), plans[0], 2, imagined=3)
-    with caplog.at_level("INFO"):
-        for plan in plans:
-            _play(env, searcher, plan, reward=_lost(env, plan))  # the more is lost, the better
-    assert len(behind.finished) == 2 and "does not predict" in caplog.text
+@pytest.mark.parametrize("known", [1, 2])
+def test_where_no_slope_is_known_it_is_that_to_no_loss(env, known):
+    """One plan, or two of which the one that loses more is the better."""
+    behind = Recorder(0.55)
+    plans = [env.fitted(a) for a in ([1.0, 0.5, 0.7], [0.6, 1.0, 0.8])][:known]
+    searcher = CorrectingSearcher(behind, env, _losses(env), plans[0], known, 3, factor=4.0)
+    lost = [_lost(env, plan) for plan in plans]
+    rewards = [-1.0 if at == max(lost) else -1.5 for at in lost]
+    for plan, reward in zip(plans, rewards, strict=True):
+        _play(env, searcher, plan, reward)
+    assert len(behind.finished) == known + 3
+    best = plans[int(np.argmax(rewards))]
+    for corrections, reward in behind.finished[known:]:
+        actions = np.array(best) * 4.0 ** (2 * np.array(corrections) - 1)
+        actions = np.rint(actions * env.problem.dense) / env.problem.dense
+        assert reward == pytest.approx(-_lost(env, actions) / max(lost))
