@@ -83,8 +83,12 @@ class Batches:
 
     @property
     def repeats(self) -> bool:
-        """Whether each pass gives the same batches; it is known after the first pass."""
-        return self._kept is not None or isinstance(self._source, IndexedBatches)
+        """Whether each pass gives the same batches; it is known after the first pass.
+
+        What the user's code makes anew for each pass may be another each time.
+        """
+        in_memory = isinstance(self._source, IndexedBatches) and self._source.in_memory
+        return self._kept is not None or in_memory
 
     def shuffled(self) -> Iterable[Batch] | None:
         """Returns the batches in a random but fixed order; None if they come in one order only."""

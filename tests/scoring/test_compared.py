@@ -66,6 +66,15 @@ def _dataset(batch=50):
     return tf.data.Dataset.from_tensor_slices(blobs.data(200, 1)).batch(batch)
 
 
+class _ByIndex(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        x, y = blobs.data(200, 1)
+        return x[50 * index : 50 * index + 50], y[50 * index : 50 * index + 50]
+
+
 @pytest.mark.parametrize(
     "changes, reason",
     [
@@ -73,6 +82,7 @@ def _dataset(batch=50):
         ({"compile": _mean_squares}, "the loss takes no probabilities"),
         ({"evaluate": lambda model, data: 0.5}, r"what Task\(evaluate=...\) makes of the model"),
         ({"validation": _dataset(), "keep_bytes": 100}, "is read anew for each plan"),
+        ({"validation": _ByIndex(), "keep_bytes": 100}, "is read anew for each plan"),
         ({"most": 700}, "one batch take more than 700 bytes"),  # 50 images of 16 bytes
     ],
 )
@@ -95,18 +105,7 @@ def test_a_masked_model_compares_no_outputs(graph):
     assert fastest_scorer(graph, blobs.task(), None).no_divergence() == "it was not asked for"
 
 
-class _ByIndex(keras.utils.PyDataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        x, y = blobs.data(200, 1)
-        return x[50 * index : 50 * index + 50], y[50 * index : 50 * index + 50]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"validation": _dataset()}, {"validation": _ByIndex(), "keep_bytes": 100}]
-)
+@pytest.mark.parametrize("changes", [{"validation": _dataset()}, {"validation": _ByIndex()}])
 def test_data_that_comes_again_in_its_order_is_compared(graph, changes):
     score, arrays = _scorer(graph, **changes), _scorer(graph)
     plan = random_plan(graph, 0)
