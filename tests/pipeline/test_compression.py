@@ -138,8 +138,9 @@ def test_files_need_no_custom_objects_of_the_training_code(net, tmp_path):
 
 
 def test_fine_tuning_helps(result):
-    assert result["finetuned"]["score"] >= result["pruned"]["score"]
-    assert result["finetuned"]["score"] > 0.8
+    # Which of the two is kept is decided on the validation data; these are scores on 200 others.
+    assert result["finetuned"]["score"] > result["pruned"]["score"] - 0.03
+    assert result["finetuned"]["score"] > 0.85
     assert {"uniform", "random", result["chosen"]} <= {
         n for n, p in result["policies"].items() if "finetuned_score" in p
     }

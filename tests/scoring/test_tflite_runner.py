@@ -7,6 +7,7 @@ import blobs
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from keras import layers as kl
 from plans import random_plan
@@ -65,6 +66,14 @@ def _built(name):
     return model
 
 
+def _has_exact_roots():
+    """Whether the converter finds that a batch norm of mean 0 and variance 1 is its gamma alone.
+
+    It multiplies gamma by TensorFlow's inverse root of 1, which is 0.9999999 with AVX-512 (2.21).
+    """
+    return bool((tf.math.rsqrt(tf.ones(16)) == 1).numpy().all())
+
+
 def _images(model, count=90):
     arrays = zoo.sample(model, batch=count, seed=3)
     return arrays if isinstance(arrays, list) else [arrays]
@@ -101,6 +110,10 @@ def test_the_weights_are_those_of_a_run_by_keras(name):
     graph = amc_tf.analyze(model)
     # 90 images are no multiple of the file's batch.
     by_keras = gather_in_order(graph, _images(model), ridges=(0.1,), rounds=2)
+    if name == "_norm_behind_activation" and not _has_exact_roots():
+        with pytest.raises(NotCarriedError, match="gamma' is not copied"):
+            _runner(graph)
+        return
     by_litert = by_keras.run_by(_runner(graph))
     assert isinstance(by_keras.runner, KerasRunner)
     assert by_keras.refit(halved(graph))
