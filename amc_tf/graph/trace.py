@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ class Trace:
     batch: int
     shapes: Mapping[int, Shape]
     work: Sequence[Work]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of elements of each value for one sample; an open axis counts as 1."""
+        return [math.prod(size or 1 for size in shape[1:]) for shape in self.shapes.values()]
 
 
 def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:

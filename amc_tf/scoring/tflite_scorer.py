@@ -79,16 +79,16 @@ class LiteScorer(Generic[PlanT]):
         )
         self._refit = self._run_here(refit)
         self._dense: DenseOutputs | None = None
-        self._why_none = self._not_compared() if compare else "it was not asked for"
+        measure = divergence(self._metrics)
+        self._why_none = self._not_compared(measure.name) if compare else "it was not asked for"
         if not self._why_none:
-            self._dense = DenseOutputs(divergence(self._metrics), MOST_BYTES)
+            self._dense = DenseOutputs(measure, MOST_BYTES)
 
-    def _not_compared(self) -> str:
+    def _not_compared(self, measure: str) -> str:
         """Returns why outputs are not compared, as far as is known before they are run."""
         if self._task.metric == "loss":
             return "the metric is the loss, which is as smooth"
-        measure = divergence(self._metrics)
-        if measure.name != KL:
+        if measure != KL:
             return f"the loss takes no probabilities, whose {KL} is taken"
         return ""
 

@@ -51,7 +51,7 @@ def kept_importance(
             return scores
     if criterion == elimination.__name__:
         # From statistics that the search needs for its curves, too.
-        scores = elimination(graph, task, halves.whole)
+        scores = elimination(graph, task, halves)
     else:
         scores = IMPORTANCES[criterion](graph, task)
     lists = {name: values.tolist() for name, values in scores.items()}

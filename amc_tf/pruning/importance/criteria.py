@@ -20,7 +20,8 @@ from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.effects import effects_of
 from amc_tf.pruning.importance.elimination import elimination_order
-from amc_tf.pruning.refit.dense import Reconstruction, gather
+from amc_tf.pruning.importance.halves import Halves
+from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
 from amc_tf.training.divergence import divergence
@@ -190,7 +191,7 @@ def check_loss(model: keras.Model) -> None:
 
 
 def elimination(
-    graph: ChannelGraph, task: Task | None = None, statistics: Reconstruction | None = None
+    graph: ChannelGraph, task: Task | None = None, halves: Halves | None = None
 ) -> dict[str, np.ndarray]:
     """Order of removal that does least to the network's outputs.
 
@@ -202,7 +203,7 @@ def elimination(
     Args:
         graph: the analysed model; its current weights are read.
         task: its unlabelled calibration images, and what its loss says of its outputs.
-        statistics: those of the calibration images, if they are known.
+        halves: the calibration images and their statistics, if they are known.
 
     Returns:
         Group name to float64 array (channels,), 0 for the channel removed first.
@@ -213,8 +214,8 @@ def elimination(
     if task is None:
         raise AmcError("importance 'elimination' needs images; give a Task")
     dense = graph.network.model
-    images = task.calibration_inputs(dense)
-    statistics = statistics or gather(graph, images)
+    images = task.calibration_inputs(dense) if halves is None else halves.images
+    statistics = gather(graph, images) if halves is None else halves.whole
     readers = {consumer.site.name for consumer in statistics.consumers}
     measure = divergence(task.compiled(uncompiled(dense), dense))
     effects = effects_of(graph, images, readers, measure.noise)

@@ -12,10 +12,8 @@ for each image, so that one backward pass is enough.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Collection, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +21,7 @@ from amc_tf.graph.activations import clipped
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.layer_kinds import UNBOUNDED
 from amc_tf.graph.network import infer
+from amc_tf.pruning.refit.runner import Images
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.training.data import evenly_spaced
 
@@ -58,14 +57,10 @@ def effects_of(
     """
     network, rng = graph.network, np.random.default_rng(seed)
     chosen = evenly_spaced(len(images[0]), _IMAGES)
-    sizes = [math.prod(size or 1 for size in shape[1:]) for shape in graph.trace.shapes.values()]
-    batch_size = max(1, _BATCH_BYTES // (4 * sum(sizes)))
+    few = Images([array[chosen] for array in images], [t.dtype for t in network.model.inputs])
+    batch_size = max(1, _BATCH_BYTES // (4 * sum(graph.trace.sizes)))
     found: dict[str, np.ndarray] = {}
     for start in range(0, len(chosen), batch_size):
-        batch = [
-            tf.convert_to_tensor(keras.ops.cast(array[chosen[start : start + batch_size]], t.dtype))
-            for array, t in zip(images, network.model.inputs, strict=True)
-        ]
         watched: list[tuple[str, tf.Tensor]] = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
@@ -77,7 +72,7 @@ def effects_of(
                     watched.append((name, output))
                 return output
 
-            outputs = network.run(batch, invoke)
+            outputs = network.run(few.part(slice(start, start + batch_size)), invoke)
         drawn = noise([numpy_of(output) for output in outputs], rng)
         directions = [tf.cast(d, output.dtype) for d, output in zip(drawn, outputs, strict=True)]
         values = [value for _, value in watched]

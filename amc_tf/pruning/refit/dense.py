@@ -213,9 +213,8 @@ def gather_parts(
                     found.add(linear_inputs(call.operation, x[part::parts], chosen[part::parts]))
         return output
 
-    sizes = [math.prod(size or 1 for size in shape[1:]) for shape in graph.trace.shapes.values()]
     # A multiple, so that the parts are the same in every batch.
-    batch_size = parts * max(1, batch_bytes // (4 * max(sizes) * parts))
+    batch_size = parts * max(1, batch_bytes // (4 * max(graph.trace.sizes) * parts))
     for start in range(0, total, batch_size):
         batch = [
             keras.ops.cast(array[start : start + batch_size], tensor.dtype)
