@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from amc_tf.runs.vocabulary import AGENT, policy_label
-from amc_tf.search.agents.base import Allocations, Searcher
+from amc_tf.search.agents.base import Allocations, EarningSearcher, Searcher
 from amc_tf.search.agents.cma_es import EvolutionSearcher
 from amc_tf.search.agents.correction import CorrectingSearcher
 from amc_tf.search.agents.guided import GuidedSearcher
@@ -15,14 +15,14 @@ from amc_tf.search.agents.handcrafted import PROFILES, FixedSearcher, profile
 from amc_tf.search.agents.random import RandomSearcher
 from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.driver import EpisodeDriver
-from amc_tf.search.settings import KNAPSACK, SearchSettings
+from amc_tf.search.settings import KNAPSACK, REFRESHED, SearchSettings
 
 _LOG = logging.getLogger(__name__)
 
 
 def compete(
     driver: EpisodeDriver,
-    agent: Searcher,
+    agent: EarningSearcher,
     settings: SearchSettings,
     allocations: Allocations | None = None,
 ) -> None:
@@ -60,18 +60,20 @@ def compete(
     def guided() -> GuidedSearcher:
         first_plans = demonstrations if settings.warm_start else []
         searcher, first = agent, settings.learner.phases()[0]
-        if losses is not None:
+        model = response() if settings.response_share or losses is not None else None
+        if losses is not None and model is not None:
             searcher = CorrectingSearcher(
-                agent, env, losses, start(), len(first_plans), settings.imagined_episodes
+                agent,
+                env,
+                losses,
+                model,
+                len(first_plans),
+                settings.imagined_episodes,
+                REFRESHED,
+                seed=settings.seed,
             )
             first = len(first_plans)  # from there on, the agent proposes good plans
-        return GuidedSearcher(
-            searcher,
-            first_plans,
-            response() if settings.response_share else None,
-            settings.response_share,
-            first,
-        )
+        return GuidedSearcher(searcher, first_plans, model, settings.response_share, first)
 
     searchers: dict[str, Callable[[], Searcher]] = {
         **{name: functools.partial(FixedSearcher, given) for name, given in plans.items()},

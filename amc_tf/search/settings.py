@@ -15,6 +15,8 @@ from amc_tf.search.agents.ddpg.settings import DdpgSettings
 from amc_tf.search.agents.handcrafted import PROFILES
 from amc_tf.search.env.rewards import DIVERGENCE, REWARDS
 
+# Imagined episodes after each episode of the agent: they keep its critic up to date.
+REFRESHED = 2
 # The plan that loses least by what the groups lose each on their own.
 KNAPSACK = "knapsack"
 # The plans that rank the channels of all groups at once, and the criterion by which each does.
@@ -60,13 +62,14 @@ class SearchSettings:
             search, `knapsack` and the hand-crafted ones among them.
         sensitivity: whether a search within a budget begins with what each group loses by the
             closed-form error of its refit (see `amc_tf.pruning.importance.refit_curves`). The
-            agent's actions are then corrections of the best plan of its first episodes (see
-            `amc_tf.search.agents.correction`). False is the paper's agent.
+            agent's actions are then corrections of the plan that a model of the reward proposes,
+            which begins with these losses (see `amc_tf.search.agents.correction`). False is the
+            paper's agent.
         imagined_episodes: number of episodes from which the agent learns before its first own
-            one; their rewards are predicted by what the groups lose.
+            one; what they earn is predicted by the model.
         response_share: initial share of the agent's episodes after its warm-up that a model
-            of the reward proposes (see `amc_tf.search.agents.response_surface`), in [0, 1].
-            The model also proposes the episodes of the warm-up. The share grows while the
+            of the reward proposes as they are (see `amc_tf.search.agents.response_surface`), in
+            [0, 1]. The model also proposes the episodes of the warm-up. The share grows while the
             agent's own plans are not the best (see `GuidedSearcher`). 0 is the paper's agent.
         input_shape: shape for which MACs are counted, for a model whose input has open sizes
             (see `amc_tf.analyze`); by default that of the validation data.
@@ -95,7 +98,10 @@ class SearchSettings:
             warning says so.
         keep_best: number of the plans of the best scores (of the best rewards, if these price a
             cost) that are written to `best_plans.json`.
-        ddpg: the agent's settings.
+        ddpg: the agent's settings. Where it corrects plans (see `sensitivity`), its sigma is half
+            of the one given, and it learns from its first episode on unless `learning_starts`
+            says otherwise; rewards are told for each decision by itself, so that `gamma`,
+            `reward_every_step` and `baseline` play no part.
     """
 
     episodes: int = 400
@@ -160,7 +166,13 @@ class SearchSettings:
 
     @property
     def correcting_learner(self) -> DdpgSettings:
-        """The same for an agent that learns from imagined episodes first, and from the first on."""
-        ddpg = dataclasses.replace(self.ddpg, learning_starts=self.ddpg.learning_starts or 0)
-        # Without a first plan that was scored, there is no scale for imagined rewards.
-        return ddpg.over(self.episodes, self.imagined_episodes if self.warm_start else 0)
+        """The same for an agent that learns from imagined episodes first, and from the first on.
+
+        It explores half as far, as it begins at a good plan.
+        """
+        sigma = max(self.ddpg.sigma / 2, self.ddpg.sigma_end)
+        starts = self.ddpg.learning_starts or 0
+        ddpg = dataclasses.replace(self.ddpg, learning_starts=starts, sigma=sigma)
+        # Without demonstrations, nothing is imagined before the first episode.
+        before = self.imagined_episodes if self.warm_start else 0
+        return ddpg.over(self.episodes, before, 1 + REFRESHED)

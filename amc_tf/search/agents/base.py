@@ -38,6 +38,26 @@ class Searcher(Protocol):
         """
 
 
+class EarningSearcher(Protocol):
+    """A `Searcher` that may also be told what each of its actions earned by itself."""
+
+    def act(self, state: np.ndarray) -> float:
+        """See `Searcher.act`."""
+        ...
+
+    def finish(self, actions: Sequence[float], reward: float | Sequence[float]) -> dict[str, float]:
+        """Ends the episode.
+
+        Args:
+            actions: see `Searcher.finish`.
+            reward: the episode's reward, or what each action earned, whatever came after it.
+
+        Returns:
+            See `Searcher.finish`.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Allocations:
     """What is known of a problem before the first episode.

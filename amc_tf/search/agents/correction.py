@@ -1,14 +1,18 @@
 """A searcher that corrects a plan which is good already.
 
 What the groups lose by the closed-form errors of their refits gives a good plan before the first
-episode (see `amc_tf.search.agents.knapsack`). An agent that had to find it anew would spend most of
-a short search on that. So its action is a factor instead: the middle of its range leaves the plan's
-ratio as it is, and the ends shrink or raise it by the same factor. An untrained actor, whose
-actions lie in the middle, proposes the plan itself, and exploration stays near it.
+episode (see `amc_tf.search.agents.knapsack`), and a model of the reward a better one with each
+episode (see `amc_tf.search.agents.response_surface`). An agent that had to find them anew would
+spend all of a short search on that. So its action is a correction instead: the middle of its range
+leaves the model's ratio as it is, and at the ends the model expects to lose a certain part of the
+reward. An untrained actor, whose actions lie in the middle, proposes about the model's plan, and
+exploration is wide where little can be lost.
 
-Before its first own episode, the agent plays imagined ones, whose reward is what the losses say, on
-the scale of the rewards that are known. So its critic knows the price of a channel from the start,
-and real episodes only have to correct it.
+One reward for dozens of decisions says little of each. So each is told what it earned by itself:
+what the count it chose is worth by the model, beyond the count of the plan, less what it costs, at
+the price that the plan pays elsewhere. What the model did not foresee of an episode's reward is
+shared out equally. Imagined episodes, with random corrections and no real reward, teach the critic
+the model before the first own episode, and keep it up to date after each.
 """
 
 from __future__ import annotations
@@ -18,47 +22,57 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_tf.search.agents.base import Searcher
+from amc_tf.search.agents.base import EarningSearcher
+from amc_tf.search.agents.priced_plan import advantages
+from amc_tf.search.agents.response_surface import ResponseSearcher
 from amc_tf.search.env.base import DecisionEnv
 
 # Features that are added to a state: the ratio that is corrected, and the group's loss at these
 # shares of its channels, the square root relative to the largest of all groups.
 _SHARES = (0.75, 0.5, 0.25)
 NUM_KNOWN = 1 + len(_SHARES)
+# Most that a decision is told to have earned or lost, in units of what it may lose.
+_MOST = 3.0
 
 
 class CorrectingSearcher:
-    """A `Searcher` whose actions are corrections of a plan.
+    """A `Searcher` whose actions are corrections of what a model of the reward proposes.
 
     Args:
         searcher: searcher that proposes actions in [0, 1], 0.5 for no correction. Its states have
             `NUM_KNOWN` more features.
         env: the environment of the episodes.
         losses: loss of each allowed count of each decision, as `env.choices`.
-        plan: preserve ratios that are corrected.
-        demonstrations: number of first episodes whose actions others choose. The best of them is
-            corrected from then on, in place of `plan`.
+        response: the model, which learns from each episode before this searcher is told of it.
+        demonstrations: number of first episodes whose actions others choose.
         imagined: number of imagined episodes after them.
-        factor: largest factor by which a ratio is raised or shrunk, above 1.
+        refreshed: number of imagined episodes after each later one.
+        risk: share of the best reward that all corrections together may lose by the model, above
+            0.
+        seed: seed of imagined episodes.
     """
 
     def __init__(
         self,
-        searcher: Searcher,
+        searcher: EarningSearcher,
         env: DecisionEnv,
         losses: Sequence[np.ndarray],
-        plan: Sequence[float],
+        response: ResponseSearcher,
         demonstrations: int = 0,
         imagined: int = 0,
-        factor: float = 1.25,
+        refreshed: int = 0,
+        risk: float = 0.3,
+        seed: int = 0,
     ):
         self._searcher = searcher
         self._env = copy.copy(env)  # imagined episodes do not disturb the real one
         self._losses = losses
-        self._plan = np.asarray(plan, float)
+        self._response = response
         self._demonstrations = demonstrations
         self._imagined = imagined
-        self._span = float(np.log(factor))
+        self._refreshed = refreshed
+        self._risk = risk
+        self._rng = np.random.default_rng(seed)
         largest = max(float(np.max(loss)) for loss in losses)
         self._known = [
             np.sqrt(np.clip(lost / max(largest, np.finfo(float).tiny), 0, 1))
@@ -68,72 +82,126 @@ class CorrectingSearcher:
             )
         ]
         self._states: list[np.ndarray] = []
-        self._played: list[tuple[list[np.ndarray], Sequence[float], float]] = []
+        self._best: tuple[float, Sequence[float]] = (-np.inf, ())
+        self._unforeseen: list[float] = []
 
     def act(self, state: np.ndarray) -> float:
-        """Returns a ratio of the plan, corrected."""
+        """Returns a ratio of the model's plan, corrected."""
+        if not self._states:
+            self._correct(self._response.planned())
         self._states.append(state)
         if self._demonstrations:
             return 1.0
         return self._ratio(len(self._states) - 1, self._asked(len(self._states) - 1, state))
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Passes the corrections to the searcher, after the demonstrations those of all of them."""
-        states, self._states = self._states, []
-        if not self._demonstrations:
-            return self._searcher.finish(self._corrections(actions), reward)
-        self._played.append((states, actions, reward))
-        if len(self._played) < self._demonstrations:
+        """Tells the searcher what each correction earned; of demonstrations, the model's view."""
+        self._states.clear()
+        self._best = max(self._best, (reward, tuple(actions)))
+        if self._demonstrations:
+            self._demonstrations -= 1
+            if not self._demonstrations:
+                self._correct(self._response.planned())
+                self._imagine(self._imagined)
             return {}
-        self._demonstrations = 0
-        self._plan = np.asarray(max(self._played, key=lambda played: played[2])[1], float)
-        told: dict[str, float] = {}
-        for states, actions, reward in self._played:
-            for t, state in enumerate(states):
-                self._asked(t, state)
-            told = self._searcher.finish(self._corrections(actions), reward)
-        self._imagine()
+        told = self._told(actions, reward)
+        self._imagine(self._refreshed)
         return told
+
+    def _correct(self, plan: Sequence[float]) -> None:
+        """Makes a plan the one that is corrected."""
+        self._plan = np.asarray(plan, float)
+        reward, actions = self._best if self._best[1] else (1.0, plan)
+        worth = self._response.worth
+        if worth is None:
+            # A line through the best plan: searchers are told 0 of the dense network or of a
+            # perfect one (see `ToldReward`).
+            lost = self._env.total(self._losses, self._env.filled(actions))
+            slope = abs(reward) / max(lost, float(np.finfo(np.float32).tiny))
+            worth = [-slope * loss for loss in self._losses]
+        self._worth = worth
+        self._advantages = advantages(self._env, worth, self._env.filled(plan))
+        least = float(np.finfo(np.float32).tiny)
+        self._unit = max(self._risk * abs(reward) / len(self._plan), least)
+        ends = [
+            _reach(allowed, table, ratio * dense, self._unit)
+            for allowed, table, ratio, dense in zip(
+                self._env.choices, self._advantages, plan, self._env.problem.dense, strict=True
+            )
+        ]
+        self._ends = np.array(ends) / np.asarray(self._env.problem.dense)[:, None]
 
     def _asked(self, t: int, state: np.ndarray) -> float:
         known = np.array([*state, self._plan[t], *self._known[t]], np.float32)
         return self._searcher.act(known)
 
     def _ratio(self, t: int, action: float) -> float:
-        return float(np.clip(self._plan[t] * np.exp(self._span * (2 * action - 1)), 0, 1))
+        low, high = self._ends[t]
+        return float(np.interp(action, [0.0, 0.5, 1.0], [low, self._plan[t], high]))
 
-    def _corrections(self, ratios: Sequence[float]) -> list[float]:
-        factors = np.log(np.maximum(ratios, 1e-6) / np.maximum(self._plan, 1e-6))
-        return np.clip(0.5 + factors / (2 * self._span), 0, 1).tolist()
+    def _correction(self, t: int, ratio: float) -> float:
+        low, high = self._ends[t]
+        end = high if ratio > self._plan[t] else low
+        if end == self._plan[t]:
+            return 0.5
+        moved = (ratio - self._plan[t]) / (end - self._plan[t])
+        return float(np.clip(0.5 + 0.5 * moved * np.sign(end - self._plan[t]), 0.0, 1.0))
 
-    def _imagine(self) -> None:
-        """Plays episodes whose rewards the losses predict."""
-        level, slope = self._line()
-        for _ in range(self._imagined):
+    def _told(self, actions: Sequence[float], reward: float | None = None) -> dict[str, float]:
+        """Tells the searcher of an episode; without a reward, what the model expects of it."""
+        dense, choices = self._env.problem.dense, self._env.choices
+        counts = np.rint(np.asarray(actions) * dense)
+        earned = np.array(
+            [
+                table[np.searchsorted(allowed, n)]
+                for table, allowed, n in zip(self._advantages, choices, counts, strict=True)
+            ]
+        )
+        if reward is not None:
+            earned += self._surprise(actions, reward) / len(earned)
+        corrections = [self._correction(t, ratio) for t, ratio in enumerate(actions)]
+        earned = np.clip(earned / self._unit, -_MOST, _MOST)
+        return self._searcher.finish(corrections, earned.tolist())
+
+    def _surprise(self, actions: Sequence[float], reward: float) -> float:
+        """Returns how much better an episode is than foreseen, beyond how much they usually are.
+
+        The model's own proposals are those of which it expects too much.
+        """
+        best, of_best = self._best
+        gain = self._env.total(self._worth, self._env.filled(actions)) - self._env.total(
+            self._worth, self._env.filled(of_best)
+        )
+        self._unforeseen.append(reward - best - gain)
+        return self._unforeseen[-1] - float(np.mean(self._unforeseen))
+
+    def _imagine(self, episodes: int) -> None:
+        """Plays episodes of random corrections, of which the searcher is told what they earn."""
+        for _ in range(episodes):
             state, t, actions = self._env.reset(), 0, []
             while state is not None:
-                state, executed = self._env.step(self._ratio(t, self._asked(t, state)))
+                self._asked(t, state)
+                state, executed = self._env.step(self._ratio(t, self._rng.uniform()))
                 actions.append(executed)
                 t += 1
-            self._searcher.finish(self._corrections(actions), level + slope * self._loss(actions))
+            self._told(actions)
 
-    def _line(self) -> tuple[float, float]:
-        """Returns the level and the slope of rewards over losses, through good demonstrations.
 
-        Where hardly anything is left to lose, the reward is no longer a line. Where they do not
-        tell a slope, it is that to where nothing is lost: searchers are told 0 of the dense
-        network or of a perfect one (see `ToldReward`).
-        """
-        played = sorted(self._played, key=lambda played: -played[2])
-        played = played[: max(2, len(played) // 2)]
-        losses = [self._loss(actions) for _, actions, _ in played]
-        rewards = [reward for _, _, reward in played]
-        if np.ptp(losses) > 0:
-            slope, level = np.polyfit(losses, rewards, 1)
-            if slope < 0:
-                return float(level), float(slope)
-        slope = -abs(rewards[0]) / max(losses[0], np.finfo(float).tiny)
-        return rewards[0] - slope * losses[0], slope
-
-    def _loss(self, actions: Sequence[float]) -> float:
-        return self._env.total(self._losses, self._env.filled(actions))
+def _reach(
+    allowed: np.ndarray, advantage: np.ndarray, count: float, loss: float
+) -> tuple[float, float]:
+    """Returns how far from a count one may go, down and up, until the loss is reached."""
+    at = int(np.searchsorted(allowed, round(count)))
+    ends = []
+    for step, last in ((-1, 0), (1, len(allowed) - 1)):
+        place, end = at, float(allowed[at])
+        while place != last:
+            before, after = advantage[place], advantage[place + step]
+            if after < -loss:
+                part = (before + loss) / (before - after)
+                end += part * float(allowed[place + step] - allowed[place])
+                break
+            place += step
+            end = float(allowed[place])
+        ends.append(end)
+    return ends[0], ends[1]

@@ -29,7 +29,7 @@ class GuidedSearcher:
         demonstrations: actions of each of the first episodes.
         response: the model of the reward; None for no guidance.
         share: initial share of the episodes after the warm-up that the model proposes, in
-            (0, 1].
+            [0, 1]; with 0 it only learns, as a searcher may be guided by it otherwise.
         warmup: number of episodes, demonstrations included, before the searcher proposes any.
     """
 
@@ -61,7 +61,7 @@ class GuidedSearcher:
     def _planned(self) -> Sequence[float] | None:
         if self._episode < len(self._demonstrations):
             return self._demonstrations[self._episode]
-        if self._response is None:
+        if self._response is None or not self._share:
             return None
         if self._episode >= self._warmup:
             self._due += (1 - self._share) * self._patience

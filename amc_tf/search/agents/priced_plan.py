@@ -51,6 +51,38 @@ def propose(
     return (counts / dense).tolist()
 
 
+def advantages(
+    env: DecisionEnv, worth: Sequence[np.ndarray], plan: Sequence[int]
+) -> list[np.ndarray]:
+    """Returns what each count of each group is worth beyond a plan's, less the price of its cost.
+
+    The price is what the plan's groups would lose, in the median, by a step up or down for the
+    cost that it saves. So at a plan that is the best by its worths, every other count has an
+    advantage below 0.
+
+    Args:
+        env: the environment, which holds the budget and the allowed counts.
+        worth: worth of each allowed count of each group, as `env.choices`; a plan's is the sum.
+        plan: counts of all groups, of the allowed ones.
+
+    Returns:
+        Advantages, as `env.choices`.
+    """
+    slopes = _slopes(env, np.asarray(plan), env.choices)
+    places = [int(np.searchsorted(c, n)) for c, n in zip(env.choices, plan, strict=True)]
+    prices = [0.0]
+    for allowed, table, slope, at in zip(env.choices, worth, slopes, places, strict=True):
+        low, high = max(at - 1, 0), min(at + 1, len(allowed) - 1)
+        if high > low:
+            step = allowed[high] - allowed[low]
+            prices.append(float((table[high] - table[low]) / (slope * step)))
+    price = max(float(np.median(prices[1:] or prices)), 0.0)
+    return [
+        table - table[at] - price * slope * (allowed - allowed[at])
+        for allowed, table, slope, at in zip(env.choices, worth, slopes, places, strict=True)
+    ]
+
+
 def _undercut_left_out(env: DecisionEnv, counts: np.ndarray) -> list[np.ndarray]:
     """Returns which of each group's choices cost less than every larger one (boolean).
 

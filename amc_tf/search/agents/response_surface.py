@@ -172,10 +172,22 @@ class ResponseSearcher:
         self._model = ResponseModel()
         self._counts: list[tuple[int, ...]] = []
         self._tried: set[tuple[int, ...]] = set()
-        self._plan: Sequence[float] = ()
+        self._planned: Sequence[float] | None = None
+        self._worth: list[np.ndarray] | None = None
+        self._left: Sequence[float] = ()
+
+    @property
+    def worth(self) -> list[np.ndarray] | None:
+        """What each allowed count is worth by the draw of the last plan; None before the first."""
+        return self._worth
 
     def planned(self) -> Sequence[float]:
-        """Returns the actions to try next, one for each group."""
+        """Returns the actions to try next, one for each group; the same until it learns more."""
+        if self._planned is None:
+            self._planned = self._proposed()
+        return self._planned
+
+    def _proposed(self) -> Sequence[float]:
         if len(self._model) == 0:
             return self._start.tolist()
         if len(self._model) < self._warmup:
@@ -184,7 +196,8 @@ class ResponseSearcher:
         for _ in range(_DRAWS):
             drawn = self._model.draw(self._rng)
             best = np.array(self._counts[self._model.best(drawn)]) / self._dense
-            plan = propose(self._env, self._features.worth(drawn), best)
+            self._worth = self._features.worth(drawn)
+            plan = propose(self._env, self._worth, best)
             if self._scored(plan) not in self._tried:
                 return plan
         # The model is certain; plans scattered around its best one show whether it is right.
@@ -195,6 +208,7 @@ class ResponseSearcher:
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Learns from an episode, whichever searcher proposed its actions."""
+        self._planned = None
         counts = self._scored(actions)
         self._tried.add(counts)
         self._counts.append(counts)
@@ -207,8 +221,7 @@ class ResponseSearcher:
     def act(self, state: np.ndarray) -> float:
         """Returns the next ratio of the episode's plan; the state is ignored."""
         del state
-        self._plan = self._plan or self.planned()
-        first, *self._plan = self._plan
+        first, *self._left = self._left or self.planned()
         return first
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:

@@ -32,9 +32,10 @@ class Replayed(NamedTuple):
     Attributes:
         state: float32 [num_features].
         action: float32 [1], as executed.
-        reward: float32 [], the whole episode's reward; the baseline is not subtracted.
+        reward: float32 []; the baseline is not subtracted.
         next_state: float32 [num_features]; has no effect where discount is 0.
-        discount: float32 [], 0 for the last transition of an episode and 1 for all others.
+        discount: float32 [], 0 where nothing that comes later counts: for the last transition of an
+            episode, and where it is known what an action earned by itself; 1 for all others.
     """
 
     state: tf.Tensor
@@ -50,7 +51,8 @@ class DdpgLearner:
     The critic learns `y = r - b + gamma * Q'(s', mu'(s'))`. Here r is the episode's final reward,
     given to each of its transitions, and b is the moving average of earlier episodes' rewards. b is
     subtracted when a transition is sampled, so that old transitions are judged by the current
-    baseline. The settings can turn off either.
+    baseline. The settings can turn off either. Where it is known what each action earned by
+    itself, r is that, and all of y.
 
     During the warm-up, actions are drawn around the untrained actor's action and nothing is
     learned, as in the authors' released code. After it, each episode ends with `updates_per_step`
@@ -129,10 +131,10 @@ class DdpgLearner:
         # off, as it would take seconds to rewrite the source of TF-Agents.
         state = tf.TensorSpec([num_features], tf.float32)
         count, scalar = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)
+        each = tf.TensorSpec([None], tf.float32)
         self._actor_action = _compiled(self._mean_action, state)
-        self._remember = _compiled(
-            self._store, tf.TensorSpec([None, num_features]), tf.TensorSpec([None]), scalar
-        )
+        states = tf.TensorSpec([None, num_features], tf.float32)
+        self._remember = _compiled(self._store, states, each, each, each)
         self._learn = _compiled(self._train, count, scalar)
 
     def act(self, state: np.ndarray) -> float:
@@ -166,13 +168,13 @@ class DdpgLearner:
             self._random, mean, self._settings.sigma_at(self._episode)
         )
 
-    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+    def finish(self, actions: Sequence[float], reward: float | Sequence[float]) -> dict[str, float]:
         """Ends the episode: stores its transitions and, after the warm-up, learns.
 
         Args:
             actions: the actions that were executed, in [0, 1], one for each state since the end
                 of the last episode.
-            reward: the episode's reward.
+            reward: the episode's reward, or what each action earned, whatever came after it.
 
         Returns:
             `sigma`: sigma of this episode's exploration. `baseline`: the b used for this episode's
@@ -190,13 +192,26 @@ class DdpgLearner:
             )
         if not np.all((executed >= 0.0) & (executed <= 1.0)):
             raise ValueError(f"Expected actions in [0, 1], received {executed.tolist()}.")
-        if not math.isfinite(reward):
-            raise ValueError(f"Expected a finite reward, received {reward}.")
+        earned = np.asarray(reward, np.float32)
+        if earned.shape not in ((), executed.shape) or not np.all(np.isfinite(earned)):
+            raise ValueError(
+                f"Expected a finite reward, or {len(executed)} of them, received {reward}."
+            )
 
-        settings = self._settings
-        # The first episode has no earlier rewards; with its own as the baseline, r - b is 0.
-        baseline = reward if self._baseline is None else self._baseline
-        self._remember(tf.constant(np.stack(self._states)), tf.constant(executed), _scalar(reward))
+        settings, alone = self._settings, earned.ndim > 0
+        if alone:
+            discounts = np.zeros_like(executed)
+            baseline = 0.0  # it is told relative to what other actions would have earned
+        else:
+            discounts = np.append(np.ones_like(executed[1:]), np.float32(0.0))
+            total = float(earned)
+            earned = earned * (1.0 if settings.reward_every_step else 1.0 - discounts)
+            earned = np.broadcast_to(earned, executed.shape).astype(np.float32)
+            # The first episode has no earlier rewards; with its own as the baseline, r - b is 0.
+            baseline = total if self._baseline is None else self._baseline
+            decay = settings.baseline_decay
+            self._baseline = decay * baseline + (1.0 - decay) * total
+        self._remember(*map(tf.constant, (np.stack(self._states), executed, earned, discounts)))
         losses = math.nan, math.nan
         warm = self._episode >= self._learning_starts
         if warm and int(self._replay.num_frames()) >= settings.batch_size:
@@ -209,7 +224,7 @@ class DdpgLearner:
                 raise ValueError(
                     f"Expected finite losses, received {losses[0]} of the actor and {losses[1]} of "
                     f"the critic in episode {self._episode}: training diverged; scale the rewards "
-                    f"(this one is {reward:g}) to the order of 1, or lower the learning rates."
+                    f"(this one is {reward}) to the order of 1, or lower the learning rates."
                 )
         diagnostics = {
             "sigma": settings.sigma_at(self._episode),
@@ -217,9 +232,6 @@ class DdpgLearner:
             "actor_loss": losses[0],
             "critic_loss": losses[1],
         }
-        self._baseline = (
-            settings.baseline_decay * baseline + (1.0 - settings.baseline_decay) * reward
-        )
         self._episode += 1
         self._states.clear()
         return diagnostics
@@ -234,9 +246,10 @@ class DdpgLearner:
             A transition of tensors [batch_size, ...].
         """
         replayed, _ = self._replay.get_next(sample_batch_size=self._settings.batch_size)
-        reward = replayed.reward - baseline if self._settings.baseline else replayed.reward
-        if not self._settings.reward_every_step:
-            reward *= 1.0 - replayed.discount
+        reward = replayed.reward
+        if self._settings.baseline:
+            every_step = self._settings.reward_every_step
+            reward -= baseline if every_step else baseline * (1.0 - replayed.discount)
         middle = tf.fill(tf.shape(replayed.reward), ts.StepType.MID)
         return trajectory.Transition(
             time_step=ts.TimeStep(
@@ -258,16 +271,18 @@ class DdpgLearner:
         action, _ = self._actor(state[tf.newaxis])
         return action[0, 0]
 
-    def _store(self, states: tf.Tensor, actions: tf.Tensor, reward: tf.Tensor) -> tf.Tensor:
+    def _store(
+        self, states: tf.Tensor, actions: tf.Tensor, rewards: tf.Tensor, discounts: tf.Tensor
+    ) -> tf.Tensor:
         last = tf.shape(states)[0] - 1
 
         def add(step: tf.Tensor) -> tf.Tensor:
             transition = Replayed(
                 state=states[step],
                 action=actions[step, tf.newaxis],
-                reward=reward,
+                reward=rewards[step],
                 next_state=states[tf.minimum(step + 1, last)],
-                discount=tf.cast(step < last, tf.float32),
+                discount=discounts[step],
             )
             self._replay.add_batch(tf.nest.map_structure(lambda x: x[tf.newaxis], transition))
             return step + 1

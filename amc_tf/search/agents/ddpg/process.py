@@ -139,12 +139,12 @@ class DdpgSearcher:
         """
         return self._call("act", np.asarray(state, np.float32))
 
-    def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
+    def finish(self, actions: Sequence[float], reward: float | Sequence[float]) -> dict[str, float]:
         """Ends the episode and, after the warm-up, trains the agent.
 
         Args:
             actions: the actions that were executed, in [0, 1], one for each call of `act`.
-            reward: the episode's reward.
+            reward: the episode's reward, or what each action earned, whatever came after it.
 
         Returns:
             `sigma`, `baseline`, `actor_loss`, `critic_loss`; the losses are NaN for an episode
@@ -153,7 +153,8 @@ class DdpgSearcher:
         Raises:
             AgentError: if the agent failed; the message gives the reason.
         """
-        return self._call("finish", [float(action) for action in actions], float(reward))
+        earned = np.asarray(reward, np.float64).tolist()
+        return self._call("finish", [float(action) for action in actions], earned)
 
     def close(self) -> None:
         """Ends the agent's process, and kills it if it does not end by itself within 2 seconds."""

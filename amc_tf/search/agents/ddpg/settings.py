@@ -140,15 +140,18 @@ class DdpgSettings:
             max(episodes // 2, 1) if decay is None else decay,
         )
 
-    def over(self, episodes: int, before: int = 0) -> "DdpgSettings":
+    def over(self, episodes: int, before: int = 0, each: int = 1) -> "DdpgSettings":
         """Returns the settings with the phases set for a search.
 
         Args:
             episodes: number of episodes of the search.
             before: number of episodes that the agent plays before them; the warm-up follows these.
+            each: number of episodes that the agent plays for each of them.
         """
         warmup, decay = self.phases(episodes)
-        return dataclasses.replace(self, warmup_episodes=before + warmup, decay_episodes=decay)
+        return dataclasses.replace(
+            self, warmup_episodes=before + warmup * each, decay_episodes=decay * each
+        )
 
     def sigma_at(self, episode: int) -> float:
         """Returns sigma of an episode (paper, section 4).

@@ -289,6 +289,19 @@ def learner_facts() -> dict:
                 "discount": batch.discount.numpy().tolist(),
                 "actions": actions,
             }
+        learner = DdpgLearner(DdpgSettings(**small), num_features=3, seed=0)
+        told = list(play(learner, 3, ([0.5, -0.25, 0.125],)))
+        batch = learner.sample(tf.constant(told[0]["baseline"])).next_time_step
+        facts["alone"] = {
+            "reward": batch.reward.numpy().tolist(),
+            "discount": batch.discount.numpy().tolist(),
+        }
+        learner.act(np.zeros(3))
+        try:
+            learner.finish([0.5], [1.0, 2.0])
+        except ValueError as error:
+            facts["parts"] = str(error)
+
         wild = DdpgSettings(
             hidden_units=(5, 4), batch_size=2, warmup_episodes=0, critic_learning_rate=1e38
         )
@@ -323,6 +336,13 @@ def test_diagnostics_and_when_training_begins(learner_facts, name):
 def test_one_action_for_each_decision(learner_facts):
     assert "one action for each call of act, 1 " in learner_facts["error"]
     assert "shape (2,)" in learner_facts["error"]
+
+
+def test_what_actions_earned_alone_is_all_that_is_learnt_of_them(learner_facts):
+    facts = learner_facts["alone"]
+    assert set(facts["reward"]) == {0.5, -0.25, 0.125}  # no baseline is subtracted
+    assert set(facts["discount"]) == {0.0}
+    assert "a finite reward, or 1 of them, received [1.0, 2.0]" in learner_facts["parts"]
 
 
 def test_training_that_diverges_is_told(learner_facts):
