@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from amc_tf.graph.network import Network
@@ -19,7 +20,7 @@ def traced(network: Network, run: Callable[..., Any]) -> Callable[..., Any]:
     Args:
         network: the flat list of calls.
         run: function of one tensor (images, ...) for each model input, which calls the network's
-            operations. What is not TensorFlow's in it belongs in a `tf.numpy_function`.
+            operations. What is not TensorFlow's in it is for `watched`.
 
     Returns:
         A function that does the same; `run` itself if TensorFlow cannot trace it.
@@ -40,3 +41,20 @@ def traced(network: Network, run: Callable[..., Any]) -> Callable[..., Any]:
     except Exception as error:
         _LOG.info("the network is run call by call, as it cannot be traced: %s", error)
         return run
+
+
+def watched(output: Any, function: Callable[..., None], *tensors: Any) -> Any:
+    """Calls a function of numpy arrays whenever a network is run, as its calls are.
+
+    Args:
+        output: what a call of the network returned.
+        function: the function; its calls are in the order of the network's.
+        tensors: what is handed to it.
+
+    Returns:
+        `output`, which nothing reads before the function has returned: a network that ran ahead
+        would keep all that is still to be handed over.
+    """
+    done = tf.numpy_function(function, tensors, [])
+    with tf.control_dependencies([done]):
+        return keras.tree.map_structure(tf.identity, output)

@@ -30,7 +30,7 @@ import tensorflow as tf
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.network import Call, Value, infer
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.graph.traced import traced
+from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import choose, linear_inputs
 from amc_tf.pruning.refit.soundness import Soundness, check_samples
@@ -228,14 +228,11 @@ def gather_parts(
                     if isinstance(x, Value) and x.number not in told:
                         told.add(x.number)
                         keep = functools.partial(keep_power, x.number)
-                        tf.numpy_function(keep, [_power(tensor)], [])
+                        output = watched(output, keep, _power(tensor))
             if id(call) in sampled_at:
                 x = keras.tree.flatten((args, kwargs))[0]
                 positions = tf.reduce_prod(tf.shape(output)[1:-1])
-                done = tf.numpy_function(functools.partial(sample, call), [x, positions], [])
-                # The network waits: values that are not sampled yet take memory.
-                with tf.control_dependencies([done]):
-                    return keras.tree.map_structure(tf.identity, output)
+                output = watched(output, functools.partial(sample, call), x, positions)
             return output
 
         network.run(inputs, invoke)
