@@ -46,8 +46,12 @@ def wanted(target: np.ndarray, slope: np.ndarray, base: np.ndarray, bounds: Boun
         aim, offset = target[rows], base[rows] if len(base) > 1 else base
         if bounds != UNBOUNDED:
             now = slope * output + offset
-            aim = np.where(aim <= low, np.minimum(now, low), aim)
-            aim = np.where(aim >= high, np.maximum(now, high), aim)
+            # Sums: a choice by a mask takes four times as long.
+            aim, below, above = np.clip(aim, low, high), aim <= low, aim >= high
+            if low > -np.inf:
+                aim += np.minimum(now - low, 0) * below
+            if high < np.inf:
+                aim += np.maximum(now - high, 0) * above
         aim = (aim - offset) / slope
         return np.where(blind, output, aim) if blind.any() else aim
 
