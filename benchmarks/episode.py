@@ -111,7 +111,8 @@ def study(
             with set_up("statistics"):
                 refit = REFITS[refit_name](graph, [case.calibration], seed)
             with set_up("scorer"):
-                score = fastest_scorer(graph, task, TimedRefit(refit, clock))
+                score = fastest_scorer(graph, task, TimedRefit(refit, clock), compare=True)
+                score(None)  # with whose outputs those of plans are compared
             problem = problem_of(graph, settings)
             env = environment(problem, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from amc_tf.cli import memory
 from tflite_tools.command_help import show_in_help
 
 if TYPE_CHECKING:  # importing it takes seconds, which --help should not
@@ -82,6 +83,7 @@ def run(main: Callable[[list[str]], None], about: str | None = None) -> None:
         about: what `--help` says before it lists the flags: the docstring of the command's module.
     """
     show_in_help(about)
+    memory.keep_freed()
     try:
         sys.path[:0] = _folder_of_config(sys.argv)
         app.run(main)

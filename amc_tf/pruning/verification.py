@@ -134,7 +134,10 @@ def check_finite(network: Network, task: Task) -> None:
 
 
 def _finite(values: np.ndarray) -> bool:
-    return values.dtype.kind in "biu" or bool(np.isfinite(values.astype(np.float64)).all())
+    if values.dtype.kind in "biu":
+        return True
+    # A copy of the values of a batch is large; bfloat16, which numpy does not know, needs one.
+    return bool(np.isfinite(values if values.dtype.kind == "f" else values.astype(float)).all())
 
 
 def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarray]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +23,7 @@ from amc_tf.graph.activations import clipped
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.layer_kinds import UNBOUNDED
 from amc_tf.graph.network import infer
+from amc_tf.graph.traced import traced
 from amc_tf.pruning.refit.runner import Images
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.training.data import evenly_spaced
@@ -59,12 +62,16 @@ def effects_of(
     chosen = evenly_spaced(len(images[0]), _IMAGES)
     few = Images([array[chosen] for array in images], [t.dtype for t in network.model.inputs])
     batch_size = max(1, _BATCH_BYTES // (4 * sum(graph.trace.sizes)))
-    found: dict[str, np.ndarray] = {}
-    for start in range(0, len(chosen), batch_size):
+
+    def draw(*outputs: np.ndarray) -> list[np.ndarray]:
+        drawn = zip(noise(outputs, rng), outputs, strict=True)
+        return [np.asarray(d, output.dtype) for d, output in drawn]
+
+    def run(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         watched: list[tuple[str, tf.Tensor]] = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
-            def invoke(call, args, kwargs, tape=tape, watched=watched):
+            def invoke(call, args, kwargs):
                 output = infer(call.operation, args, kwargs)
                 name = network.name(call.operation)
                 if name in operations:
@@ -72,30 +79,41 @@ def effects_of(
                     watched.append((name, output))
                 return output
 
-            outputs = network.run(few.part(slice(start, start + batch_size)), invoke)
-        drawn = noise([numpy_of(output) for output in outputs], rng)
-        directions = [tf.cast(d, output.dtype) for d, output in zip(drawn, outputs, strict=True)]
+            outputs = network.run(inputs, invoke)
+        drawn = tf.numpy_function(draw, outputs, [output.dtype for output in outputs])
+        directions = [
+            tf.ensure_shape(d, output.shape)
+            for d, output in zip(keras.tree.flatten(drawn), outputs, strict=True)
+        ]
         values = [value for _, value in watched]
+        gradients = tape.gradient(outputs, values, output_gradients=directions)
+        found: dict[str, tf.Tensor] = {}
+        for (name, value), gradient in zip(watched, gradients, strict=True):
+            if gradient is not None:
+                squares = tf.square(_let_through(graph, name, gradient, value))
+                summed = tf.reduce_sum(squares, axis=range(squares.shape.rank - 1))
+                found[name] = found.get(name, 0.0) + summed
+        return found
+
+    backward = traced(network, run)
+    total: dict[str, np.ndarray] = {}
+    for start in range(0, len(chosen), batch_size):
+        batch = map(tf.convert_to_tensor, few.part(slice(start, start + batch_size)))
         try:
-            gradients = tape.gradient(outputs, values, output_gradients=directions)
+            found = backward(*batch)
         except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
             _LOG.info("the network has no gradients, so channels are ranked without: %s", error)
             return {}
-        for (name, value), gradient in zip(watched, gradients, strict=True):
-            if gradient is None:
-                continue
-            squares = np.square(_let_through(graph, name, gradient, value))
-            summed = squares.reshape(-1, squares.shape[-1]).sum(axis=0) / len(chosen)
-            found[name] = found.get(name, 0.0) + summed
-    return {name: values for name, values in found.items() if np.isfinite(values).all()}
+        for name, summed in found.items():
+            total[name] = total.get(name, 0.0) + numpy_of(summed) / len(chosen)
+    return {name: values for name, values in total.items() if np.isfinite(values).all()}
 
 
-def _let_through(graph: ChannelGraph, name: str, gradient: tf.Tensor, value: tf.Tensor):
+def _let_through(graph: ChannelGraph, name: str, gradient: Any, value: tf.Tensor) -> tf.Tensor:
     """Returns the gradient in front of a layer's own activation, if that clips."""
     own = getattr(graph.site(name).call.operation, "activation", None)
-    found = numpy_of(tf.convert_to_tensor(gradient)).astype(np.float64)
+    found = tf.cast(tf.convert_to_tensor(gradient), tf.float64)
     low, high = bounds = clipped(own)
     if bounds == UNBOUNDED:
         return found
-    passed = numpy_of(value)
-    return found * ((passed > low) & (passed < high))
+    return tf.where((value > low) & (value < high), found, 0.0)

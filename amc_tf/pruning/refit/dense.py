@@ -15,16 +15,22 @@ weights. (AMC, section 3.2, after He, Zhang and Sun, "Channel pruning", ICCV 201
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.network import Value, infer
+from amc_tf.graph.network import Call, Value, infer
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import choose, linear_inputs
 from amc_tf.pruning.refit.soundness import Soundness, check_samples
@@ -181,52 +187,74 @@ def gather_parts(
     total = len(images[0])
     kernels = {site.name: (site, weight) for site, weight in refittable(graph)}
     key_of = {name: _statistics_key(graph, site) for name, (site, _) in kernels.items()}
-    statistics: dict[tuple, list[Statistics]] = {}
+    gathered: dict[tuple, list[_Gathered]] = {}
     sampled_at: dict[int, tuple] = {}
     wanted: dict[tuple, int] = {}
     for site in graph.sites:
         key = key_of.get(site.name)
-        if key is None or (key in statistics and key[0] != site.name):
+        if key is None or (key in gathered and key[0] != site.name):
             continue
         sampled_at[id(site.call)] = key
         features = math.prod(kernels[site.name][1].shape[:-1])
         wide = features > max_features
-        if key not in statistics:
-            statistics[key] = [Samples() if wide else Moments(features) for _ in range(parts)]
+        if key not in gathered:
+            gathered[key] = [
+                _Gathered(Samples() if wide else Moments(features), features) for _ in range(parts)
+            ]
         wanted[key] = math.ceil((rows if wide else max(rows, rows_per_feature * features)) / total)
 
     powers: dict[int, list[float]] = {}
 
-    def invoke(call, args, kwargs):
-        key = sampled_at.get(id(call))
-        output = infer(call.operation, args, kwargs)
-        if len(set(call.inputs)) > 1:
-            read, tensors = map(keras.tree.flatten, ((call.args, call.kwargs), (args, kwargs)))
-            for x, tensor in zip(read, tensors, strict=True):
-                if isinstance(x, Value):
-                    powers.setdefault(x.number, []).append(_power(tensor))
-        if key is not None:
-            x = keras.tree.flatten((args, kwargs))[0]
-            chosen = choose(math.prod(output.shape[1:-1]), len(x), wanted[key], rng)
-            for part, found in enumerate(statistics[key]):
-                if len(chosen[part::parts]):
-                    found.add(linear_inputs(call.operation, x[part::parts], chosen[part::parts]))
-        return output
+    def sample(call: Call, x: np.ndarray, positions: np.ndarray) -> None:
+        key = sampled_at[id(call)]
+        chosen = choose(int(positions), len(x), wanted[key], rng)
+        rows = linear_inputs(call.operation, x, chosen)
+        rows = rows.reshape(*chosen.shape, rows.shape[-1])
+        for part, found in enumerate(gathered[key]):
+            if len(of_part := rows[part::parts]):
+                found.add(of_part.reshape(-1, rows.shape[-1]), pool)
 
+    def keep_power(number: int, power: np.ndarray) -> None:
+        powers.setdefault(number, []).append(float(power))
+
+    def run(*inputs: Any) -> None:
+        told: set[int] = set()
+
+        def invoke(call, args, kwargs):
+            output = infer(call.operation, args, kwargs)
+            if len(set(call.inputs)) > 1:
+                read, tensors = map(keras.tree.flatten, ((call.args, call.kwargs), (args, kwargs)))
+                for x, tensor in zip(read, tensors, strict=True):
+                    if isinstance(x, Value) and x.number not in told:
+                        told.add(x.number)
+                        keep = functools.partial(keep_power, x.number)
+                        output = watched(output, keep, _power(tensor))
+            if id(call) in sampled_at:
+                x = keras.tree.flatten((args, kwargs))[0]
+                positions = tf.reduce_prod(tf.shape(output)[1:-1])
+                output = watched(output, functools.partial(sample, call), x, positions)
+            return output
+
+        network.run(inputs, invoke)
+
+    forward = traced(network, run)
     # A multiple, so that the parts are the same in every batch.
     batch_size = parts * max(1, batch_bytes // (4 * max(graph.trace.sizes) * parts))
-    for start in range(0, total, batch_size):
-        batch = [
-            keras.ops.cast(array[start : start + batch_size], tensor.dtype)
-            for array, tensor in zip(images, network.model.inputs, strict=True)
-        ]
-        network.run(batch, invoke)
+    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, total, batch_size):
+            batch = (
+                keras.ops.cast(array[start : start + batch_size], tensor.dtype)
+                for array, tensor in zip(images, network.model.inputs, strict=True)
+            )
+            forward(*batch)
+        for found in itertools.chain(*gathered.values()):
+            found.take(pool)
     means = {number: float(np.mean(found)) for number, found in powers.items()}
     intercepts = {name: intercept(graph, site) for name, (site, _) in kernels.items()}
 
     def of_part(part: int) -> Reconstruction:
         consumers = (
-            Consumer(site, weight.name, statistics[key_of[name]][part], intercepts[name])
+            Consumer(site, weight.name, gathered[key_of[name]][part].statistics, intercepts[name])
             for name, (site, weight) in kernels.items()
         )
         return Reconstruction(graph, ridge, tuple(consumers), means)
@@ -234,10 +262,34 @@ def gather_parts(
     return tuple(map(of_part, range(parts)))
 
 
-def _power(tensor: Any) -> float:
+class _Gathered:
+    """Statistics, and rows that wait until there are enough of them.
+
+    A product of as many rows as features costs little more than one of a few rows.
+    """
+
+    def __init__(self, statistics: Statistics, enough: int):
+        self.statistics = statistics
+        self._enough = enough
+        self._waiting: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray, pool: Executor) -> None:
+        """See `Statistics.add`."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self._enough:
+            self.take(pool)
+
+    def take(self, pool: Executor) -> None:
+        """Adds all that waits to the statistics."""
+        if self._waiting:
+            self.statistics.add(np.concatenate(self._waiting), pool)
+            self._waiting.clear()
+
+
+def _power(tensor: Any) -> Any:
     """Returns the variance of a tensor (images, ..., channels), summed over the channels."""
     x = keras.ops.cast(tensor, "float32")
-    return float(keras.ops.sum(keras.ops.var(x, axis=tuple(range(x.ndim - 1)))))
+    return keras.ops.sum(keras.ops.var(x, axis=tuple(range(x.ndim - 1))))
 
 
 def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:

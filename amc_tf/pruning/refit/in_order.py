@@ -17,6 +17,7 @@ and Sun, "Accelerating Very Deep Convolutional Networks", PAMI 2016).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -25,12 +26,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tensorflow.python.eager import context  # keras.backend.clear_session uses it too
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.layer_kinds import UNBOUNDED
-from amc_tf.graph.network import Network, infer
+from amc_tf.graph.network import Call, Network, infer
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.consumers import Consumer, Gathered
 from amc_tf.pruning.refit.keras_runner import KerasRunner
 from amc_tf.pruning.refit.linear_path import Path, follow
@@ -240,33 +243,43 @@ def gather_in_order(
         if path.calls:
             ends.setdefault(path.end, []).append(consumer)
 
+    def sample(call: Call, x: np.ndarray, positions: np.ndarray) -> None:
+        consumer = consumers.get(id(call)) or shared[id(call)]
+        features = math.prod(named_weight(call.operation, consumer.kernel).shape[:-1])
+        wide = min(rows_per_feature * features, most_rows)
+        each = math.ceil(max(rows, wide) / total)
+        if id(call) not in drawn:
+            drawn[id(call)] = choose(int(positions), block, each, rng)
+        chosen = drawn[id(call)][done : done + len(x)]
+        if id(call) in consumers:
+            consumer.positions.append(chosen)
+        if not consumer.path.calls:
+            read = linear_inputs(call.operation, x, chosen)
+            kernel = numpy_of(named_weight(call.operation, consumer.kernel))
+            y = read @ kernel.reshape(-1, kernel.shape[-1])
+            if has_weight(call.operation, "bias"):
+                y += numpy_of(named_weight(call.operation, "bias"))
+            if id(call) in consumers:
+                consumer.targets.append(y)
+            else:
+                consumer.later.append((read, y))
+
+    def keep_targets(ended: Sequence[Gathered], output: np.ndarray) -> None:
+        for consumer in ended:
+            consumer.targets.append(at_positions(output, consumer.positions[-1]))
+
     def invoke(call, args, kwargs):
         output = infer(call.operation, args, kwargs)
-        consumer = consumers.get(id(call)) or shared.get(id(call))
-        if consumer is not None:
+        if id(call) in consumers or id(call) in shared:
             x = keras.tree.flatten((args, kwargs))[0]
-            features = math.prod(named_weight(call.operation, consumer.kernel).shape[:-1])
-            wide = min(rows_per_feature * features, most_rows)
-            each = math.ceil(max(rows, wide) / total)
-            if id(call) not in drawn:
-                drawn[id(call)] = choose(math.prod(output.shape[1:-1]), block, each, rng)
-            chosen = drawn[id(call)][done : done + len(x)]
-            if id(call) in consumers:
-                consumer.positions.append(chosen)
-            if not consumer.path.calls:
-                read = linear_inputs(call.operation, x, chosen)
-                kernel = numpy_of(named_weight(call.operation, consumer.kernel))
-                y = read @ kernel.reshape(-1, kernel.shape[-1])
-                if has_weight(call.operation, "bias"):
-                    y += numpy_of(named_weight(call.operation, "bias"))
-                if id(call) in consumers:
-                    consumer.targets.append(y)
-                else:
-                    consumer.later.append((read, y))
-        for consumer in ends.get(call.outputs[0], ()):
-            consumer.targets.append(at_positions(output, consumer.positions[-1]))
+            positions = tf.reduce_prod(tf.shape(output)[1:-1])
+            output = watched(output, functools.partial(sample, call), x, positions)
+        ended = ends.get(call.outputs[0])
+        if ended:
+            output = watched(output, functools.partial(keep_targets, ended), output)
         return output
 
+    forward = traced(network, lambda *inputs: network.run(inputs, invoke))
     every = Images(images, [tensor.dtype for tensor in network.model.inputs])
     few = max(1, batch_bytes // _largest(network, every.part(slice(1))))
     batches = []
@@ -278,7 +291,7 @@ def gather_in_order(
         for done in range(0, block, size):
             batches.append(slice(first + done, first + min(done + size, block)))
             with one_blas_thread():
-                network.run(every.part(batches[-1]), invoke)
+                forward(*map(keras.ops.convert_to_tensor, every.part(batches[-1])))
     return InOrderReconstruction(
         graph,
         every,

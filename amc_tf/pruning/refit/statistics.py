@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
-from amc_tf.pruning.weights import numpy_of
+from amc_tf.pruning.refit.products import gram
 
 
 class Statistics(Protocol):
@@ -25,8 +25,13 @@ class Statistics(Protocol):
         """Variance of each input, float64 (features,)."""
         ...
 
-    def add(self, rows: np.ndarray) -> None:
-        """Adds sampled inputs, float32 (samples, features)."""
+    def add(self, rows: np.ndarray, pool: Executor) -> None:
+        """Adds sampled inputs.
+
+        Args:
+            rows: float32 (samples, features).
+            pool: threads to work in.
+        """
         ...
 
     def joined(self, other: Any) -> Statistics:
@@ -65,7 +70,7 @@ class Moments:
         self._sum = np.zeros(features)
         self._products = np.zeros((features, features), np.float32)
 
-    def add(self, rows: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, pool: Executor) -> None:
         """See `Statistics.add`."""
         if not self._count:
             # Products are taken about a point near the mean: about zero, float32 loses precision.
@@ -73,8 +78,7 @@ class Moments:
         rows = rows - self._shift
         self._count += len(rows)
         self._sum += rows.sum(axis=0, dtype=np.float64)
-        # In the backend's threads, not in those of numpy's BLAS: two pools compete for the cores.
-        self._products += numpy_of(keras.ops.matmul(rows.T, rows))
+        self._products += gram(rows, pool)
 
     def joined(self, other: Moments) -> Moments:
         """Returns the moments of the rows of both."""
@@ -130,7 +134,7 @@ class Samples:
     def __init__(self) -> None:
         self._batches: list[np.ndarray] = []
 
-    def add(self, rows: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, pool: Executor) -> None:
         """See `Statistics.add`."""
         self._batches.append(rows)
 

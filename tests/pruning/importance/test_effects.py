@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 import amc_tf
+from amc_tf.pruning.importance import effects
 from amc_tf.pruning.importance.criteria import IMPORTANCES
 from amc_tf.pruning.importance.effects import effects_of
 from amc_tf.training.divergence import divergence
@@ -52,6 +53,12 @@ def test_effects_are_those_of_the_fisher_information():
 def test_a_fused_rectifier_is_one_behind_the_layer():
     apart = _effects(_net(kl.ReLU()))["reader"]
     np.testing.assert_allclose(_effects(_net())["reader"], apart, rtol=1e-4)
+
+
+def test_effects_are_the_same_where_the_network_cannot_be_traced(monkeypatch):
+    found = _effects(_net())["reader"]
+    monkeypatch.setattr(effects, "traced", lambda network, run: run)
+    np.testing.assert_allclose(_effects(_net())["reader"], found, rtol=1e-4)
 
 
 def test_calls_of_a_shared_layer_add_up():

@@ -1,5 +1,7 @@
 """Least-squares refit against numpy's own solver and against hand-made cases."""
 
+from concurrent import futures
+
 import keras
 import marks
 import numpy as np
@@ -79,9 +81,10 @@ def test_primal_and_dual_agree():
     kept = np.arange(20) % 3 > 0
     pruned = _RNG.normal(size=(np.count_nonzero(~kept), 6))
     primal, dual = statistics.Moments(20), statistics.Samples()
-    for part in np.split(rows, 3):
-        primal.add(part)
-        dual.add(part)
+    with futures.ThreadPoolExecutor(2) as pool:
+        for part in np.split(rows, 3):
+            primal.add(part, pool)
+            dual.add(part, pool)
     np.testing.assert_allclose(primal.mean, rows.mean(axis=0, dtype=float), rtol=1e-5)
     np.testing.assert_allclose(dual.mean, primal.mean, rtol=1e-5)
     a = primal.correction(kept, pruned, 1e-2, centred=True)
@@ -153,3 +156,20 @@ def test_mean_shift_goes_into_the_batch_norm_where_there_is_no_bias():
     assert "norm/moving_mean" in weights
     rebuilt = amc_tf.rebuild(model, graph, plan, weights)
     np.testing.assert_allclose(rebuilt(images), model(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["residual", "shared_layers"])
+def test_statistics_are_the_same_where_the_network_cannot_be_traced(name, monkeypatch):
+    model = zoo.build(name)
+    graph, images = amc_tf.analyze(model), _images(model, count=21)
+    at_once = dense.gather_parts(graph, images, 2, batch_bytes=2**14)
+    monkeypatch.setattr(dense, "traced", lambda network, run: run)
+    by_calls = dense.gather_parts(graph, images, 2, batch_bytes=2**14)
+    for a, b in zip(at_once, by_calls, strict=True):
+        assert a.powers == pytest.approx(b.powers, rel=1e-4)
+        for ours, theirs in zip(a.consumers, b.consumers, strict=True):
+            ours, theirs = ours.statistics, theirs.statistics
+            np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                ours.covariance(True), theirs.covariance(True), rtol=1e-3, atol=1e-4
+            )
