@@ -10,7 +10,9 @@ the same command resumes. Searchers whose settings are the same play in one sear
 is scored twice. Seconds until N evaluations are those of a searcher's own episodes, of the scoring
 of its plans by others before it, and of the search's set-up (importance, statistics, what the
 groups lose), which each pays whole.
-Best plans are by the reward's refit; there is no final refit, unless `--set` names another one.
+Best plans are by the reward, and by its refit; there is no final refit, unless `--set` names
+another one. The table tells the score and the reward of the best plan so far, and `last` the mean
+reward of a searcher's last ten episodes: how good its own plans have become.
 `--set` changes any of amc_tf.SearchSettings, such as `--set=ddpg.sigma=0.25`.
 """
 
@@ -94,28 +96,30 @@ def played(
 
 
 def course(clock: SearchClock, episodes: list[dict], policy: str) -> dict[str, np.ndarray]:
-    """Returns a searcher's best score and seconds after each of its episodes, from the first."""
+    """Returns a searcher's best plan and seconds after each of its episodes, from the first."""
     own = [e for e in episodes if e["policy"] == policy]
+    rewards = np.array([e["reward"] for e in own])
+    best = [int(np.argmax(rewards[: n + 1])) for n in range(len(own))]
     return {
-        "best": np.maximum.accumulate([e["score"] for e in own]),
+        "score": np.array([own[at]["score"] for at in best]),
+        "reward": rewards[best],
+        "last": np.array([rewards[-10:].mean()]),
         "seconds": (clock.set_up or 0.0) + np.cumsum(seconds_alone(episodes, policy)),
     }
 
 
 def summary(courses: list[dict[str, np.ndarray]]) -> dict[str, dict]:
-    """Summarises the searches of several seeds at each number of evaluations."""
-    most = min(len(c["best"]) for c in courses)
+    """Lists the searches of several seeds at each number of evaluations."""
+    most = min(len(c["score"]) for c in courses)
     counts = [n for n in CHECKPOINTS if n < most] + [most]
-    table = {}
-    for n in counts:
-        best = [float(c["best"][n - 1]) for c in courses]
-        table[str(n)] = {
-            "mean": round(float(np.mean(best)), 4),
-            "least": round(min(best), 4),
-            "most": round(max(best), 4),
-            "seconds": round(float(np.mean([c["seconds"][n - 1] for c in courses])), 1),
+    digits = {"score": 4, "reward": 5, "seconds": 1}
+    return {
+        str(n): {
+            name: [round(float(c[name][n - 1]), places) for c in courses]
+            for name, places in digits.items()
         }
-    return table
+        for n in counts
+    }
 
 
 def study(network: str, seeds: list[int], names: list[str]) -> dict:
@@ -143,6 +147,9 @@ def study(network: str, seeds: list[int], names: list[str]) -> dict:
         "set_up_seconds": round(float(np.mean(set_up)), 1),
         "validation_images": len(case.validation[0]),
         "best_after": {name: summary(found) for name, found in courses.items()},
+        "last": {
+            name: [round(float(c["last"][0]), 5) for c in found] for name, found in courses.items()
+        },
     }
 
 

@@ -301,19 +301,29 @@ def test_rules_are_listed_the_best_first(results):
     assert "| uniform | 60.00% | 59.00% to 61.00% |" in lines[first + 1]
 
 
-def test_searchers_of_different_commands_are_all_listed(results):
-    def entry(policy, mean):
-        after = {"100": {"mean": mean, "least": mean - 0.01, "most": mean + 0.01, "seconds": 1234}}
-        found = {"set_up_seconds": 20, "validation_images": 5000, "best_after": {policy: after}}
-        about = {"macs": 0.5, "episodes": 100, "seeds": [0, 1], "set": []}
+def test_searchers_of_different_commands_and_seeds_are_joined(results):
+    def entry(policy, seeds, scores):
+        seconds = [1234] * len(seeds)
+        listed = {"score": scores, "reward": [s - 1 for s in scores], "seconds": seconds}
+        found = {
+            "set_up_seconds": 20,
+            "validation_images": 5000,
+            "best_after": {policy: {"40": listed}},
+            "last": {policy: [-0.5] * len(seeds)},
+        }
+        about = {"macs": 0.5, "episodes": 40, "seeds": seeds, "set": []}
         names = {"names": ["resnet56"], "policies": [policy]}
         results("searchers", **about, **names, networks={"resnet56": found})
 
-    entry("ddpg", 0.5)
-    entry("cmaes", 0.8)
-    entry("ddpg", 0.7)  # again: it takes the first one's place
+    entry("ddpg", [0, 1], [0.5, 0.5])
+    entry("cmaes", [0, 1], [0.79, 0.81])
+    entry("ddpg", [0, 1], [0.6, 0.8])  # again: it takes the first one's place
+    entry("ddpg", [2], [0.625])
     page = searching.searchers({})
-    assert "| resnet56, 50% MACs | ddpg | 100 | 70.00% (69.00% to 71.00%) | 1,234 |" in page
-    assert "| resnet56, 50% MACs | cmaes | 100 | 80.00% (79.00% to 81.00%) | 1,234 |" in page
+    row = "| resnet56, 50% MACs | {} | 40 | {} | {} | {} | -0.500 | 1,234 |"
+    three = row.format("ddpg", 3, "62.50% (60.00% to 80.00%)", "-0.375 (-0.400 to -0.200)")
+    two = row.format("cmaes", 2, "80.00% (79.00% to 81.00%)", "-0.200 (-0.210 to -0.190)")
+    assert three in page
+    assert two in page
     assert "50.00%" not in page
     assert page.count("| ddpg |") == 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.common import record
+import statistics
+
+from benchmarks.common import comparison, record
 
 
 def versus(entry: dict) -> str:
     del entry
-    entries = record.last("versus", "base_commit", "network", "macs", "episodes")
+    entries = record.last("versus", "base_commit", "network", "macs", "episodes", "command")
     rows = []
-    for e in entries:
+    for e, seeds in _together(entries, "base_commit", "network", "macs", "episodes"):
         name = f"{e['network']}, {e['macs']:.0%} MACs"
-        for s in e["seeds"]:
+        for s in seeds:
             rows.append(
                 (
                     name,
@@ -31,11 +33,11 @@ def versus(entry: dict) -> str:
                 name,
                 "median",
                 "",
-                *(_ratio(e[key]) for key in ("episode_ratio", "time_to_equal_ratio")),
+                *(_ratio(_median(seeds, key)) for key in ("episode_ratio", "time_to_equal_ratio")),
                 "",
-                _ratio(e["peak_memory_ratio"]),
+                _ratio(_median(seeds, "peak_memory_ratio")),
                 "" if e["floor_ratio"] is None else _ratio(e["floor_ratio"]),
-                f"{e['accuracy']:.2%} / {e['base_accuracy']:.2%}",
+                f"{_median(seeds, 'accuracy'):.2%} / {_median(seeds, 'base_accuracy'):.2%}",
                 "",
                 f"dense {e['dense_accuracy']:.2%}",
             )
@@ -69,6 +71,20 @@ def versus(entry: dict) -> str:
         rows,
         entries,
     )
+
+
+def _together(entries: list[dict], *keys: str) -> list[tuple[dict, list[dict]]]:
+    """Joins entries that differ in their seeds only: the last of each kind, and all its seeds."""
+    found: dict[tuple, tuple[dict, dict[int, dict]]] = {}
+    for e in entries:
+        key = tuple(str(e[key]) for key in keys)
+        seeds = found[key][1] if key in found else {}
+        found[key] = e, {**seeds, **{s["seed"]: s for s in e["seeds"]}}
+    return [(e, [seeds[seed] for seed in sorted(seeds)]) for e, seeds in found.values()]
+
+
+def _median(seeds: list[dict], key: str) -> float | None:
+    return comparison.median([s[key] for s in seeds])
 
 
 def _ratio(value: float | None) -> str:
@@ -120,37 +136,59 @@ def allocations(entry: dict) -> str:
 
 def searchers(entry: dict) -> str:
     del entry
-    entries = record.last("searchers", "names", "policies", "macs", "episodes", "set")
-    rows = []
+    entries = record.last("searchers", "names", "policies", "macs", "episodes", "set", "seeds")
+    found: dict[tuple, dict[str, dict[str, list]]] = {}
     for e in entries:
-        for network, found in e["networks"].items():
+        for network, of_network in e["networks"].items():
             name = f"{network}, {e['macs']:.0%} MACs" + "".join(f", {c}" for c in e["set"])
-            for policy, after in found["best_after"].items():
-                rows += [
-                    (
-                        name,
-                        policy,
-                        count,
-                        f"{best['mean']:.2%} ({best['least']:.2%} to {best['most']:.2%})",
-                        f"{best['seconds']:,.0f}",
-                    )
-                    for count, best in after.items()
-                ]
-    header = ("network", "searcher", "evaluations", "best reward (range of seeds)", "seconds")
+            for policy, after in of_network["best_after"].items():
+                for count, best in after.items():
+                    lists = found.setdefault((name, policy, count), {})
+                    for key, values in best.items():
+                        lists.setdefault(key, []).extend(values)
+                last = found[name, policy, max(after, key=int)]
+                last.setdefault("last", []).extend(of_network["last"][policy])
+    rows = [
+        (
+            *key,
+            len(lists["score"]),
+            f"{statistics.median(lists['score']):.2%} ({_range(lists['score'], '.2%')})",
+            f"{statistics.median(lists['reward']):.3f} ({_range(lists['reward'], '.3f')})",
+            f"{statistics.median(lists['last']):.3f}" if "last" in lists else "",
+            f"{statistics.median(lists['seconds']):,.0f}",
+        )
+        for key, lists in sorted(found.items(), key=lambda item: (item[0][0], int(item[0][2])))
+    ]
+    header = (
+        "network",
+        "searcher",
+        "evaluations",
+        "seeds",
+        "score, median (range)",
+        "reward",
+        "mean reward of the last ten",
+        "seconds",
+    )
     facts = "; ".join(
-        f"{network}: seeds {', '.join(map(str, e['seeds']))}, {found['validation_images']:,} "
-        f"images, set-up {found['set_up_seconds']:.0f} s"
+        f"{network}, seeds {', '.join(map(str, e['seeds']))}: {of_network['validation_images']:,} "
+        f"images, set-up {of_network['set_up_seconds']:.0f} s"
         for e in entries
-        for network, found in e["networks"].items()
+        for network, of_network in e["networks"].items()
     )
     return record.section(
-        "Best score so far with the reward's refit, and the seconds until then, set-up included "
-        f"({facts}). `ddpg` is AMC's agent without its model of the reward; `paper` does not know "
-        "what the groups lose, either.",
+        "The best plan so far by its reward, with the reward's refit, and the seconds until then, "
+        f"set-up included ({facts}). The reward is minus the divergence of the outputs from the "
+        "dense network's, unless another is set. `ddpg` is AMC's agent alone "
+        "(`response_share=0`); `amc` shares its episodes with the model of the reward, which "
+        "`response` is alone; `paper` does not know what the groups lose, either.",
         header,
         rows,
         entries,
     )
+
+
+def _range(values: list[float], form: str) -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
 
 
 SECTIONS = {
