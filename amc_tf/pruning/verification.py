@@ -19,6 +19,9 @@ from amc_tf.pruning.weights import numpy_of
 from amc_tf.training.task import Task
 
 _HALF = ("float16", "bfloat16")
+# Samples that are run at once by a network that takes any number of them: layer by layer, those of
+# a whole batch would take more memory than all that comes after.
+_AT_ONCE = 8
 
 
 def halved(graph: ChannelGraph, seed: int = 0) -> PruningPlan:
@@ -122,15 +125,21 @@ def check_finite(network: Network, task: Task) -> None:
         return output
 
     inputs = task.sample_inputs(task.validation, network.model, task.batch_size)
-    tensors = (network.tensors[number] for number in network.inputs)
-    given = [keras.ops.cast(a, t.dtype) for a, t in zip(inputs, tensors, strict=True)]
-    outputs = network.run(given, invoke)
-    # Between layers, infinities may be meant, as in a mask.
-    if not all(_finite(numpy_of(output)) for output in outputs):
-        raise AmcError(
-            f"{told[0]} gives values that are not finite on the first validation data, and so "
-            "does the model; scale the data as in training, or retrain the model"
-        )
+    tensors = [network.tensors[number] for number in network.inputs]
+    at_once = next((t.shape[0] for t in tensors if t.shape[0]), _AT_ONCE)
+    for start in range(0, len(inputs[0]), at_once):
+        told.clear()
+        given = [
+            keras.ops.cast(array[start : start + at_once], tensor.dtype)
+            for array, tensor in zip(inputs, tensors, strict=True)
+        ]
+        outputs = network.run(given, invoke)
+        # Between layers, infinities may be meant, as in a mask.
+        if not all(_finite(numpy_of(output)) for output in outputs):
+            raise AmcError(
+                f"{told[0]} gives values that are not finite on the first validation data, and so "
+                "does the model; scale the data as in training, or retrain the model"
+            )
 
 
 def _finite(values: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.plan import PlanT
 from amc_tf.scoring.base import Scorer
 from amc_tf.training.data import Data
@@ -90,7 +90,7 @@ class Bootstrap:
     """The spread of a task's metric over draws, with replacement, from samples."""
 
     def __init__(self, task: Task, model: keras.Model):
-        self._like = task.compiled(uncompiled(model), model)
+        self._like = task.twin(model)
         self._metric = task.metric
         self._structure = nesting(model, "outputs")
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.own_classes import own_steps
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.batch_norm import Reestimated
@@ -65,7 +65,7 @@ class LiteScorer(Generic[PlanT]):
         self._task = task
         self._graph = graph
         self._stop_at = stop_at
-        self._metrics = task.compiled(uncompiled(model), model)
+        self._metrics = task.twin(model)
         self._batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
         first = next(iter(self._batches)).inputs
         self._folding = fold(graph)

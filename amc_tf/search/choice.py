@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from amc_tf import files
-from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs import layout
 from amc_tf.runs.choice import BY_REWARD, BY_SCORE, Candidate, Choice
@@ -136,7 +135,7 @@ class Chooser:
         """Compares the plan of the best score with others by the outputs of all."""
         best = first[1]
         dense, answers = sampled(self.score, None), sampled(self.score, best.plan)
-        measure = divergence(self.task.compiled(uncompiled(self.model), self.model))
+        measure = divergence(self.task.twin(self.model))
         bootstrap = Bootstrap(self.task, self.model)
         comparable = answers.order == dense.order
         found: list[tuple[Candidate, str, Outcome[PruningPlan]]] = []

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 
 from amc_tf import files
-from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.own_classes import own_parts
 from amc_tf.pruning.importance.criteria import BY_GRADIENTS, elimination
 from amc_tf.runs.model_files import fingerprint
@@ -94,8 +93,7 @@ class Inputs:
 
     @functools.cached_property
     def _compiled(self) -> keras.Model:
-        # It shares the layers, but compiling it leaves the user's model alone.
-        return self._task.compiled(uncompiled(self._model), self._model)
+        return self._task.twin(self._model)
 
     def _fit(self, code: Any) -> Any:
         own = of_methods(type(self._model))  # a train_step, for example

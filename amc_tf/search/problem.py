@@ -10,7 +10,6 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import Cost
 from amc_tf.graph.input_shapes import InputShape, is_open
-from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PlanT, PruningPlan
 from amc_tf.pruning.importance.criteria import BY_GRADIENTS, check_loss
 from amc_tf.search.env.base import DecisionEnv
@@ -88,7 +87,7 @@ def check_gradients(model: keras.Model, task: Task, settings: SearchSettings) ->
         AmcError: see `amc_tf.pruning.importance.criteria.check_loss`.
     """
     if not settings.criteria.isdisjoint(BY_GRADIENTS):
-        check_loss(task.compiled(uncompiled(model), model))
+        check_loss(task.twin(model))
 
 
 def check(

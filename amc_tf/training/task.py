@@ -123,6 +123,14 @@ class Task:
             )
         return model
 
+    def twin(self, model: keras.Model) -> keras.Model:
+        """Compiles a model of the same layers as `model` alike, and leaves that one alone.
+
+        Raises:
+            AmcError: see `compiled`.
+        """
+        return self.compiled(uncompiled(model), model)
+
     def train_dense(self, model: keras.Model) -> None:
         """Trains a compiled model in place with the user's fit; if it fails, undoes that."""
         with first_state_on_error(model):
@@ -291,9 +299,7 @@ class Task:
         check_names(model)
         probe = None
         if self.evaluate is None:
-            # The probe shares the layers, but compiling it leaves the compile settings of the
-            # user's model alone.
-            probe = self.compiled(uncompiled(model), model)
+            probe = self.twin(model)
         checks = {}
         for split in ("train", "validation", *(["test"] if self.test is not None else [])):
             checks[split] = Check(split, model, probe)
@@ -309,8 +315,7 @@ class Task:
 
     def _probe(self, model: keras.Model) -> keras.Model:
         """Returns a model like `model` that is compiled and was evaluated on one batch."""
-        # It shares the layers, but compiling it leaves the user's compile settings alone.
-        probe = self.compiled(uncompiled(model), model)
+        probe = self.twin(model)
         self.score(probe, self._first_batch())
         return probe
 

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.effects import effects_of
 from amc_tf.pruning.importance.elimination import elimination_order
@@ -217,7 +216,7 @@ def elimination(
     images = task.calibration_inputs(dense) if halves is None else halves.images
     statistics = gather(graph, images) if halves is None else halves.whole
     readers = {consumer.site.name for consumer in statistics.consumers}
-    measure = divergence(task.compiled(uncompiled(dense), dense))
+    measure = divergence(task.twin(dense))
     effects = effects_of(graph, images, readers, measure.noise)
     return elimination_order(statistics, consumer_magnitude(graph), effects)
 
