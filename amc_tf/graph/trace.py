@@ -88,8 +88,9 @@ def trace(network: Network, input_shapes: Sequence[Shape]) -> Trace:
             spans.append((before, len(graph.get_operations())))
             return out
 
-        # As in a symbolic call, no state of the layers changes.
-        with keras.StatelessScope():
+        # As in a symbolic call, no state of the layers changes. Below another scope, as when it is
+        # trained, a layer's name may begin with an underscore.
+        with keras.StatelessScope(), tf.name_scope("network"):
             return [tf.convert_to_tensor(x) for x in network.run(inputs, invoke)]
 
     specs = [

@@ -19,8 +19,8 @@ from amc_tf.graph.tensorflow_macs import macs_of
 class Own(kl.Layer):
     """A layer of the user's that no table lists, with a function as its call."""
 
-    def __init__(self, function):
-        super().__init__()
+    def __init__(self, function, **settings):
+        super().__init__(**settings)
         self.function = function
 
     def call(self, *tensors):
@@ -268,6 +268,18 @@ def test_what_cannot_be_counted_is_listed(kind):
     assert (found.operation, found.class_name) == (layer.name, type(layer).__name__)
     assert kind in found.reason
     assert cost(cost.dense) == 4 * 4
+
+
+def test_a_layer_whose_name_begins_with_an_underscore_is_traced():
+    """EfficientNet-Lite has some. At the top of a TensorFlow graph no name may begin so."""
+    x = inputs = keras.Input((4,))
+    x = kl.Dense(3, name="_stem")(x)
+    outputs = Own(lambda x: ops.matmul(x, kernel(3, 5)), name="_own")(x)
+    graph = amc_tf.analyze(keras.Model(inputs, outputs))
+    cost = macs_cost(graph)
+    assert not cost.uncounted
+    assert cost(cost.dense) == 4 * 3 + 3 * 5
+    assert [work.macs for work in graph.trace.work] == [4 * 3, 3 * 5]
 
 
 def test_work_before_a_call_that_cannot_be_traced_is_counted():
