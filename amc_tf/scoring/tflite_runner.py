@@ -155,6 +155,12 @@ class LiteRunner:
         self.segments = segments(
             engine.specimens, [[self.tensor_of[n] for n in stop.values] for stop in stops]
         )
+        sizes = {t: 4 * math.prod(file.tensors[t].shape[1:]) for t in held}
+        of_segment = [
+            max((sizes.get(t, 0) for t in segment.outputs), default=0) for segment in self.segments
+        ]
+        # Of each segment: bytes an image, of the largest output of it and of those behind it.
+        self.largest = np.maximum.accumulate(of_segment[::-1])[::-1].tolist()
         self._verify(plan, stops, Images(few, images.dtypes), values[1])
 
     def start(self, plan: PruningPlan, images: Images, pool: Executor) -> LiteRun:
@@ -192,8 +198,11 @@ class LiteRun:
         """See `Run.advance`."""
         self._weights |= self._runner.folding.weights(changed)
         end = self._runner.stops[id(stop.call)] + 1
-        for segment in self._runner.segments[self._next : end]:
+        ahead = slice(self._next, end)
+        segments = zip(self._runner.segments[ahead], self._runner.largest[ahead], strict=True)
+        for segment, largest in segments:
             self._drop(segment.before)
+            self._memory.shed(largest * len(self._images))
             if segment.template is not None:
                 file = segment.template.file(self._keep, self._weights)
                 network = LiteNetwork(file, self._runner.engine.num_threads, self._pool)
@@ -239,6 +248,10 @@ class _Memory:
         array = piece[:needed].view(dtype).reshape(shape)
         self._given[array.ctypes.data] = piece
         return array
+
+    def shed(self, largest: int) -> None:
+        """Gives up what is larger than any array to come, of so many bytes at most."""
+        self._free = [piece for piece in self._free if piece.nbytes <= largest]
 
     def give_back(self, array: np.ndarray) -> None:
         """Takes back the memory of an array made here; of others, does nothing."""

@@ -48,6 +48,7 @@ class EpisodeDriver(Generic[PlanT]):
 
     Attributes:
         env: the environment.
+        score: see above.
         ranked: outcomes of each policy, the best first (of equal ones the earliest).
     """
 
@@ -65,7 +66,7 @@ class EpisodeDriver(Generic[PlanT]):
         self._label = label
         self.ranked: dict[str, list[Outcome[PlanT]]] = {}
         self._log = log
-        self._score = score
+        self.score = score
         self._watch = watch
         self._final = final
         self._by_divergence = env.reward_name == rewards.DIVERGENCE
@@ -131,7 +132,7 @@ class EpisodeDriver(Generic[PlanT]):
         known = self._log.played(policy, episode, decided.counts)
         score: float | None = score_of(known) if known else self._log.score(decided.counts)
         if score is None:
-            score = self._score(decided.plan, beat)
+            score = self.score(decided.plan, beat)
         outcome = self.env.outcome(decided, score)
         diagnostics = searcher.finish(outcome.actions, told(outcome.reward))
         record = {

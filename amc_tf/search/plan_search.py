@@ -10,7 +10,7 @@ from typing import Any
 from amc_tf import files
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.importance.halves import Halves
-from amc_tf.pruning.refit.methods import REFITS
+from amc_tf.pruning.refit.methods import REFITS, NoRefit
 from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
@@ -177,8 +177,11 @@ def search_in(
         plans = allocated(env, halves, task, settings, importance, folder)
         compete(driver, agent, settings, plans)
 
-    final = refit
-    if settings.final_refit != settings.refit:
+    final, rescored = refit, settings.final_refit != settings.refit
+    if rescored:
+        # What a refit holds of the dense network takes much memory: one at a time.
+        driver.score = score = score.refitted_by(NoRefit())
+        del refit, halves
         final = REFITS[settings.final_refit](graph, images, settings.seed)
     finalists = Finalists(
         actions={
@@ -192,10 +195,10 @@ def search_in(
         ranks=ranks,
         metric=metric,
     )
-    if final is refit:
-        ranked = {name: driver.finalists(name, settings.rerank) for name in driver.ranked}
-    else:
+    if rescored:
         ranked = finalists.rescored(budget)
+    else:
+        ranked = {name: driver.finalists(name, settings.rerank) for name in driver.ranked}
     if device is None:
         best = {name: outcomes[0] for name, outcomes in ranked.items()}
         candidates = {name: outcomes[: settings.rerank] for name, outcomes in ranked.items()}
