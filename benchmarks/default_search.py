@@ -2,12 +2,14 @@
 
     PYTHONPATH=TREE python benchmarks/default_search.py --tree=TREE --data=DIR --folder=DIR
 
-Only names that every version of amc_tf has are used. The clock runs from the call of `search_plan`,
-when network and images are in memory. The same command resumes.
+Only names that every version of amc_tf has are used, and memory is kept as the tree's commands keep
+it. The clock runs from the call of `search_plan`, when network and images are in memory. The same
+command resumes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import resource
@@ -35,6 +37,10 @@ def main(argv):
     del argv
     if not pathlib.Path(amc_tf.__file__).resolve().is_relative_to(pathlib.Path(TREE.value)):
         raise app.UsageError(f"expected amc_tf of {TREE.value}, received {amc_tf.__file__}")
+    with contextlib.suppress(ImportError):  # an older tree
+        from amc_tf.cli import memory
+
+        memory.keep_freed()
     folder = pathlib.Path(FOLDER.value)
     workdir = folder / "run"
     workdir.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ scores plans, with an interpreter for each thread. `score_refit_over_usual_floor
 interpreter with all threads at the same static batch, the usual way of running a file. The default
 refit solves from statistics of the dense network; `--refit=quick_in_order`, the default of
 searches, runs the pruned network over 250 images. All parts use the same number of processors,
-`threads`. Run it when the machine is idle.
+`threads`, and memory is kept as the commands keep it. Run it when the machine is idle.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ai_edge_litert.interpreter import Interpreter
 from common import cases, record
 
 import amc_tf
+from amc_tf.cli import memory
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.pruning.refit.runner import RunByOthers
 from amc_tf.scoring.batch_norm_folding import fold
@@ -178,6 +179,7 @@ def run(env, agent, score, clock: Clock) -> dict:
 
 def main(argv):
     del argv
+    memory.keep_freed()
     case = cases.load(NETWORK.value, DATA.value)
     what = (flag.value for flag in (REFIT, EPISODES, ROUNDING, SEED))
     record.append("episode", study(NETWORK.value, case, *what))
