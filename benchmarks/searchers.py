@@ -3,13 +3,14 @@
     python benchmarks/searchers.py --data=DIR --networks=resnet56,mobilenet_v1 --episodes=100 \
         --seeds=0,1,2 --policies=ddpg,cmaes,response,random --workdir=DIR
 
-Rewards are real. `ddpg` is AMC's agent without its model of the reward (`response_share=0`), and
-`paper` an agent that does not know what the groups lose, either (`sensitivity=False`). Both begin
-with the demonstrations of `warm_start`. `amc` is AMC as it is. A search is a folder of `--workdir`:
-the same command resumes. Searchers whose settings are the same play in one search, in which no plan
-is scored twice. Seconds until N evaluations are those of a searcher's own episodes, of the scoring
-of its plans by others before it, and of the search's set-up (importance, statistics, what the
-groups lose), which each pays whole.
+Rewards are real. `ddpg` is AMC's agent alone: it corrects the proposals of the model of the reward
+in every episode (`response_share=0`). `paper` is an agent that does not know what the groups lose,
+either (`sensitivity=False`). Both begin with the demonstrations of `warm_start`. `amc` is AMC as it
+is, `response` the model alone. All but `paper` begin with the best plan of `knapsack`, which is
+played before them. A search is a folder of `--workdir`: the same command resumes. Searchers whose
+settings are the same play in one search, in which no plan is scored twice. Seconds until N
+evaluations are those of a searcher's own episodes, of the scoring of its plans by others before it,
+and of the search's set-up (importance, statistics, what the groups lose), which each pays whole.
 Best plans are by the reward, and by its refit; there is no final refit, unless `--set` names
 another one. The table tells the score and the reward of the best plan so far, and `last` the mean
 reward of a searcher's last ten episodes: how good its own plans have become.
@@ -37,7 +38,7 @@ from amc_tf.runs import layout
 from amc_tf.runs.episode_log import read_log
 from amc_tf.runs.vocabulary import AGENT
 from amc_tf.search.plan_search import search_plan
-from amc_tf.search.settings import POLICIES, SearchSettings
+from amc_tf.search.settings import KNAPSACK, POLICIES, SearchSettings
 
 DATA = flags.DEFINE_string("data", None, "Folder of networks and images.")
 NETWORKS = flags.DEFINE_list("networks", ["resnet56"], "Names of common/cases.py.")
@@ -131,8 +132,10 @@ def study(network: str, seeds: list[int], names: list[str]) -> dict:
         for group, changes in searches(names):
             plain = SearchSettings(episodes=EPISODES.value, seed=seed, rounding=case.rounding)
             policies = tuple(SEARCHERS[name].policy for name in group)
+            # Played first, so that all searchers begin with the best plan that is known.
+            known = (KNAPSACK,) if changes.get("sensitivity", True) else ()
             settings = dataclasses.replace(
-                plain, policies=(AGENT, *policies), final_refit=plain.refit, **changes
+                plain, policies=(AGENT, *known, *policies), final_refit=plain.refit, **changes
             )
             settings = overridden(settings, SET.value)
             # Other settings are another search, in a folder of its own.

@@ -178,9 +178,9 @@ def searchers(entry: dict) -> str:
     return record.section(
         "The best plan so far by its reward, with the reward's refit, and the seconds until then, "
         f"set-up included ({facts}). The reward is minus the divergence of the outputs from the "
-        "dense network's, unless another is set. `ddpg` is AMC's agent alone "
-        "(`response_share=0`); `amc` shares its episodes with the model of the reward, which "
-        "`response` is alone; `paper` does not know what the groups lose, either.",
+        "dense network's, unless another is set. `ddpg` is AMC's agent alone, which corrects the "
+        "model of the reward in every episode (`response_share=0`); `amc` shares its episodes "
+        "with that model, which `response` is alone; `paper` does not know what the groups lose.",
         header,
         rows,
         entries,
