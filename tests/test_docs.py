@@ -50,7 +50,7 @@ TINY_CODE = {
 # A stand-in for a model of amc-sparsify, from the run beside it.
 SPARSE = """
 import keras, numpy as np
-model = keras.saving.load_model("runs/mnist/finetuned.keras", compile=False)
+model = keras.saving.load_model("runs/mnist/dense.keras", compile=False)
 for weight in model.trainable_variables:
     values = weight.numpy()
     if values.ndim > 1:
@@ -178,7 +178,7 @@ def test_every_command(folder, phone, adb_server):
             assert f'"{words[0].removeprefix("amc-")}"' in TEST_COMMANDS
         else:
             assert words[0].startswith("amc-"), f"{block}: no test runs {words[0]}"
-            # amc-sparsify was not run: the fine-tuned model, its small weights gone, stands in.
+            # amc-sparsify was not run: the dense model, its small weights gone, stands in.
             for round_ in re.findall(r"[\w/]+/sparse/round\d\.keras", " ".join(words)):
                 (folder / round_).parent.mkdir(exist_ok=True)
                 commands.run_code(SPARSE.format(round_), folder)
