@@ -60,8 +60,9 @@ def compete(
     def guided() -> GuidedSearcher:
         first_plans = demonstrations if settings.warm_start else []
         searcher, first = agent, settings.learner.phases()[0]
-        model = response() if settings.response_share or losses is not None else None
-        if losses is not None and model is not None:
+        model = response() if settings.response_share else None
+        if losses is not None:
+            model = model or response()
             searcher = CorrectingSearcher(
                 agent,
                 env,

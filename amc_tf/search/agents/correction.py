@@ -95,7 +95,7 @@ class CorrectingSearcher:
         return self._ratio(len(self._states) - 1, self._asked(len(self._states) - 1, state))
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:
-        """Tells the searcher what each correction earned; of demonstrations, the model's view."""
+        """Tells the searcher what each correction earned; nothing of demonstrations."""
         self._states.clear()
         self._best = max(self._best, (reward, tuple(actions)))
         if self._demonstrations:
@@ -149,14 +149,8 @@ class CorrectingSearcher:
 
     def _told(self, actions: Sequence[float], reward: float | None = None) -> dict[str, float]:
         """Tells the searcher of an episode; without a reward, what the model expects of it."""
-        dense, choices = self._env.problem.dense, self._env.choices
-        counts = np.rint(np.asarray(actions) * dense)
-        earned = np.array(
-            [
-                table[np.searchsorted(allowed, n)]
-                for table, allowed, n in zip(self._advantages, choices, counts, strict=True)
-            ]
-        )
+        counts = np.rint(np.asarray(actions) * self._env.problem.dense)
+        earned = self._env.each(self._advantages, counts)
         if reward is not None:
             earned += self._surprise(actions, reward) / len(earned)
         corrections = [self._correction(t, ratio) for t, ratio in enumerate(actions)]

@@ -70,13 +70,13 @@ def advantages(
     """
     slopes = _slopes(env, np.asarray(plan), env.choices)
     places = [int(np.searchsorted(c, n)) for c, n in zip(env.choices, plan, strict=True)]
-    prices = [0.0]
+    prices = []
     for allowed, table, slope, at in zip(env.choices, worth, slopes, places, strict=True):
         low, high = max(at - 1, 0), min(at + 1, len(allowed) - 1)
         if high > low:
             step = allowed[high] - allowed[low]
             prices.append(float((table[high] - table[low]) / (slope * step)))
-    price = max(float(np.median(prices[1:] or prices)), 0.0)
+    price = max(float(np.median(prices)), 0.0) if prices else 0.0
     return [
         table - table[at] - price * slope * (allowed - allowed[at])
         for allowed, table, slope, at in zip(env.choices, worth, slopes, places, strict=True)

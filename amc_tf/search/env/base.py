@@ -202,8 +202,12 @@ class DecisionEnv(Generic[PlanT]):
 
     def total(self, tables: Sequence[np.ndarray], counts: Sequence[int] | np.ndarray) -> float:
         """Returns the sum over decisions of what tables, as `choices`, say of their counts."""
+        return float(sum(self.each(tables, counts)))
+
+    def each(self, tables: Sequence[np.ndarray], counts: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns what tables, as `choices`, say of each decision's count (decisions,)."""
         parts = zip(self.choices, counts, tables, strict=True)
-        return float(sum(table[np.searchsorted(allowed, n)] for allowed, n, table in parts))
+        return np.array([table[np.searchsorted(allowed, n)] for allowed, n, table in parts])
 
     def finish(self) -> Decided[PlanT]:
         """Returns the decisions of a finished episode.
