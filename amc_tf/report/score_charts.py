@@ -99,8 +99,8 @@ def score_chart(run: Run, data: Mapping[str, Rows]) -> Chart | None:
         "score",
         f"{metric.title[0].upper()}{metric.title[1:]} against cost of every episode",
         f"{scores.axis[0].upper()}{scores.axis[1:]} of each plan, refitted as in the search and "
-        "not fine-tuned. Line: the Pareto front of all episodes. Ring: the plan shown below. "
-        f"Dashed: the budget. Dotted: the dense network.{_uncertain(run)}",
+        f"not fine-tuned.{scores.part} Line: the Pareto front of all episodes. Ring: the plan "
+        f"shown below. Dashed: the budget. Dotted: the dense network.{_uncertain(run)}",
         ("episodes", "fronts", "bounds"),
         spec(
             320,

@@ -19,10 +19,12 @@ class Scores:
     Attributes:
         metric: what they are; an accuracy for runs of versions that knew nothing else.
         uncertainty: how uncertain they are.
+        episode_samples: number of validation samples of an episode's score; None if unknown.
     """
 
     metric: Metric = ACCURACY
     uncertainty: Uncertainty = Uncertainty()
+    episode_samples: int | None = None
 
     @classmethod
     def of(cls, result: RunResult | ExportResult | SparseResult) -> Scores:
@@ -36,7 +38,11 @@ class Scores:
         if "metric" not in search:
             return cls.of(result)
         uncertainty = search.get("uncertainty", {})
-        return cls(record(Metric, search["metric"]), record(Uncertainty, uncertainty))
+        return cls(
+            record(Metric, search["metric"]),
+            record(Uncertainty, uncertainty),
+            search.get("episode_samples"),
+        )
 
     def for_all(self, scores: Iterable[float]) -> Scores:
         """Returns these, without percentages if some scores are no fractions after all."""
@@ -67,6 +73,17 @@ class Scores:
         """Title of the axis of the search's scores."""
         title = f"validation {self.metric.title}"
         return title if self.metric.mode == "max" else f"{title} ({self.metric.better})"
+
+    @property
+    def part(self) -> str:
+        """Says on how many samples episodes were scored; an empty text if on all, or unknown."""
+        every = self.uncertainty.samples.get("validation")
+        if not every or not self.episode_samples or self.episode_samples >= every:
+            return ""
+        return (
+            f" An episode's plan was scored on {self.episode_samples:,} of {every:,} samples, the "
+            "best plans then on all."
+        )
 
     @property
     def ticks(self) -> str:

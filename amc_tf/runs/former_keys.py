@@ -14,7 +14,9 @@ _NOW: Mapping[str, str] = {
 
 
 # What earlier versions did where their configuration says nothing of a setting: its value then.
-FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {"search": {"sensitivity": False}}
+FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "search": {"sensitivity": False, "episode_samples": None}
+}
 
 
 def with_names_of_now(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,24 @@ class Scorer(Protocol[PlanT_contra]):
         """Makes a scorer like this one with another refit; both may be used."""
         ...
 
+    def on_part(self, images: int | None) -> Scorer[PlanT_contra]:
+        """Makes a scorer like this one that scores plans on part of the validation data.
+
+        It scores the dense network, and runs networks, on all of it, as this one does. Where data
+        has more than one order, once the dense network was scored, whole batches are drawn at
+        random, the same each time, those first whose outputs can be compared. Where it has only
+        one, plans are scored on all of it.
+
+        Args:
+            images: number of images, at least; None for all.
+        """
+        ...
+
+    @property
+    def images(self) -> int | None:
+        """Number of images on which plans are scored; None for all."""
+        ...
+
     def run(self, plan: PlanT_contra | None) -> Iterator[list[np.ndarray]]:
         """Runs the network under a plan, a batch of the validation data at a time.
 

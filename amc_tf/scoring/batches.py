@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -33,9 +33,6 @@ class Batches:
     What is not in memory is read once and kept, as decoding it may cost more than running the
     network, unless it is larger than `most_kept` bytes. This is estimated from the first batch
     if the number of batches is known.
-
-    Attributes:
-        images: number of images; None until the data has been read once.
     """
 
     def __init__(self, data: Data, batch_size: int, model: keras.Model, most_kept: int):
@@ -45,17 +42,18 @@ class Batches:
         self._kept: list[Batch] | None = None
         in_memory = isinstance(self._source, IndexedBatches) and self._source.in_memory
         self._to_keep = not in_memory
-        self.images: int | None = None
+        self._sizes: list[int] = []
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
             yield from self._kept
             return
         kept: list[Batch] = []
-        size = images = 0
+        sizes: list[int] = []
+        size = 0
         for number, (x, y, weight) in enumerate(self._source):
             batch = self._batch(number, x, y, weight)
-            images += len(batch.inputs[0])
+            sizes.append(len(batch.inputs[0]))
             if self._to_keep:
                 arrays = keras.tree.flatten([a for a in (x, y, weight) if a is not None])
                 size += sum(a.nbytes for a in arrays)
@@ -66,7 +64,7 @@ class Batches:
             yield batch
         if self._to_keep:
             self._kept = kept
-        self.images = images
+        self._sizes = sizes
 
     def _fits(self, size: int, batches: int) -> bool:
         expected = size
@@ -90,14 +88,42 @@ class Batches:
         in_memory = isinstance(self._source, IndexedBatches) and self._source.in_memory
         return self._kept is not None or in_memory
 
-    def shuffled(self) -> Iterable[Batch] | None:
-        """Returns the batches in a random but fixed order; None if they come in one order only."""
+    def images(self, part: Collection[int] | None = None) -> int:
+        """Returns the number of images in some batches or all; 0 until they have been read once."""
+        numbers = range(len(self._sizes)) if part is None else part
+        return sum(self._sizes[number] for number in numbers)
+
+    def part(self, images: int, preferred: Collection[int]) -> frozenset[int] | None:
+        """Returns the numbers of as many batches as hold a number of images, drawn at random.
+
+        Args:
+            images: the number of images.
+            preferred: numbers of batches that are drawn before all others.
+
+        Returns:
+            The same each time; None where this takes all batches, or they come in one order only.
+        """
+        if self.images() <= images or self.shuffled() is None:
+            return None
+        drawn = sorted(order(len(self._sizes)).tolist(), key=lambda n: n not in preferred)
+        held = np.cumsum([self._sizes[number] for number in drawn])
+        part = drawn[: int(np.searchsorted(held, images)) + 1]
+        return frozenset(part) if len(part) < len(drawn) else None
+
+    def shuffled(self, part: Collection[int] | None = None) -> Iterable[Batch] | None:
+        """Returns the batches in a random but fixed order; None if they come in one order only.
+
+        Args:
+            part: numbers of the batches that are wanted; None for all.
+        """
         if self._kept is not None:
-            return [self._kept[i] for i in order(len(self._kept))]
+            kept = self._kept
+            return [kept[n] for n in order(len(kept)).tolist() if part is None or n in part]
         if not isinstance(self._source, IndexedBatches):
             return None
         source = self._source
-        return (self._batch(i, *source.at(i)) for i in order(source.steps).tolist())
+        numbers = order(source.steps).tolist()
+        return (self._batch(n, *source.at(n)) for n in numbers if part is None or n in part)
 
     def _batch(self, number: int, x: Any, y: Any, weight: Any) -> Batch:
         return Batch(inputs_of(x, self._model), y, weight, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -66,6 +66,11 @@ class DenseOutputs:
                 f"{self._most:,}",
             )
 
+    @property
+    def numbers(self) -> Collection[int]:
+        """Numbers of the batches whose outputs are kept."""
+        return self._kept.keys()
+
     def distance(self, batch: Batch, outputs: Sequence[np.ndarray]) -> float | None:
         """Returns how far outputs are from the dense network's; None where these are not kept.
 
@@ -90,18 +95,19 @@ class Compared:
 
     Args:
         dense: the dense network's outputs.
+        total: number of images in the batches that will be played and can be compared.
 
     Attributes:
         distances: distance of each batch that was compared so far.
         sizes: number of images in each of these.
-        total: number of images in all batches that can be compared.
+        total: see above.
     """
 
-    def __init__(self, dense: DenseOutputs):
+    def __init__(self, dense: DenseOutputs, total: int):
         self._dense = dense
         self.distances: list[float] = []
         self.sizes: list[int] = []
-        self.total = dense.images or 0
+        self.total = total
 
     def of(self, played: Iterable[tuple[Batch, list[np.ndarray]]]) -> Played:
         """Yields what is played, and compares it."""

@@ -57,6 +57,16 @@ class MaskedScorer(Generic[PlanT]):
         other._refit = refit
         return other
 
+    def on_part(self, images: int | None) -> MaskedScorer[PlanT]:
+        """See `Scorer`; the user's evaluate takes all data at once."""
+        del images
+        return self
+
+    @property
+    def images(self) -> int | None:
+        """See `Scorer`."""
+        return None
+
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:
         """See `Scorer`."""
         return (outputs for _, outputs in self.played(plan))

@@ -78,6 +78,7 @@ class LiteScorer(Generic[PlanT]):
             inputs=first,
         )
         self._refit = self._run_here(refit)
+        self._part: frozenset[int] | None = None
         self._dense: DenseOutputs | None = None
         measure = divergence(self._metrics)
         self._why_none = self._not_compared(measure.name) if compare else "it was not asked for"
@@ -106,19 +107,23 @@ class LiteScorer(Generic[PlanT]):
         """See `Scorer`."""
         if plan is None and self._dense is not None and self._dense.images is None:
             return self._score_dense(self._dense)
+        part = None if plan is None else self._part
         compared = None
         if self._dense is not None and self._dense.images is not None:
-            compared = Compared(self._dense)
-        images = self._batches.images
+            numbers = self._dense.numbers
+            total = self._batches.images([n for n in numbers if part is None or n in part])
+            compared = Compared(self._dense, total)
+        images = self._batches.images(part)
         # Data may be sorted by class, so that its first batches say nothing about the others.
-        batches = self._batches.shuffled()
+        batches = self._batches.shuffled(part)
         rule = None
         if beat is not None and self._stop_at is not None and images and batches is not None:
             rule = self._rule(beat, compared, images)
-        played = self._run(plan, self._batches if rule is None or batches is None else batches)
+        own_order = batches is None or (rule is None and part is None)
+        played = self._run(plan, self._batches if own_order else batches)
         model = _Played(self._metrics, self._task.metric, rule)
         score = self._task.score(model, played if compared is None else compared.of(played))
-        cut = rule is not None and model.images < (images or 0)
+        cut = rule is not None and model.images < images
         return Score(score, None if compared is None else compared.divergence, cut)
 
     def _rule(self, beat: float, compared: Compared | None, images: int) -> Rule:
@@ -147,6 +152,18 @@ class LiteScorer(Generic[PlanT]):
         other = copy.copy(self)
         other._refit = self._run_here(refit)
         return other
+
+    def on_part(self, images: int | None) -> LiteScorer[PlanT]:
+        """See `Scorer`."""
+        other = copy.copy(self)
+        compared = self._dense.numbers if self._dense is not None else ()
+        other._part = None if images is None else self._batches.part(images, compared)
+        return other
+
+    @property
+    def images(self) -> int | None:
+        """See `Scorer`."""
+        return None if self._part is None else self._batches.images(self._part)
 
     def _run_here(self, refit: Refit[PlanT] | None) -> Refit[PlanT] | None:
         """Returns a refit that runs its pruned networks by LiteRT too, if it runs any."""

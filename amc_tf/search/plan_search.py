@@ -154,6 +154,7 @@ def search_in(
         dense_score = float(scored)
         used = used_reward(settings.reward, score, folder, begun)
         settings = dataclasses.replace(settings, reward=used)
+        quick = score.on_part(settings.episode_samples if used == DIVERGENCE else None)
         env = environment(problem, budget, settings, metric)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
@@ -171,17 +172,19 @@ def search_in(
             "dense": {"score": dense_score, **dense},
             "metric": dataclasses.asdict(metric),
             "uncertainty": dataclasses.asdict(uncertain),
+            "episode_samples": quick.images or uncertain.samples.get("validation"),
         }
         files.write_json(workdir / layout.SEARCH, {**about, **breakdown(graph, {})})
-        driver = EpisodeDriver(log, env, score, watch, scored)
+        driver = EpisodeDriver(log, env, quick, watch, scored)
         plans = allocated(env, halves, task, settings, importance, folder)
         compete(driver, agent, settings, plans)
 
-    final, rescored = refit, settings.final_refit != settings.refit
-    if rescored:
+    rescored = settings.final_refit != settings.refit or quick.images is not None
+    final = refit
+    if settings.final_refit != settings.refit:
         # What a refit holds of the dense network takes much memory: one at a time.
         driver.score = score = score.refitted_by(NoRefit())
-        del refit, halves
+        del refit, quick, halves
         final = REFITS[settings.final_refit](graph, images, settings.seed)
     finalists = Finalists(
         actions={

@@ -55,7 +55,10 @@ def compete(
         return demonstrations[0] if demonstrations else [0.5] * len(env)
 
     def response() -> ResponseSearcher:
-        return ResponseSearcher(env, start(), losses, seed=settings.seed)
+        first = start()
+        # What a whole residual stream is worth shows only when the rest was fitted to it.
+        others = [ratios for ratios in plans.get(KNAPSACK, ()) if list(ratios) != list(first)]
+        return ResponseSearcher(env, first, losses, seed=settings.seed, others=others)
 
     def guided() -> GuidedSearcher:
         first_plans = demonstrations if settings.warm_start else []

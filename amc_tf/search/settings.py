@@ -82,8 +82,12 @@ class SearchSettings:
             one for its scoring to end before all images are run; None for never. It is judged by
             what the reward is made of, the divergence or the score. Rewards that price a cost
             never end it: with them a plan of low accuracy may be the best.
+        episode_samples: number of validation samples on which an episode's plan is scored while
+            the reward is the divergence, as that tells plans apart on few; at least, as whole
+            batches are drawn at random. None for all. The plans of `rerank` are scored on all.
         rerank: number of each policy's best plans, by their rewards, that are scored once more
-            with the final refit. These scores decide, unless the reward prices a cost.
+            with the final refit, on all samples. These scores decide, unless the reward prices a
+            cost.
         policies: names of `POLICIES` that run; `amc` always does. `random`, `cmaes` (an
             evolution strategy) and `response` (the model of the reward without
             the agent) get as many episodes as the agent. `knapsack` is for a budget: the
@@ -122,6 +126,7 @@ class SearchSettings:
     refit: str = "quick_in_order"
     final_refit: str = "in_order"
     early_stop: float | None = 3.0
+    episode_samples: int | None = 1000
     rerank: int = 5
     policies: tuple[str, ...] = (AGENT, "random", KNAPSACK, "global_l2", *PROFILES)
     keep_best: int = 5
@@ -146,6 +151,11 @@ class SearchSettings:
         if self.early_stop is not None and self.early_stop <= 0:
             raise AmcError(
                 f"expected early_stop as None or a positive number, received {self.early_stop}"
+            )
+        if self.episode_samples is not None and self.episode_samples < 1:
+            raise AmcError(
+                "expected episode_samples as None or a positive number, received "
+                f"{self.episode_samples}"
             )
         choices("policy", self.policies, POLICIES)
         choice("reward", self.reward, REWARDS)

@@ -50,6 +50,14 @@ def test_tables_of_an_error(by_mae):
             assert "%" not in line
 
 
+def test_a_page_says_on_how_many_samples_episodes_were_scored(by_mae):
+    said = "scored on 50 of 100 samples, the best plans then on all"
+    for samples, told in ((50, True), (100, False), (None, False)):
+        search = json.loads((by_mae / "search.json").read_text())
+        (by_mae / "search.json").write_text(json.dumps({**search, "episode_samples": samples}))
+        assert (said in html.write_report([by_mae]).read_text()) == told
+
+
 def test_tables_of_a_fraction(by_accuracy):
     result = read_run(by_accuracy).result
     text = table(result)

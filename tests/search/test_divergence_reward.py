@@ -9,6 +9,7 @@ import pytest
 import amc_tf
 from amc_tf.runs.episode_log import EpisodeLog, read_log
 from amc_tf.runs.workdir import Workdir
+from amc_tf.scoring.scorer import fastest_scorer
 from amc_tf.search.agents.handcrafted import FixedSearcher
 from amc_tf.search.driver import EpisodeDriver
 from amc_tf.search.env.base import DecisionEnv, Outcome
@@ -186,3 +187,31 @@ def test_hopeless_plans_are_those_that_are_far(net, tmp_path):
     now = read_log(tmp_path / "episodes.jsonl")
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in now] == told
     assert again.plan == found.plan
+
+
+@pytest.mark.parametrize("final_refit", ["dense", "none"])
+def test_episodes_may_be_scored_on_part_of_the_samples(net, tmp_path, final_refit):
+    """The best plans are scored on all, even if the refit is the same."""
+    settings = blobs.search_settings(
+        episode_samples=50,
+        early_stop=None,
+        policies=("uniform", "random"),
+        refit="dense",
+        final_refit=final_refit,
+        rerank=2,
+    )
+    task = blobs.task(batch_size=10)  # 200 samples
+    found = amc_tf.search_plan(net, task, BUDGET, tmp_path, settings)
+    episodes, finals = (read_log(tmp_path / f"{name}.jsonl") for name in ("episodes", "finals"))
+    assert {round(r["score"] * 50, 3) % 1 for r in episodes} == {0}
+    assert any(round(r["score"] * 50, 3) % 1 for r in finals)
+    score = fastest_scorer(amc_tf.analyze(net), task, found.final)
+    for outcome in found.best.values():
+        assert outcome.score == pytest.approx(score(outcome.plan))
+    assert json.loads((tmp_path / "search.json").read_text())["episode_samples"] == 50
+
+
+def test_the_error_is_of_all_samples(net, tmp_path):
+    settings = blobs.search_settings(episode_samples=50, reward="err", policies=("uniform",))
+    amc_tf.search_plan(net, blobs.task(batch_size=10), BUDGET, tmp_path, settings)
+    assert json.loads((tmp_path / "search.json").read_text())["episode_samples"] == 200

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.pruning.refit.kept_rows import Keeper, ReadRows
 from amc_tf.pruning.refit.linear_path import Affine, Path
 from amc_tf.pruning.refit.refittable import intercept
 from amc_tf.pruning.refit.runner import Stop
@@ -24,10 +25,10 @@ class Consumer:
         path: linear path to the value that is restored.
         affine: what the path computes.
         positions: the sampled positions of the output, int (images, positions).
-        targets: the value to restore, float32 (images * positions, outputs).
-        later: for each batch and each other call of a shared layer, the dense
-            network's inputs and linear outputs, float32. They take the place of
-            the pruned network's.
+        targets: reads the value to restore, float32 (images * positions, outputs).
+        later: None, or for the other calls of a shared layer in all batches, what reads the
+            dense network's inputs and linear outputs, float32. They take the place of the pruned
+            network's.
     """
 
     site: Site
@@ -36,8 +37,8 @@ class Consumer:
     path: Path
     affine: Affine
     positions: np.ndarray
-    targets: np.ndarray
-    later: Sequence[tuple[np.ndarray, np.ndarray]]
+    targets: ReadRows
+    later: tuple[ReadRows, ReadRows] | None
 
     @property
     def stop(self) -> Stop:
@@ -51,19 +52,37 @@ class Consumer:
 
 @dataclasses.dataclass(eq=False)
 class Gathered:
-    """What is gathered for a `Consumer`, a batch at a time; attributes as there."""
+    """What is gathered for a `Consumer`, a batch at a time; attributes as there.
+
+    Attributes:
+        keeper: keeps the rows.
+    """
 
     site: Site
     kernel: str
     path: Path
+    keeper: Keeper
     positions: list[np.ndarray] = dataclasses.field(default_factory=list)
-    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
-    later: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+    _targets: list[Any] = dataclasses.field(default_factory=list)
+    _later: list[tuple[Any, Any]] = dataclasses.field(default_factory=list)
+
+    def add(self, targets: np.ndarray) -> None:
+        """Keeps the targets of a batch."""
+        self._targets.append(self.keeper.keep(targets))
+
+    def add_later(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        """Keeps what another call of a shared layer read and computed in a batch."""
+        self._later.append((self.keeper.keep(inputs), self.keeper.keep(outputs)))
 
     def consumer(self, graph: ChannelGraph) -> Consumer:
         """Returns the consumer of all batches, which it takes from here."""
         positions, self.positions = np.concatenate(self.positions), []
-        targets, self.targets = np.concatenate(self.targets), []
+        targets, self._targets = self.keeper.joined(self._targets), []
+        later = None
+        if self._later:
+            inputs, outputs = zip(*self._later, strict=True)
+            later = self.keeper.joined(inputs), self.keeper.joined(outputs)
+            self._later = []
         return Consumer(
             self.site,
             self.kernel,
@@ -72,5 +91,5 @@ class Gathered:
             self.path.affine(graph.network),
             positions,
             targets,
-            self.later,
+            later,
         )

@@ -35,6 +35,7 @@ from amc_tf.graph.network import Call, Network, infer
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.consumers import Consumer, Gathered
+from amc_tf.pruning.refit.kept_rows import InFile, InMemory
 from amc_tf.pruning.refit.keras_runner import KerasRunner
 from amc_tf.pruning.refit.linear_path import Path, follow
 from amc_tf.pruning.refit.pruned_run import PrunedRun
@@ -134,13 +135,15 @@ class InOrderReconstruction:
         run.catch_up(consumer.stop)
         x = run.inputs(site, consumer.positions)
         columns = run.keep[site.roles["out"]]
-        target = consumer.targets if columns.all() else consumer.targets[:, columns]
+        target = consumer.targets()
+        target = target if columns.all() else target[:, columns]
         slope, base = affine.slope[columns], run.base(affine, columns, consumer.positions)
         if consumer.later:  # a shared layer has no path, so its base is zero everywhere
-            read = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
-            features = np.tile(read, consumer.later[0][0].shape[1] // len(read))
-            x = np.concatenate([x, *(part[:, features] for part, _ in consumer.later)])
-            target = np.concatenate([target, *(part[:, columns] for _, part in consumer.later)])
+            inputs, outputs = (read() for read in consumer.later)
+            kept = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
+            features = np.tile(kept, inputs.shape[1] // len(kept))
+            x = np.concatenate([x, inputs[:, features]])
+            target = np.concatenate([target, outputs[:, columns]])
         old = run.weight(site, consumer.kernel)
         old = old.reshape(-1, old.shape[-1])
         has_bias = has_weight(site.call.operation, "bias")
@@ -192,6 +195,7 @@ def gather_in_order(
     ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
     rounds: int = 4,
     residual: bool = True,
+    in_file: bool = False,
     seed: int = 0,
 ) -> InOrderReconstruction:
     """Runs the dense network once over calibration images and keeps the targets of a refit.
@@ -216,6 +220,8 @@ def gather_in_order(
             after the one before.
         residual: whether a branch is fitted towards *dense sum minus pruned
             shortcut* rather than towards its own dense output.
+        in_file: whether the targets lie in a temporary file, of which a refit reads one layer's
+            at a time, and not in memory.
         seed: seed of the sampled positions.
 
     Returns:
@@ -228,6 +234,7 @@ def gather_in_order(
     network = graph.network
     total = len(images[0])
     rng = np.random.default_rng(seed)
+    keeper = InFile() if in_file else InMemory()
     consumers: dict[int, Gathered] = {}
     ends: dict[int, list[Gathered]] = {}
     shared: dict[int, Gathered] = {}
@@ -237,7 +244,7 @@ def gather_in_order(
         path = follow(network, site.call, through_sums=residual)
         if later:
             path = Path(path.start)
-        consumer = Gathered(site, weight.name, path)
+        consumer = Gathered(site, weight.name, path, keeper)
         consumers[id(site.call)] = consumer
         shared.update({id(call): consumer for call in later})
         if path.calls:
@@ -260,13 +267,13 @@ def gather_in_order(
             if has_weight(call.operation, "bias"):
                 y += numpy_of(named_weight(call.operation, "bias"))
             if id(call) in consumers:
-                consumer.targets.append(y)
+                consumer.add(y)
             else:
-                consumer.later.append((read, y))
+                consumer.add_later(read, y)
 
     def keep_targets(ended: Sequence[Gathered], output: np.ndarray) -> None:
         for consumer in ended:
-            consumer.targets.append(at_positions(output, consumer.positions[-1]))
+            consumer.add(at_positions(output, consumer.positions[-1]))
 
     def invoke(call, args, kwargs):
         output = infer(call.operation, args, kwargs)

@@ -40,7 +40,7 @@ def _dense(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refi
 
 
 def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
-    return gather_in_order(graph, images, seed=seed)
+    return gather_in_order(graph, images, in_file=True, seed=seed)
 
 
 def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:

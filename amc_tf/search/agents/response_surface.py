@@ -31,6 +31,8 @@ _RANK_SCALE = 0.3
 _TEMPERATURE = 0.3
 # Most draws for one proposal, where they lead to plans that were tried before.
 _DRAWS = 10
+# Plans that are tried around each of several starts before the best one decides where to go on.
+_AROUND = 8
 _LEAST = 1e-3  # least ratio before all are scaled by one factor, which divides by the least
 
 
@@ -97,9 +99,9 @@ class ResponseModel:
         """Number of episodes it has seen."""
         return len(self._rewards)
 
-    def best(self, coefficients: np.ndarray) -> int:
-        """Returns the number of the episode that is best by coefficients of `draw`."""
-        return int(np.argmax(np.stack(self._features) @ coefficients))
+    def best(self, coefficients: np.ndarray, among: Sequence[int]) -> int:
+        """Returns which of some episodes, by their numbers, is best by coefficients of `draw`."""
+        return among[int(np.argmax([self._features[n] @ coefficients for n in among]))]
 
     def add(self, features: np.ndarray, reward: float) -> None:
         """Adds an episode: the features of its plan, and its reward."""
@@ -142,6 +144,9 @@ def _left_out(
 class ResponseSearcher:
     """A `Searcher` that proposes the plans that are best by a model of the reward.
 
+    A proposal is near a plan that was tried, as the model is right only there. So plans that are
+    far apart are each a start: the model cannot tell how good what lies between them is.
+
     Args:
         env: the environment of the episodes.
         start: preserve ratios of the first episode.
@@ -150,6 +155,8 @@ class ResponseSearcher:
             None for 10, or 3 if losses are known.
         sigma: standard deviation of a ratio in these episodes.
         seed: seed of all draws.
+        others: preserve ratios of other plans from which proposals begin, too, until it is clear
+            where the best one lies.
     """
 
     def __init__(
@@ -160,10 +167,13 @@ class ResponseSearcher:
         warmup: int | None = None,
         sigma: float = 0.15,
         seed: int = 0,
+        others: Sequence[Sequence[float]] = (),
     ):
         self._env = env
         self._dense = env.problem.dense
         self._start = np.asarray(start)
+        self._starts = np.array([start, *others])
+        self._around: list[list[int]] = [[] for _ in self._starts]
         known = 3 if losses is not None else 10
         self._warmup = known if warmup is None else warmup
         self._sigma = sigma
@@ -188,20 +198,32 @@ class ResponseSearcher:
         return self._planned
 
     def _proposed(self) -> Sequence[float]:
-        if len(self._model) == 0:
-            return self._start.tolist()
+        for start in self._starts[: len(self._model) + 1]:
+            if self._scored(start) not in self._tried:
+                return start.tolist()
         if len(self._model) < self._warmup:
             return self._scattered(self._start).tolist()
-        best = self._start
+        best, among = self._start, self._due()
         for _ in range(_DRAWS):
             drawn = self._model.draw(self._rng)
-            best = np.array(self._counts[self._model.best(drawn)]) / self._dense
+            best = np.array(self._counts[self._model.best(drawn, among)]) / self._dense
             self._worth = self._features.worth(drawn)
             plan = propose(self._env, self._worth, best)
             if self._scored(plan) not in self._tried:
                 return plan
         # The model is certain; plans scattered around its best one show whether it is right.
         return self._env.fitted(np.maximum(self._scattered(best), _LEAST).tolist())
+
+    def _due(self) -> Sequence[int]:
+        """Returns the numbers of the episodes near one of which the next proposal is to be.
+
+        They are those around the start that was tried least, as long as one was tried too little.
+        """
+        around = [numbers for numbers in self._around if numbers]
+        least = min(around, key=len)
+        if len(around) > 1 and len(least) < _AROUND:
+            return least
+        return range(len(self._model))
 
     def _scattered(self, ratios: np.ndarray) -> np.ndarray:
         return np.clip(ratios + self._sigma * self._rng.normal(size=len(ratios)), 0, 1)
@@ -210,6 +232,8 @@ class ResponseSearcher:
         """Learns from an episode, whichever searcher proposed its actions."""
         self._planned = None
         counts = self._scored(actions)
+        distances = np.abs(self._starts - np.asarray(counts) / self._dense).sum(axis=1)
+        self._around[int(np.argmin(distances))].append(len(self._counts))
         self._tried.add(counts)
         self._counts.append(counts)
         self._model.add(self._features.of(counts), reward)

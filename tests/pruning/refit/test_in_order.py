@@ -239,7 +239,7 @@ def test_wide_layers_are_fitted_on_more_rows():
 
     def rows(**options):
         gathered = in_order.gather_in_order(graph, [images], rows=16, **options)
-        found = {c.site.name: len(c.targets) for c in gathered.consumers.values()}
+        found = {c.site.name: len(c.targets()) for c in gathered.consumers.values()}
         return found["a"], found["b"]
 
     assert rows(rows_per_feature=0) == (16, 16)

@@ -150,3 +150,40 @@ def test_where_the_model_is_sure_it_still_tries_other_plans(graph):
     env = environment(graph, rounding=1)
     searcher = ResponseSearcher(env, env.fitted([1.0, 1.0, 1.0]))
     assert len({outcome.counts for outcome in play(env, searcher, 30)}) >= 15
+
+
+def test_a_worse_start_may_lead_to_the_better_plan():
+    """Around the better start all is flat; the worse one lies beside a peak."""
+    graph = amc_tf.analyze(zoo.three_convolutions((48, 64, 40)))
+    env = DecisionEnv(channel_problem(graph, rounding=2), amc_tf.Budget(macs=0.5))
+    broad, beside, peak = (
+        np.array(env.fitted(r)) for r in ([0.3, 1.0, 1.0], [1.0, 0.5, 0.5], [1.0, 0.3, 1.0])
+    )
+
+    def reward(ratios):
+        far = [np.square(np.asarray(ratios) - at).sum() for at in (broad, peak)]
+        return max(0.6 - 0.1 * far[0], 0.9 - 1.5 * far[1])
+
+    assert reward(beside) < reward(broad) < reward(peak)
+
+    def best(others):
+        found = []
+        for seed in range(3):
+            searcher = ResponseSearcher(env, broad.tolist(), seed=seed, warmup=3, others=others)
+            found.append(max(reward(o.actions) for o in played(searcher)))
+        return found
+
+    def played(searcher):
+        for _ in range(30):
+            state = env.reset()
+            while state is not None:
+                state, _ = env.step(searcher.act(state))
+            outcome = env.outcome(decided := env.finish(), reward(env_ratios(decided)))
+            searcher.finish(outcome.actions, outcome.score)
+            yield outcome
+
+    def env_ratios(decided):
+        return decided.counts / env.problem.dense
+
+    assert max(best([])) < 0.65
+    assert min(best([beside.tolist()])) > 0.8

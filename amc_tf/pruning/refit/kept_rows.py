@@ -1,0 +1,114 @@
+"""Rows of the dense network that are kept until a refit reads them, in memory or in a file.
+
+They are by far the largest thing that a refit holds, but only one layer's are needed at a time. A
+refit that few plans get can read them from a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+
+_LOG = logging.getLogger(__name__)
+
+# Reads rows, float32 (rows, columns).
+ReadRows = Callable[[], np.ndarray]
+
+
+class Keeper(Protocol):
+    """A place that keeps blocks of rows."""
+
+    def keep(self, block: np.ndarray) -> Any:
+        """Keeps a block, float32 (rows, columns); returns what `joined` takes."""
+        ...
+
+    def joined(self, kept: Sequence[Any]) -> ReadRows:
+        """Returns a function that reads blocks, one below the other; at least one."""
+        ...
+
+
+class InMemory:
+    """A `Keeper` in memory."""
+
+    def keep(self, block: np.ndarray) -> np.ndarray:
+        """See `Keeper`."""
+        return block
+
+    def joined(self, kept: Sequence[np.ndarray]) -> ReadRows:
+        """See `Keeper`."""
+        rows = np.concatenate(kept)
+        return lambda: rows
+
+
+class _Place(NamedTuple):
+    offset: int
+    shape: tuple[int, ...]
+
+
+class InFile:
+    """A `Keeper` in a file of the system's folder of temporary files, gone with this object.
+
+    What cannot be written there is kept in memory, and the log says so.
+    """
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._end = 0
+        self._fails = False
+
+    def keep(self, block: np.ndarray) -> _Place | np.ndarray:
+        """See `Keeper`."""
+        if self._fails:
+            return block
+        try:
+            return self._written(np.ascontiguousarray(block, np.float32))
+        except OSError as error:
+            self._fails = True
+            _LOG.warning(
+                "what the refit keeps of the dense network stays in memory, as it cannot be "
+                "written to a temporary file: %s",
+                error,
+            )
+            return block
+
+    def _written(self, block: np.ndarray) -> _Place:
+        if self._file is None:
+            self._file = _opened()
+        place = _Place(self._end, block.shape)
+        self._file.seek(place.offset)
+        self._file.write(block.tobytes())
+        self._file.flush()  # so that a full disk is told here
+        self._end += block.nbytes
+        return place
+
+    def joined(self, kept: Sequence[_Place | np.ndarray]) -> ReadRows:
+        """See `Keeper`."""
+        return functools.partial(self._read, tuple(kept))
+
+    def _read(self, kept: Sequence[_Place | np.ndarray]) -> np.ndarray:
+        columns = kept[0].shape[1:]
+        result = np.empty((sum(block.shape[0] for block in kept), *columns), np.float32)
+        done = 0
+        for block in kept:
+            rows = self._of(block) if isinstance(block, _Place) else block
+            result[done : done + len(rows)] = rows
+            done += len(rows)
+        return result
+
+    def _of(self, place: _Place) -> np.ndarray:
+        assert self._file is not None
+        self._file.seek(place.offset)
+        read = np.fromfile(self._file, np.float32, math.prod(place.shape))
+        if len(read) != math.prod(place.shape):
+            raise OSError("a temporary file of a refit was cut short")
+        return read.reshape(place.shape)
+
+
+def _opened() -> BinaryIO:
+    return tempfile.TemporaryFile()
