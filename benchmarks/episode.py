@@ -8,9 +8,11 @@ floor of an episode is the time of the dense network's TFLite file at a static b
 images, times the plan's share of the MACs. A fifth of the images is run through the dense network
 before each episode, so that both are timed under the same load. This floor is for the engine that
 scores plans, with an interpreter for each thread. `score_refit_over_usual_floor` is relative to one
-interpreter with all threads at the same static batch, the usual way of running a file. The default
-refit solves from statistics of the dense network; `--refit=quick_in_order`, the default of
-searches, runs the pruned network over 250 images. All parts use the same number of processors,
+interpreter with all threads at the same static batch, the usual way of running a file. The
+floor is of all images, though a search scores its episodes on part of them (`--samples`, by default
+as searches do; 0 for all): `score_refit_over_scored_floor` is relative to the floor of that part.
+The default refit solves from statistics of the dense network; `--refit=quick_in_order`, the default
+of searches, runs the pruned network over a few images. All parts use the same number of processors,
 `threads`, and memory is kept as the commands keep it. Run it when the machine is idle.
 """
 
@@ -47,6 +49,7 @@ NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 EPISODES = flags.DEFINE_integer("episodes", 5, "Episodes that are timed.")
 REFIT = flags.DEFINE_string("refit", "dense", "Refit before a plan is scored.")
 ROUNDING = flags.DEFINE_integer("rounding", None, "Multiples of channels; default: the network's.")
+SAMPLES = flags.DEFINE_integer("samples", None, "Images an episode is scored on; 0 for all.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the agent.")
 
 
@@ -114,6 +117,8 @@ def study(
             with set_up("scorer"):
                 score = fastest_scorer(graph, task, TimedRefit(refit, clock), compare=True)
                 score(None)  # with whose outputs those of plans are compared
+                samples = settings.episode_samples if SAMPLES.value is None else SAMPLES.value
+                score = score.on_part(samples or None)
             problem = problem_of(graph, settings)
             env = environment(problem, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)
@@ -134,7 +139,7 @@ def study(
     floor = statistics.mean(floors)
     share = statistics.mean(row["macs"] for row in rows) / amc_tf.macs(graph)
     each = {label: seconds / episodes for label, seconds in clock.seconds.items()}
-    score_refit = each["finish"]
+    score_refit, scored = each["finish"], score.images or len(images)
     total = statistics.mean(row["seconds"] for row in rows)
     return {
         "network": name,
@@ -143,6 +148,7 @@ def study(
         "seed": seed,
         "episodes": episodes,
         "images": len(images),
+        "scored_images": scored,
         "groups": len(graph.groups),
         "threads": os.cpu_count(),
         "scorer": type(score).__name__,
@@ -155,6 +161,7 @@ def study(
         "agent_seconds": each["agent"],
         "rest_seconds": total - score_refit - each["agent"],
         "score_refit_over_floor": score_refit / (floor * share),
+        "score_refit_over_scored_floor": score_refit / (floor * share * scored / len(images)),
         "score_refit_over_usual_floor": score_refit / (statistics.mean(usual_floors) * share),
         "agent_ms_per_decision": 1000 * each["agent"] / len(graph.groups),
         "set_up_seconds": set_up.seconds["statistics"] + set_up.seconds["scorer"],

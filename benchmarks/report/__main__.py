@@ -192,7 +192,7 @@ def _filled(page: str, name: str, table: str) -> str:
 
 def main() -> None:
     root = record.HERE.parent
-    readme = _filled((root / "README.md").read_text(), "found", search.found())
+    readme = _filled((root / "README.md").read_text(), "found", searching.found())
     parts = [
         "# Results",
         "",

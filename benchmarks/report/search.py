@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from amc_tf.search.settings import SearchSettings
 from benchmarks.common import plans, record
 
 
@@ -15,13 +14,14 @@ def episode(entry: dict) -> str:
         (
             e["network"] + (f", multiples of {e['rounding']}" if e.get("rounding") else ""),
             e["refit"],
-            e["images"],
+            f"{e.get('scored_images', e['images']):,} of {e['images']:,}",
             f"{e['seconds_per_episode']:.2f} ({min(e['seconds']):.2f} to {max(e['seconds']):.2f})",
             f"{e['score_seconds']:.2f}",
             f"{e['refit_seconds']:.2f}",
             f"{e['agent_seconds']:.2f}",
             f"{e['rest_seconds']:.2f}",
             f"{e['score_refit_over_floor']:.2f}",
+            f"{e.get('score_refit_over_scored_floor', e['score_refit_over_floor']):.2f}",
             f"{e['score_refit_over_usual_floor']:.2f}"
             if "score_refit_over_usual_floor" in e
             else "",
@@ -41,13 +41,14 @@ def episode(entry: dict) -> str:
         "agent",
         "rest",
         "score + refit / floor",
+        "/ floor of the scored images",
         "/ usual floor",
         "agent ms a decision",
         "set-up s",
         "peak MiB",
     )
     return record.section(
-        "The floor is the time of the dense network over the same images, run just before by "
+        "The floor is the time of the dense network over all images, run just before by "
         "the same engine, times the plan's share of the MACs; the usual floor is that of one "
         "interpreter with all threads. With the refit `dense` the target was 1.2 times the floor. "
         "Narrow layers are slower than their share of the MACs, whatever runs them (Ways to run a "
@@ -144,33 +145,6 @@ def _searches() -> list[dict]:
 def _turns(e: dict) -> str:
     """Describes DDPG's turns: before its share was recorded, it kept every fourth."""
     return "fewer as it fails" if "response_share" in e else "every fourth"
-
-
-def found() -> str:
-    """Tabulates what searches with the default refit found, a row for each network and budget.
-
-    Searches that compare AMC with its model of the reward alone are only in `search`.
-    """
-    policies = {"uniform": "uniform", "random": "random", "cmaes": "CMA-ES", "amc": "**AMC**"}
-    runs: dict[tuple, list[dict]] = {}
-    for e in _searches():
-        if e["refit"] == SearchSettings().refit and "response" not in e["policies"]:
-            runs.setdefault((e["network"], e["macs"], e["episodes"]), []).append(e)
-
-    def cell(of_kind: list[dict], policy: str) -> str:
-        tested = [e["policies"].get(policy, {}).get("test_accuracy") for e in of_kind]
-        return "" if None in tested else _range(tested, ".1%")
-
-    rows = [
-        (
-            *(network, f"{macs:.0%}", f"{episodes} x {len(of_kind)}"),
-            _range([e["dense_test_accuracy"] for e in of_kind], ".1%"),
-            *(cell(of_kind, policy) for policy in policies),
-        )
-        for (network, macs, episodes), of_kind in sorted(runs.items())
-    ]
-    header = ("network", "MACs", "episodes x seeds", "dense", *policies.values())
-    return record.markdown(header, rows)
 
 
 def search(entry: dict) -> str:

@@ -73,6 +73,70 @@ def versus(entry: dict) -> str:
     )
 
 
+def found() -> str:
+    """Tabulates for README what default searches found, a row for each network and budget."""
+    entries = record.last("versus", "base_commit", "network", "macs", "episodes", "command")
+    rows = []
+    for e, seeds in _together(entries, "base_commit", "network", "macs", "episodes"):
+        ruled = {name: [s["one_shot"][name] for s in seeds] for name in ("uniform", "knapsack")}
+        rows.append(
+            (
+                *(e["network"], f"{e['macs']:.0%}", f"{e['episodes']} x {len(seeds)}"),
+                f"{e['dense_accuracy']:.1%}",
+                *(_spread(values) for values in ruled.values()),
+                *(_spread([s[key] for s in seeds]) for key in ("base_accuracy", "accuracy")),
+            )
+        )
+    header = ("network", "MACs", "episodes x seeds", "dense", "uniform", "`knapsack`, no search")
+    return record.markdown((*header, f"search of {entries[0]['base_commit'][:7]}", "**AMC**"), rows)
+
+
+def _spread(values: list[float]) -> str:
+    middle = f"{statistics.median(values):.1%}"
+    return middle if len(values) == 1 else f"{middle} ({_range(values, '.1%')})"
+
+
+def fidelities(entry: dict) -> str:
+    del entry
+    entries = record.last("fidelities", "network", "macs", "plans", "seed")
+    rows = [
+        (
+            f"{e['network']}, {e['macs']:.0%} MACs",
+            row["refit"],
+            f"{row['samples']:,}",
+            f"{row['refit_seconds']:.2f}",
+            "{:.3f} ({:.3f} to {:.3f})".format(row["correlation"], *row["between"]),
+            f"{row['error']:.1%}",
+            f"{row['lost']:.1%}",
+        )
+        for e in entries
+        for row in e["rows"]
+    ]
+    header = (
+        "network",
+        "refit",
+        "images scored",
+        "refit, s",
+        "rank correlation (95 %)",
+        "error",
+        "lost by five",
+    )
+    facts = "; ".join(
+        f"{e['network']}: {e['plans']} plans, {e['final']['least']:.3f} to "
+        f"{e['final']['most']:.3f}, final refit {e['final_seconds']:.1f} s"
+        for e in entries
+    )
+    return record.section(
+        "What a cheap score of a plan says of its divergence after the final refit, on all "
+        f"validation images ({facts}). `64x8`: the quick refit over 64 images, with 8 rows for "
+        "each feature. Error: standard deviation of the logarithm of cheap over final. Lost by "
+        "five: how much farther the best of the cheap score's best five is than the best plan.",
+        header,
+        rows,
+        entries,
+    )
+
+
 def _together(entries: list[dict], *keys: str) -> list[tuple[dict, list[dict]]]:
     """Joins entries that differ in their seeds only: the last of each kind, and all its seeds."""
     found: dict[tuple, tuple[dict, dict[int, dict]]] = {}
@@ -192,6 +256,7 @@ def _range(values: list[float], form: str) -> str:
 
 
 SECTIONS = {
+    "fidelities": ("What cheap scores say of the final one", fidelities),
     "versus": ("The search beside an older one", versus),
     "allocations": ("Plans without a search", allocations),
     "searchers": ("Searchers at equal evaluations", searchers),

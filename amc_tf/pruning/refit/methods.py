@@ -43,13 +43,28 @@ def _in_order(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> R
     return gather_in_order(graph, images, in_file=True, seed=seed)
 
 
-def _quick(graph: ChannelGraph, images: Sequence[np.ndarray], seed: int) -> Refit:
-    few = evenly_spaced(len(images[0]), 250)
+def quick(
+    graph: ChannelGraph,
+    images: Sequence[np.ndarray],
+    seed: int,
+    few: int = 250,
+    rows_per_feature: int = 16,
+) -> Refit[PruningPlan]:
+    """Makes an in-order refit that says at little cost which plans are good.
+
+    Args:
+        graph: the analysed model.
+        images: calibration images, one array for each input.
+        seed: seed of sampled positions.
+        few: number of images that are used, evenly spread over those that are given.
+        rows_per_feature: see `gather_in_order`.
+    """
+    used = evenly_spaced(len(images[0]), few)
     return gather_in_order(
         graph,
-        [array[few] for array in images],
+        [array[used] for array in images],
         rows=2000,
-        rows_per_feature=16,
+        rows_per_feature=rows_per_feature,
         # Strong: the last layers have one row for each image, and a weak one would overfit them.
         ridges=(1e-1,),
         rounds=2,
@@ -74,6 +89,6 @@ REFITS: Mapping[str, Callable[[ChannelGraph, Sequence[np.ndarray], int], Refit[P
     "batch_norm": _batch_norm,
     "dense": _dense,
     "dense_batch_norm": _dense_batch_norm,
-    "quick_in_order": _quick,
+    "quick_in_order": quick,
     "in_order": _in_order,
 }
