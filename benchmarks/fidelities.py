@@ -44,7 +44,7 @@ NETWORK = flags.DEFINE_string("network", "resnet56", "One of common/cases.py.")
 MACS = flags.DEFINE_float("macs", 0.5, "Share of the dense MACs.")
 PLANS = flags.DEFINE_integer("plans", 24, "Number of plans.")
 REFIT = flags.DEFINE_list("refits", ["250x16", "64x8"], "IMAGESxROWS, or names of amc_tf's REFITS.")
-SAMPLES = flags.DEFINE_list("samples", ["0", "1000", "500", "250"], "Images scored; 0 for all.")
+SAMPLES = flags.DEFINE_list("samples", ["0", "2000", "500"], "Images scored; 0 for all.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of plans and sampled positions.")
 
 

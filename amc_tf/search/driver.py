@@ -27,6 +27,11 @@ class Scoring(Protocol[PlanT_contra]):
         ...
 
 
+# A plan may be this many times as far from the dense network as the nearest one, and yet be nearer
+# after the final refit: scores of episodes are that uncertain (benchmarks/fidelities.py).
+_NEAR = 1.5
+
+
 class EpisodeDriver(Generic[PlanT]):
     """A driver that plays the episodes of searchers in one environment.
 
@@ -159,9 +164,12 @@ class EpisodeDriver(Generic[PlanT]):
         """Returns the best outcomes of a policy, each choice of channels once.
 
         They are at most `count`, and what it played of the other policies' best: these will be
-        scored again anyway, and it may be by chance that it has `count` better ones.
+        scored again anyway, and it may be by chance that it has `count` better ones. Of those
+        that are much farther from the dense network than the nearest plan of all policies, only
+        the first is among them: a better score could not put another in front.
         """
         distinct = self._distinct(policy)
+        distinct = [o for o in distinct if o is distinct[0] or self._near(o)]
         others = {
             outcome.counts
             for name in self.ranked
@@ -170,6 +178,10 @@ class EpisodeDriver(Generic[PlanT]):
         }
         shared = (outcome for outcome in distinct[count:] if outcome.counts in others)
         return [*distinct[:count], *shared]
+
+    def _near(self, outcome: Outcome[PlanT]) -> bool:
+        nearest = max(outcomes[0].reward for outcomes in self.ranked.values())  # minus a distance
+        return not self._by_divergence or outcome.reward >= _NEAR * nearest
 
     def finalists(self, policy: str, count: int) -> list[Outcome[PlanT]]:
         """Returns the outcomes of a policy for the choice, each choice of channels once.

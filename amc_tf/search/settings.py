@@ -126,7 +126,7 @@ class SearchSettings:
     refit: str = "quick_in_order"
     final_refit: str = "in_order"
     early_stop: float | None = 3.0
-    episode_samples: int | None = 1000
+    episode_samples: int | None = 2000
     rerank: int = 5
     policies: tuple[str, ...] = (AGENT, "random", KNAPSACK, "global_l2", *PROFILES)
     keep_best: int = 5

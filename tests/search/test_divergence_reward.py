@@ -52,21 +52,22 @@ def _played(env, path, scores, **more):
     return driver, beats
 
 
-SCORES = [Score(0.5, 0.2), Score(0.5, 0.1), Score(0.75, 0.3), Score(0.875, 0.4, cut=True)]
+SCORES = [Score(0.5, 0.12), Score(0.5, 0.1), Score(0.75, 0.13), Score(0.875, 0.14, cut=True)]
 
 
 def test_of_equal_scores_the_nearer_outputs_are_the_better(graph, tmp_path):
     driver, beats = _played(_env(graph), tmp_path / "log", SCORES)
-    assert [o.divergence for o in driver.ranked["uniform"]] == [0.1, 0.2, 0.3, 0.4]
+    assert [o.divergence for o in driver.ranked["uniform"]] == [0.1, 0.12, 0.13, 0.14]
     # To beat is the best so far, by its divergence; never the better score.
-    assert beats == [None, (0.5, 0.2), (0.5, 0.1), (0.5, 0.1)]
+    assert beats == [None, (0.5, 0.12), (0.5, 0.1), (0.5, 0.1)]
     log = read_log(tmp_path / "log")
-    assert [r["reward"] for r in log] == [-0.2, -0.1, -0.3, -0.4]
-    assert [r["divergence"] for r in log] == [0.2, 0.1, 0.3, 0.4]
+    assert [r["reward"] for r in log] == [-0.12, -0.1, -0.13, -0.14]
+    assert [r["divergence"] for r in log] == [0.12, 0.1, 0.13, 0.14]
     assert [r.get("cut") for r in log] == [None, None, None, True]
     # Among the best of them, the score chooses; the others follow by their divergence.
     found = [[o.divergence for o in driver.finalists("uniform", n)] for n in (1, 2, 3, 4)]
-    assert found == [[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4], [0.3, 0.1, 0.2, 0.4], found[2]]
+    first = [0.1, 0.12, 0.13, 0.14]
+    assert found == [first, first, [0.13, 0.1, 0.12, 0.14], found[2]]
 
 
 def test_what_a_policy_played_of_the_others_best_is_a_finalist_too(graph, tmp_path):
@@ -74,15 +75,27 @@ def test_what_a_policy_played_of_the_others_best_is_a_finalist_too(graph, tmp_pa
     driver, _ = _played(_env(graph), tmp_path / "log", SCORES[:3])
     second = driver.ranked["uniform"][2]  # by its reward the last of all
     driver.run("shallow", FixedSearcher([second.actions]), 1)
-    assert [o.divergence for o in driver.best("uniform", 1)] == [0.1, 0.3]
-    assert [o.divergence for o in driver.best("uniform", 2)] == [0.1, 0.2, 0.3]
-    assert [o.divergence for o in driver.best("shallow", 1)] == [0.3]
+    assert [o.divergence for o in driver.best("uniform", 1)] == [0.1, 0.13]
+    assert [o.divergence for o in driver.best("uniform", 2)] == [0.1, 0.12, 0.13]
+    assert [o.divergence for o in driver.best("shallow", 1)] == [0.13]
     assert [o.score for o in driver.finalists("uniform", 1)] == [0.75, 0.5, 0.5]
+
+
+def test_of_plans_that_cannot_win_only_the_first_is_a_finalist(graph, tmp_path):
+    driver, _ = _played(_env(graph), tmp_path / "log", SCORES)
+    far = [Score(0.5, 0.16), Score(0.99, 0.2), Score(0.25, 0.11), Score(0.5, 0.12)]
+    other, _ = _played(_env(graph), tmp_path / "other", far)
+    other.ranked["shallow"] = driver.ranked["uniform"]  # 0.1 is the nearest of all
+    assert [o.divergence for o in other.best("uniform", 4)] == [0.11, 0.12]
+    other.ranked["shallow"] = other.ranked["uniform"][2:]
+    assert [o.divergence for o in other.best("uniform", 4)] == [0.11, 0.12, 0.16]
+    by_error, _ = _played(_env(graph, "err"), tmp_path / "by_error", far)
+    assert len(by_error.best("uniform", 4)) == 4
 
 
 def test_finalists_are_ranked_by_their_scores(graph, tmp_path):
     driver, beats = _played(_env(graph), tmp_path / "log", SCORES, final=True)
-    assert [o.divergence for o in driver.ranked["uniform"]] == [0.3, 0.1, 0.2, 0.4]
+    assert [o.divergence for o in driver.ranked["uniform"]] == [0.13, 0.1, 0.12, 0.14]
     assert beats == [None, (0.5, None), (0.5, None), (0.75, None)]
 
 
