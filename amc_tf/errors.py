@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar, overload
 
@@ -58,6 +59,25 @@ def choices(name: str, values: Iterable[str], known: Collection[str]) -> None:
     for value in values:
         if value not in known:
             raise AmcError(f"unknown {name} {value!r}; choose from {_names(known)}")
+
+
+def whole(name: str, value: object, least: int = 0) -> int:
+    """Checks a whole number that the user gave.
+
+    Args:
+        name: what it is, for the message.
+        value: what the user gave; NumPy's integers are whole numbers, too.
+        least: the least number that has a meaning.
+
+    Returns:
+        The number, as JSON can hold it.
+
+    Raises:
+        AmcError: it is no whole number, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise AmcError(f"expected {name} as a whole number, at least {least}, received {value!r}")
+    return int(value)
 
 
 def _names(known: Iterable[str]) -> str:

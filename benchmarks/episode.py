@@ -117,8 +117,9 @@ def study(
             with set_up("scorer"):
                 score = fastest_scorer(graph, task, TimedRefit(refit, clock), compare=True)
                 score(None)  # with whose outputs those of plans are compared
-                samples = settings.episode_samples if SAMPLES.value is None else SAMPLES.value
-                score = score.on_part(samples or None)
+                samples = SAMPLES.value
+                samples = settings.episode_samples if samples is None else samples
+                score = score.on_part(samples) if samples else score
             problem = problem_of(graph, settings)
             env = environment(problem, amc_tf.Budget(macs=0.5), settings)
             folding = fold(graph)

@@ -113,14 +113,15 @@ def main(argv):
     plans = plans_of(graph, case, PLANS.value, seed)
     score = fastest_scorer(graph, task, None, None, compare=True)
     score(None)
+    samples = [int(n) for n in SAMPLES.value if int(n) < len(case.validation[0])]
+    of_part = {n: score.on_part(n) if n else score for n in {0, *samples}}
 
     def scored(refit: Remembered, samples: list[int]) -> np.ndarray:
-        on_parts = [score.refitted_by(refit).on_part(n or None) for n in samples]
+        on_parts = [part.refitted_by(refit) for part in map(of_part.__getitem__, samples)]
         return np.array([[part(plan).divergence for part in on_parts] for plan in plans]).T
 
     last = Remembered(REFITS[SearchSettings().final_refit](graph, images, seed))
     (final,) = scored(last, [0])
-    samples = [int(n) for n in SAMPLES.value if int(n) < len(case.validation[0])]
     rows = []
     for name in REFIT.value:
         if name in REFITS:

@@ -96,16 +96,20 @@ class Scores:
         return ".2%" if self.metric.fraction else ".4~g"
 
     def spread(self, dense: float | None) -> str:
-        """Says how uncertain the scores of the search are; an empty text if that is unknown.
+        """Says how uncertain the scores of episodes are; an empty text if that is unknown.
 
         Args:
             dense: score of the dense network on the validation data, if it is known.
         """
         if dense is None:
             return ""
-        cell = self.uncertainty.cell(self.metric, dense, "validation")
+        uncertainty = self.uncertainty
+        if self.episode_samples:
+            samples = {**uncertainty.samples, "validation": self.episode_samples}
+            uncertainty = dataclasses.replace(uncertainty, samples=samples)
+        cell = uncertainty.cell(self.metric, dense, "validation")
         if "±" not in cell:
             return ""
-        count = self.uncertainty.samples["validation"]
+        count = uncertainty.samples["validation"]
         error = cell.rpartition("± ")[2]
         return f"standard error {error} of a score like the dense network's ({count:,} samples)"

@@ -48,22 +48,21 @@ class Scorer(Protocol[PlanT_contra]):
         """Makes a scorer like this one with another refit; both may be used."""
         ...
 
-    def on_part(self, images: int | None) -> Scorer[PlanT_contra]:
-        """Makes a scorer like this one that scores plans on part of the validation data.
+    def on_part(self, images: int) -> Scorer[PlanT_contra]:
+        """Makes a scorer like this one of part of the validation data.
 
-        It scores the dense network, and runs networks, on all of it, as this one does. Where data
-        has more than one order, once the dense network was scored, whole batches are drawn at
-        random, the same each time, those first whose outputs can be compared. Where it has only
-        one, plans are scored on all of it.
+        It is to be asked when the dense network was scored. Samples are chosen at random by what
+        they hold, so that neither their order nor the batches say which. Where data may be
+        another in each pass, or its samples have different shapes, it is this scorer itself.
 
         Args:
-            images: number of images, at least; None for all.
+            images: number of samples.
         """
         ...
 
     @property
     def images(self) -> int | None:
-        """Number of images on which plans are scored; None for all."""
+        """Number of samples of a scorer of part of the data; None of one of all."""
         ...
 
     def run(self, plan: PlanT_contra | None) -> Iterator[list[np.ndarray]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -66,11 +66,6 @@ class DenseOutputs:
                 f"{self._most:,}",
             )
 
-    @property
-    def numbers(self) -> Collection[int]:
-        """Numbers of the batches whose outputs are kept."""
-        return self._kept.keys()
-
     def distance(self, batch: Batch, outputs: Sequence[np.ndarray]) -> float | None:
         """Returns how far outputs are from the dense network's; None where these are not kept.
 
@@ -95,19 +90,18 @@ class Compared:
 
     Args:
         dense: the dense network's outputs.
-        total: number of images in the batches that will be played and can be compared.
 
     Attributes:
         distances: distance of each batch that was compared so far.
         sizes: number of images in each of these.
-        total: see above.
+        total: number of images in all batches that can be compared.
     """
 
-    def __init__(self, dense: DenseOutputs, total: int):
+    def __init__(self, dense: DenseOutputs):
         self._dense = dense
         self.distances: list[float] = []
         self.sizes: list[int] = []
-        self.total = total
+        self.total = dense.images or 0
 
     def of(self, played: Iterable[tuple[Batch, list[np.ndarray]]]) -> Played:
         """Yields what is played, and compares it."""

@@ -57,7 +57,7 @@ class MaskedScorer(Generic[PlanT]):
         other._refit = refit
         return other
 
-    def on_part(self, images: int | None) -> MaskedScorer[PlanT]:
+    def on_part(self, images: int) -> MaskedScorer[PlanT]:
         """See `Scorer`; the user's evaluate takes all data at once."""
         del images
         return self

@@ -19,7 +19,7 @@ from amc_tf.pruning.refit.methods import Refit
 from amc_tf.pruning.refit.runner import RunByOthers
 from amc_tf.scoring.base import channels, concatenated, refitted_weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError, fold
-from amc_tf.scoring.batches import Batch, Batches
+from amc_tf.scoring.batches import Batch, Batches, Part
 from amc_tf.scoring.compared import MOST_BYTES, Compared, DenseOutputs
 from amc_tf.scoring.early_stopping import ByDivergence, ByScore, Rule
 from amc_tf.scoring.tflite_engine import LiteEngine
@@ -66,8 +66,9 @@ class LiteScorer(Generic[PlanT]):
         self._graph = graph
         self._stop_at = stop_at
         self._metrics = task.twin(model)
-        self._batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
-        first = next(iter(self._batches)).inputs
+        batches = Batches(task.validation, task.batch_size, model, task.keep_bytes)
+        first = next(iter(batches)).inputs
+        self._batches: Batches | Part = batches
         self._folding = fold(graph)
         if self._folding.fixed and isinstance(refit, Reestimated):
             raise NotCarriedError("the refit changes statistics of batch norms that are not folded")
@@ -78,7 +79,6 @@ class LiteScorer(Generic[PlanT]):
             inputs=first,
         )
         self._refit = self._run_here(refit)
-        self._part: frozenset[int] | None = None
         self._dense: DenseOutputs | None = None
         measure = divergence(self._metrics)
         self._why_none = self._not_compared(measure.name) if compare else "it was not asked for"
@@ -107,23 +107,19 @@ class LiteScorer(Generic[PlanT]):
         """See `Scorer`."""
         if plan is None and self._dense is not None and self._dense.images is None:
             return self._score_dense(self._dense)
-        part = None if plan is None else self._part
         compared = None
         if self._dense is not None and self._dense.images is not None:
-            numbers = self._dense.numbers
-            total = self._batches.images([n for n in numbers if part is None or n in part])
-            compared = Compared(self._dense, total)
-        images = self._batches.images(part)
+            compared = Compared(self._dense)
+        images = self._batches.images
         # Data may be sorted by class, so that its first batches say nothing about the others.
-        batches = self._batches.shuffled(part)
+        batches = self._batches.shuffled()
         rule = None
         if beat is not None and self._stop_at is not None and images and batches is not None:
             rule = self._rule(beat, compared, images)
-        own_order = batches is None or (rule is None and part is None)
-        played = self._run(plan, self._batches if own_order else batches)
+        played = self._run(plan, self._batches if rule is None or batches is None else batches)
         model = _Played(self._metrics, self._task.metric, rule)
         score = self._task.score(model, played if compared is None else compared.of(played))
-        cut = rule is not None and model.images < images
+        cut = rule is not None and model.images < (images or 0)
         return Score(score, None if compared is None else compared.divergence, cut)
 
     def _rule(self, beat: float, compared: Compared | None, images: int) -> Rule:
@@ -153,17 +149,22 @@ class LiteScorer(Generic[PlanT]):
         other._refit = self._run_here(refit)
         return other
 
-    def on_part(self, images: int | None) -> LiteScorer[PlanT]:
+    def on_part(self, images: int) -> LiteScorer[PlanT]:
         """See `Scorer`."""
+        part = self._batches.part(images) if isinstance(self._batches, Batches) else None
+        if part is None:
+            return self
         other = copy.copy(self)
-        compared = self._dense.numbers if self._dense is not None else ()
-        other._part = None if images is None else self._batches.part(images, compared)
+        other._batches = part
+        if self._dense is not None:
+            other._dense = DenseOutputs(divergence(self._metrics), MOST_BYTES)
+            other._score_dense(other._dense)
         return other
 
     @property
     def images(self) -> int | None:
         """See `Scorer`."""
-        return None if self._part is None else self._batches.images(self._part)
+        return None if isinstance(self._batches, Batches) else self._batches.images
 
     def _run_here(self, refit: Refit[PlanT] | None) -> Refit[PlanT] | None:
         """Returns a refit that runs its pruned networks by LiteRT too, if it runs any."""

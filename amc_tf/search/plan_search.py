@@ -154,7 +154,8 @@ def search_in(
         dense_score = float(scored)
         used = used_reward(settings.reward, score, folder, begun)
         settings = dataclasses.replace(settings, reward=used)
-        quick = score.on_part(settings.episode_samples if used == DIVERGENCE else None)
+        most = settings.episode_samples if used == DIVERGENCE else None
+        quick = score if most is None else score.on_part(most)
         env = environment(problem, budget, settings, metric)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from amc_tf.errors import AmcError, choice, choices
+from amc_tf.errors import AmcError, choice, choices, whole
 from amc_tf.graph.constraints import Constraints
 from amc_tf.graph.input_shapes import InputShape
 from amc_tf.pruning.importance.criteria import IMPORTANCES
@@ -27,6 +27,18 @@ GLOBAL_RANKINGS: Mapping[str, str] = {
 }
 # AMC's agent is first: of plans that nothing else tells apart, the earlier policy's is chosen.
 POLICIES = (AGENT, "response", "cmaes", "random", KNAPSACK, *GLOBAL_RANKINGS, *PROFILES)
+
+# The settings that are whole numbers, and the least that each may be.
+_WHOLE: Mapping[str, int] = {
+    "episodes": 1,
+    "seed": 0,
+    "rounding": 1,
+    "imagined_episodes": 0,
+    "episode_samples": 1,
+    "rerank": 1,
+    "keep_best": 0,
+}
+_MAY_BE_NONE = ("episode_samples",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +95,9 @@ class SearchSettings:
             what the reward is made of, the divergence or the score. Rewards that price a cost
             never end it: with them a plan of low accuracy may be the best.
         episode_samples: number of validation samples on which an episode's plan is scored while
-            the reward is the divergence, as that tells plans apart on few; at least, as whole
-            batches are drawn at random. None for all. The plans of `rerank` are scored on all.
+            the reward is the divergence, as that tells plans apart on few. They are drawn at
+            random by what they hold, whatever their order and batches. None for all. The plans of
+            `rerank` are scored on all.
         rerank: number of each policy's best plans, by their rewards, that are scored once more
             with the final refit, on all samples. These scores decide, unless the reward prices a
             cost.
@@ -133,29 +146,20 @@ class SearchSettings:
     ddpg: DdpgSettings = DdpgSettings()
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise AmcError(f"expected at least one episode, received {self.episodes}")
+        for name, least in _WHOLE.items():
+            value = getattr(self, name)
+            if value is not None or name not in _MAY_BE_NONE:
+                object.__setattr__(self, name, whole(name, value, least))
         if not 0 <= self.response_share <= 1:
             raise AmcError(f"expected response_share in [0, 1], received {self.response_share}")
-        if self.imagined_episodes < 0:
-            raise AmcError(
-                f"expected imagined_episodes of 0 or more, received {self.imagined_episodes}"
-            )
         if KNAPSACK in self.policies and not self.sensitivity:
             raise AmcError(
                 f"the policy {KNAPSACK!r} needs SearchSettings(sensitivity=True); leave it out of "
                 "policies"
             )
-        if self.rerank < 1:
-            raise AmcError(f"expected rerank of at least 1, received {self.rerank}")
         if self.early_stop is not None and self.early_stop <= 0:
             raise AmcError(
                 f"expected early_stop as None or a positive number, received {self.early_stop}"
-            )
-        if self.episode_samples is not None and self.episode_samples < 1:
-            raise AmcError(
-                "expected episode_samples as None or a positive number, received "
-                f"{self.episode_samples}"
             )
         choices("policy", self.policies, POLICIES)
         choice("reward", self.reward, REWARDS)

@@ -1,5 +1,7 @@
 """How far a plan's outputs are from the dense network's, measured as it is scored."""
 
+import hashlib
+
 import blobs
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import tensorflow as tf
 from plans import random_plan
 
 import amc_tf
-from amc_tf.scoring import tflite_scorer
+from amc_tf.scoring import batches, tflite_scorer
 from amc_tf.scoring.batches import Batch, order
 from amc_tf.scoring.compared import Compared, DenseOutputs
 from amc_tf.scoring.masked_scorer import MaskedScorer
@@ -58,54 +60,84 @@ def test_of_more_outputs_than_are_kept_batches_are_spread_evenly(graph, monkeypa
     assert score(plan).divergence == pytest.approx(batches[::4].mean(), rel=1e-3)
 
 
-@pytest.mark.parametrize("validation", [blobs.data(200, 1), "dataset"])
-def test_plans_may_be_scored_on_part_of_the_data(graph, validation):
-    validation = _dataset(10) if validation == "dataset" else validation
-    score = _scorer(graph, batch_size=10, validation=validation)
+class _Sorted(keras.utils.PyDataset):
+    """The samples by their labels, in batches of 40."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        x, y = blobs.data(200, 1)
+        by_label = np.argsort(y)[40 * index : 40 * index + 40]
+        return x[by_label], y[by_label]
+
+
+SHUFFLED = tf.data.Dataset.from_tensor_slices(blobs.data(200, 1)).shuffle(200).batch(32)
+
+
+def _least_hashes(count):
+    """The labels of the samples of the least hashes, from the lowest label on."""
+    x, y = blobs.data(200, 1)
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in x]
+    return np.sort(y[sorted(range(len(x)), key=hashes.__getitem__)[:count]])
+
+
+@pytest.mark.parametrize("batch", [10, 64, 300])
+@pytest.mark.parametrize("validation", [blobs.data(200, 1), _Sorted(), list(_Sorted()), SHUFFLED])
+def test_plans_may_be_scored_on_part_of_the_data(graph, validation, batch):
+    """The same samples whatever their order and batches, and of all labels."""
+    score = _scorer(graph, batch_size=batch, validation=validation)
     score(None)
-    plan, part = random_plan(graph, 0), score.on_part(45)
-    drawn = sorted(order(20)[:5])
-    each = _each(score, plan).reshape(20, 10)[drawn]
-    right = score.outputs(plan)[0].argmax(-1) == blobs.data(200, 1)[1]
+    part = score.on_part(50)
+    assert part.images == 50 and score.images is None
+    labels = np.concatenate([b.labels for b, _ in part.played(None)])
+    np.testing.assert_array_equal(np.sort(labels), _least_hashes(50))
+    plan = random_plan(graph, 0)
+    each, right = _each(part, plan), part.outputs(plan)[0].argmax(-1) == labels
     for scorer in (part, part.refitted_by(None)):
-        assert scorer.images == 50
         found = scorer(plan)
-        assert found == pytest.approx(right.reshape(20, 10)[drawn].mean()) and not found.cut
+        assert found == pytest.approx(right.mean()) and not found.cut
         assert found.divergence == pytest.approx(each.mean(), rel=1e-3)
-        assert scorer(None) == score(None)
-        np.testing.assert_array_equal(scorer.outputs(plan)[0], score.outputs(plan)[0])
-    assert score.images is None and score(plan).divergence != found.divergence
-    for whole in (score.on_part(200), score.on_part(191), score.on_part(None), part.on_part(None)):
-        assert whole.images is None and whole(plan) == score(plan)
+    arrays = _scorer(graph)
+    arrays(None)
+    assert found.divergence == pytest.approx(arrays.on_part(50)(plan).divergence, rel=1e-5)
+    assert score(plan).divergence == pytest.approx(_each(score, plan).mean(), rel=1e-3)
+    assert score.on_part(200) is score
 
 
 def test_of_part_of_the_data_hopeless_plans_are_given_up_early(graph):
     score, plan = _scorer(graph, stop_at=3.0, batch_size=10), random_plan(graph, 0)
     score(None)
     part = score.on_part(100)
-    each = _each(score, plan).reshape(20, 10)
+    each = _each(part, plan)
     found = part(plan, beat=Score(0.0, 1e-6))
-    assert found.cut and found.divergence == pytest.approx(each[order(20)[:4]].mean(), rel=1e-3)
+    assert found.cut and found.divergence == pytest.approx(each[:40].mean(), rel=1e-3)
     whole = part(plan, beat=Score(2.0, each.mean() + 1))
-    expected = each[order(20)[:10]].mean()
-    assert not whole.cut and whole.divergence == pytest.approx(expected, rel=1e-3)
+    assert not whole.cut and whole.divergence == pytest.approx(each.mean(), rel=1e-3)
 
 
-def test_part_of_the_data_is_that_whose_outputs_can_be_compared(graph, monkeypatch):
-    monkeypatch.setattr(tflite_scorer, "MOST_BYTES", 1000)  # every fourth batch of 10 images
-    score, plan = _scorer(graph, batch_size=10), random_plan(graph, 0)
+def test_samples_of_different_shapes_are_scored_whole():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalMaxPooling2D()(x)))
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(9, n, n, 3)).astype("float32"), np.arange(9) % 4) for n in (6, 8)]
+    graph = amc_tf.analyze(model, input_shape=(6, 6, 3))
+    score = _scorer(graph, validation=batches)
     score(None)
-    each = _each(score, plan).reshape(20, 10)
-    for images in (50, 70):  # the second draws two more batches, whose outputs are not kept
-        part = score.on_part(images)
-        assert part.images == images
-        assert part(plan).divergence == pytest.approx(each[::4].mean(), rel=1e-3)
+    assert score.on_part(5) is score
+
+
+def test_large_samples_are_known_by_pieces():
+    x = np.zeros((3, 100, 100), "float32")
+    x[1, 50, 50] = x[2, 25, 1] = 1  # a middle and a quarter
+    assert len(set(batches._keys([x]))) == 3
 
 
 def test_data_that_comes_in_one_order_only_is_scored_whole(graph):
     score = _scorer(graph, validation=_dataset(), keep_bytes=100)
     score(None)
-    assert score.on_part(50).images is None
+    assert score.on_part(50) is score
     masked = MaskedScorer(graph, blobs.task(), None)
     assert masked.on_part(50) is masked and masked.images is None
 
@@ -204,7 +236,7 @@ def test_a_batch_that_might_hold_probabilities_is_read_as_the_others(sides):
     other = [np.array([[-1.0], [3.0]], "float32"), np.array([[4.0]], "float32")]
     kept = DenseOutputs(sides)
     list(kept.of(_batches(dense)))
-    compared = Compared(kept, kept.images)
+    compared = Compared(kept)
     list(compared.of(_batches(other)))
     p, q = (1 / (1 + np.exp(-np.concatenate(x).astype(float))) for x in (dense, other))
     expected = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
@@ -216,7 +248,7 @@ def test_outputs_that_are_not_finite_are_the_farthest(sides):
     dense = [np.full((2, 1), -2.0, "float32")] * 3
     kept = DenseOutputs(sides)
     list(kept.of(_batches(dense)))
-    compared = Compared(kept, kept.images)
+    compared = Compared(kept)
     list(compared.of(_batches([dense[0], np.full((2, 1), np.nan, "float32"), dense[2]])))
     assert compared.distances == [0, FARTHEST, 0] and compared.divergence == FARTHEST
 
@@ -225,4 +257,4 @@ def test_other_batches_than_the_dense_networks_are_refused(sides):
     kept = DenseOutputs(sides)
     list(kept.of(_batches([np.zeros((2, 1), "float32")])))
     with pytest.raises(amc_tf.AmcError, match=r"have the shapes \[\(3, 1\)\].*the same batches"):
-        list(Compared(kept, kept.images).of(_batches([np.zeros((3, 1), "float32")])))
+        list(Compared(kept).of(_batches([np.zeros((3, 1), "float32")])))

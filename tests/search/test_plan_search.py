@@ -277,18 +277,30 @@ def test_log_replaces_what_another_machine_decided(tmp_path):
 def test_settings_are_checked():
     with pytest.raises(amc_tf.AmcError, match="unknown policy 'best'"):
         amc_tf.SearchSettings(policies=("amc", "best"))
-    with pytest.raises(amc_tf.AmcError, match="at least one episode"):
-        amc_tf.SearchSettings(episodes=0)
     with pytest.raises(amc_tf.AmcError, match="response_share in"):
         amc_tf.SearchSettings(response_share=1.5)
-    with pytest.raises(amc_tf.AmcError, match="rerank of at least 1"):
-        amc_tf.SearchSettings(rerank=0)
     with pytest.raises(amc_tf.AmcError, match="early_stop as None or a positive number"):
         amc_tf.SearchSettings(early_stop=-1.0)
-    with pytest.raises(amc_tf.AmcError, match="imagined_episodes of 0 or more"):
-        amc_tf.SearchSettings(imagined_episodes=-1)
     with pytest.raises(amc_tf.AmcError, match="'knapsack' needs .*sensitivity=True"):
         amc_tf.SearchSettings(sensitivity=False)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("episodes", value) for value in (0, 1.5, True, "3", None)),
+        *(("episode_samples", value) for value in (0, 1.5, float("nan"), True, "100")),
+        *(("rerank", 0), ("imagined_episodes", -1), ("keep_best", -1), ("rounding", 0)),
+    ],
+)
+def test_numbers_of_things_are_whole(name, value):
+    with pytest.raises(amc_tf.AmcError, match=f"expected {name} as a whole number, at least"):
+        amc_tf.SearchSettings(**{name: value})
+
+
+def test_numpys_numbers_are_written_as_ours():
+    settings = amc_tf.SearchSettings(episodes=np.int64(3), episode_samples=None, seed=np.uint8(2))
+    assert json.dumps([settings.episodes, settings.seed]) == "[3, 2]"
 
 
 @pytest.mark.slow

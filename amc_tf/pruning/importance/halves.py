@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.pruning.refit.dense import Reconstruction, gather_parts
 
@@ -22,11 +23,21 @@ class Halves:
         graph: the analysed model.
         images: one array (images, ...) for each model input, two images at least; unlabelled.
         seed: seed of the sampled positions.
+
+    Raises:
+        AmcError: there are fewer than two images.
     """
 
     graph: ChannelGraph
     images: Sequence[np.ndarray]
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.images[0]) < 2:
+            raise AmcError(
+                f"expected at least two calibration samples, received {len(self.images[0])}; raise "
+                "Task(calibration_size=...) or give more training data"
+            )
 
     @functools.cached_property
     def parts(self) -> tuple[Reconstruction, Reconstruction]:

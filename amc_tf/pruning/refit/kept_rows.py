@@ -7,17 +7,18 @@ refit that few plans get can read them from a file.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 _LOG = logging.getLogger(__name__)
 
-# Reads rows, float32 (rows, columns).
+# Reads rows (rows, columns).
 ReadRows = Callable[[], np.ndarray]
 
 
@@ -25,7 +26,7 @@ class Keeper(Protocol):
     """A place that keeps blocks of rows."""
 
     def keep(self, block: np.ndarray) -> Any:
-        """Keeps a block, float32 (rows, columns); returns what `joined` takes."""
+        """Keeps a block (rows, columns); returns what `joined` takes."""
         ...
 
     def joined(self, kept: Sequence[Any]) -> ReadRows:
@@ -49,6 +50,7 @@ class InMemory:
 class _Place(NamedTuple):
     offset: int
     shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class InFile:
@@ -58,7 +60,7 @@ class InFile:
     """
 
     def __init__(self) -> None:
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._end = 0
         self._fails = False
 
@@ -67,7 +69,7 @@ class InFile:
         if self._fails:
             return block
         try:
-            return self._written(np.ascontiguousarray(block, np.float32))
+            return self._written(block)
         except OSError as error:
             self._fails = True
             _LOG.warning(
@@ -80,10 +82,11 @@ class InFile:
     def _written(self, block: np.ndarray) -> _Place:
         if self._file is None:
             self._file = _opened()
-        place = _Place(self._end, block.shape)
+        place = _Place(self._end, block.shape, block.dtype)
         self._file.seek(place.offset)
-        self._file.write(block.tobytes())
-        self._file.flush()  # so that a full disk is told here
+        left = memoryview(block.tobytes())
+        while left:  # a write may be short
+            left = left[self._file.write(left) :]
         self._end += block.nbytes
         return place
 
@@ -92,8 +95,8 @@ class InFile:
         return functools.partial(self._read, tuple(kept))
 
     def _read(self, kept: Sequence[_Place | np.ndarray]) -> np.ndarray:
-        columns = kept[0].shape[1:]
-        result = np.empty((sum(block.shape[0] for block in kept), *columns), np.float32)
+        height = sum(block.shape[0] for block in kept)
+        result = np.empty((height, *kept[0].shape[1:]), kept[0].dtype)
         done = 0
         for block in kept:
             rows = self._of(block) if isinstance(block, _Place) else block
@@ -104,11 +107,12 @@ class InFile:
     def _of(self, place: _Place) -> np.ndarray:
         assert self._file is not None
         self._file.seek(place.offset)
-        read = np.fromfile(self._file, np.float32, math.prod(place.shape))
+        read = np.fromfile(self._file, place.dtype, math.prod(place.shape))
         if len(read) != math.prod(place.shape):
             raise OSError("a temporary file of a refit was cut short")
         return read.reshape(place.shape)
 
 
-def _opened() -> BinaryIO:
-    return tempfile.TemporaryFile()
+def _opened() -> io.FileIO:
+    # Unbuffered: what a full disk did not take would be in the buffer, and fail each later seek.
+    return tempfile.TemporaryFile(buffering=0)

@@ -87,11 +87,11 @@ class CorrectingSearcher:
 
     def act(self, state: np.ndarray) -> float:
         """Returns a ratio of the model's plan, corrected."""
+        if self._demonstrations:
+            return 1.0
         if not self._states:
             self._correct(self._response.planned())
         self._states.append(state)
-        if self._demonstrations:
-            return 1.0
         return self._ratio(len(self._states) - 1, self._asked(len(self._states) - 1, state))
 
     def finish(self, actions: Sequence[float], reward: float) -> dict[str, float]:

@@ -31,7 +31,7 @@ _RANK_SCALE = 0.3
 _TEMPERATURE = 0.3
 # Most draws for one proposal, where they lead to plans that were tried before.
 _DRAWS = 10
-# Plans that are tried around each of several starts before the best one decides where to go on.
+# Proposals near each of several starts before the best plan decides where to go on.
 _AROUND = 8
 _LEAST = 1e-3  # least ratio before all are scaled by one factor, which divides by the least
 
@@ -173,7 +173,9 @@ class ResponseSearcher:
         self._dense = env.problem.dense
         self._start = np.asarray(start)
         self._starts = np.array([start, *others])
+        self._filled = np.array([env.filled(ratios) for ratios in self._starts]) / self._dense
         self._around: list[list[int]] = [[] for _ in self._starts]
+        self._begun = [0] * len(self._starts)
         known = 3 if losses is not None else 10
         self._warmup = known if warmup is None else warmup
         self._sigma = sigma
@@ -202,7 +204,7 @@ class ResponseSearcher:
             if self._scored(start) not in self._tried:
                 return start.tolist()
         if len(self._model) < self._warmup:
-            return self._scattered(self._start).tolist()
+            return self._scattered(self._start)
         best, among = self._start, self._due()
         for _ in range(_DRAWS):
             drawn = self._model.draw(self._rng)
@@ -212,27 +214,28 @@ class ResponseSearcher:
             if self._scored(plan) not in self._tried:
                 return plan
         # The model is certain; plans scattered around its best one show whether it is right.
-        return self._env.fitted(np.maximum(self._scattered(best), _LEAST).tolist())
+        return self._scattered(best)
 
     def _due(self) -> Sequence[int]:
         """Returns the numbers of the episodes near one of which the next proposal is to be.
 
-        They are those around the start that was tried least, as long as one was tried too little.
+        They are those around the start from which fewest proposals began, as long as it had few.
         """
-        around = [numbers for numbers in self._around if numbers]
-        least = min(around, key=len)
-        if len(around) > 1 and len(least) < _AROUND:
-            return least
+        at = int(np.argmin(self._begun))
+        self._begun[at] += 1
+        if len(self._begun) > 1 and self._begun[at] <= _AROUND and self._around[at]:
+            return self._around[at]
         return range(len(self._model))
 
-    def _scattered(self, ratios: np.ndarray) -> np.ndarray:
-        return np.clip(ratios + self._sigma * self._rng.normal(size=len(ratios)), 0, 1)
+    def _scattered(self, ratios: np.ndarray) -> Sequence[float]:
+        moved = ratios + self._sigma * self._rng.normal(size=len(ratios))
+        return self._env.fitted(np.clip(moved, _LEAST, 1).tolist())
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Learns from an episode, whichever searcher proposed its actions."""
         self._planned = None
         counts = self._scored(actions)
-        distances = np.abs(self._starts - np.asarray(counts) / self._dense).sum(axis=1)
+        distances = np.abs(self._filled - np.asarray(counts) / self._dense).sum(axis=1)
         self._around[int(np.argmin(distances))].append(len(self._counts))
         self._tried.add(counts)
         self._counts.append(counts)

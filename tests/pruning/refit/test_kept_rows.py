@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -35,19 +37,19 @@ def test_rows_in_a_file_are_not_contiguous_ones_either():
 
 
 def test_what_cannot_be_written_stays_in_memory(monkeypatch, caplog):
-    full = OSError(28, "No space left on device")
-
     class Full:
-        """A file on a disk that holds two blocks."""
+        """A file on a disk that holds two blocks and a half; writes may be short."""
 
-        def __init__(self):
-            self.file, self.left = real(), 2
+        def __init__(self, buffering):
+            assert buffering == 0
+            self.file, self.left = real(buffering=0), 80
 
         def write(self, data):
-            self.left -= 1
-            if self.left < 0:
-                raise full
-            return self.file.write(data)
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            written = self.file.write(data[: min(self.left, 20)])
+            self.left -= written
+            return written
 
         def __getattr__(self, name):
             return getattr(self.file, name)
@@ -60,7 +62,30 @@ def test_what_cannot_be_written_stays_in_memory(monkeypatch, caplog):
     assert [message for message in caplog.messages if "No space left" in message] == caplog.messages
     assert len(caplog.messages) == 1
     assert sum(place is block for place, block in zip(kept, blocks, strict=True)) == 3
-    np.testing.assert_array_equal(keeper.joined(kept)(), np.concatenate(blocks))
+    for _ in range(2):
+        np.testing.assert_array_equal(keeper.joined(kept)(), np.concatenate(blocks))
+
+
+def test_a_limit_of_file_sizes_is_met_by_memory():
+    """What a failed write left in a buffer would fail when the file is read."""
+    code = """
+import resource, signal
+import numpy as np
+from amc_tf.pruning.refit.kept_rows import InFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+blocks = [np.full((25, 8), n, "float32") for n in range(6)]
+keeper = InFile()
+read = keeper.joined([keeper.keep(block) for block in blocks])
+np.testing.assert_array_equal(read(), np.concatenate(blocks))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_type_is_kept():
+    keeper, block = InFile(), np.array([[1 / 3]])
+    read = keeper.joined([keeper.keep(block)])
+    np.testing.assert_array_equal(read(), block, strict=True)
 
 
 def test_a_file_that_is_cut_short_is_told():
