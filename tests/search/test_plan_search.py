@@ -10,6 +10,7 @@ import time
 
 import blobs
 import events
+import keras
 import marks
 import numpy as np
 import pytest
@@ -301,6 +302,25 @@ def test_numbers_of_things_are_whole(name, value):
 def test_numpys_numbers_are_written_as_ours():
     settings = amc_tf.SearchSettings(episodes=np.int64(3), episode_samples=None, seed=np.uint8(2))
     assert json.dumps([settings.episodes, settings.seed]) == "[3, 2]"
+
+
+def test_strict_rounding_needs_no_policy_beside_the_agent(tmp_path):
+    """Counts that a model of the reward scatters are of the allowed ones, too."""
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for _ in range(3):
+        x = keras.layers.Conv2D(12, 3, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(64, 8, 8, 3)).astype("float32"), np.arange(64) % 4
+    settings = blobs.search_settings(policies=("amc",), rounding=8, rounding_strict=True)
+    found = amc_tf.search_plan(
+        model, amc_tf.Task(data, data), amc_tf.Budget(macs=0.6), tmp_path, settings
+    )
+    assert set(found.best["amc"].counts) == {8}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.pruning.refit.kept_rows import Keeper, ReadRows
+from amc_tf.pruning.refit.kept_rows import InMemory, Keeper, ReadRows
 from amc_tf.pruning.refit.linear_path import Affine, Path
 from amc_tf.pruning.refit.refittable import intercept
 from amc_tf.pruning.refit.runner import Stop
@@ -83,6 +83,8 @@ class Gathered:
             inputs, outputs = zip(*self._later, strict=True)
             later = self.keeper.joined(inputs), self.keeper.joined(outputs)
             self._later = []
+        # TensorFlow keeps the functions that gather, and they this, until its session is cleared.
+        self.keeper = InMemory()
         return Consumer(
             self.site,
             self.kernel,

@@ -299,13 +299,10 @@ def gather_in_order(
             batches.append(slice(first + done, first + min(done + size, block)))
             with one_blas_thread():
                 forward(*map(keras.ops.convert_to_tensor, every.part(batches[-1])))
-    found = {key: gathered.consumer(graph) for key, gathered in consumers.items()}
-    for held in (consumers, ends, shared):
-        held.clear()  # TensorFlow keeps the functions above until its session is cleared
     return InOrderReconstruction(
         graph,
         every,
-        found,
+        {key: gathered.consumer(graph) for key, gathered in consumers.items()},
         tuple(ridges),
         rounds,
         KerasRunner(graph, batches),

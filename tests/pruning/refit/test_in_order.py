@@ -1,5 +1,10 @@
 """In-order refit against numpy's solver, the normal equations and hand-made cases."""
 
+import gc
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import marks
 import numpy as np
@@ -246,3 +251,53 @@ def test_wide_layers_are_fitted_on_more_rows():
     assert rows(rows_per_feature=4) == (16, 8 * 36)
     assert rows(rows_per_feature=4, most_rows=80) == (16, 80)
     assert rows(rows_per_feature=32) == (96, 800)  # all positions there are
+
+
+@pytest.mark.parametrize("features", [6, 60])  # fewer and more than rows
+def test_inputs_may_be_tiny(features):
+    """A factor of all inputs is one of the weights; a new model's values shrink layer by layer."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1, 1, (40, features)).astype("float32")
+    kernel = rng.normal(size=(features, 3)).astype("float32")
+    bias = rng.normal(size=3).astype("float32")
+    target = rng.normal(size=(40, 3)).astype("float32")
+    goals = [solver.wanted(target, np.ones(3), np.zeros((1, 3)), (0.0, 6.0))] * 2
+    found = []
+    with ThreadPoolExecutor(2) as pool:
+        for power in (0, 64):
+            found.append(
+                solver.fit(
+                    np.ldexp(x, -power),
+                    np.ldexp(kernel, power),
+                    bias,
+                    goals,
+                    pool,
+                    ridges=(1e-3, 1e-1),
+                    held=np.arange(40) % 5 == 0,
+                    centred=True,
+                )
+            )
+    np.testing.assert_allclose(np.ldexp(found[1][0], -64), found[0][0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["residual", "shared_layers", "one_dimensional"])
+def test_targets_in_a_file_are_those_in_memory_and_go_with_the_refit(name):
+    model = _randomised(zoo.build(name))
+    graph, images = amc_tf.analyze(model), _images(model, 30, 0)
+    plan = _kept(graph, 0.5)
+    files = _deleted_files()
+    in_file = in_order.gather_in_order(graph, images, in_file=True)
+    assert _deleted_files() == files + 1
+    found = in_file.refit(plan), in_order.gather_in_order(graph, images).refit(plan)
+    assert found[0].keys() == found[1].keys() != set()
+    for weight, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][weight])
+    del in_file
+    gc.collect()
+    assert _deleted_files() == files
+
+
+def _deleted_files():
+    links = pathlib.Path("/proc/self/fd").iterdir()
+    return sum("(deleted)" in os.readlink(link) for link in links if link.is_symlink())
