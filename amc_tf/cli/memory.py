@@ -10,9 +10,10 @@ import ctypes
 import os
 
 # Of mallopt, in malloc.h: the size of free memory at the end of the heap that is handed back, what
-# is asked for beyond what is needed, and the number of blocks apart from the heap, each of which is
-# handed back as it is freed.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+# is asked for beyond what is needed, and the size from which blocks lie apart from the heap, each
+# of which is handed back as it is freed. The largest that glibc takes: so the few largest arrays
+# leave no holes, which cost an eighth more memory and no less time.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed() -> None:
@@ -23,6 +24,6 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return
-    mallopt(_MMAP_MAX, 0)
+    mallopt(_MMAP_THRESHOLD, 2**25)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)
