@@ -60,7 +60,8 @@ def test_a_page_says_on_how_many_samples_episodes_were_scored(by_mae):
         # 0.4 / sqrt(50) = 0.057, 0.4 / sqrt(100) = 0.04.
         spread = read_run(by_mae).scores.spread(0.979)
         assert spread.startswith(f"standard error {'0.057' if told else '0.04'} of")
-        assert spread.endswith(f"({50 if told else 100} samples)") and spread.split(" of ")[0] in page
+        assert spread.endswith(f"({50 if told else 100} samples)")
+        assert spread.split(" of ")[0] in page
 
 
 def test_tables_of_a_fraction(by_accuracy):
