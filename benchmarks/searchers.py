@@ -11,8 +11,8 @@ played before them. A search is a folder of `--workdir`: the same command resume
 settings are the same play in one search, in which no plan is scored twice. Seconds until N
 evaluations are those of a searcher's own episodes, of the scoring of its plans by others before it,
 and of the search's set-up (importance, statistics, what the groups lose), which each pays whole.
-Best plans are by the reward, and by its refit; there is no final refit, unless `--set` names
-another one. The table tells the score and the reward of the best plan so far, and `last` the mean
+Best plans are by the reward, by its refit and on its samples; there is no final refit, unless
+`--set` names another one. The table tells the score and the reward of the best plan so far, and `last` the mean
 reward of a searcher's last ten episodes: how good its own plans have become.
 `--set` changes any of amc_tf.SearchSettings, such as `--set=ddpg.sigma=0.25`.
 """
@@ -135,7 +135,11 @@ def study(network: str, seeds: list[int], names: list[str]) -> dict:
             # Played first, so that all searchers begin with the best plan that is known.
             known = (KNAPSACK,) if changes.get("sensitivity", True) else ()
             settings = dataclasses.replace(
-                plain, policies=(AGENT, *known, *policies), final_refit=plain.refit, **changes
+                plain,
+                policies=(AGENT, *known, *policies),
+                final_refit=plain.refit,
+                rerank=1,
+                **changes,
             )
             settings = overridden(settings, SET.value)
             # Other settings are another search, in a folder of its own.
