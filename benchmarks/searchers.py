@@ -12,8 +12,8 @@ settings are the same play in one search, in which no plan is scored twice. Seco
 evaluations are those of a searcher's own episodes, of the scoring of its plans by others before it,
 and of the search's set-up (importance, statistics, what the groups lose), which each pays whole.
 Best plans are by the reward, by its refit and on its samples; there is no final refit, unless
-`--set` names another one. The table tells the score and the reward of the best plan so far, and `last` the mean
-reward of a searcher's last ten episodes: how good its own plans have become.
+`--set` names another one. The table tells the score and the reward of the best plan so far, and
+`last` the mean reward of a searcher's last ten episodes: how good its own plans have become.
 `--set` changes any of amc_tf.SearchSettings, such as `--set=ddpg.sigma=0.25`.
 """
 
