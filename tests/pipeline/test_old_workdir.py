@@ -25,6 +25,7 @@ FORMER = {
     "policies": ("amc", "random", "uniform", "shallow", "deep"),
     "importance": "consumer_magnitude",
     "sensitivity": False,
+    "episode_samples": None,
     "min_preserve": 0.2,
     "early_stop": None,
 }

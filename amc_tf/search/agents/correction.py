@@ -110,8 +110,10 @@ class CorrectingSearcher:
 
     def _correct(self, plan: Sequence[float]) -> None:
         """Makes a plan the one that is corrected."""
-        self._plan = np.asarray(plan, float)
-        reward, actions = self._best if self._best[1] else (1.0, plan)
+        # A model may propose more than the environment would execute.
+        most = [allowed[-1] for allowed in self._env.choices] / self._env.problem.dense
+        self._plan = np.minimum(plan, most)
+        reward, actions = self._best if self._best[1] else (1.0, self._plan.tolist())
         worth = self._response.worth
         if worth is None:
             # A line through the best plan: searchers are told 0 of the dense network or of a
@@ -120,13 +122,13 @@ class CorrectingSearcher:
             slope = abs(reward) / max(lost, float(np.finfo(np.float32).tiny))
             worth = [-slope * loss for loss in self._losses]
         self._worth = worth
-        self._advantages = advantages(self._env, worth, self._env.filled(plan))
+        self._advantages = advantages(self._env, worth, self._env.filled(self._plan))
         least = float(np.finfo(np.float32).tiny)
         self._unit = max(self._risk * abs(reward) / len(self._plan), least)
         ends = [
             _reach(allowed, table, ratio * dense, self._unit)
             for allowed, table, ratio, dense in zip(
-                self._env.choices, self._advantages, plan, self._env.problem.dense, strict=True
+                self._env.choices, self._advantages, self._plan, self._env.problem.dense, strict=True
             )
         ]
         self._ends = np.array(ends) / np.asarray(self._env.problem.dense)[:, None]

@@ -204,7 +204,7 @@ class ResponseSearcher:
             if self._scored(start) not in self._tried:
                 return start.tolist()
         if len(self._model) < self._warmup:
-            return self._scattered(self._start)
+            return self._scattered(self._start).tolist()
         best, among = self._start, self._due()
         for _ in range(_DRAWS):
             drawn = self._model.draw(self._rng)
@@ -214,7 +214,7 @@ class ResponseSearcher:
             if self._scored(plan) not in self._tried:
                 return plan
         # The model is certain; plans scattered around its best one show whether it is right.
-        return self._scattered(best)
+        return self._env.fitted(np.maximum(self._scattered(best), _LEAST).tolist())
 
     def _due(self) -> Sequence[int]:
         """Returns the numbers of the episodes near one of which the next proposal is to be.
@@ -227,9 +227,8 @@ class ResponseSearcher:
             return self._around[at]
         return range(len(self._model))
 
-    def _scattered(self, ratios: np.ndarray) -> Sequence[float]:
-        moved = ratios + self._sigma * self._rng.normal(size=len(ratios))
-        return self._env.fitted(np.clip(moved, _LEAST, 1).tolist())
+    def _scattered(self, ratios: np.ndarray) -> np.ndarray:
+        return np.clip(ratios + self._sigma * self._rng.normal(size=len(ratios)), 0, 1)
 
     def learn(self, actions: Sequence[float], reward: float) -> None:
         """Learns from an episode, whichever searcher proposed its actions."""
