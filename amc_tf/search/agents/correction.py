@@ -125,13 +125,10 @@ class CorrectingSearcher:
         self._advantages = advantages(self._env, worth, self._env.filled(self._plan))
         least = float(np.finfo(np.float32).tiny)
         self._unit = max(self._risk * abs(reward) / len(self._plan), least)
-        ends = [
-            _reach(allowed, table, ratio * dense, self._unit)
-            for allowed, table, ratio, dense in zip(
-                self._env.choices, self._advantages, self._plan, self._env.problem.dense, strict=True
-            )
-        ]
-        self._ends = np.array(ends) / np.asarray(self._env.problem.dense)[:, None]
+        dense = np.asarray(self._env.problem.dense)
+        tables = zip(self._env.choices, self._advantages, self._plan * dense, strict=True)
+        ends = [_reach(allowed, table, count, self._unit) for allowed, table, count in tables]
+        self._ends = np.array(ends) / dense[:, None]
 
     def _asked(self, t: int, state: np.ndarray) -> float:
         known = np.array([*state, self._plan[t], *self._known[t]], np.float32)
