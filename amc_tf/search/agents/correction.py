@@ -113,7 +113,8 @@ class CorrectingSearcher:
         # A model may propose more than the environment would execute.
         most = [allowed[-1] for allowed in self._env.choices] / self._env.problem.dense
         self._plan = np.minimum(plan, most)
-        reward, actions = self._best if self._best[1] else (1.0, self._plan.tolist())
+        ratios: Sequence[float] = self._plan.tolist()
+        reward, actions = self._best if self._best[1] else (1.0, ratios)
         worth = self._response.worth
         if worth is None:
             # A line through the best plan: searchers are told 0 of the dense network or of a
@@ -122,7 +123,7 @@ class CorrectingSearcher:
             slope = abs(reward) / max(lost, float(np.finfo(np.float32).tiny))
             worth = [-slope * loss for loss in self._losses]
         self._worth = worth
-        self._advantages = advantages(self._env, worth, self._env.filled(self._plan))
+        self._advantages = advantages(self._env, worth, self._env.filled(ratios))
         least = float(np.finfo(np.float32).tiny)
         self._unit = max(self._risk * abs(reward) / len(self._plan), least)
         dense = np.asarray(self._env.problem.dense)
