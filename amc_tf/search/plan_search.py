@@ -180,9 +180,9 @@ def search_in(
         plans = allocated(env, halves, task, settings, importance, folder)
         compete(driver, agent, settings, plans)
 
-    rescored = settings.final_refit != settings.refit or quick.images is not None
-    final = refit
-    if settings.final_refit != settings.refit:
+    final, another = refit, settings.final_refit != settings.refit
+    rescored = another or quick.images is not None
+    if another:
         # What a refit holds of the dense network takes much memory: one at a time.
         driver.score = score = score.refitted_by(NoRefit())
         del refit, quick, halves

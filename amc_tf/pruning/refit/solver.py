@@ -91,7 +91,8 @@ def fit(
     # Products of tiny inputs would be subnormal, which processors multiply a hundred times slower.
     largest = max(x.max(initial=0), -x.min(initial=0))
     shift = max(0, -int(np.frexp(largest)[1])) if largest < _TINY else 0
-    x, kernel = np.ldexp(x, shift, out=x), np.ldexp(kernel, -shift)
+    if shift:
+        x, kernel = np.ldexp(x, shift, out=x), np.ldexp(kernel, -shift)
     rows = _Rows(x, pool, centred, max(kernel.shape))
     centre = constant + rows.mean @ kernel
     step = system = None
@@ -107,7 +108,8 @@ def fit(
                 system = _DualRidge(rows.x, residual, pool, ridges, held)
         step = system.solve(residual, step)
     kernel = kernel if step is None else kernel + step
-    return np.ldexp(kernel, shift), centre - rows.mean @ kernel
+    constant = centre - rows.mean @ kernel
+    return np.ldexp(kernel, shift) if shift else kernel, constant
 
 
 class _Rows:
