@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from amc_tf.pruning.refit.methods import Refit as Refit
     from amc_tf.pruning.surgery import rebuild as rebuild
     from amc_tf.pruning.verification import verify as verify
+    from amc_tf.recovery.recovery import Recovered as Recovered
+    from amc_tf.recovery.recovery import recover as recover
+    from amc_tf.recovery.settings import RecoverySettings as RecoverySettings
     from amc_tf.runs.choice import Candidate as Candidate
     from amc_tf.runs.choice import Choice as Choice
     from amc_tf.runs.model_files import load_model as load_model
@@ -100,6 +103,8 @@ else:
             "amc_tf.pruning.refit.methods": "Refit",
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
+            "amc_tf.recovery.recovery": "Recovered recover",
+            "amc_tf.recovery.settings": "RecoverySettings",
             "amc_tf.runs.choice": "Candidate Choice",
             "amc_tf.runs.model_files": "load_model",
             "amc_tf.runs.result_parts": "Exported Milliseconds",

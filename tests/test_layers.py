@@ -17,8 +17,8 @@ MOST_LINES = 350
 ALLOWED = {
     "cli": "pipeline search search.agents.ddpg search.env export report latency runs pruning graph "
     "graph.inspection training tflite_tools",
-    "pipeline": "sparsity search search.agents.ddpg search.env export report latency runs pruning "
-    "keras2 graph training tflite_tools",
+    "pipeline": "sparsity recovery search search.agents.ddpg search.env export report latency "
+    "runs pruning keras2 graph training tflite_tools",
     "sparsity": "search search.agents search.agents.ddpg search.env scoring runs pruning "
     "pruning.refit graph training",
     "search": "search.agents search.agents.ddpg search.env scoring latency runs pruning "
@@ -29,6 +29,7 @@ ALLOWED = {
     "export": "export.qat runs pruning keras2 graph training tflite_tools",
     "export.qat": "keras2 graph training tflite_tools",
     "report": "runs training",
+    "recovery": "pruning pruning.refit graph training",
     "scoring": "pruning pruning.refit graph training",
     "latency": "pruning graph tflite_tools",
     "runs": "keras2 graph training tflite_tools",

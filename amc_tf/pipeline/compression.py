@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.dense_stage import claimed
 from amc_tf.pipeline.export_stage import STAGE as EXPORT
@@ -85,6 +86,7 @@ class Compression:
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
+        _check_training(task, self.settings)
         self.graph = analyzed(model, task, self.settings.search)
         if safe_mode:
             refuse_code(self.graph.network)
@@ -218,6 +220,27 @@ class Compression:
                 ", ".join(damaged),
             )
         return not damaged
+
+
+def _check_training(task: Task, settings: Settings) -> None:
+    """Checks that there is what the stages train with."""
+    if task.train is not None:
+        return
+    if settings.train_dense and task.fit is None:
+        raise AmcError(
+            "the model is to be trained first (train_dense), but there are no training data; give "
+            "Task(train=...) or Task(fit=...)"
+        )
+    if "int8_qat" in settings.export.formats and task.qat is None:
+        raise AmcError(
+            "the format int8_qat needs training data; give Task(train=...) or Task(qat=...), or "
+            "leave the format out: int8 is calibrated without labels"
+        )
+    if not task.trains and settings.recovery.when == "never":
+        _LOG.warning(
+            "there is nothing to train pruned networks with, and no recovery either: what the "
+            "search leaves is what is exported"
+        )
 
 
 def compress(

@@ -33,7 +33,7 @@ Section = TypeVar("Section")
 def default_config() -> ml_collections.ConfigDict:
     """Returns all settings with their defaults, by section, and an empty `budget`.
 
-    The sections are `search`, `finetune`, `export`, `latency` and `sparsity`, as in
+    The sections are `search`, `recovery`, `finetune`, `export`, `latency` and `sparsity`, as in
     `amc_tf.Settings`, whose classes describe each setting; `train_dense` stands
     beside them. The sections are locked, so that a misspelt setting is an error
     that names the nearest one. An experiment may add its own keys beside them.

@@ -1,14 +1,20 @@
-"""Fine-tuning as a stage: of the chosen network, and of those compared with it."""
+"""Giving accuracy back as a stage: of the chosen network, and of those compared with it.
+
+A recovery without labels comes first, where the settings say so, then fine-tuning with the user's
+data or code, if there is either.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Any, NamedTuple
 
 import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.pipeline.recovery_stage import recovered, recovers
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
@@ -44,12 +50,11 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
     workdir.forget("finetuned", "tflite", "sparse")
     made: dict[str, Product] = {}
     with timed(workdir, STAGE):
-        model, tuned = _tuned(run, layout.PRUNED, layout.FINETUNED, again, made)
+        model, tuned = _tuned(run, _Files.of_chosen(chosen), again, made)
         measures = run.measures(model)
         scores = {chosen: measures.score}
         for name in others:
-            files_of = layout.pruned_file(name), layout.finetuned_file(name)
-            network, _ = _tuned(run, *files_of, again, made)
+            network, _ = _tuned(run, _Files.of_policy(name), again, made)
             scores[name] = run.measures(network).score
         known = workdir.result.policies
         policies = {
@@ -61,25 +66,52 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
             validation_before=tuned.before,
             validation_after=tuned.after,
             undone=tuned.undone,
+            trained=run.task.trains,
         )
         workdir.update_result(policies=policies, finetuned=finetuned, products={STAGE: made})
     return model
 
 
+class _Files(NamedTuple):
+    """The files of a policy's network before and after each training."""
+
+    policy: str
+    pruned: ModelFile
+    recovered: ModelFile
+    finetuned: ModelFile
+
+    @classmethod
+    def of_chosen(cls, policy: str) -> _Files:
+        return cls(policy, layout.PRUNED, layout.RECOVERED, layout.FINETUNED)
+
+    @classmethod
+    def of_policy(cls, policy: str) -> _Files:
+        return cls(
+            policy,
+            layout.pruned_file(policy),
+            layout.recovered_file(policy),
+            layout.finetuned_file(policy),
+        )
+
+
 def _tuned(
-    run: Run, pruned: ModelFile, file: ModelFile, again: bool, made: dict[str, Product]
+    run: Run, of_network: _Files, again: bool, made: dict[str, Product]
 ) -> tuple[keras.Model, FineTuned]:
     """Returns a fine-tuned network and its scores, and adds its files to `made`."""
-    workdir = run.workdir
-    network = workdir.load_model(pruned)
+    workdir, file = run.workdir, of_network.finetuned
+    network = workdir.load_model(of_network.pruned)
     of = _of(run, network)
     if again or not _is_made(run, file, of):
-        tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
+        if recovers(run.settings.recovery, run.task):
+            network = recovered(run, network, of_network.policy, of_network.recovered)
+        tuned = FineTuned(undone=False)
+        if run.task.trains:
+            tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
         workdir.save_model(file, network)
     else:
         before = fingerprint(network)
         network = workdir.load_model(file)
-        tuned = FineTuned(undone=fingerprint(network) == before)
+        tuned = FineTuned(undone=run.task.trains and fingerprint(network) == before)
     made |= _products(run, file, of)
     # With the records of networks whose turn is still to come.
     workdir.update_result(products={STAGE: {**workdir.result.products.get(STAGE, {}), **made}})
@@ -88,15 +120,16 @@ def _tuned(
 
 def _of(run: Run, pruned: keras.Model) -> str:
     """Returns a fingerprint of a pruned network and of how it is trained."""
-    settings = run.settings.finetune
-    return files.checksum(
-        {
-            "pruned": fingerprint(pruned),
-            "seed": settings.seed,
-            "keep": settings.keep,
-            "training": run.inputs.of(STAGE),
-        }
-    )
+    settings, recovery = run.settings.finetune, run.settings.recovery
+    told: dict[str, Any] = {
+        "pruned": fingerprint(pruned),
+        "seed": settings.seed,
+        "keep": settings.keep,
+        "training": run.inputs.of(STAGE),
+    }
+    if recovers(recovery, run.task):
+        told["recovery"] = dataclasses.asdict(recovery)
+    return files.checksum(told)
 
 
 def _is_made(run: Run, file: ModelFile, of: str) -> bool:

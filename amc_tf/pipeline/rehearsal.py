@@ -23,9 +23,11 @@ from amc_tf.export.rehearsal import tried
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.input_shapes import at_size
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pipeline.recovery_stage import recovers
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
+from amc_tf.recovery.recovery import recover
 from amc_tf.report.html import write_report
 from amc_tf.runs import layout
 from amc_tf.runs.result_parts import Exported
@@ -86,7 +88,7 @@ def rehearse(
         with steps("score it"):
             short = _scored(short, task, short.compiled(small, model))
         with optimizers_as_before():
-            _train(model, graph, folder, small, task, settings, steps)
+            _train(model, graph, plan, few, folder, small, task, settings, steps)
         folder.update_result(
             metric=metric, tflite=_exported(model, graph, folder, short, settings, few, steps)
         )
@@ -146,6 +148,8 @@ def _short(task: Task, calibration: list[Any]) -> Task:
 def _train(
     model: keras.Model,
     graph: ChannelGraph,
+    plan: PruningPlan,
+    few: list[Any],
     folder: Workdir,
     small: keras.Model,
     task: Task,
@@ -158,6 +162,12 @@ def _train(
     several.
     """
     apart = settings.train_dense and task.fine_tune is not None
+    if recovers(settings.recovery, task):
+        with steps("one step of recovery"):
+            once = dataclasses.replace(settings.recovery, views=1)
+            recover(small, graph, plan, few, few, task.twin(model), once)
+    if not task.trains:
+        return
     with steps("one step of training"):
         one_step(small, task.train_pruned)
         if settings.finetune.compare or (settings.train_dense and not apart):

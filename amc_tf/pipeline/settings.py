@@ -6,6 +6,7 @@ import dataclasses
 
 from amc_tf.export.settings import ExportSettings
 from amc_tf.latency.settings import LatencySettings
+from amc_tf.recovery.settings import RecoverySettings
 from amc_tf.search.settings import SearchSettings
 from amc_tf.sparsity.settings import SparsitySettings
 from amc_tf.training.finetune import FineTuneSettings
@@ -21,6 +22,7 @@ class Settings:
         rehearse: whether the whole way to the files is walked once before the search, so that
             what would fail at its end is told at once.
         search: settings of the search.
+        recovery: settings of the training without labels before fine-tuning.
         finetune: settings of fine-tuning.
         export: settings of the export to TFLite files.
         latency: settings of the device, for a budget or reward of latency.
@@ -30,6 +32,7 @@ class Settings:
     train_dense: bool = False
     rehearse: bool = True
     search: SearchSettings = SearchSettings()
+    recovery: RecoverySettings = RecoverySettings()
     finetune: FineTuneSettings = FineTuneSettings()
     export: ExportSettings = ExportSettings()
     latency: LatencySettings = LatencySettings()

@@ -110,7 +110,8 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
     if tuned is None:
         found.append((f"{measured}, not fine-tuned", scores.cell(pruned.score), detail))
     else:
-        detail += f", before fine-tuning {scores.cell(pruned.score)}"
+        how = "fine-tuning" if tuned.trained else "recovery"
+        detail += f", before {how} {scores.cell(pruned.score)}"
         found.append((measured, scores.cell(tuned.score), detail))
     return found + _file_figures(run)
 
@@ -157,6 +158,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("uncertainty of the search", run.scores.spread(dense)),
         ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
         ("the same answer to every input", run.scores.number(constant)),
+        ("recovery", _recovery(run)),
         ("fine-tuning", _undone(run)),
         ("reward", run.reward),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
@@ -165,6 +167,18 @@ def _asked(run: Run) -> list[tuple[str, str]]:
     ]
     given = [(name, value) for name, value in values if value]
     return [given[0], *reached, *given[1:]]
+
+
+def _recovery(run: Run) -> str:
+    """Says what a training without labels did to the chosen network, if there was one."""
+    found = run.result.recoveries.get(run.chosen or "")
+    if found is None:
+        return ""
+    return (
+        f"{found.epochs} epochs over {found.images:,} calibration images, without labels: the "
+        f"{found.measure} from the dense network is {found.after:.4g}, before {found.before:.4g} "
+        f"(on {found.held_out:,} validation inputs)"
+    )
 
 
 def _undone(run: Run) -> str:

@@ -84,7 +84,9 @@ def _rounds(sparse: SparseResult, scores: Scores) -> Table:
 def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
     files, chosen = result.tflite, result.chosen
     title = scores.metric.title
-    header = ("network", title, "fine-tuned", "MACs", "parameters", "float32 file", "latency")
+    trained = result.finetuned is None or result.finetuned.trained
+    after = "fine-tuned" if trained else "recovered"
+    header = ("network", title, after, "MACs", "parameters", "float32 file", "latency")
     rows = [_row(scores, "dense", dense, None, files.get(layout.compared_file("dense")))]
     for name, policy in result.policies.items():
         own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)

@@ -33,6 +33,7 @@ FIT = "fit"  # arguments of `Compressor.fit`
 # when one of them changes. Any other part is of the search or of what comes before it.
 _TUNED = ("finetuned", "tflite", "sparse")
 DROPPED: Mapping[str, tuple[str, ...]] = {
+    "recovery": _TUNED,
     "finetune": _TUNED,
     "export": ("tflite",),
     "sparsity": ("sparse",),
@@ -48,6 +49,7 @@ _SETTINGS = (
     "rehearse",
     "search",
     "latency",
+    "recovery",
     "finetune",
     "export",
     "sparsity",

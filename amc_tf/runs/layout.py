@@ -44,6 +44,7 @@ TENSORBOARD = "tensorboard"
 # Models of the stages, in their order.
 DENSE = ModelFile("dense.keras", "amc-search")
 PRUNED = ModelFile("pruned.keras", "amc-search")
+RECOVERED = ModelFile("recovered.keras", "amc-finetune")
 FINETUNED = ModelFile("finetuned.keras", "amc-finetune")
 
 SPARSE = "sparse"  # the folder of fine-grained pruning, itself a work directory
@@ -74,6 +75,16 @@ def plan_file(policy: str) -> str:
 def pruned_file(policy: str) -> ModelFile:
     """Returns the file of the network of a policy's best plan."""
     return ModelFile(f"{_PLANS}/{policy}.keras", PRUNED.made_by)
+
+
+def recovered_file(policy: str) -> ModelFile:
+    """Returns the file of the same network after its recovery, for comparison."""
+    return ModelFile(f"{_PLANS}/{policy}_recovered.keras", RECOVERED.made_by)
+
+
+def recovery_backup(policy: str) -> str:
+    """Returns the file of a recovery's progress, removed at its end."""
+    return f"{_PLANS}/{policy}_recovery.npz"
 
 
 def finetuned_file(policy: str) -> ModelFile:

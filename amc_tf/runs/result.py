@@ -28,6 +28,7 @@ from amc_tf.runs.result_parts import (
     Measures,
     Part,
     PolicyNetwork,
+    Recovery,
     Scored,
     SparseRound,
     in_json,
@@ -184,6 +185,7 @@ class RunResult(Result):
         seed: the search's seed.
         input_shapes: shape of each input for which MACs were counted, without the batch axis.
         versions: versions of Python and of packages.
+        recoveries: trainings without labels, by the policy whose network was trained.
         finetuned: the chosen network after fine-tuning.
         tflite: exported files by name, including those for comparison.
         sparse: result of fine-grained pruning.
@@ -206,6 +208,7 @@ class RunResult(Result):
     seed: int | None = None
     input_shapes: Sequence[Sequence[int]] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    recoveries: Mapping[str, Recovery] = dataclasses.field(default_factory=dict)
     finetuned: FinetunedNetwork | None = None
     tflite: Mapping[str, Exported] = dataclasses.field(default_factory=dict)
     sparse: SparseResult | None = None
@@ -234,6 +237,7 @@ class RunResult(Result):
             policies=_each(PolicyNetwork),
             choice=Choice.from_json,
             input_shapes=lambda shapes: tuple(map(tuple, shapes)),
+            recoveries=_each(Recovery),
             finetuned=FinetunedNetwork.from_json,
             tflite=_each(Exported),
             sparse=SparseResult.from_json,

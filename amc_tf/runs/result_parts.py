@@ -126,6 +126,31 @@ class PolicyNetwork(Measures):
 
 
 @dataclasses.dataclass(frozen=True)
+class Recovery(Part):
+    """A training without labels.
+
+    Attributes:
+        images: number of calibration images that were trained on.
+        held_out: number of validation inputs, on which the errors are measured.
+        measure: what the errors are.
+        before: how far the outputs were from the dense network's before.
+        after: how far they are after it.
+        epochs: number of epochs.
+        kept: epoch whose weights are kept; 0 for those of before.
+        seconds: time since the last resumption.
+    """
+
+    images: int
+    held_out: int
+    measure: str
+    before: float
+    after: float
+    epochs: int
+    kept: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetunedNetwork(Measures):
     """The chosen network after fine-tuning, and its Keras file.
 
@@ -135,6 +160,7 @@ class FinetunedNetwork(Measures):
         validation_before: score on the validation data before fine-tuning.
         validation_after: score on the validation data after fine-tuning.
         undone: whether fine-tuning made it worse, so that the network is that of before.
+        trained: whether there was anything to fine-tune with.
     """
 
     bytes: int | None = None
@@ -142,10 +168,12 @@ class FinetunedNetwork(Measures):
     validation_before: float | None = None
     validation_after: float | None = None
     undone: bool = False
+    trained: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content, without what was not measured and what was not undone."""
+        """Returns the content, without what was not measured and what is as usual."""
         absent = {"latency", *(() if self.undone else ("undone",))}
+        absent |= {"trained"} if self.trained else set()
         absent |= {name for name, value in vars(self).items() if value is None}
         known = {key: value for key, value in super().to_json().items() if key not in absent}
         return {**known, **_beside(self.latency)}

@@ -89,7 +89,7 @@ class Inputs:
 
     @functools.cached_property
     def _train(self) -> Any:
-        return of_data(self._task.training_data)
+        return None if self._task.train is None else of_data(self._task.training_data)
 
     @functools.cached_property
     def _compiled(self) -> keras.Model:

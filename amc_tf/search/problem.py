@@ -87,6 +87,11 @@ def check_gradients(model: keras.Model, task: Task, settings: SearchSettings) ->
         AmcError: see `amc_tf.pruning.importance.criteria.check_loss`.
     """
     if not settings.criteria.isdisjoint(BY_GRADIENTS):
+        if task.train is None:
+            raise AmcError(
+                f"importance by gradients ({', '.join(sorted(BY_GRADIENTS))}) needs labelled "
+                "training data; give Task(train=...), or choose another importance"
+            )
         check_loss(task.twin(model))
 
 

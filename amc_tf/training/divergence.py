@@ -13,6 +13,8 @@ import scipy.special
 from amc_tf.training.labels import LabelRule, label_rules
 
 KL = "KL divergence"
+# What an output holds: shares of classes that exclude each other, shares of single units, numbers.
+CLASSES, SIDES, VALUES = "classes", "sides", "values"
 # Farther is no outputs: those that are not finite are infinitely far, which no file can hold.
 FARTHEST = 100.0
 
@@ -25,6 +27,7 @@ class Divergence(NamedTuple):
 
     Attributes:
         name: its name, `KL` or another.
+        kinds: what each output is taken to hold: `CLASSES`, `SIDES` or `VALUES`.
         of: function of (outputs, the dense network's outputs). It returns a number of at least 0,
             infinity for outputs that are not finite. A third argument may say which outputs are
             logits; else the dense network's say it.
@@ -37,6 +40,7 @@ class Divergence(NamedTuple):
     """
 
     name: str
+    kinds: Sequence[str]
     of: Callable[..., float]
     logits: Callable[[Outputs], list[bool]]
     noise: Callable[[Outputs, np.random.Generator], list[np.ndarray]]
@@ -56,7 +60,11 @@ def divergence(model: keras.Model) -> Divergence:
     shares = [reader for reader in readers if reader is not None]
     if len(shares) < len(readers):
         return Divergence(
-            "relative squared error", _relative_squared_error, _none_is_logits, _of_squares
+            "relative squared error",
+            len(readers) * [VALUES],
+            _relative_squared_error,
+            _none_is_logits,
+            _of_squares,
         )
 
     def logits(dense: Outputs) -> list[bool]:
@@ -71,13 +79,14 @@ def divergence(model: keras.Model) -> Divergence:
         parts = zip(shares, dense, logits(dense), strict=True)
         return [reader.noise(d, of, rng) for reader, d, of in parts]
 
-    return Divergence(KL, summed, logits, noise)
+    return Divergence(KL, [reader.kind for reader in shares], summed, logits, noise)
 
 
 class _Reader(NamedTuple):
     """How probabilities are read from an output.
 
     Attributes:
+        kind: `CLASSES` or `SIDES`.
         is_logits: function of the dense network's output: whether it is logits.
         read: function of (an output, whether it is logits), which returns probabilities, float64,
             each distribution along the last axis.
@@ -85,6 +94,7 @@ class _Reader(NamedTuple):
             `Divergence.noise`.
     """
 
+    kind: str
     is_logits: Callable[[np.ndarray], bool]
     read: Callable[[np.ndarray, bool], np.ndarray]
     noise: Callable[[np.ndarray, bool, np.random.Generator], np.ndarray]
@@ -136,8 +146,8 @@ def _noise_of_sides(dense: np.ndarray, logits: bool, rng: np.random.Generator) -
     return drawn * deviation if logits else drawn / deviation
 
 
-_CLASSES = _Reader(_sum_to_no_1, _of_classes, _noise_of_classes)
-_SIDES = _Reader(_beyond_0_and_1, _of_sides, _noise_of_sides)
+_CLASSES = _Reader(CLASSES, _sum_to_no_1, _of_classes, _noise_of_classes)
+_SIDES = _Reader(SIDES, _beyond_0_and_1, _of_sides, _noise_of_sides)
 
 
 def _kl(dense: np.ndarray, other: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,19 +14,17 @@ import numpy as np
 from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training import directions
+from amc_tf.training.by_keras import evaluate_by_keras, fit_by_keras
 from amc_tf.training.checks import Check, check_batches, check_names, tell_scales
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data, all_inputs, bounded, for_keras, inputs_of
 from amc_tf.training.first_state import first_state_on_error
-from amc_tf.training.forms import ArrayBatches, Batches, batches_of, present
+from amc_tf.training.forms import Batches, batches_of, present
 from amc_tf.training.metric import MODES, Metric
 from amc_tf.training.sampling import drawn
 from amc_tf.training.time_limit import within
 
 _LOG = logging.getLogger(__name__)
-
-# Bytes of training arrays up to which Keras copies them into its own pipeline.
-_KERAS_COPIES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +36,9 @@ class Task:
     `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, or a list of batches.
 
     Attributes:
-        train: training data. The search never measures its reward on it.
+        train: training data. The search never measures its reward on it. None if there is none:
+            then `calibration` is needed, and pruned networks are trained on that to give what the
+            dense network gives (see `amc_tf.recovery`), unless `fine_tune` or `fit` is given.
         validation: data held out of training, on which the search measures its reward.
         test: data that plays no part in any choice; only reports use it. Default:
             `validation`.
@@ -100,6 +99,11 @@ class Task:
 
     def __post_init__(self) -> None:
         choice("mode", self.mode, ("auto", *MODES))
+        if self.train is None and self.calibration is None:
+            raise AmcError(
+                "there are no training data, and so no inputs to calibrate with; give "
+                "Task(calibration=...), unlabelled inputs, or Task(train=...)"
+            )
         for split in ("train", "validation", "test"):
             steps = getattr(self, f"{split}_steps")
             if steps is None:
@@ -136,24 +140,25 @@ class Task:
         with first_state_on_error(model):
             (self.fit or self._default_fit)(model)
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to fine-tune a pruned model with: data, or the user's code."""
+        return any(given is not None for given in (self.train, self.fit, self.fine_tune))
+
     def train_pruned(self, model: keras.Model) -> None:
         """Fine-tunes a compiled pruned model in place with the user's code."""
         (self.fine_tune or self.fit or self._default_fit)(model)
 
     def _default_fit(self, model: keras.Model) -> None:
-        more = {"epochs": self.epochs, "steps_per_epoch": self.train_steps, "verbose": 2}
-        if not isinstance(self.train, tuple):
-            model.fit(for_keras("train", self.train, self.batch_size, self.train_steps), **more)
-            return
-        arrays = batches_of("train", self.train, self.batch_size)
-        assert isinstance(arrays, ArrayBatches)
-        if arrays.bytes > _KERAS_COPIES:
-            # Python's generator, so that keras.utils.set_random_seed repeats the order.
-            order = np.random.default_rng(random.getrandbits(64))
-            model.fit(arrays.dataset(order), **more)
-            return
-        x, y, weight = arrays.parts
-        model.fit(x, y, sample_weight=weight, batch_size=self.batch_size, **more)
+        fit_by_keras(
+            model, self._of_training, self.batch_size, self.train_steps, epochs=self.epochs
+        )
+
+    @property
+    def _of_training(self) -> Data:
+        if self.train is None:
+            raise AmcError("there are no training data; give Task(train=...), or code that trains")
+        return self.train
 
     def score(self, model: keras.Model, data: Data) -> float:
         """Returns the value of the metric of a compiled model on `data`.
@@ -228,7 +233,7 @@ class Task:
 
     def _evaluated(self, model: keras.Model, data: Data) -> Any:
         if self.evaluate is None:
-            return self._default_evaluate(model, data)
+            return evaluate_by_keras(model, self.prepared(data), self.metric)
         try:
             return self.evaluate(model, data)
         except AmcError:
@@ -240,18 +245,6 @@ class Task:
                 "resumes"
             ) from error
 
-    def _default_evaluate(self, model: keras.Model, data: Data) -> float:
-        logs = model.evaluate(self.prepared(data), verbose=0, return_dict=True)
-        if self.metric not in logs:
-            losses = {name for name in logs if name == "loss" or name.endswith("_loss")}
-            offered = [repr(name) for name in logs if name not in losses]
-            offered += [f"{name!r} (mode min)" for name in logs if name in losses]
-            raise AmcError(
-                f"the model does not report the metric {self.metric!r}; it reports "
-                f"{', '.join(offered)}: name one of these, or add it in compile(metrics=)"
-            )
-        return logs[self.metric]
-
     @property
     def test_data(self) -> Data:
         """The test data; the validation data if there is none."""
@@ -259,8 +252,12 @@ class Task:
 
     @property
     def training_data(self) -> Data:
-        """One epoch of the training data, to be read but not to be trained on."""
-        return bounded("train", self.train, self.train_steps, self.batch_size)
+        """One epoch of the training data, to be read but not to be trained on.
+
+        Raises:
+            AmcError: there are none.
+        """
+        return bounded("train", self._of_training, self.train_steps, self.batch_size)
 
     def calibration_inputs(self, model: keras.Model) -> list[np.ndarray]:
         """Returns unlabelled inputs, one array for each model input."""
@@ -301,7 +298,9 @@ class Task:
         if self.evaluate is None:
             probe = self.twin(model)
         checks = {}
-        for split in ("train", "validation", *(["test"] if self.test is not None else [])):
+        for split in ("train", "validation", "test"):
+            if split != "validation" and getattr(self, split) is None:
+                continue
             checks[split] = Check(split, model, probe)
             check_batches(self._batches(split), checks[split])
         if self.calibration is not None:
@@ -336,9 +335,9 @@ class Task:
         return present(next(iter(self._batches("validation"))))
 
     def _batches(self, split: str) -> Batches:
-        data = getattr(self, split)
-        steps = self.train_steps if split == "train" else None
-        return batches_of(split, data, self.batch_size, steps)
+        if split == "train":
+            return batches_of(split, self._of_training, self.batch_size, self.train_steps)
+        return batches_of(split, getattr(self, split), self.batch_size)
 
 
 def _reason(error: Exception) -> str:

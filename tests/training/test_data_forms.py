@@ -182,7 +182,7 @@ def test_the_default_fit_trains_on_every_form(form, weighted):
 
 
 def test_large_arrays_are_trained_on_in_an_order_of_their_own(monkeypatch):
-    monkeypatch.setattr("amc_tf.training.task._KERAS_COPIES", 0)
+    monkeypatch.setattr("amc_tf.training.by_keras._KERAS_COPIES", 0)
     seen = []
 
     class Recorder(keras.Model):

@@ -1,0 +1,90 @@
+"""What a pruned network is to imitate: the dense network's outputs, and features on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.network import Call, Network, flatten
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.weights import mixing_weights
+
+_LEAST = 1e-7  # a probability below counts as this one, as in Keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Feature:
+    """A value of both networks.
+
+    Attributes:
+        operation: name of the operation that makes it.
+        kept: numbers of the channels of the dense network that the pruned one has.
+    """
+
+    operation: str
+    kept: np.ndarray
+
+
+def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
+    """Finds the values that kernels read, in order: what a layer's pruning and refit end in.
+
+    Args:
+        graph: the analysed dense model.
+        plan: the plan of the pruned one.
+    """
+    network, keep = graph.network, graph.keep_mask(plan)
+    makers = {n: call for call in _called_once(network).values() for n in call.outputs}
+    found: dict[str, Feature] = {}
+    for site, weight, _ in mixing_weights(graph):
+        call, classes = makers.get(site.call.inputs[0]), site.roles[site.rule.mixes[weight.name]]
+        if call is None or len(call.outputs) > 1:
+            continue
+        if network.tensors[call.outputs[0]].shape[-1] == len(classes):
+            name = network.name(call.operation)
+            found[name] = Feature(name, np.flatnonzero(keep[classes]))
+    return list(found.values())
+
+
+def with_features(model: keras.Model, wanted: Sequence[Feature]) -> keras.Model:
+    """Returns a model of the same layers that returns features behind its outputs, in a list.
+
+    Args:
+        model: a model made by `rebuild`.
+        wanted: the features.
+    """
+    network = flatten(model)
+    once = _called_once(network)
+    values = [network.tensors[once[feature.operation].outputs[0]] for feature in wanted]
+    return keras.Model(model.inputs, [*model.outputs, *values])
+
+
+def _called_once(network: Network) -> Mapping[str, Call]:
+    calls: dict[str, list[Call]] = {}
+    for call in network.calls:
+        calls.setdefault(network.name(call.operation), []).append(call)
+    return {name: found[0] for name, found in calls.items() if len(found) == 1}
+
+
+def teacher(
+    graph: ChannelGraph, wanted: Sequence[Feature]
+) -> Callable[[Sequence[np.ndarray]], list[tf.Tensor]]:
+    """Returns a function of inputs, which gives the dense network's outputs and features.
+
+    Of each feature, it gives the channels that the pruned network has.
+    """
+    model = with_features(rebuild(graph.network.model, graph, None), wanted)
+    outputs = len(graph.network.outputs)
+
+    @tf.function
+    def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        values = keras.tree.flatten(model(list(inputs), training=False))
+        of_features = zip(values[outputs:], wanted, strict=True)
+        return [*values[:outputs], *(tf.gather(v, f.kept, axis=-1) for v, f in of_features)]
+
+    return lambda arrays: run(*map(tf.convert_to_tensor, arrays))
