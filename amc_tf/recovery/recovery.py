@@ -93,7 +93,6 @@ def recover(
 
     Returns:
         What it did.
-
     """
     settings = settings or RecoverySettings()
     measure = divergence(compiled)
@@ -148,6 +147,12 @@ def _told(progress: Progress) -> str:
     return f"error on held-out images {best:.4g} of {progress.errors[0]:.4g}"
 
 
+def _values(teach: Callable[..., list[tf.Tensor]], images: Images) -> list[np.ndarray]:
+    """Returns what a teacher gives for images, one array (images, ...) for each value."""
+    parts = [[value.numpy() for value in teach(x)] for x in _in_parts(images)]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
 def _in_parts(images: Images) -> Iterator[list[np.ndarray]]:
     for first in range(0, len(images), _AT_ONCE):
         yield images.part(slice(first, first + _AT_ONCE))
@@ -182,10 +187,11 @@ class _Training:
         self._average = settings.average
         self._teach = teacher(graph, wanted)
         self._outputs = len(graph.network.outputs)
-        dense = self._dense(images)
         self._student = with_features(pruned, wanted)
-        of_features = [relative(values) for values in dense[self._outputs :]]
-        self._errors = [*of_outputs(measure, dense[: self._outputs]), *of_features]
+        # The features of all images would fill gigabytes.
+        of_few = _values(self._teach, images.spread(_AT_ONCE))[self._outputs :]
+        of_all = _values(teacher(graph, []), images)
+        self._errors = [*of_outputs(measure, of_all), *map(relative, of_few)]
         self._weights = self._student.trainable_variables
         warm = max(1, steps // _WARM_UP)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -228,11 +234,6 @@ class _Training:
                 weight.assign(trained * size)
 
         return step
-
-    def _dense(self, images: Images) -> list[np.ndarray]:
-        """Returns what the dense network gives for images."""
-        parts = [[value.numpy() for value in self._teach(x)] for x in _in_parts(images)]
-        return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
     def _held_error(self) -> float:
         total = 0.0
