@@ -68,7 +68,14 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
             undone=tuned.undone,
             trained=run.task.trains,
         )
-        workdir.update_result(policies=policies, finetuned=finetuned, products={STAGE: made})
+        told = workdir.result.recoveries if recovers(run.settings.recovery, run.task) else {}
+        workdir.forget("recoveries")  # those of other settings, or of networks left out now
+        workdir.update_result(
+            policies=policies,
+            recoveries={name: told[name] for name in scores if name in told},
+            finetuned=finetuned,
+            products={STAGE: made},
+        )
     return model
 
 
@@ -109,6 +116,9 @@ def _tuned(
             tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
         workdir.save_model(file, network)
     else:
+        recorded = workdir.recorded(of_network.recovered.name)
+        if recorded is not None and recorded.is_at(workdir / of_network.recovered.name):
+            network = workdir.load_model(of_network.recovered)
         before = fingerprint(network)
         network = workdir.load_model(file)
         tuned = FineTuned(undone=run.task.trains and fingerprint(network) == before)

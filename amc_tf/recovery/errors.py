@@ -33,19 +33,28 @@ def of_outputs(measure: Divergence, dense: Sequence[np.ndarray]) -> list[Error]:
     return found
 
 
-def relative(dense: np.ndarray) -> Error:
-    """Returns the squared error relative to the variance of values over samples."""
-    variance = float(dense.astype(np.float64).var(axis=0).mean()) + np.finfo(np.float32).tiny
+def relative(dense: np.ndarray, least: float = 0.0) -> Error:
+    """Returns the squared error relative to the variance of values over samples.
+
+    Args:
+        dense: values of the dense network (samples, ...).
+        least: share of the mean square that is added to the variance, as values that are nearly
+            the same in all samples would outweigh all others.
+    """
+    values = dense.astype(np.float64)
+    variance = float(values.var(axis=0).mean() + least * np.square(values).mean())
+    variance += float(np.finfo(np.float32).tiny)
 
     def error(of_dense: tf.Tensor, of_other: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.square(of_other - of_dense)) / variance
+        difference = tf.cast(of_other, tf.float32) - tf.cast(of_dense, tf.float32)
+        return tf.reduce_mean(tf.square(difference)) / variance
 
     return error
 
 
 def _kl(logs: Callable[[tf.Tensor], tf.Tensor]) -> Error:
     def error(of_dense: tf.Tensor, of_other: tf.Tensor) -> tf.Tensor:
-        p, q = logs(of_dense), logs(of_other)
+        p, q = (logs(tf.cast(values, tf.float32)) for values in (of_dense, of_other))
         return tf.reduce_mean(tf.reduce_sum(tf.exp(p) * (p - q), axis=-1))
 
     return error

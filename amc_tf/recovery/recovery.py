@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.runner import Images
@@ -24,7 +25,7 @@ from amc_tf.recovery.errors import of_outputs, relative
 from amc_tf.recovery.imitation import features, teacher, with_features
 from amc_tf.recovery.progress import Progress
 from amc_tf.recovery.settings import RecoverySettings
-from amc_tf.recovery.views import views
+from amc_tf.recovery.views import steps_of, views
 from amc_tf.training.divergence import Divergence, divergence
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _WARM_UP = 20
 # Share of the epochs without an improvement after which the rest is left out.
 _PATIENCE = 0.4
+# Share of a feature's mean square that counts as variance.
+_LEAST_VARIANCE = 1e-3
 # Images of a forward pass that is not trained on.
 _AT_ONCE = 64
 
@@ -93,23 +96,33 @@ def recover(
 
     Returns:
         What it did.
+
+    Raises:
+        AmcError: the outputs are not finite.
     """
     settings = settings or RecoverySettings()
     measure = divergence(compiled)
     dtypes = [tensor.dtype for tensor in graph.network.model.inputs]
     used, held = Images(images, dtypes), Images(held_out, dtypes)
     size = min(settings.batch_size, len(used))
-    steps = len(used) // size
+    steps = steps_of(used, size)
     epochs = math.ceil(settings.views / (steps * size))
     training = _Training(pruned, graph, plan, used, held, measure, settings, epochs * steps)
     progress = None if backup is None else Progress.load(backup, of)
     if progress is None:
         progress = training.start()
+        if not math.isfinite(progress.errors[0]):
+            raise AmcError(
+                f"the {measure.name} of the outputs on the images held out is "
+                f"{progress.errors[0]} before the recovery; mend the inputs or the network, or use "
+                "RecoverySettings(when='never')"
+            )
     else:
         training.go_on(progress)
     with _bar(epochs, progress) as bar:
         for epoch in range(progress.epoch, epochs):
-            progress = training.epoch(progress, views(used, size, settings.seed, epoch))
+            drawn = views(used, size, settings.seed, epoch, settings.distort)
+            progress = training.epoch(progress, drawn)
             bar.update()
             bar.set_postfix_str(_told(progress))
             if backup is not None:
@@ -191,7 +204,8 @@ class _Training:
         # The features of all images would fill gigabytes.
         of_few = _values(self._teach, images.spread(_AT_ONCE))[self._outputs :]
         of_all = _values(teacher(graph, []), images)
-        self._errors = [*of_outputs(measure, of_all), *map(relative, of_few)]
+        of_features = [relative(values, _LEAST_VARIANCE) for values in of_few]
+        self._errors = [*of_outputs(measure, of_all), *of_features]
         self._weights = self._student.trainable_variables
         warm = max(1, steps // _WARM_UP)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -228,7 +242,8 @@ class _Training:
             gradients = tape.gradient(loss, self._weights)
             parts = zip(gradients, self._weights, self._trained, self._sizes, strict=True)
             known = [part for part in parts if part[0] is not None]
-            scaled = [gradient * size for gradient, _, _, size in known]
+            # A gradient of an embedding has rows only for what was looked up.
+            scaled = [tf.convert_to_tensor(gradient) * size for gradient, _, _, size in known]
             self._optimizer.apply(scaled, [trained for _, _, trained, _ in known])
             for _, weight, trained, size in known:
                 weight.assign(trained * size)

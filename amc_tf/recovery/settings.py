@@ -24,6 +24,8 @@ class RecoverySettings:
         rate: largest learning rate (Adam), relative to the size of the weights to each output. It
             rises in a twentieth of the steps and falls by a cosine to 0.
         features: weight of the error of the features beside that of the outputs.
+        distort: whether inputs that have the form of images are cropped, mirrored and mixed. Else
+            the images are trained on as they are.
         average: decay of the moving average of the weights, which is what is kept.
         seed: seed of the views.
     """
@@ -33,6 +35,7 @@ class RecoverySettings:
     batch_size: int = 32
     rate: float = 1e-4
     features: float = 1.0
+    distort: bool = True
     average: float = 0.99
     seed: int = 0
 

@@ -110,8 +110,8 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
     if tuned is None:
         found.append((f"{measured}, not fine-tuned", scores.cell(pruned.score), detail))
     else:
-        how = "fine-tuning" if tuned.trained else "recovery"
-        detail += f", before {how} {scores.cell(pruned.score)}"
+        how = "fine-tuning" if tuned.trained else "recovery" if result.recoveries else ""
+        detail += f", before {how} {scores.cell(pruned.score)}" if how else ", not fine-tuned"
         found.append((measured, scores.cell(tuned.score), detail))
     return found + _file_figures(run)
 
@@ -174,10 +174,12 @@ def _recovery(run: Run) -> str:
     found = run.result.recoveries.get(run.chosen or "")
     if found is None:
         return ""
+    kept = f"that after epoch {found.kept} is kept: the {found.measure} from the dense network is"
+    if not found.kept:
+        kept = f"none was nearer to the dense network, so that of before is kept: {found.measure}"
     return (
-        f"{found.epochs} epochs over {found.images:,} calibration images, without labels: the "
-        f"{found.measure} from the dense network is {found.after:.4g}, before {found.before:.4g} "
-        f"(on {found.held_out:,} validation inputs)"
+        f"{found.epochs} epochs over {found.images:,} calibration images, without labels; {kept} "
+        f"{found.after:.4g}, before {found.before:.4g} (on {found.held_out:,} validation inputs)"
     )
 
 

@@ -85,7 +85,7 @@ def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
     files, chosen = result.tflite, result.chosen
     title = scores.metric.title
     trained = result.finetuned is None or result.finetuned.trained
-    after = "fine-tuned" if trained else "recovered"
+    after = "fine-tuned" if trained else "recovered" if result.recoveries else "not fine-tuned"
     header = ("network", title, after, "MACs", "parameters", "float32 file", "latency")
     rows = [_row(scores, "dense", dense, None, files.get(layout.compared_file("dense")))]
     for name, policy in result.policies.items():

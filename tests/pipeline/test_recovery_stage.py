@@ -72,7 +72,7 @@ def test_tables_and_report_say_what_was_done(workdir):
     told = tables.table(result)
     assert "recovered" in told and "fine-tuned" not in told
     page = (workdir / "report.html").read_text()
-    assert "120 calibration images, without labels: the KL divergence from the dense" in page
+    assert "120 calibration images, without labels; that after epoch" in page
     assert "before recovery" in page
 
 
@@ -113,8 +113,12 @@ def test_with_training_data_it_runs_only_if_it_is_asked_for(net, tmp_path):
 
 def test_without_recovery_the_pruned_network_is_exported_and_that_is_told(net, tmp_path, caplog):
     never = _settings(recovery=amc_tf.RecoverySettings(when="never"))
+    amc_tf.compress(net, _task(), BUDGET, tmp_path, _settings())
     amc_tf.compress(net, _task(), BUDGET, tmp_path, never)
     assert "there is nothing to train pruned networks with" in caplog.text
+    assert not RunResult.read(tmp_path).recoveries  # of the settings before
+    page = (tmp_path / "report.html").read_text()
+    assert "without labels" not in page and "recovered" not in page
     pruned, final = (
         keras.models.load_model(tmp_path / f"{name}.keras", compile=False)
         for name in ("pruned", "finetuned")
@@ -161,3 +165,16 @@ def test_a_damaged_recovered_network_is_made_again(net, workdir):
     amc_tf.Compression(net, _task(), BUDGET, workdir, settings).finetune()
     keras.models.load_model(path, compile=False)
     assert json.loads((workdir / "result.json").read_text())["recoveries"]
+
+
+def test_an_undone_fine_tuning_stays_told_where_a_recovery_came_before(net, tmp_path):
+    def ruin(model):
+        model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+
+    always = amc_tf.RecoverySettings(when="always", views=300, batch_size=16)
+    settings = _settings(recovery=always)
+    for seed in (2, 6):
+        task = blobs.task(calibration=IMAGES, fine_tune=ruin, test=blobs.data(100, seed))
+        amc_tf.compress(net, task, BUDGET, tmp_path, settings)
+        finetuned = RunResult.read(tmp_path).finetuned
+        assert finetuned is not None and finetuned.undone

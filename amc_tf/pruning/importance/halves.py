@@ -35,8 +35,8 @@ class Halves:
     def __post_init__(self) -> None:
         if len(self.images[0]) < 2:
             raise AmcError(
-                f"expected at least two calibration samples, received {len(self.images[0])}; raise "
-                "Task(calibration_size=...) or give more training data"
+                f"expected at least two calibration samples, received {len(self.images[0])}; give "
+                "more as Task(calibration=...), or raise Task(calibration_size=...)"
             )
 
     @functools.cached_property
