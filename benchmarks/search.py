@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 from absl import app, flags
-from common import cases, plans, record
+from common import cases, plans, record, trees
 from common.intervals import difference, interval
 
 import amc_tf
@@ -92,6 +92,7 @@ def main(argv):
     record.append(
         "search",
         {
+            **trees.present(),
             "network": NETWORK.value,
             "macs": MACS.value,
             "episodes": EPISODES.value,

@@ -138,12 +138,14 @@ def agent(entry: dict) -> str:
 
 
 def _searches() -> list[dict]:
-    keys = "network", "macs", "refit", "episodes", "rerank", "seed", "response_share"
+    keys = "network", "macs", "refit", "episodes", "rerank", "seed", "response_share", "commit"
     return record.last("search", *keys)
 
 
 def _turns(e: dict) -> str:
     """Describes DDPG's turns: before its share was recorded, it kept every fourth."""
+    if "commit" in e:
+        return f"corrections, {e['commit'][:7]}"
     return "fewer as it fails" if "response_share" in e else "every fourth"
 
 
@@ -199,8 +201,9 @@ def search(entry: dict) -> str:
         "too. Searches with the refit `dense` were made when `--refit=dense --rerank=3` were the "
         "defaults and the agent's warm-up took all 100 episodes. In searches with `every fourth` "
         "turn DDPG proposed every fourth plan of AMC after its warm-up, however good these were; "
-        "now it proposes fewer while they are not the best so far. The policy `response` is AMC's "
-        "model of the reward without the agent.",
+        "in those with `fewer`, it proposed fewer while they were not the best so far; in those "
+        "with `corrections`, at the commit named, it corrects plans of the model of the reward. "
+        "The policy `response` is AMC's model of the reward without the agent.",
         header,
         rows,
         entries,
