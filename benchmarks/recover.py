@@ -21,7 +21,7 @@ import time
 import keras
 import numpy as np
 from absl import app, flags
-from common import cases, plans, record
+from common import cases, plans, record, trees
 from common.image_folder import images_of
 
 import amc_tf
@@ -76,6 +76,7 @@ def main(argv):
         record.append(
             "recover_scored",
             {
+                **trees.present(),
                 "network": NETWORK.value,
                 "weights": pathlib.Path(WEIGHTS.value).name,
                 "dense": dense,
@@ -114,6 +115,7 @@ def main(argv):
     record.append(
         "recover",
         {
+            **trees.present(),
             "network": NETWORK.value,
             "plan": "found" if PLAN.value is None else plans.cited(PLAN.value),
             "macs_ratio": amc_tf.macs(graph, plan) / amc_tf.macs(graph),

@@ -11,6 +11,7 @@ def recover(entry: dict) -> str:
     rows = [
         (
             f"{e['network']}, {e['macs_ratio']:.0%} MACs",
+            e["commit"][:7] + (" with changes" if e["uncommitted_changes"] else ""),
             e["settings"]["seed"],
             f"{e['images_seen']:,}",
             f"{e['settings']['views']:,}",
@@ -27,6 +28,7 @@ def recover(entry: dict) -> str:
     ]
     header = (
         "network",
+        "commit",
         "seed",
         "images trained on",
         "views at most",
