@@ -116,9 +116,11 @@ def _tuned(
             tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
         workdir.save_model(file, network)
     else:
-        recorded = workdir.recorded(of_network.recovered.name)
-        if recorded is not None and recorded.is_at(workdir / of_network.recovered.name):
-            network = workdir.load_model(of_network.recovered)
+        # A fine-tuning that was undone left the network from before it.
+        if recovers(run.settings.recovery, run.task):
+            start = workdir.recorded(of_network.recovered.name)
+            if start is not None and start.is_at(workdir / of_network.recovered.name):
+                network = workdir.load_model(of_network.recovered)
         before = fingerprint(network)
         network = workdir.load_model(file)
         tuned = FineTuned(undone=run.task.trains and fingerprint(network) == before)

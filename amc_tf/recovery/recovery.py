@@ -120,27 +120,33 @@ def recover(
     else:
         training.go_on(progress)
     with _bar(epochs, progress) as bar:
-        for epoch in range(progress.epoch, epochs):
-            drawn = views(used, size, settings.seed, epoch, settings.distort)
+        while not _ended(progress, epochs):
+            drawn = views(used, size, settings.seed, progress.epoch, settings.distort)
             progress = training.epoch(progress, drawn)
             bar.update()
             bar.set_postfix_str(_told(progress))
             if backup is not None:
                 progress.save(backup, of)
-            if not math.isfinite(progress.errors[-1]):
-                _LOG.warning(
-                    "the recovery diverged in epoch %s and ends there; lower "
-                    "RecoverySettings(rate=%s)",
-                    epoch + 1,
-                    settings.rate,
-                )
-                break
-            if progress.epoch - progress.kept > epochs * _PATIENCE:
-                break
+    if not math.isfinite(progress.errors[-1]):
+        _LOG.warning(
+            "the recovery diverged in epoch %s and ended there; lower RecoverySettings(rate=%s)",
+            progress.epoch,
+            settings.rate,
+        )
     training.put(progress.best)
     errors, kept = progress.errors, progress.kept
     return Recovered(
         len(used), len(held), measure.name, errors[0], errors[kept], progress.epoch, kept
+    )
+
+
+def _ended(progress: Progress, epochs: int) -> bool:
+    """Returns whether all epochs are done, training diverged, or it gains nothing any more."""
+    idle = progress.epoch - progress.kept
+    return (
+        progress.epoch >= epochs
+        or not math.isfinite(progress.errors[-1])
+        or idle > epochs * _PATIENCE
     )
 
 
