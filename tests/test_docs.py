@@ -63,6 +63,7 @@ import sys; sys.path.insert(0, {str(HELPERS)!r})
 import amc_tf, blobs, dataclasses, keras
 model = blobs.trained(epochs=1)
 (x_train, y_train), (x_val, y_val), (x_test, y_test) = map(blobs.data, (200, 100, 100), (0, 1, 2))
+pictures = x_train
 tiny = amc_tf.Settings(
     rehearse=False,
     search=blobs.search_settings(episodes=2, policies=()),

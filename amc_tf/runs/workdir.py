@@ -133,6 +133,8 @@ class Workdir:
             raise self._other(refused)
         # A run that is the same keeps its settings as they are; it has no others to add to them.
         merged = {**old, **new} if different or not old else {**new, **old}
+        if not different and self._is_of_before(old) and (self / layout.PLAN).exists():
+            merged = dict(old)  # a finished run of an earlier version is left as it is
         if identity.OF in new:
             if self._is_of_before(old):
                 _LOG.warning(
@@ -140,7 +142,7 @@ class Workdir:
                     "whether its data and its training are those of this call cannot be checked",
                     self.path,
                 )
-                del merged[identity.OF]
+                merged.pop(identity.OF, None)
             else:
                 merged[identity.OF] = {**old.get(identity.OF, {}), **new[identity.OF]}
         return old, merged, [found for found in different if found.drops is not None]
