@@ -98,6 +98,7 @@ def test_other_settings_of_the_recovery_make_it_anew_and_drop_what_came_of_it(ne
     assert first.tflite != second.tflite
 
 
+@pytest.mark.slow
 def test_with_training_data_it_runs_only_if_it_is_asked_for(net, tmp_path):
     search = {"search": blobs.search_settings(episodes=2, policies=("amc",))}
     task = blobs.task(calibration=IMAGES)
@@ -127,6 +128,7 @@ def test_without_recovery_the_pruned_network_is_exported_and_that_is_told(net, t
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_user_s_own_code_fine_tunes_without_training_data(net, tmp_path):
     trained = []
     task = _task(fine_tune=lambda model: trained.append(model.count_params()))
@@ -167,6 +169,7 @@ def test_a_damaged_recovered_network_is_made_again(net, workdir):
     assert json.loads((workdir / "result.json").read_text())["recoveries"]
 
 
+@pytest.mark.slow
 def test_an_undone_fine_tuning_stays_told_where_a_recovery_came_before(net, tmp_path):
     def ruin(model):
         model.set_weights([np.zeros_like(w) for w in model.get_weights()])
