@@ -65,10 +65,7 @@ def recovered(run: Run, network: keras.Model, policy: str, file: ModelFile) -> k
     found = recover(network, run.graph, plan, images, held_out, compiled, settings, backup, of)
     told = Recovery(**vars(found), seconds=round(time.monotonic() - start, 1))
     workdir.save_model(file, network)
-    result = workdir.result
-    workdir.update_result(
-        recoveries={**result.recoveries, policy: told},
-        products={STAGE: {**result.products.get(STAGE, {}), file.name: Product.at(path, of)}},
-    )
+    made = {**workdir.result.products.get(STAGE, {}), file.name: Product.at(path, of)}
+    workdir.update_result(recoveries={policy: told}, products={STAGE: made})
     backup.unlink(missing_ok=True)
     return network

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.training.divergence import CLASSES, SIDES, Divergence
-
-_LEAST = 1e-7  # a probability below counts as this one, as in Keras
+from amc_tf.training.divergence import CLASSES, LEAST, SIDES, Divergence
 
 # (the dense network's values, others) -> the mean error of the samples.
 Error = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -65,7 +63,7 @@ def _log_of_logits(values: tf.Tensor) -> tf.Tensor:
 
 
 def _log_of_shares(values: tf.Tensor) -> tf.Tensor:
-    return tf.math.log(tf.clip_by_value(values, _LEAST, 1))
+    return tf.math.log(tf.clip_by_value(values, LEAST, 1))
 
 
 def _log_of_units(values: tf.Tensor) -> tf.Tensor:

@@ -15,8 +15,6 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import mixing_weights
 
-_LEAST = 1e-7  # a probability below counts as this one, as in Keras
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Feature:

@@ -26,6 +26,7 @@ from amc_tf.recovery.imitation import features, teacher, with_features
 from amc_tf.recovery.progress import Progress
 from amc_tf.recovery.settings import RecoverySettings
 from amc_tf.recovery.views import steps_of, views
+from amc_tf.training.data import evenly_spaced
 from amc_tf.training.divergence import Divergence, divergence
 
 _LOG = logging.getLogger(__name__)
@@ -166,9 +167,11 @@ def _told(progress: Progress) -> str:
     return f"error on held-out images {best:.4g} of {progress.errors[0]:.4g}"
 
 
-def _values(teach: Callable[..., list[tf.Tensor]], images: Images) -> list[np.ndarray]:
-    """Returns what a teacher gives for images, one array (images, ...) for each value."""
-    parts = [[value.numpy() for value in teach(x)] for x in _in_parts(images)]
+def _values(
+    teach: Callable[..., list[tf.Tensor]], images: Images, which: slice
+) -> list[np.ndarray]:
+    """Returns some of what a teacher gives for images, one array (images, ...) for each value."""
+    parts = [[value.numpy() for value in teach(x)[which]] for x in _in_parts(images)]
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
@@ -208,8 +211,9 @@ class _Training:
         self._outputs = len(graph.network.outputs)
         self._student = with_features(pruned, wanted)
         # The features of all images would fill gigabytes.
-        of_few = _values(self._teach, images.spread(_AT_ONCE))[self._outputs :]
-        of_all = _values(teacher(graph, []), images)
+        few = images.at(evenly_spaced(len(images), _AT_ONCE))
+        of_few = _values(self._teach, few, slice(self._outputs, None))
+        of_all = _values(self._teach, images, slice(self._outputs))
         of_features = [relative(values, _LEAST_VARIANCE) for values in of_few]
         self._errors = [*of_outputs(measure, of_all), *of_features]
         self._weights = self._student.trainable_variables

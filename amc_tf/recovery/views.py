@@ -47,9 +47,7 @@ def views(
     rng = np.random.default_rng((seed, epoch))
     order = np.concatenate([rng.permutation(len(images)) for _ in range(_passes(images))])
     for start in range(0, len(order) - size + 1, size):
-        picked = order[start : start + size]
-        arrays = Images([np.asarray(a)[picked] for a in images.arrays], images.dtypes)
-        whole = arrays.part(slice(None))
+        whole = images.at(order[start : start + size]).part(slice(None))
         yield distorted(whole, rng) if distort else whole
 
 

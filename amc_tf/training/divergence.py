@@ -19,7 +19,7 @@ CLASSES, SIDES, VALUES = "classes", "sides", "values"
 FARTHEST = 100.0
 
 Outputs = Sequence[np.ndarray]
-_LEAST = 1e-7  # a probability below counts as this one, as in Keras
+LEAST = 1e-7  # a probability below counts as this one, as in Keras
 
 
 class Divergence(NamedTuple):
@@ -119,7 +119,7 @@ def _of_classes(outputs: np.ndarray, logits: bool) -> np.ndarray:
 
 def _noise_of_classes(dense: np.ndarray, logits: bool, rng: np.random.Generator) -> np.ndarray:
     """Draws noise: the second derivatives by p are 1/p, by logits p - pp'."""
-    p = np.clip(_of_classes(dense, logits), _LEAST, 1)
+    p = np.clip(_of_classes(dense, logits), LEAST, 1)
     drawn = rng.normal(size=p.shape) / math.sqrt(math.prod(p.shape[1:-1]))
     if not logits:
         return drawn / np.sqrt(p)
@@ -141,7 +141,7 @@ def _of_sides(outputs: np.ndarray, logits: bool) -> np.ndarray:
 
 def _noise_of_sides(dense: np.ndarray, logits: bool, rng: np.random.Generator) -> np.ndarray:
     """Draws noise: the second derivative by p is 1/p(1-p), by a logit p(1-p)."""
-    deviation = np.sqrt(np.clip(_of_sides(dense, logits), _LEAST, 1).prod(axis=-1))
+    deviation = np.sqrt(np.clip(_of_sides(dense, logits), LEAST, 1).prod(axis=-1))
     drawn = rng.normal(size=dense.shape) / math.sqrt(math.prod(dense.shape[1:]))
     return drawn * deviation if logits else drawn / deviation
 
@@ -152,7 +152,7 @@ _SIDES = _Reader(SIDES, _beyond_0_and_1, _of_sides, _noise_of_sides)
 
 def _kl(dense: np.ndarray, other: np.ndarray) -> float:
     """Returns the mean KL divergence of distributions along the last axis, from the dense ones."""
-    p, q = (np.clip(shares, _LEAST, 1) for shares in (dense, other))
+    p, q = (np.clip(shares, LEAST, 1) for shares in (dense, other))
     return float((p * np.log(p / q)).sum(axis=-1).mean())
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.weights import Weights
-from amc_tf.training.data import evenly_spaced
 
 # Maps a value of some images, and the slice of these images, to rows (images * n, columns).
 Read = Callable[[Any, slice], np.ndarray]
@@ -38,10 +37,9 @@ class Images:
         """Number of images."""
         return len(self.arrays[0])
 
-    def spread(self, count: int) -> Images:
-        """Returns at most `count` of the images, evenly spaced."""
-        chosen = evenly_spaced(len(self), count)
-        return Images([np.asarray(array)[chosen] for array in self.arrays], self.dtypes)
+    def at(self, numbers: np.ndarray) -> Images:
+        """Returns the images with these numbers, in this order."""
+        return Images([np.asarray(array)[numbers] for array in self.arrays], self.dtypes)
 
     def part(self, images: slice) -> list[np.ndarray]:
         """Returns some of the images, one array for each input."""
