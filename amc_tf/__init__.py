@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.constraints import Constraints as Constraints
     from amc_tf.graph.costs import macs as macs
     from amc_tf.graph.costs import params as params
+    from amc_tf.graph.features import Feature as Feature
     from amc_tf.graph.function_macs import Work as Work
     from amc_tf.graph.inspection.listing import describe as describe
     from amc_tf.graph.layer_kinds import LayerKind as LayerKind
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from amc_tf.pruning.refit.methods import Refit as Refit
     from amc_tf.pruning.surgery import rebuild as rebuild
     from amc_tf.pruning.verification import verify as verify
+    from amc_tf.recipes.recipe import Recipe as Recipe
+    from amc_tf.recipes.recipe import distill as distill
+    from amc_tf.recovery.imitation import features as features
     from amc_tf.recovery.recovery import Recovered as Recovered
     from amc_tf.recovery.recovery import recover as recover
     from amc_tf.recovery.settings import RecoverySettings as RecoverySettings
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from amc_tf.search.settings import SearchSettings as SearchSettings
     from amc_tf.sparsity.settings import SparsitySettings as SparsitySettings
     from amc_tf.training.compile_settings import CompileSettings as CompileSettings
+    from amc_tf.training.distillation import Distillation as Distillation
     from amc_tf.training.finetune import FineTuned as FineTuned
     from amc_tf.training.finetune import FineTuneSettings as FineTuneSettings
     from amc_tf.training.finetune import fine_tune as fine_tune
@@ -81,6 +86,7 @@ else:
             "amc_tf.errors": "AmcError",
             "amc_tf.export.exporter": "Exporter export_tflite",
             "amc_tf.export.settings": "ExportSettings",
+            "amc_tf.graph.features": "Feature",
             "amc_tf.graph.function_macs": "Work",
             "amc_tf.graph.trace": "Trace",
             "amc_tf.graph.analysis": "analyze",
@@ -103,8 +109,10 @@ else:
             "amc_tf.pruning.refit.methods": "Refit",
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
+            "amc_tf.recovery.imitation": "features",
             "amc_tf.recovery.recovery": "Recovered recover",
             "amc_tf.recovery.settings": "RecoverySettings",
+            "amc_tf.recipes.recipe": "Recipe distill",
             "amc_tf.runs.choice": "Candidate Choice",
             "amc_tf.runs.model_files": "load_model",
             "amc_tf.runs.result_parts": "Exported Milliseconds",
@@ -117,6 +125,7 @@ else:
             "amc_tf.search.settings": "SearchSettings",
             "amc_tf.sparsity.settings": "SparsitySettings",
             "amc_tf.training.compile_settings": "CompileSettings",
+            "amc_tf.training.distillation": "Distillation",
             "amc_tf.training.finetune": "FineTuned FineTuneSettings fine_tune",
             "amc_tf.training.optimizer_settings": "OptimizerSettings",
             "amc_tf.training.metric": "Metric",

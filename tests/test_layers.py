@@ -30,6 +30,7 @@ ALLOWED = {
     "export.qat": "keras2 graph training tflite_tools",
     "report": "runs training",
     "recovery": "pruning pruning.refit graph training",
+    "recipes": "graph training",
     "scoring": "pruning pruning.refit graph training",
     "latency": "pruning graph tflite_tools",
     "runs": "keras2 graph training tflite_tools",

@@ -119,7 +119,7 @@ class Compression:
     @property
     def _rehearsed(self) -> bool:
         result, formats = self.workdir.result, self.settings.export.formats
-        done = all(converted(name) in result.rehearsal for name in formats)
+        done = bool(result.rehearsal) and all(converted(n) in result.rehearsal for n in formats)
         return done or bool(result.policies or result.tflite)
 
     def _rehearse(self, model: keras.Model, problem: Problem[PruningPlan]) -> None:

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.features import Feature
+from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.recovery_stage import recovered, recovers
 from amc_tf.pipeline.run import Run, timed
+from amc_tf.recovery.imitation import features
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import FinetunedNetwork
-from amc_tf.training.finetune import FineTuned, fine_tune
+from amc_tf.training.finetune import FineTuned, FineTuneSettings, distillation_of, fine_tune
+from amc_tf.training.task import Task
 
 STAGE = "finetune"
 
@@ -113,7 +119,10 @@ def _tuned(
             network = recovered(run, network, of_network.policy, of_network.recovered)
         tuned = FineTuned(undone=False)
         if run.task.trains:
-            tuned = fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
+            plan = PruningPlan.load(workdir / layout.plan_file(of_network.policy))
+            settings = run.settings.finetune
+            followed = followed_features(run.graph, plan, run.task, settings)
+            tuned = fine_tune(network, run.dense, run.task, settings, run.metric, followed)
         workdir.save_model(file, network)
     else:
         # A fine-tuning that was undone left the network from before it.
@@ -130,6 +139,13 @@ def _tuned(
     return network, tuned
 
 
+def followed_features(
+    graph: ChannelGraph, plan: PruningPlan, task: Task, settings: FineTuneSettings
+) -> Sequence[Feature]:
+    """Returns the values of the dense network that a fine-tuning compares with its own."""
+    return features(graph, plan) if distillation_of(task, settings).features else ()
+
+
 def _of(run: Run, pruned: keras.Model) -> str:
     """Returns a fingerprint of a pruned network and of how it is trained."""
     settings, recovery = run.settings.finetune, run.settings.recovery
@@ -139,6 +155,8 @@ def _of(run: Run, pruned: keras.Model) -> str:
         "keep": settings.keep,
         "training": run.inputs.of(STAGE),
     }
+    if distillation := distillation_of(run.task, settings):
+        told["distillation"] = dataclasses.asdict(distillation)
     if recovers(recovery, run.task):
         told["recovery"] = dataclasses.asdict(recovery)
     return files.checksum(told)

@@ -23,6 +23,7 @@ from amc_tf.export.rehearsal import tried
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.input_shapes import at_size
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pipeline.finetune_stage import followed_features
 from amc_tf.pipeline.recovery_stage import recovers
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild
@@ -34,6 +35,7 @@ from amc_tf.runs.result_parts import Exported
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.problem import Problem
 from amc_tf.training.data import Data, bounded
+from amc_tf.training.finetune import train_pruned
 from amc_tf.training.metric import Metric
 from amc_tf.training.one_step import one_step, optimizers_as_before
 from amc_tf.training.task import Task
@@ -169,13 +171,30 @@ def _train(
     if not task.trains:
         return
     with steps("one step of training"):
-        one_step(small, task.train_pruned)
+        _one_step(small, model, graph, plan, task, settings)
         if settings.finetune.compare or (settings.train_dense and not apart):
             other = folder.load_model(layout.PRUNED)
-            one_step(task.compiled(other, model), task.train_pruned)
+            _one_step(task.compiled(other, model), model, graph, plan, task, settings)
     if apart:
         with steps("one step of training the dense model"):
             one_step(task.compiled(rebuild(model, graph, None), model), task.train_dense)
+
+
+def _one_step(
+    small: keras.Model,
+    model: keras.Model,
+    graph: ChannelGraph,
+    plan: PruningPlan,
+    task: Task,
+    settings: Settings,
+) -> None:
+    """Takes one step of fine-tuning, which may follow the dense network."""
+    followed = followed_features(graph, plan, task, settings.finetune)
+
+    def once(network: keras.Model) -> None:
+        one_step(network, task.train_pruned)
+
+    train_pruned(small, model, task, settings.finetune, followed, once)
 
 
 def _scored(short: Task, task: Task, model: keras.Model) -> Task:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.network import Call, Network, flatten
+from amc_tf.graph.features import Feature, called_once, with_features
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import mixing_weights
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Feature:
-    """A value of both networks.
-
-    Attributes:
-        operation: name of the operation that makes it.
-        kept: numbers of the channels of the dense network that the pruned one has.
-    """
-
-    operation: str
-    kept: np.ndarray
 
 
 def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
@@ -37,7 +23,7 @@ def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
         plan: the plan of the pruned one.
     """
     network, keep = graph.network, graph.keep_mask(plan)
-    makers = {n: call for call in _called_once(network).values() for n in call.outputs}
+    makers = {n: call for call in called_once(network).values() for n in call.outputs}
     found: dict[str, Feature] = {}
     for site, weight, _ in mixing_weights(graph):
         call, classes = makers.get(site.call.inputs[0]), site.roles[site.rule.mixes[weight.name]]
@@ -47,26 +33,6 @@ def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
             name = network.name(call.operation)
             found[name] = Feature(name, np.flatnonzero(keep[classes]))
     return list(found.values())
-
-
-def with_features(model: keras.Model, wanted: Sequence[Feature]) -> keras.Model:
-    """Returns a model of the same layers that returns features behind its outputs, in a list.
-
-    Args:
-        model: a model made by `rebuild`.
-        wanted: the features.
-    """
-    network = flatten(model)
-    once = _called_once(network)
-    values = [network.tensors[once[feature.operation].outputs[0]] for feature in wanted]
-    return keras.Model(model.inputs, [*model.outputs, *values])
-
-
-def _called_once(network: Network) -> Mapping[str, Call]:
-    calls: dict[str, list[Call]] = {}
-    for call in network.calls:
-        calls.setdefault(network.name(call.operation), []).append(call)
-    return {name: found[0] for name, found in calls.items() if len(found) == 1}
 
 
 def teacher(

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.features import with_features
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.runner import Images
 from amc_tf.pruning.weights import numpy_of
 from amc_tf.recovery.errors import of_outputs, relative
-from amc_tf.recovery.imitation import features, teacher, with_features
+from amc_tf.recovery.imitation import features, teacher
 from amc_tf.recovery.progress import Progress
 from amc_tf.recovery.settings import RecoverySettings
 from amc_tf.recovery.views import steps_of, views

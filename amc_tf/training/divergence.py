@@ -56,8 +56,8 @@ def divergence(model: keras.Model) -> Divergence:
     Args:
         model: a model compiled as the dense one.
     """
-    readers = [_reader(rule) for rule in label_rules(model, len(model.outputs))]
-    shares = [reader for reader in readers if reader is not None]
+    readers = [reader(rule) for rule in label_rules(model, len(model.outputs))]
+    shares = [found for found in readers if found is not None]
     if len(shares) < len(readers):
         return Divergence(
             "relative squared error",
@@ -68,7 +68,7 @@ def divergence(model: keras.Model) -> Divergence:
         )
 
     def logits(dense: Outputs) -> list[bool]:
-        return [reader.is_logits(d) for reader, d in zip(shares, dense, strict=True)]
+        return [r.is_logits(d) for r, d in zip(shares, dense, strict=True)]
 
     def summed(outputs: Outputs, dense: Outputs, told: Sequence[bool] | None = None) -> float:
         told = logits(dense) if told is None else told
@@ -77,12 +77,12 @@ def divergence(model: keras.Model) -> Divergence:
 
     def noise(dense: Outputs, rng: np.random.Generator) -> list[np.ndarray]:
         parts = zip(shares, dense, logits(dense), strict=True)
-        return [reader.noise(d, of, rng) for reader, d, of in parts]
+        return [r.noise(d, of, rng) for r, d, of in parts]
 
-    return Divergence(KL, [reader.kind for reader in shares], summed, logits, noise)
+    return Divergence(KL, [r.kind for r in shares], summed, logits, noise)
 
 
-class _Reader(NamedTuple):
+class Reader(NamedTuple):
     """How probabilities are read from an output.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Reader(NamedTuple):
     noise: Callable[[np.ndarray, bool, np.random.Generator], np.ndarray]
 
 
-def _reader(rule: LabelRule) -> _Reader | None:
+def reader(rule: LabelRule) -> Reader | None:
     """Returns how probabilities are read from an output, if its loss says that it holds them."""
     if rule.classes or rule.shares.startswith("categorical"):
         return _CLASSES
@@ -146,8 +146,8 @@ def _noise_of_sides(dense: np.ndarray, logits: bool, rng: np.random.Generator) -
     return drawn * deviation if logits else drawn / deviation
 
 
-_CLASSES = _Reader(CLASSES, _sum_to_no_1, _of_classes, _noise_of_classes)
-_SIDES = _Reader(SIDES, _beyond_0_and_1, _of_sides, _noise_of_sides)
+_CLASSES = Reader(CLASSES, _sum_to_no_1, _of_classes, _noise_of_classes)
+_SIDES = Reader(SIDES, _beyond_0_and_1, _of_sides, _noise_of_sides)
 
 
 def _kl(dense: np.ndarray, other: np.ndarray) -> float:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 from amc_tf.errors import AmcError, choice
+from amc_tf.graph.features import Feature
+from amc_tf.training.data import evenly_spaced
+from amc_tf.training.distillation import Distillation, distilled
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
 
 _LOG = logging.getLogger(__name__)
 _KEEP = ("better", "last")
+# Inputs that show whether outputs are probabilities or logits.
+_SHOWN = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +32,29 @@ class FineTuneSettings:
         seed: seed that is set before each fine-tuning.
         keep: `better`: of the network before and after fine-tuning, the one that scores better
             on the validation data is kept; `last`: the one after it, whatever it scores.
+        distill: share of the loss that follows the dense network in place of the labels, in
+            whatever code trains by `Model.fit`; see `Distillation`. A step takes longer by a
+            forward pass of the dense network. Code that brings a `distillation` of its own, as a
+            `Recipe` does, goes by that.
+        temperature: see `Distillation`.
+        distill_features: see `Distillation`'s `features`.
     """
 
     compare: tuple[str, ...] = ()
     seed: int = 0
     keep: str = "better"
+    distill: float = 0.0
+    temperature: float = 3.0
+    distill_features: float = 0.0
 
     def __post_init__(self) -> None:
         choice("keep", self.keep, _KEEP)
+        self.distillation  # noqa: B018  (which refuses wrong numbers)
+
+    @property
+    def distillation(self) -> Distillation:
+        """What the training follows of the dense network."""
+        return Distillation(self.distill, self.temperature, self.distill_features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +72,48 @@ class FineTuned:
     after: float | None = None
 
 
+def distillation_of(task: Task, settings: FineTuneSettings) -> Distillation:
+    """Returns what a fine-tuning follows of the dense network."""
+    own = getattr(task.fine_tune or task.fit, "distillation", None)
+    return own if isinstance(own, Distillation) else settings.distillation
+
+
+def train_pruned(
+    model: keras.Model,
+    dense: keras.Model,
+    task: Task,
+    settings: FineTuneSettings,
+    features: Sequence[Feature] = (),
+    train: Callable[[keras.Model], Any] | None = None,
+) -> None:
+    """Trains a compiled pruned model in place with the user's code.
+
+    Args:
+        model: the pruned model.
+        dense: the model it was pruned from.
+        task: data and training code.
+        settings: what the training follows of the dense model, if the task does not tell.
+        features: values of both models that a distillation may compare.
+        train: what to run in place of the task's code.
+
+    Raises:
+        AmcError: it is to follow the dense model, and does not train by `Model.fit`.
+    """
+    distillation = distillation_of(task, settings)
+    inputs = task.calibration_inputs(dense) if distillation else []
+    few = evenly_spaced(len(inputs[0]), _SHOWN) if inputs else ()
+    shown = [array[few] for array in inputs]
+    with distilled(model, dense, distillation, shown, features):
+        (train or task.train_pruned)(model)
+
+
 def fine_tune(
     model: keras.Model,
     dense: keras.Model,
     task: Task,
     settings: FineTuneSettings | None = None,
     metric: Metric | None = None,
+    features: Sequence[Feature] = (),
 ) -> FineTuned:
     """Trains a pruned model in place with the user's compile and fit.
 
@@ -66,19 +124,21 @@ def fine_tune(
         settings: the seed, of the random numbers of Python, NumPy and the backend, and which
             network is kept.
         metric: what the scores are, if the caller knows it.
+        features: values of both models that a distillation may compare, see `features`.
 
     Returns:
         The scores before and after.
 
     Raises:
-        AmcError: the training left weights that are not finite.
+        AmcError: the training left weights that are not finite; or it is to follow the dense
+            model, and does not train by `Model.fit`.
     """
     settings = settings or FineTuneSettings()
     keras.utils.set_random_seed(settings.seed)
     task.compiled(model, dense)
     metric = metric or task.metric_of(model)
     before, weights = task.score(model, task.validation), model.get_weights()
-    task.train_pruned(model)
+    train_pruned(model, dense, task, settings, features)
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
         if values.dtype.kind == "f" and not keras.ops.all(keras.ops.isfinite(values)):

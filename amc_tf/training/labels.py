@@ -18,6 +18,20 @@ _OF_SHARES = (
     keras.losses.categorical_crossentropy,
     keras.losses.categorical_focal_crossentropy,
 )
+# Losses whose labels are numbers like the outputs.
+_OF_OUTPUTS = (
+    keras.losses.mean_squared_error,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.cosine_similarity,
+    keras.losses.dice,
+    keras.losses.tversky,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +45,15 @@ class LabelRule:
             Otherwise only whole numbers are taken for classes, one for each sample.
         ignored: class that stands for no label.
         shares: name of the loss, if labels are probabilities.
+        outputs: whether labels are numbers like the outputs, so that another network's outputs can
+            take their place.
     """
 
     own: bool = False
     classes: bool = False
     ignored: int | None = None
     shares: str = ""
+    outputs: bool = False
 
     @property
     def may_be_classes(self) -> bool:
@@ -51,14 +68,24 @@ def label_rules(model: keras.Model | None, outputs: int) -> list[LabelRule]:
         model: the model; None if it is not known how it is compiled.
         outputs: its number of outputs.
     """
-    losses = getattr(model, "loss", None)
-    if isinstance(losses, dict) and model is not None:
-        given = [losses.get(name) for name in output_names(model)]
+    return [_rule(loss) for loss in of_outputs(model, getattr(model, "loss", None), outputs)]
+
+
+def of_outputs(model: keras.Model | None, given: Any, outputs: int) -> list[Any]:
+    """Returns what `compile` was given for each output: losses, or their weights.
+
+    Args:
+        model: the model, whose names of outputs may be keys; None if it is not known.
+        given: one for all outputs, or a list or dict of one for each.
+        outputs: number of outputs; None is returned for each where `given` does not fit them.
+    """
+    if isinstance(given, dict) and model is not None:
+        found = [given.get(name) for name in output_names(model)]
     else:
-        given = keras.tree.flatten(losses)
-    if len(given) == 1:
-        given *= outputs
-    return [_rule(loss) for loss in given] if len(given) == outputs else [LabelRule()] * outputs
+        found = keras.tree.flatten(given)
+    if len(found) == 1:
+        found *= outputs
+    return found if len(found) == outputs else [None] * outputs
 
 
 def _rule(loss: Any) -> LabelRule:
@@ -70,6 +97,7 @@ def _rule(loss: Any) -> LabelRule:
         classes=function in _OF_CLASSES,
         ignored=getattr(loss, "ignore_class", None),
         shares=function.__name__ if function in _OF_SHARES else "",
+        outputs=function in _OF_OUTPUTS,
     )
 
 

@@ -1,0 +1,76 @@
+"""Fine-tuning that follows the dense network, in whole runs."""
+
+import dataclasses
+
+import blobs
+import keras
+import pytest
+import tensorflow as tf
+
+import amc_tf
+from amc_tf.pipeline.compression import Compression
+
+BUDGET = amc_tf.Budget(macs=0.5)
+SETTINGS = amc_tf.Settings(
+    search=blobs.search_settings(episodes=3, policies=("amc",)),
+    export=amc_tf.ExportSettings(formats=()),
+)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return blobs.trained()
+
+
+def test_training_code_that_cannot_follow_is_refused_before_the_search(net, tmp_path):
+    def loop(model):
+        x, y = blobs.data(8, 0)
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(model.loss(y, model(x, training=True)))
+        weights = model.trainable_variables
+        model.optimizer.apply(tape.gradient(loss, weights), weights)
+
+    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
+    with pytest.raises(amc_tf.AmcError, match="'one step of training'.*took no step by Model.fit"):
+        Compression(net, blobs.task(fine_tune=loop), BUDGET, tmp_path, settings)
+    assert not (tmp_path / "episodes.jsonl").exists()
+
+
+@pytest.mark.parametrize("features", [0.0, 1.0])
+def test_a_run_follows_and_knows_how_it_did(net, tmp_path, features, monkeypatch):
+    steps = []
+    train_by = amc_tf.Recipe.__call__
+
+    def counted(recipe, model):
+        steps.append("compute_loss" in vars(model))
+        return train_by(recipe, model)
+
+    monkeypatch.setattr(amc_tf.Recipe, "__call__", counted)
+    train = blobs.data(400, 0)
+
+    def run(**settings):
+        del steps[:]
+        task = blobs.task(fine_tune=amc_tf.distill(train, epochs=2, features=features, **settings))
+        return Compression(net, task, BUDGET, tmp_path, SETTINGS).run()
+
+    first = run()
+    assert steps == [True, True]  # the rehearsal's step, and the training
+    assert first["finetuned"]["score"] > 0.5
+    assert run() == first and steps == []
+    run(share=0.9)
+    assert steps == [True]
+
+
+def test_a_setting_follows_in_code_that_knows_nothing_of_it(net, tmp_path):
+    shared = []
+
+    def fit(model):
+        shared.append("compute_loss" in vars(model))
+        model.fit(*blobs.data(400, 0), epochs=1, verbose=0)
+
+    task = blobs.task(fit=fit)
+    Compression(net, task, BUDGET, tmp_path, SETTINGS).run()
+    assert shared == [False, False]
+    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
+    Compression(net, task, BUDGET, tmp_path, settings).run()  # of the same search
+    assert shared[2:] == [True]
