@@ -36,6 +36,7 @@ ALLOWED = {
     "pruning": "graph training",
     "pruning.importance": "pruning pruning.refit graph training",
     "pruning.refit": "pruning graph training",
+    "pruning.residuals": "pruning graph training",
     "keras2": "graph",
     "graph.inspection": "graph",
     "graph": "",
