@@ -18,6 +18,9 @@ FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "search": {"sensitivity": False, "episode_samples": None}
 }
 
+# Settings beside the sections, which not every command writes: their value then.
+FORMER_OPTIONS: Mapping[str, Any] = {"fold_residuals": False}
+
 
 def with_names_of_now(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a record of any version by the names of this one."""

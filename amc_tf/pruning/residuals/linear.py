@@ -97,7 +97,7 @@ def _followed(network: Network, call: Call, found: Shortcut) -> Shortcut:
     shape = network.tensors[call.inputs[0]].shape
     maps, matrix, offset = found.maps, found.matrix, found.offset
     if type(operation) is kl.Identity or (
-        isinstance(operation, kl.Activation) and is_linear(operation.activation)
+        type(operation) is kl.Activation and is_linear(operation.activation)
     ):
         return found
     if mixes(operation) and is_linear(operation.activation):

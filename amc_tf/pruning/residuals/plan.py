@@ -130,7 +130,7 @@ def _copies(activations: list[tuple[str, Any]], known: Bounds) -> int:
 
 
 def _rectifies(activation: Any) -> Bounds:
-    inner = activation.activation if isinstance(activation, kl.Activation) else activation
+    inner = activation.activation if type(activation) is kl.Activation else activation
     return bounds_of(inner)
 
 

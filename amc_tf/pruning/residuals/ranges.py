@@ -93,7 +93,7 @@ def held(operation: Any) -> Bounds | None:
     """
     if is_linear(operation) or type(operation) is kl.Identity:
         return UNBOUNDED
-    if isinstance(operation, kl.Activation):
+    if type(operation) is kl.Activation:
         return held(operation.activation)
     clips = bounds_of(operation)
     if clips != UNBOUNDED:
