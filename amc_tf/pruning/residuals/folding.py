@@ -106,13 +106,15 @@ def _folded(
     model: keras.Model, inputs: Sequence[np.ndarray] | None, most_growth: float
 ) -> tuple[keras.Model, tuple[Residual, ...]]:
     made = rebuild(model, analyze(model), None)
+    network = flatten(made)
+    names = [network.name(add.operation) for add in additions(network)]
     told: dict[str, Residual] = {}
     while True:
         # Again, as a block may hold others, and is a chain of layers once they are folded.
         found, stay = _plans(made, most_growth)
         told.update(stay)
         if not found:
-            return made, tuple(told.values())
+            return made, tuple(told[name] for name in names)
         told.update({name: _told(name, fold) for name, fold in found.items()})
         made = _rebuilt(made, list(found.values()), inputs)
 

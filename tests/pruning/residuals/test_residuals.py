@@ -219,6 +219,23 @@ def test_linear_bottlenecks_with_relu(seed, float64):
     assert not _adds(folded) and _difference(model, folded) < 1e-10
 
 
+def test_additions_are_told_in_their_order_and_growth_is_bounded():
+    inputs, x = _stem()
+    x = kl.ReLU()(kl.Add(name="wider")([x, _basic(x, 4, kl.ReLU)]))
+    x = kl.ReLU()(kl.Add(name="free")([x, _conv(x, 4)]))
+    x = kl.Add(name="late")([x, _conv(x, 4, activation="relu")])
+    model = _shaken(_model(inputs, x))
+    told = amc_tf.residuals(model, most_growth=1)
+    assert [(r.name, r.reason is None) for r in told] == [
+        ("wider", False),
+        ("free", True),
+        ("late", False),
+    ]
+    folded = amc_tf.fold_residuals(model, most_growth=1)
+    assert [layer.name for layer in _adds(folded)] == ["wider", "late"]
+    assert _difference(model, folded) < 1e-5
+
+
 def test_a_block_that_holds_a_block():
     inputs, x = _stem()
     y = _conv(x, 4, activation="relu")
