@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from amc_tf.pipeline.settings import Settings as Settings
     from amc_tf.pruning.masking import mask as mask
     from amc_tf.pruning.refit.methods import Refit as Refit
+    from amc_tf.pruning.residuals.folding import Residual as Residual
+    from amc_tf.pruning.residuals.folding import fold_residuals as fold_residuals
+    from amc_tf.pruning.residuals.folding import residuals as residuals
     from amc_tf.pruning.surgery import rebuild as rebuild
     from amc_tf.pruning.verification import verify as verify
     from amc_tf.recipes.recipe import Recipe as Recipe
@@ -107,6 +110,7 @@ else:
             "amc_tf.pipeline.settings": "Settings",
             "amc_tf.pruning.masking": "mask",
             "amc_tf.pruning.refit.methods": "Refit",
+            "amc_tf.pruning.residuals.folding": "Residual fold_residuals residuals",
             "amc_tf.pruning.surgery": "rebuild",
             "amc_tf.pruning.verification": "verify",
             "amc_tf.recovery.imitation": "features",

@@ -49,6 +49,9 @@ IMPORTANCE = flags.DEFINE_list(
 RULE = flags.DEFINE_list("rules", ["uniform", "knapsack"], "Names of RULES.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the sampled positions.")
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of SearchSettings (repeatable).")
+FOLD = flags.DEFINE_bool(
+    "fold_residuals", False, "Whether residuals are folded first; MACs stay of the dense network."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the scores so far.")
 
 
@@ -109,6 +112,10 @@ def main(argv):
     choices("importance", IMPORTANCE.value, IMPORTANCES)
     case = cases.load(NETWORK.value, DATA.value)
     settings = overridden(SearchSettings(rounding=case.rounding), SET.value)
+    dense_macs = amc_tf.macs(amc_tf.analyze(case.model))
+    if FOLD.value:
+        folded = amc_tf.fold_residuals(case.model, [case.calibration[:500]])
+        case = dataclasses.replace(case, model=folded)
     graph = amc_tf.analyze(case.model)
     problem = problem_of(graph, settings)
     seeds = [int(seed) for seed in SEEDS.value]
@@ -116,7 +123,7 @@ def main(argv):
     if WORKDIR.value:
         folder = pathlib.Path(WORKDIR.value)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{NETWORK.value}.json"
+        kept = folder / f"{NETWORK.value}{'_folded' * FOLD.value}.json"
     judges = {seed: Yardstick(graph, case, seed, kept) for seed in seeds}
     rows = []
     for criterion in IMPORTANCE.value:
@@ -124,7 +131,7 @@ def main(argv):
         importance = IMPORTANCES[criterion](graph, case.task())
         importance_seconds = time.process_time() - start
         problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
-        env = environment(problem, amc_tf.Budget(macs=MACS.value), settings)
+        env = environment(problem, amc_tf.Budget(macs=MACS.value * dense_macs), settings)
         for name in RULE.value:
             accuracies, seconds = [], []
             for seed, judge in judges.items():
@@ -141,7 +148,7 @@ def main(argv):
                     "accuracy": float(np.mean(accuracies)),
                     "accuracies": accuracies,
                     "interval": interval(float(np.mean(accuracies)), len(case.test[0])),
-                    "macs_ratio": round(amc_tf.macs(graph, plan) / amc_tf.macs(graph), 4),
+                    "macs_ratio": round(amc_tf.macs(graph, plan) / dense_macs, 4),
                     "rule_cpu_seconds": round(float(np.median(seconds)), 2),
                     "importance_cpu_seconds": round(importance_seconds, 2),
                     "counts": counts.tolist(),
@@ -154,7 +161,7 @@ def main(argv):
             "network": NETWORK.value,
             "macs": MACS.value,
             "seeds": seeds,
-            "set": SET.value,
+            "set": [*SET.value, *["residuals folded first"] * FOLD.value],
             "min_preserve": settings.min_preserve,
             "final_refit": REFIT,
             "test_images": len(case.test[0]),

@@ -18,7 +18,7 @@ ALLOWED = {
     "cli": "pipeline search search.agents.ddpg search.env export report latency runs pruning graph "
     "graph.inspection training tflite_tools",
     "pipeline": "sparsity recovery search search.agents.ddpg search.env export report latency "
-    "runs pruning keras2 graph training tflite_tools",
+    "runs pruning pruning.residuals keras2 graph training tflite_tools",
     "sparsity": "search search.agents search.agents.ddpg search.env scoring runs pruning "
     "pruning.refit graph training",
     "search": "search.agents search.agents.ddpg search.env scoring latency runs pruning "
@@ -37,6 +37,7 @@ ALLOWED = {
     "pruning": "graph training",
     "pruning.importance": "pruning pruning.refit graph training",
     "pruning.refit": "pruning graph training",
+    "pruning.residuals": "pruning graph training",
     "keras2": "graph",
     "graph.inspection": "graph",
     "graph": "",

@@ -18,6 +18,7 @@ from amc_tf.pipeline.export_stage import STAGE as EXPORT
 from amc_tf.pipeline.export_stage import export
 from amc_tf.pipeline.finetune_stage import STAGE as FINETUNE
 from amc_tf.pipeline.finetune_stage import finetune
+from amc_tf.pipeline.folding import of_dense, searched
 from amc_tf.pipeline.rehearsal import converted, rehearse
 from amc_tf.pipeline.run import Run
 from amc_tf.pipeline.search_stage import STAGE as SEARCH
@@ -87,17 +88,21 @@ class Compression:
         self.budget = budget
         self.settings = settings or Settings()
         _check_training(task, self.settings)
-        self.graph = analyzed(model, task, self.settings.search)
+        given = analyzed(model, task, self.settings.search)
         if safe_mode:
-            refuse_code(self.graph.network)
+            refuse_code(given.network)
         task.check(model)
         check_gradients(model, task, self.settings.search)
         if not self.settings.train_dense:
-            check_finite(self.graph.network, task)
+            check_finite(given.network, task)
+        self.graph = given
+        if self.settings.fold_residuals:
+            self.graph = searched(model, task, self.settings)
         self.metric, search = task.metric_of(model), self.settings.search
         # An impossible budget is reported now, not after the dense model is trained.
         problem = problem_of(self.graph, search)
-        check(problem, budget, search, self.metric)
+        self._bounds = of_dense(budget, given, self.settings)
+        check(problem, self._bounds, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
             **(config or {}),
@@ -109,12 +114,13 @@ class Compression:
 
             def before_work() -> None:
                 if self.settings.rehearse and not self._rehearsed:
-                    self._rehearse(model, problem)
+                    self._rehearse(problem)
 
             self.dense = claimed(model, task, self.workdir, self._inputs, record, before_work)
             self.task = with_kept_calibration(task, self.dense, self.workdir)
-        if self.dense is not model:
-            self.graph = analyzed(self.dense, task, self.settings.search)
+        if self.settings.fold_residuals or self.dense is not model:
+            inputs = self.task.calibration_inputs(self.dense)
+            self.graph = searched(self.dense, self.task, self.settings, inputs)
 
     @property
     def _rehearsed(self) -> bool:
@@ -122,8 +128,9 @@ class Compression:
         done = bool(result.rehearsal) and all(converted(n) in result.rehearsal for n in formats)
         return done or bool(result.policies or result.tflite)
 
-    def _rehearse(self, model: keras.Model, problem: Problem[PruningPlan]) -> None:
+    def _rehearse(self, problem: Problem[PruningPlan]) -> None:
         check_installed()
+        model = self.graph.network.model
         steps = rehearse(
             model, self.graph, self.task, self.metric, problem, self.settings, self.workdir
         )
@@ -141,7 +148,7 @@ class Compression:
             self.graph,
             self.task,
             self.metric,
-            self.budget,
+            self._bounds,
             self.settings,
             self.workdir,
             self._inputs,

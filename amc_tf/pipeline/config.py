@@ -34,8 +34,8 @@ def default_config() -> ml_collections.ConfigDict:
     """Returns all settings with their defaults, by section, and an empty `budget`.
 
     The sections are `search`, `recovery`, `finetune`, `export`, `latency` and `sparsity`, as in
-    `amc_tf.Settings`, whose classes describe each setting; `train_dense` stands
-    beside them. The sections are locked, so that a misspelt setting is an error
+    `amc_tf.Settings`, whose classes describe each setting; `train_dense`, `fold_residuals` and
+    `rehearse` stand beside them. The sections are locked, so that a misspelt setting is an error
     that names the nearest one. An experiment may add its own keys beside them.
 
     Constraints of single layers are pairs, so that the command line accepts them, too:
@@ -86,7 +86,7 @@ def load(
     # The seed determines the weights of a model that get_model builds, and its dropout.
     keras.utils.set_random_seed(settings.search.seed)
     model, task = module.get_model(config), module.get_task(config)
-    apart = {"budget", "train_dense", "rehearse"}
+    apart = {"budget", "train_dense", "fold_residuals", "rehearse"}
     own = {name: value for name, value in config.to_dict().items() if name not in apart}
     return Compression(model, task, budget, workdir, settings, own, safe_mode)
 

@@ -122,7 +122,9 @@ def _tuned(
             plan = PruningPlan.load(workdir / layout.plan_file(of_network.policy))
             settings = run.settings.finetune
             followed = followed_features(run.graph, plan, run.task, settings)
-            tuned = fine_tune(network, run.dense, run.task, settings, run.metric, followed)
+            # Folding leaves the outputs as they are, but not the channels on the way.
+            dense = run.searched if followed else run.dense
+            tuned = fine_tune(network, dense, run.task, settings, run.metric, followed)
         workdir.save_model(file, network)
     else:
         # A fine-tuning that was undone left the network from before it.

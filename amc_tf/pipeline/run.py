@@ -30,7 +30,8 @@ class Run:
 
     Attributes:
         dense: the trained model.
-        graph: the analysed model.
+        graph: the network that is searched, analysed: the dense model, or the same with its
+            residuals folded.
         task: the model's data and training code.
         metric: what the task's scores are.
         budget: the bounds on costs; None with a reward that prices the cost.
@@ -47,6 +48,11 @@ class Run:
     settings: Settings
     workdir: Workdir
     inputs: Inputs
+
+    @property
+    def searched(self) -> keras.Model:
+        """The network that is searched, compiled as the dense model is."""
+        return self.graph.network.model
 
     def measures(self, model: keras.Model) -> Measures:
         """Returns the score on the test data, the MACs and the parameters of a model."""

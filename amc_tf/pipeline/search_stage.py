@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from amc_tf.graph.analysis import analyze
+from amc_tf.pipeline.folding import dense_costs
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import verify
@@ -26,18 +28,19 @@ def search(run: Run) -> SearchResult:
     with timed(workdir, STAGE):
         found = search_in(
             workdir,
-            run.dense,
+            run.searched,
             run.task,
             run.budget,
             run.settings.search,
             run.settings.latency,
             run.metric,
+            None if run.searched is run.dense else _costs(run),
         )
     few = [array[:4] for array in run.task.calibration_inputs(run.dense)]
-    verify(run.dense, run.graph, found.plan, few)
+    verify(run.searched, run.graph, found.plan, few)
     measured, policies = {}, {}
     for name, outcome in found.best.items():
-        pruned = rebuild(run.dense, run.graph, outcome.plan, found.refitted(outcome.plan))
+        pruned = rebuild(run.searched, run.graph, outcome.plan, found.refitted(outcome.plan))
         workdir.save_model(layout.pruned_file(name), pruned)
         measured[name] = run.measures(pruned)
         policies[name] = PolicyNetwork(
@@ -45,7 +48,7 @@ def search(run: Run) -> SearchResult:
         )
     chosen = workdir.load_model(layout.pruned_file(found.chosen))
     workdir.save_model(layout.PRUNED, chosen)
-    dense = run.measures(rebuild(run.dense, run.graph, None))  # not the user's own model
+    dense = run.measures(rebuild(run.dense, analyze(run.dense), None))  # not the user's own model
     dense_ms = None if found.measured is None else found.measured.dense_ms
     latency_ms = found.best[found.chosen].latency_ms
     reached: dict[str, Any] = {**measured[found.chosen].costs, "latency": latency_ms}
@@ -72,6 +75,10 @@ def search(run: Run) -> SearchResult:
     )
     workdir.record(STAGE, products(found.best))
     return found
+
+
+def _costs(run: Run) -> dict[str, float]:
+    return dense_costs(analyze(run.dense, input_shape=run.graph.input_shapes))
 
 
 def products(policies: Iterable[str]) -> list[str]:

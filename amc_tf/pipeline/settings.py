@@ -19,6 +19,9 @@ class Settings:
     Attributes:
         train_dense: whether the given model is first trained with the task's own fit and
             kept as `dense.keras` (for untrained models).
+        fold_residuals: whether residual blocks are first turned into plain ones that compute the
+            same (see `amc_tf.fold_residuals`), so that no addition ties channels. Shares in a
+            budget stay those of the given model.
         rehearse: whether the whole way to the files is walked once before the search, so that
             what would fail at its end is told at once.
         search: settings of the search.
@@ -30,6 +33,7 @@ class Settings:
     """
 
     train_dense: bool = False
+    fold_residuals: bool = False
     rehearse: bool = True
     search: SearchSettings = SearchSettings()
     recovery: RecoverySettings = RecoverySettings()

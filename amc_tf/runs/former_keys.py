@@ -19,6 +19,9 @@ FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"distill": 0.0, "temperature": 3.0, "distill_features": 0.0},
 }
 
+# Settings beside the sections, which not every command writes: their value then.
+FORMER_OPTIONS: Mapping[str, Any] = {"fold_residuals": False}
+
 
 def with_names_of_now(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a record of any version by the names of this one."""

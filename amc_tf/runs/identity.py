@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amc_tf.runs.former_keys import FORMER_SETTINGS
+from amc_tf.runs.former_keys import FORMER_OPTIONS, FORMER_SETTINGS
 from amc_tf.runs.layout import DENSE
 from amc_tf.training.fingerprint import PAIRS
 
@@ -46,6 +46,7 @@ DROPPED: Mapping[str, tuple[str, ...]] = {
 # Sections of settings, which always hold all that a version knows.
 _SETTINGS = (
     "train_dense",
+    "fold_residuals",
     "rehearse",
     "search",
     "latency",
@@ -129,8 +130,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 
     A section of settings, or a setting, that only one of them has tells nothing, as not
     every command and version knows all of them; likewise a stage's fingerprints. Settings that
-    earlier versions lacked, and that change what a search does, had their `FORMER_SETTINGS`.
+    earlier versions lacked, and that change what a search does, had their `FORMER_SETTINGS`
+    and `FORMER_OPTIONS`.
     """
+    old, new = {**FORMER_OPTIONS, **old}, {**FORMER_OPTIONS, **new}
     before, after = old.get(OF, {}), new.get(OF, {})
     told = "search" in before and "search" in after
     found: list[Difference] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from amc_tf import files
@@ -112,10 +113,12 @@ def search_in(
     settings: SearchSettings,
     latency: LatencySettings,
     metric: Metric | None = None,
+    whole: Mapping[str, float] | None = None,
 ) -> SearchResult:
     """Does what `search_plan` does, in a work directory that the caller has locked.
 
-    The task's metric may be given, if the caller knows what it is.
+    The task's metric may be given, if the caller knows what it is; and the costs, by name, that
+    are told as those of the dense network, if they are not the model's.
     """
     workdir = folder.path
     metric = metric or task.metric_of(model)
@@ -133,7 +136,7 @@ def search_in(
     halves = Halves(graph, images, settings.seed)
     importance = kept_importance(halves, task, settings.importance, folder)
     problem = dataclasses.replace(problem, plan=by_importance(graph, importance))
-    dense = problem.dense_costs
+    dense = {**problem.dense_costs, **(whole or {})}
     ranks = ranks_of(importance)
     log, agent_log = EpisodeLog(workdir / layout.EPISODES, ranks), workdir / layout.AGENT_LOG
     begun = bool(log.best(1))
