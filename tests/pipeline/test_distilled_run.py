@@ -74,3 +74,29 @@ def test_a_setting_follows_in_code_that_knows_nothing_of_it(net, tmp_path):
     settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
     Compression(net, task, BUDGET, tmp_path, settings).run()  # of the same search
     assert shared[2:] == [True]
+
+
+class Scaled(keras.Model):
+    """A class of a user's, with a loss of its own."""
+
+    def compute_loss(self, *args, **kwargs):
+        return 2.0 * super().compute_loss(*args, **kwargs)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_fit_is_distilled(tmp_path, own, caplog):
+    shared = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            shared.append("compute_loss" in vars(self.model))
+
+    plain = blobs.trained()
+    model = Scaled(plain.inputs, plain.outputs) if own else plain
+    blobs.compile_model(model)
+    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
+    small = amc_tf.Compressor(model, BUDGET, tmp_path, settings, trained=True)
+    x, y = blobs.data(400, 0)
+    small.fit(x, y, epochs=1, validation_split=0.2, verbose=0, callbacks=[Watch()])
+    assert shared[-1] and isinstance(small.model, type(model))
+    assert "compute_loss" not in vars(small.model)
