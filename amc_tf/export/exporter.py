@@ -18,6 +18,7 @@ from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
 from amc_tf.runs.result_parts import Exported
 from amc_tf.training.data import evenly_spaced
+from amc_tf.training.distillation import Distillation, distilled
 from amc_tf.training.labels import LabelRule, label_rules
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
@@ -156,7 +157,10 @@ class Exporter:
         trained = self._task.compiled(uncompiled(self.model), self._dense)
         quantised = training.quantised(self.model)
         quantised.calibrate(self._calibration)
-        training.train_quantised(trained, quantised, self._task, settings)
+        # The step of this training computes its loss by the Keras 3 model.
+        followed = Distillation(self._settings.qat_distill if settings.epochs else 0.0)
+        with distilled(trained, self._dense, followed, self._calibration):
+            training.train_quantised(trained, quantised, self._task, settings)
         quantised.settle(self._calibration)
         return tflite_tools.convert(quantised.model, form.quantize), quantised.float_layers
 

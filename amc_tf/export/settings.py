@@ -34,6 +34,8 @@ class ExportSettings:
         qat_epochs: number of epochs of quantisation-aware training, over the training data.
         qat_learning_rate: first learning rate of this training; 0 for a tenth of the compiled
             optimizer's.
+        qat_distill: share of the loss of this training that follows the dense network in place of
+            the labels; see `Distillation`.
         latency_rounds: number of fresh processes in which each file is timed; 0 for no timing.
         latency_runs: least number of timed inferences in each process.
         latency_min_secs: least time of these inferences, in seconds.
@@ -52,6 +54,7 @@ class ExportSettings:
     score_samples: int = 0
     qat_epochs: int = 2
     qat_learning_rate: float = 0.0
+    qat_distill: float = 0.0
     latency_rounds: int = 5
     latency_runs: int = 50
     latency_min_secs: float = 1.0
@@ -59,5 +62,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         choices("export format", self.formats, FORMATS)
+        if not 0 <= self.qat_distill <= 1:
+            raise AmcError(f"expected a qat_distill in [0, 1], received {self.qat_distill!r}")
         if self.latency_rounds < 0:
             raise AmcError(f"latency_rounds must be 0 or more, received {self.latency_rounds!r}")

@@ -231,6 +231,11 @@ class Compression:
 
 def _check_training(task: Task, settings: Settings) -> None:
     """Checks that there is what the stages train with."""
+    if task.qat is not None and settings.export.qat_distill:
+        raise AmcError(
+            "expected either Task(qat=...), which trains as it likes, or "
+            "ExportSettings(qat_distill=...), received both; leave one out"
+        )
     if task.train is not None:
         return
     if settings.train_dense and task.fit is None:

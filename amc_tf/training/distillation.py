@@ -42,7 +42,8 @@ class Distillation:
             outputs that are probabilities or their logits, it is the KL divergence at
             `temperature`, times its square; of others the compiled loss of Keras with the dense
             network's outputs as labels, and for a loss of the user's own the squared error
-            relative to the variance of the dense network's outputs in the batch.
+            relative to the variance of the dense network's outputs in the batch. Sample weights
+            count in what is left to the labels.
         temperature: the logits are divided by it.
         features: weight of the squared error of the features that kernels read, each relative to
             its variance.

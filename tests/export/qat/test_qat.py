@@ -113,6 +113,23 @@ def test_training_repairs_what_rounding_broke(lopsided, task, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_training_may_follow_the_dense_network(task, tmp_path):
+    dense = blobs.trained()
+    x, y = blobs.data(400, 0)
+    nothing = blobs.task(train=(x, np.random.default_rng(0).permutation(y)), batch_size=32)
+    scores = {}
+    for share in (0.0, 1.0):
+        settings = export.ExportSettings(qat_epochs=8, qat_learning_rate=2e-3, qat_distill=share)
+        exporter = export.Exporter(dense, dense, nothing, settings)
+        scores[share] = exporter.write("int8_qat", tmp_path / "trained.tflite").score
+    assert scores[0.0] < scores[1.0] - 0.2
+
+
+def test_a_share_is_checked():
+    with pytest.raises(amc_tf.AmcError, match=r"qat_distill in \[0, 1\], received 2"):
+        export.ExportSettings(qat_distill=2)
+
+
 def test_the_owner_may_train_it(lopsided, task, tmp_path):
     seen = []
 
