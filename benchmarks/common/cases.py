@@ -65,6 +65,11 @@ def cifar10_train(folder: str | None) -> Labelled:
     return x[chosen], y[chosen]
 
 
+def cifar10_test(folder: str | None) -> Labelled:
+    """Loads the 10,000 test images, as float32."""
+    return _cifar10(_path(folder))[2]
+
+
 def _cifar10(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray, Labelled]:
     with np.load(folder / "cifar10.npz") as arrays:
         x, y = arrays["x_train"], arrays["y_train"].reshape(-1).astype("int32")
