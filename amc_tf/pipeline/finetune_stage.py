@@ -20,6 +20,7 @@ from amc_tf.graph.features import Feature
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.recovery_stage import recovered, recovers
 from amc_tf.pipeline.run import Run, timed
+from amc_tf.pipeline.stepwise import last_step, stepwise
 from amc_tf.recovery.imitation import features
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
@@ -114,7 +115,10 @@ def _tuned(
     workdir, file = run.workdir, of_network.finetuned
     network = workdir.load_model(of_network.pruned)
     of = _of(run, network)
+    in_steps = run.settings.finetune.steps > 1 and run.task.trains
     if again or not _is_made(run, file, of):
+        if in_steps:
+            network = stepwise(run, of_network.policy)
         if recovers(run.settings.recovery, run.task):
             network = recovered(run, network, of_network.policy, of_network.recovered)
         tuned = FineTuned(undone=False)
@@ -128,6 +132,8 @@ def _tuned(
         workdir.save_model(file, network)
     else:
         # A fine-tuning that was undone left the network from before it.
+        if in_steps:
+            network = last_step(run, of_network.policy) or network
         if recovers(run.settings.recovery, run.task):
             start = workdir.recorded(of_network.recovered.name)
             if start is not None and start.is_at(workdir / of_network.recovered.name):
@@ -157,6 +163,8 @@ def _of(run: Run, pruned: keras.Model) -> str:
         "keep": settings.keep,
         "training": run.inputs.of(STAGE),
     }
+    if settings.steps > 1:
+        told["steps"] = settings.steps
     if distillation := distillation_of(run.task, settings):
         told["distillation"] = dataclasses.asdict(distillation)
     if recovers(recovery, run.task):

@@ -17,7 +17,7 @@ _NOW: Mapping[str, str] = {
 FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "search": {"sensitivity": False, "episode_samples": None},
     "export": {"qat_distill": 0.0},
-    "finetune": {"distill": 0.0, "temperature": 3.0, "distill_features": 0.0},
+    "finetune": {"distill": 0.0, "temperature": 3.0, "distill_features": 0.0, "steps": 1},
 }
 
 # Settings beside the sections, which not every command writes: their value then.

@@ -77,6 +77,11 @@ def pruned_file(policy: str) -> ModelFile:
     return ModelFile(f"{_PLANS}/{policy}.keras", PRUNED.made_by)
 
 
+def step_file(policy: str, number: int) -> ModelFile:
+    """Returns the file of a policy's network after a step of pruning it in steps."""
+    return ModelFile(f"{_PLANS}/{policy}_step{number}.keras", FINETUNED.made_by)
+
+
 def recovered_file(policy: str) -> ModelFile:
     """Returns the file of the same network after its recovery, for comparison."""
     return ModelFile(f"{_PLANS}/{policy}_recovered.keras", RECOVERED.made_by)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from amc_tf.errors import AmcError, choice
+from amc_tf.errors import AmcError, choice, whole
 from amc_tf.graph.features import Feature
 from amc_tf.training.data import evenly_spaced
 from amc_tf.training.distillation import Distillation, distilled
@@ -38,6 +38,8 @@ class FineTuneSettings:
             `Recipe` does, goes by that.
         temperature: see `Distillation`.
         distill_features: see `Distillation`'s `features`.
+        steps: number of steps in which a network is pruned to its plan. With more than 1, it is
+            trained by the same code after each step, so that all takes as many times as long.
     """
 
     compare: tuple[str, ...] = ()
@@ -46,9 +48,11 @@ class FineTuneSettings:
     distill: float = 0.0
     temperature: float = 3.0
     distill_features: float = 0.0
+    steps: int = 1
 
     def __post_init__(self) -> None:
         choice("keep", self.keep, _KEEP)
+        object.__setattr__(self, "steps", whole("steps", self.steps, 1))
         self.distillation  # noqa: B018  (which refuses wrong numbers)
 
     @property

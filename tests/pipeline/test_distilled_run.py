@@ -1,5 +1,6 @@
 """Fine-tuning that follows the dense network, in whole runs."""
 
+import collections
 import dataclasses
 
 import blobs
@@ -100,3 +101,42 @@ def test_a_fit_is_distilled(tmp_path, own, caplog):
     small.fit(x, y, epochs=1, validation_split=0.2, verbose=0, callbacks=[Watch()])
     assert shared[-1] and isinstance(small.model, type(model))
     assert "compute_loss" not in vars(small.model)
+
+
+def test_a_network_is_pruned_in_steps_and_trained_after_each(net, tmp_path):
+    widths, stops = collections.deque(), set()  # no settings, so no part of the code
+
+    def fit(model):
+        if model.count_params() in stops:
+            raise KeyboardInterrupt
+        widths.append(model.count_params())
+        model.fit(*blobs.data(400, 0), epochs=1, verbose=0)
+
+    settings = dataclasses.replace(
+        SETTINGS, rehearse=False, finetune=amc_tf.FineTuneSettings(steps=3, distill=0.5)
+    )
+
+    def run():
+        return Compression(net, blobs.task(fit=fit), BUDGET, tmp_path, settings).run()
+
+    whole = run()
+    assert len(widths) == 3 and net.count_params() > widths[0] > widths[1] > widths[2]
+    small = keras.models.load_model(tmp_path / "finetuned.keras")
+    assert small.count_params() == widths[2] == whole["finetuned"]["params"]
+    trained, before = [*widths], [w.numpy() for w in small.weights]
+    assert run() == whole and [*widths] == trained
+
+    # What was done before an interruption is not done again.
+    for name in ("amc_step2.keras", "amc_step3.keras"):
+        (tmp_path / "plans" / name).unlink()
+    (tmp_path / "finetuned.keras").unlink()
+    stops.add(trained[2])
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [*widths][3:] == trained[1:2]
+    stops.clear()
+    run()
+    assert [*widths][4:] == trained[2:]
+    after = keras.models.load_model(tmp_path / "finetuned.keras").weights
+    for a, b in zip(before, after, strict=True):
+        assert keras.ops.all(keras.ops.isclose(a, b, atol=1e-5))
