@@ -18,7 +18,7 @@ ALLOWED = {
     "cli": "pipeline search search.agents.ddpg search.env export report latency runs pruning graph "
     "graph.inspection training tflite_tools",
     "pipeline": "sparsity recovery search search.agents.ddpg search.env export report latency "
-    "runs pruning pruning.residuals keras2 graph training tflite_tools",
+    "runs pruning pruning.refit pruning.residuals keras2 graph training tflite_tools",
     "sparsity": "search search.agents search.agents.ddpg search.env scoring runs pruning "
     "pruning.refit graph training",
     "search": "search.agents search.agents.ddpg search.env scoring latency runs pruning "

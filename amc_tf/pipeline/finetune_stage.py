@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.features import Feature
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.pipeline.following import followed_features
 from amc_tf.pipeline.recovery_stage import recovered, recovers
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.pipeline.stepwise import last_step, stepwise
-from amc_tf.recovery.imitation import features
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import FinetunedNetwork
-from amc_tf.training.finetune import FineTuned, FineTuneSettings, distillation_of, fine_tune
-from amc_tf.training.task import Task
+from amc_tf.training.finetune import FineTuned, distillation_of, fine_tune
 
 STAGE = "finetune"
 
@@ -145,13 +141,6 @@ def _tuned(
     # With the records of networks whose turn is still to come.
     workdir.update_result(products={STAGE: {**workdir.result.products.get(STAGE, {}), **made}})
     return network, tuned
-
-
-def followed_features(
-    graph: ChannelGraph, plan: PruningPlan, task: Task, settings: FineTuneSettings
-) -> Sequence[Feature]:
-    """Returns the values of the dense network that a fine-tuning compares with its own."""
-    return features(graph, plan) if distillation_of(task, settings).features else ()
 
 
 def _of(run: Run, pruned: keras.Model) -> str:

@@ -23,7 +23,7 @@ from amc_tf.export.rehearsal import tried
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.input_shapes import at_size
 from amc_tf.graph.plan import PruningPlan
-from amc_tf.pipeline.finetune_stage import followed_features
+from amc_tf.pipeline.following import followed_features
 from amc_tf.pipeline.recovery_stage import recovers
 from amc_tf.pipeline.settings import Settings
 from amc_tf.pruning.surgery import rebuild

@@ -18,6 +18,7 @@ from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.plan_steps import towards, within
+from amc_tf.pipeline.following import followed_features
 from amc_tf.pipeline.run import Run
 from amc_tf.pruning.refit.methods import REFITS
 from amc_tf.pruning.surgery import rebuild
@@ -51,7 +52,10 @@ def stepwise(run: Run, policy: str) -> keras.Model:
         if model is None:
             model = _pruned(run, graph, within(target, done))
             _LOG.info("%s: step %s of %s, then a training", policy, number, steps)
-            fine_tune(model, run.dense, run.task, run.settings.finetune, run.metric)
+            settings = run.settings.finetune
+            followed = followed_features(run.graph, target, run.task, settings)
+            dense = run.searched if followed else run.dense
+            fine_tune(model, dense, run.task, settings, run.metric, followed)
             _keep(run, file, model, of)
         graph, done = analyze(model, input_shape=run.graph.input_shapes), target
     file = layout.step_file(policy, steps)

@@ -71,7 +71,7 @@ def distilled(
     dense: keras.Model,
     distillation: Distillation,
     inputs: Sequence[np.ndarray],
-    features: Sequence[Feature] = (),
+    features: Sequence[Feature] | None = None,
 ) -> Iterator[None]:
     """Returns a context in which a model's training follows the dense network.
 
@@ -86,12 +86,18 @@ def distilled(
         features: the values of both networks that are compared, if `distillation` says so.
 
     Raises:
-        AmcError: no step of the training called `compute_loss`.
+        AmcError: features are to be compared, and none are given; or no step of the training called
+            `compute_loss`.
     """
     if not distillation:
         yield
         return
-    watched = features if distillation.features else ()
+    if distillation.features and features is None:
+        raise AmcError(
+            f"features are to be followed (with a weight of {distillation.features}), but it is "
+            "not known which; give fine_tune(..., features=amc_tf.features(graph, plan))"
+        )
+    watched = features if features and distillation.features else ()
     teacher = with_features(dense, watched) if watched else dense
     student = with_features(model, watched) if watched else None
     shown = [keras.ops.convert_to_numpy(v) for v in keras.tree.flatten(_of_all(dense, inputs))]

@@ -87,7 +87,7 @@ def train_pruned(
     dense: keras.Model,
     task: Task,
     settings: FineTuneSettings,
-    features: Sequence[Feature] = (),
+    features: Sequence[Feature] | None = None,
     train: Callable[[keras.Model], Any] | None = None,
 ) -> None:
     """Trains a compiled pruned model in place with the user's code.
@@ -117,7 +117,7 @@ def fine_tune(
     task: Task,
     settings: FineTuneSettings | None = None,
     metric: Metric | None = None,
-    features: Sequence[Feature] = (),
+    features: Sequence[Feature] | None = None,
 ) -> FineTuned:
     """Trains a pruned model in place with the user's compile and fit.
 

@@ -1,4 +1,4 @@
-"""The section of RESULTS.md about accuracy given back without labels."""
+"""The sections of RESULTS.md about accuracy given back: without labels, and on own classes."""
 
 from __future__ import annotations
 
@@ -52,4 +52,35 @@ def recover(entry: dict) -> str:
     )
 
 
-SECTIONS = {"recover": ("Accuracy given back without labels", recover)}
+def own_classes(entry: dict) -> str:
+    about = (
+        f"{entry['network']} with a new head for ten classes (CIFAR-10, {entry['images']:,} "
+        f"training images of {entry['size']} pixels, {entry['test_images']:,} test images; seed "
+        f"{entry['seed']}): trained in {entry['dense_epochs']} epochs, then made small by a "
+        f"search of {entry['episodes']} episodes and {entry['epochs']} epochs of `amc_tf.distill`. "
+        "`uniform` is the uniform plan of the same budget of latency, refitted and fine-tuned "
+        "alike; `narrow` has its widths and new weights, trained by the same recipe for all the "
+        "epochs. Latency is of files timed in turn with the dense float32 file, median (range)."
+    )
+    rows = []
+    for name, network in entry["networks"].items():
+        for form, file in network["files"].items():
+            low, high = file["latency_ratio_range"]
+            rows.append(
+                (
+                    name.replace("_", " at "),
+                    form,
+                    f"{file['accuracy']:.2%}",
+                    f"{file['bytes']:,}",
+                    f"{file['latency_ratio']:.3f} ({low:.3f} to {high:.3f})",
+                    f"{network['macs']:,}",
+                )
+            )
+    header = ("network", "file", "accuracy", "bytes", "latency / dense float32", "MACs")
+    return record.section(about, header, rows, [entry])
+
+
+SECTIONS = {
+    "recover": ("Accuracy given back without labels", recover),
+    "own_classes": ("A user's own ten classes", own_classes),
+}

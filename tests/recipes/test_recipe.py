@@ -197,7 +197,7 @@ def test_a_recipe_follows_the_dense_network_in_fine_tuning():
     accuracy = {}
     for name, recipe in {
         "labels": amc_tf.Recipe(data, epochs=8),
-        "dense": amc_tf.distill(data, epochs=8, share=1.0, features=1.0),
+        "dense": amc_tf.distill(data, epochs=8, share=1.0),
     }.items():
         student = keras.models.clone_model(dense)
         student.set_weights(dense.get_weights())

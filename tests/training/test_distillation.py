@@ -24,7 +24,7 @@ def network(*heads, seed=0, hidden=5, **kwargs):
     return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
 
 
-def loss_of_a_step(student, teacher, y, wanted=(), **settings):
+def loss_of_a_step(student, teacher, y, wanted=None, **settings):
     """The loss that Keras reports for a step at rate 0."""
     with distilled(student, teacher, Distillation(**settings), [X], wanted):
         return student.train_on_batch(X, y, return_dict=True)["loss"]
@@ -176,6 +176,13 @@ def test_labels_that_say_nothing_do_no_harm_to_a_network_that_follows():
         accuracy[share] = amc_tf.fine_tune(student, dense, task, settings).after
     assert accuracy[0.0] < accuracy[1.0] - 0.2
     assert dense.trainable and all(layer.trainable for layer in dense.layers)
+
+
+def test_features_must_be_known():
+    dense = blobs.trained(1)
+    settings = amc_tf.FineTuneSettings(distill_features=1.0)
+    with pytest.raises(amc_tf.AmcError, match=r"features=amc_tf.features\(graph, plan\)"):
+        amc_tf.fine_tune(keras.models.clone_model(dense), dense, blobs.task(), settings)
 
 
 def test_code_that_does_not_train_the_model_by_keras_is_told():
