@@ -1,7 +1,8 @@
-"""Fine-tuning that follows the dense network, in whole runs."""
+"""Fine-tuning that follows the dense network, or goes in steps, in whole runs."""
 
 import collections
 import dataclasses
+import shutil
 
 import blobs
 import keras
@@ -13,14 +14,33 @@ from amc_tf.pipeline.compression import Compression
 
 BUDGET = amc_tf.Budget(macs=0.5)
 SETTINGS = amc_tf.Settings(
+    rehearse=False,
     search=blobs.search_settings(episodes=3, policies=("amc",)),
-    export=amc_tf.ExportSettings(formats=()),
+    export=amc_tf.ExportSettings(formats=(), latency_rounds=0),
 )
+REHEARSED = dataclasses.replace(SETTINGS, rehearse=True)
+
+
+def fine_tuned_by(**settings):
+    return dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(**settings))
 
 
 @pytest.fixture(scope="module")
 def net():
     return blobs.trained()
+
+
+@pytest.fixture(scope="module")
+def searched_once(net, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched")
+    Compression(net, blobs.task(), BUDGET, folder, SETTINGS).search()
+    return folder
+
+
+@pytest.fixture
+def searched(searched_once, tmp_path):
+    """A work directory in which a search has ended."""
+    return shutil.copytree(searched_once, tmp_path / "run")
 
 
 def test_training_code_that_cannot_follow_is_refused_before_the_search(net, tmp_path):
@@ -31,15 +51,19 @@ def test_training_code_that_cannot_follow_is_refused_before_the_search(net, tmp_
         weights = model.trainable_variables
         model.optimizer.apply(tape.gradient(loss, weights), weights)
 
-    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
+    settings = dataclasses.replace(REHEARSED, finetune=amc_tf.FineTuneSettings(distill=0.5))
     with pytest.raises(amc_tf.AmcError, match="'one step of training'.*took no step by Model.fit"):
         Compression(net, blobs.task(fine_tune=loop), BUDGET, tmp_path, settings)
     assert not (tmp_path / "episodes.jsonl").exists()
 
 
-@pytest.mark.parametrize("features", [0.0, 1.0])
-def test_a_run_follows_and_knows_how_it_did(net, tmp_path, features, monkeypatch):
-    steps = []
+def test_a_recipe_is_rehearsed(net, tmp_path):
+    recipe = amc_tf.distill(blobs.data(400, 0), epochs=2, features=1.0)
+    Compression(net, blobs.task(fine_tune=recipe), BUDGET, tmp_path, REHEARSED)
+
+
+def test_a_run_follows_and_knows_how_it_did(net, searched, monkeypatch):
+    steps = collections.deque()
     train_by = amc_tf.Recipe.__call__
 
     def counted(recipe, model):
@@ -50,31 +74,28 @@ def test_a_run_follows_and_knows_how_it_did(net, tmp_path, features, monkeypatch
     train = blobs.data(400, 0)
 
     def run(**settings):
-        del steps[:]
-        task = blobs.task(fine_tune=amc_tf.distill(train, epochs=2, features=features, **settings))
-        return Compression(net, task, BUDGET, tmp_path, SETTINGS).run()
+        steps.clear()
+        task = blobs.task(fine_tune=amc_tf.distill(train, epochs=2, **settings))
+        return Compression(net, task, BUDGET, searched, SETTINGS).run()
 
-    first = run()
-    assert steps == [True, True]  # the rehearsal's step, and the training
-    assert first["finetuned"]["score"] > 0.5
-    assert run() == first and steps == []
+    first = run(features=1.0)
+    assert [*steps] == [True] and first["finetuned"]["score"] > 0.5
+    assert run(features=1.0) == first and not steps
     run(share=0.9)
-    assert steps == [True]
+    assert [*steps] == [True]
 
 
-def test_a_setting_follows_in_code_that_knows_nothing_of_it(net, tmp_path):
-    shared = []
+def test_a_setting_follows_in_code_that_knows_nothing_of_it(net, searched):
+    shared = collections.deque()
 
     def fit(model):
         shared.append("compute_loss" in vars(model))
         model.fit(*blobs.data(400, 0), epochs=1, verbose=0)
 
-    task = blobs.task(fit=fit)
-    Compression(net, task, BUDGET, tmp_path, SETTINGS).run()
-    assert shared == [False, False]
-    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
-    Compression(net, task, BUDGET, tmp_path, settings).run()  # of the same search
-    assert shared[2:] == [True]
+    task = blobs.task(fine_tune=fit)
+    for distill in (0.0, 0.5):
+        Compression(net, task, BUDGET, searched, fine_tuned_by(distill=distill)).finetune()
+    assert [*shared] == [False, True]
 
 
 class Scaled(keras.Model):
@@ -84,18 +105,19 @@ class Scaled(keras.Model):
         return 2.0 * super().compute_loss(*args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
-def test_a_fit_is_distilled(tmp_path, own, caplog):
+def test_a_fit_is_distilled(tmp_path, own):
     shared = []
 
     class Watch(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             shared.append("compute_loss" in vars(self.model))
 
-    plain = blobs.trained()
+    plain = blobs.trained(1)
     model = Scaled(plain.inputs, plain.outputs) if own else plain
     blobs.compile_model(model)
-    settings = dataclasses.replace(SETTINGS, finetune=amc_tf.FineTuneSettings(distill=0.5))
+    settings = fine_tuned_by(distill=0.5)
     small = amc_tf.Compressor(model, BUDGET, tmp_path, settings, trained=True)
     x, y = blobs.data(400, 0)
     small.fit(x, y, epochs=1, validation_split=0.2, verbose=0, callbacks=[Watch()])
@@ -103,7 +125,7 @@ def test_a_fit_is_distilled(tmp_path, own, caplog):
     assert "compute_loss" not in vars(small.model)
 
 
-def test_a_network_is_pruned_in_steps_and_trained_after_each(net, tmp_path):
+def test_a_network_is_pruned_in_steps_and_trained_after_each(net, searched):
     widths, stops = collections.deque(), set()  # no settings, so no part of the code
 
     def fit(model):
@@ -112,24 +134,21 @@ def test_a_network_is_pruned_in_steps_and_trained_after_each(net, tmp_path):
         widths.append(model.count_params())
         model.fit(*blobs.data(400, 0), epochs=1, verbose=0)
 
-    settings = dataclasses.replace(
-        SETTINGS, rehearse=False, finetune=amc_tf.FineTuneSettings(steps=3, distill=0.5)
-    )
-
     def run():
-        return Compression(net, blobs.task(fit=fit), BUDGET, tmp_path, settings).run()
+        task, settings = blobs.task(fine_tune=fit), fine_tuned_by(steps=3, distill=0.5)
+        return Compression(net, task, BUDGET, searched, settings).run()
 
     whole = run()
     assert len(widths) == 3 and net.count_params() > widths[0] > widths[1] > widths[2]
-    small = keras.models.load_model(tmp_path / "finetuned.keras")
+    small = keras.models.load_model(searched / "finetuned.keras")
     assert small.count_params() == widths[2] == whole["finetuned"]["params"]
     trained, before = [*widths], [w.numpy() for w in small.weights]
     assert run() == whole and [*widths] == trained
 
     # What was done before an interruption is not done again.
     for name in ("amc_step2.keras", "amc_step3.keras"):
-        (tmp_path / "plans" / name).unlink()
-    (tmp_path / "finetuned.keras").unlink()
+        (searched / "plans" / name).unlink()
+    (searched / "finetuned.keras").unlink()
     stops.add(trained[2])
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -137,6 +156,6 @@ def test_a_network_is_pruned_in_steps_and_trained_after_each(net, tmp_path):
     stops.clear()
     run()
     assert [*widths][4:] == trained[2:]
-    after = keras.models.load_model(tmp_path / "finetuned.keras").weights
+    after = keras.models.load_model(searched / "finetuned.keras").weights
     for a, b in zip(before, after, strict=True):
         assert keras.ops.all(keras.ops.isclose(a, b, atol=1e-5))
