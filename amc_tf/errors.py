@@ -80,5 +80,23 @@ def whole(name: str, value: object, least: int = 0) -> int:
     return int(value)
 
 
+def number(name: str, value: object) -> float:
+    """Checks a number that the user gave.
+
+    Args:
+        name: what it is, for the message.
+        value: what the user gave; NumPy's numbers are numbers, too.
+
+    Returns:
+        The number, as JSON can hold it.
+
+    Raises:
+        AmcError: it is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise AmcError(f"expected {name} as a number, received {value!r}")
+    return float(value)
+
+
 def _names(known: Iterable[str]) -> str:
     return ", ".join(map(repr, known))

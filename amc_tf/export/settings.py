@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from amc_tf.errors import AmcError, choices
+from amc_tf.errors import AmcError, choices, number
 from amc_tf.export.formats import FORMATS
 
 
@@ -62,7 +62,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         choices("export format", self.formats, FORMATS)
-        if not 0 <= self.qat_distill <= 1:
+        if not 0 <= number("qat_distill", self.qat_distill) <= 1:
             raise AmcError(f"expected a qat_distill in [0, 1], received {self.qat_distill!r}")
         if self.latency_rounds < 0:
             raise AmcError(f"latency_rounds must be 0 or more, received {self.latency_rounds!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,8 +35,19 @@ def with_features(model: keras.Model, wanted: Sequence[Feature]) -> keras.Model:
     """
     network = flatten(model)
     once = called_once(network)
-    values = [network.tensors[once[feature.operation].outputs[0]] for feature in wanted]
-    return keras.Model(model.inputs, [*model.outputs, *values])
+    calls = {id(once[feature.operation]): feature.operation for feature in wanted}
+    found: dict[str, Any] = {}
+
+    def invoke(call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        output = call.operation(*args, **kwargs)
+        if id(call) in calls:
+            (found[calls[id(call)]],) = keras.tree.flatten(output)
+        return output
+
+    # Run again, as the values within a nested model are none of the outer one's.
+    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
+    outputs = network.run(inputs, invoke)
+    return keras.Model(inputs, [*outputs, *(found[feature.operation] for feature in wanted)])
 
 
 def called_once(network: Network) -> Mapping[str, Call]:

@@ -159,12 +159,9 @@ class Compressor:
 
     def _task_of(self, arguments: FitArguments) -> Task:
         path = pathlib.Path(self._workdir).expanduser() / layout.HISTORY
-        histories: list[keras.callbacks.History] = []
 
         def fine_tune(model: keras.Model) -> None:
-            histories.append(arguments.fit(model))
-            if len(histories) == 1:  # the chosen network is fine-tuned first
-                _write(path, histories[0])
+            _write(path, arguments.fit(model))  # the stage keeps that of the chosen network
 
         fields: dict[str, Any] = {
             "batch_size": arguments.given.get("batch_size") or Task.batch_size,

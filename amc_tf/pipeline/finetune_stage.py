@@ -6,8 +6,10 @@ data or code, if there is either.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -24,6 +26,7 @@ from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import FinetunedNetwork
+from amc_tf.runs.workdir import Workdir
 from amc_tf.training.finetune import FineTuned, distillation_of, fine_tune
 
 STAGE = "finetune"
@@ -56,9 +59,10 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
         model, tuned = _tuned(run, _Files.of_chosen(chosen), again, made)
         measures = run.measures(model)
         scores = {chosen: measures.score}
-        for name in others:
-            network, _ = _tuned(run, _Files.of_policy(name), again, made)
-            scores[name] = run.measures(network).score
+        with _same_history(workdir):
+            for name in others:
+                network, _ = _tuned(run, _Files.of_policy(name), again, made)
+                scores[name] = run.measures(network).score
         known = workdir.result.policies
         policies = {
             name: dataclasses.replace(known[name], finetuned_score=score)
@@ -80,6 +84,18 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
             products={STAGE: made},
         )
     return model
+
+
+@contextlib.contextmanager
+def _same_history(workdir: Workdir) -> Iterator[None]:
+    """Returns a context that leaves the history of the chosen network's training as it is."""
+    path = workdir / layout.HISTORY
+    content = path.read_bytes() if path.exists() else None
+    try:
+        yield
+    finally:
+        if content is not None and path.read_bytes() != content:
+            files.write_atomically(path, content)
 
 
 class _Files(NamedTuple):

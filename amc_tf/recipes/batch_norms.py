@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,19 +22,16 @@ def reestimate(model: keras.Model, inputs: Iterable[Any], batches: int) -> None:
         inputs: batches of inputs, as the model takes them; at most `batches` are read.
         batches: number of batches; 0 leaves the statistics as they are.
     """
-    norms = [
-        operation
-        for operation in flatten(model).operations()
-        # A frozen one keeps its statistics in training, too.
-        if isinstance(operation, keras.layers.BatchNormalization) and operation.trainable
-    ]
+    calls = Counter(call.operation for call in flatten(model).calls)
+    # A frozen one keeps its statistics in training, too.
+    norms = [x for x in calls if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
     if not norms or not batches:
         return
     momenta = [norm.momentum for norm in norms]
     try:
         for number, x in enumerate(itertools.islice(iter(inputs), batches)):
-            for norm in norms:
-                norm.momentum = number / (number + 1)  # of a running mean over the batches
+            for norm in norms:  # a running mean over the batches, of all calls of a shared one
+                norm.momentum = (number / (number + 1)) ** (1 / calls[norm])
             model(x, training=True)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import random
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.errors import AmcError, whole
+from amc_tf.errors import AmcError, number, whole
 from amc_tf.recipes.batch_norms import reestimate
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import Data
@@ -49,7 +50,8 @@ class Recipe:
         distillation: what is followed of the dense network; None for nothing. With it, losses of
             Keras lose their label smoothing, as the dense network's outputs are smooth.
         batch_size: batch size for arrays.
-        steps: number of batches in a pass; None for all.
+        steps: number of batches of an epoch, where data goes on where the last one ended; None
+            for a pass over all.
         optimizer: an optimizer of which the kind and settings are taken; None for the compiled one.
         backup: folder for a checkpoint of each epoch, from which an interrupted call goes on; it
             serves one network.
@@ -71,12 +73,19 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
-        if self.rate is not None and not self.rate > 0:
+        if callable(self.rate):
+            raise AmcError(
+                f"expected a rate as a number, received {type(self.rate).__name__}; compile the "
+                "model with that schedule, and keep it by warm_up=None"
+            )
+        if self.rate is not None and not number("a rate", self.rate) > 0:
             raise AmcError(f"expected a rate above 0, received {self.rate!r}")
         for name in ("warm_up", "average"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
+            if value is not None and not 0 <= number(name, value) < 1:
                 raise AmcError(f"expected {name} in [0, 1), or None, received {value!r}")
+        if self.steps is not None:
+            object.__setattr__(self, "steps", whole("steps", self.steps, 1))
         batches_of("train", self.train, self.batch_size, self.steps)  # raises for other forms
 
     def __call__(self, model: keras.Model) -> keras.callbacks.History:
@@ -104,6 +113,7 @@ class Recipe:
         history = model.fit(
             data,
             epochs=self.epochs,
+            steps_per_epoch=self.steps,
             callbacks=callbacks,
             shuffle=isinstance(data, _Augmented),  # the order of its batches
             verbose=2,
@@ -116,6 +126,8 @@ class Recipe:
         apart = ("train", "backup")
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         told = {name: value for name, value in told.items() if name not in apart}
+        if isinstance(self.augment, keras.Layer):
+            told["augment"] = _of_layers(keras.saving.serialize_keras_object(self.augment))
         if self.distillation is not None:
             told["distillation"] = dataclasses.asdict(self.distillation)
         return {**told, "train": of_data(self.train)}
@@ -147,16 +159,24 @@ class Recipe:
         return inner if found.inner is None else dataclasses.replace(found, inner=inner)
 
     def _data(self) -> tuple[Any, int]:
-        """Returns training data for `Model.fit`, and the number of its batches."""
+        """Returns training data for `Model.fit`, and the number of batches of an epoch.
+
+        With `steps`, the data goes on in an epoch where the last one ended.
+        """
         batches = batches_of("train", self.train, self.batch_size, self.steps)
-        steps = batches.steps or sum(1 for _ in batches)
+        steps = self.steps or batches.steps or sum(1 for _ in batches)
+        if not steps:
+            raise AmcError("train data is empty")
         if isinstance(self.train, keras.utils.PyDataset):
-            return _Augmented(self.train, self.augment, steps), steps
+            return _Augmented(self.train, self.augment, self.train.num_batches or steps), steps
         if isinstance(self.train, tf.data.Dataset):
-            data = self.train.take(steps)
+            data = self.train
         else:
+            whole_pass = batches_of("train", self.train, self.batch_size)
             # Python's generator, so that keras.utils.set_random_seed repeats the order.
-            data = batches.dataset(np.random.default_rng(random.getrandbits(64)))
+            data = whole_pass.dataset(np.random.default_rng(random.getrandbits(64)))
+        if self.steps is not None:
+            data = data.repeat()
         if self.augment is not None:
             data = data.map(lambda x, *rest: (self.augment(x), *rest))
         return data.prefetch(2), steps
@@ -206,6 +226,26 @@ def _batches(data: Any) -> Iterable[Any]:
     if isinstance(data, _Augmented):  # which has no end to iterate to
         return (data[index] for index in range(data.num_batches))
     return data
+
+
+def _of_layers(told: Any) -> Any:
+    """Returns layers as they were written, whether they have been used or not."""
+    if isinstance(told, Mapping):
+        apart = ("build_config", "build_input_shape", "shared_object_id")
+        return {
+            key: re.sub(r"_\d+$", "", value)
+            if key == "name" and isinstance(value, str)
+            else _of_layers(value)
+            for key, value in told.items()
+            if key not in apart
+        }
+    if isinstance(told, (list, tuple)):
+        return [
+            _of_layers(part)
+            for part in told
+            if not isinstance(part, Mapping) or part.get("class_name") != "InputLayer"
+        ]
+    return told
 
 
 def _unsmoothed(loss: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, number
 from amc_tf.graph.features import Feature, with_features
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import output_names
@@ -54,6 +54,9 @@ class Distillation:
     features: float = 0.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = number(f"{field.name} of a distillation", getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         if not 0 <= self.share <= 1:
             raise AmcError(f"expected a share to distill in [0, 1], received {self.share!r}")
         if not 0 < self.temperature < math.inf:
@@ -86,8 +89,8 @@ def distilled(
         features: the values of both networks that are compared, if `distillation` says so.
 
     Raises:
-        AmcError: features are to be compared, and none are given; or no step of the training called
-            `compute_loss`.
+        AmcError: features are to be compared, and none are given; the model is not compiled; or no
+            step of the training called `compute_loss`.
     """
     if not distillation:
         yield
@@ -96,6 +99,11 @@ def distilled(
         raise AmcError(
             f"features are to be followed (with a weight of {distillation.features}), but it is "
             "not known which; give fine_tune(..., features=amc_tf.features(graph, plan))"
+        )
+    if not model.compiled:
+        raise AmcError(
+            "the model is not compiled, so that it is not known what its outputs hold and how they "
+            "follow the dense network's; give Task(compile=...), or distill=0"
         )
     watched = features if features and distillation.features else ()
     teacher = with_features(dense, watched) if watched else dense

@@ -125,6 +125,25 @@ def test_a_fit_is_distilled(tmp_path, own):
     assert "compute_loss" not in vars(small.model)
 
 
+@pytest.mark.slow
+def test_the_history_is_that_of_the_network_that_is_kept(tmp_path):
+    model = blobs.trained(1)
+    settings = fine_tuned_by(steps=2, keep="last", compare=("uniform",))
+    search = blobs.search_settings(episodes=3, policies=("amc", "uniform"))
+    settings = dataclasses.replace(settings, search=search)
+    losses = {}
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            losses[logs["loss"]] = self.model.count_params()
+
+    small = amc_tf.Compressor(model, BUDGET, tmp_path, settings, trained=True)
+    x, y = blobs.data(400, 0)
+    history = small.fit(x, y, epochs=1, validation_split=0.2, verbose=0, callbacks=[Watch()])
+    assert len(losses) == 4
+    assert losses[history.history["loss"][0]] == small.model.count_params()
+
+
 def test_a_network_is_pruned_in_steps_and_trained_after_each(net, searched):
     widths, stops = collections.deque(), set()  # no settings, so no part of the code
 

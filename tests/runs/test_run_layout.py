@@ -23,7 +23,7 @@ def _names() -> list[str]:
     for name, value in vars(layout).items():
         own = inspect.isfunction(value) and value.__module__ == layout.__name__
         if own and name != "is_compared":
-            value = value("{}")
+            value = value(*len(inspect.signature(value).parameters) * ["{}"])
         if isinstance(value, layout.ModelFile):
             value = value.name
         if not name.startswith("_") and isinstance(value, str) and ("." in value or "{}" in value):

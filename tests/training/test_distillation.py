@@ -150,6 +150,21 @@ def test_features_are_compared_in_the_channels_that_were_kept():
     assert "call" not in vars(student)
 
 
+def test_features_within_a_nested_model_are_found():
+    inner = keras.Sequential([keras.Input((6,)), kl.Dense(5, activation="relu", name="hidden")])
+    outer = keras.Sequential([keras.Input((6,)), inner, kl.Dense(3, name="out")])
+    outer.compile(keras.optimizers.SGD(0.0), "mse")
+    graph = amc_tf.analyze(outer)
+    plan = amc_tf.PruningPlan({name: (0, 2) for name in graph.groups})
+    small = amc_tf.rebuild(outer, graph, plan)
+    small.compile(keras.optimizers.SGD(0.0), "mse")
+    wanted = amc_tf.features(graph, plan)
+    assert len(wanted) == 1
+    # The kept channels are the dense network's, so that only the labels count.
+    got = loss_of_a_step(small, outer, VALUES, wanted, share=0.0, features=5.0)
+    assert got == pytest.approx(small.evaluate(X, VALUES, verbose=0), rel=1e-5)
+
+
 def test_an_evaluation_stays_as_it_was_compiled():
     student, teacher = (network(("out", 4, "softmax"), seed=seed) for seed in (1, 2))
     student.compile("sgd", "sparse_categorical_crossentropy")
@@ -195,7 +210,8 @@ def test_code_that_does_not_train_the_model_by_keras_is_told():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"distill": 1.5}, {"temperature": 0}, {"distill_features": -1.0}]
+    "wrong",
+    [{"distill": 1.5}, {"distill": "0.5"}, {"temperature": 0}, {"distill_features": -1.0}],
 )
 def test_numbers_that_say_nothing_are_refused(wrong):
     with pytest.raises(amc_tf.AmcError, match="expected"):
