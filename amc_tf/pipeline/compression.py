@@ -119,8 +119,7 @@ class Compression:
             self.dense = claimed(model, task, self.workdir, self._inputs, record, before_work)
             self.task = with_kept_calibration(task, self.dense, self.workdir)
         if self.settings.fold_residuals or self.dense is not model:
-            inputs = self.task.calibration_inputs(self.dense)
-            self.graph = searched(self.dense, self.task, self.settings, inputs)
+            self.graph = searched(self.dense, self.task, self.settings, final=True)
 
     @property
     def _rehearsed(self) -> bool:

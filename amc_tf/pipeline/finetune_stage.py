@@ -180,8 +180,7 @@ def _of(run: Run, pruned: keras.Model) -> str:
 def _is_made(run: Run, file: ModelFile, of: str) -> bool:
     """Returns whether a network was fine-tuned from the same before, and its file is whole."""
     workdir = run.workdir
-    known = workdir.recorded(file.name)
-    if known is None or known.of != of or not known.is_at(workdir / file.name):
+    if not workdir.holds(file.name, of):
         return False
     if file == layout.FINETUNED and layout.HISTORY in workdir.damaged(STAGE):
         return False  # only another training makes it again

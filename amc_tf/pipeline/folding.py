@@ -6,10 +6,8 @@ All that a run tells of the dense network, and what a share in the budget is of,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import keras
-import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
@@ -25,7 +23,7 @@ def searched(
     dense: keras.Model,
     task: Task,
     settings: Settings,
-    inputs: Sequence[np.ndarray] | None = None,
+    final: bool = False,
 ) -> ChannelGraph:
     """Analyses the network that is searched.
 
@@ -33,12 +31,14 @@ def searched(
         dense: the user's model.
         task: its data and training code.
         settings: settings of all stages.
-        inputs: calibration inputs; None if the network is neither trained nor kept.
+        final: whether the network is pruned and trained, so that batch norms need the statistics of
+            the calibration inputs; otherwise it is only looked at.
 
     Raises:
         AmcError: see `analyzed` and `fold_residuals`.
     """
     if settings.fold_residuals:
+        inputs = task.calibration_inputs(dense) if final else None
         dense = task.compiled(fold_residuals(dense, inputs), dense)
     return analyzed(dense, task, settings.search)
 

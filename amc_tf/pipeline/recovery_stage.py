@@ -52,8 +52,8 @@ def recovered(run: Run, network: keras.Model, policy: str, file: ModelFile) -> k
             "images": of_weights(images),
         }
     )
-    known, path = workdir.recorded(file.name), workdir / file.name
-    if known is not None and known.of == of and known.is_at(path):
+    path = workdir / file.name
+    if workdir.holds(file.name, of):
         _LOG.warning("%s is kept, as it was recovered from the same network", path)
         return workdir.load_model(file)
     plan = PruningPlan.load(workdir / layout.plan_file(policy))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pathlib
-from collections.abc import Mapping
 
 import keras
 
@@ -125,15 +123,12 @@ def _of(run: Run, plan: PruningPlan) -> str:
 
 
 def _kept(run: Run, file: ModelFile, of: str) -> keras.Model | None:
-    known, path = run.workdir.recorded(file.name), run.workdir / file.name
-    if known is None or known.of != of or not known.is_at(path):
-        return None
-    return run.workdir.load_model(file)
+    return run.workdir.load_model(file) if run.workdir.holds(file.name, of) else None
 
 
 def _keep(run: Run, file: ModelFile, model: keras.Model, of: str) -> None:
     workdir = run.workdir
     workdir.save_model(file, model)
-    made: Mapping[str, Product] = workdir.result.products.get(STAGE, {})
-    path: pathlib.Path = workdir / file.name
-    workdir.update_result(products={STAGE: {**made, file.name: Product.at(path, of)}})
+    product = Product.at(workdir / file.name, of)
+    made = {**workdir.result.products.get(STAGE, {}), file.name: product}
+    workdir.update_result(products={STAGE: made})

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.training.divergence import CLASSES, LEAST, SIDES, Divergence
+from amc_tf.training.divergence import Divergence
+from amc_tf.training.log_shares import LOG_SHARES
 
 # (the dense network's values, others) -> the mean error of the samples.
 Error = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -22,12 +23,8 @@ def of_outputs(measure: Divergence, dense: Sequence[np.ndarray]) -> list[Error]:
     """
     found = []
     for kind, outputs, logits in zip(measure.kinds, dense, measure.logits(dense), strict=True):
-        if kind == CLASSES:
-            found.append(_kl(_log_of_logits if logits else _log_of_shares))
-        elif kind == SIDES:
-            found.append(_kl(_log_of_units if logits else _log_of_sides))
-        else:
-            found.append(relative(outputs))
+        logs = LOG_SHARES.get((kind, logits))
+        found.append(relative(outputs) if logs is None else _kl(logs))
     return found
 
 
@@ -56,19 +53,3 @@ def _kl(logs: Callable[[tf.Tensor], tf.Tensor]) -> Error:
         return tf.reduce_mean(tf.reduce_sum(tf.exp(p) * (p - q), axis=-1))
 
     return error
-
-
-def _log_of_logits(values: tf.Tensor) -> tf.Tensor:
-    return tf.nn.log_softmax(values)
-
-
-def _log_of_shares(values: tf.Tensor) -> tf.Tensor:
-    return tf.math.log(tf.clip_by_value(values, LEAST, 1))
-
-
-def _log_of_units(values: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.math.log_sigmoid(values), tf.math.log_sigmoid(-values)], axis=-1)
-
-
-def _log_of_sides(values: tf.Tensor) -> tf.Tensor:
-    return _log_of_shares(tf.stack([values, 1 - values], axis=-1))

@@ -250,6 +250,11 @@ class Workdir:
                 return made[name]
         return None
 
+    def holds(self, name: str, of: str) -> bool:
+        """Returns whether a file is there as it was written, and was made of what `of` tells."""
+        known = self.recorded(name)
+        return known is not None and known.of == of and known.is_at(self / name)
+
     def save_model(self, file: ModelFile, model: keras.Model) -> None:
         """Saves a plain `keras.Model`, uncompiled, so that the file is whole or absent.
 

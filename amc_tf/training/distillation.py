@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,10 +19,12 @@ import numpy as np
 
 from amc_tf.errors import AmcError, number
 from amc_tf.graph.features import Feature, with_features
+from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.training.compile_settings import CompileSettings
 from amc_tf.training.data import output_names
-from amc_tf.training.divergence import CLASSES, LEAST, SIDES, reader
+from amc_tf.training.divergence import reader
 from amc_tf.training.labels import LabelRule, label_rules, of_outputs
+from amc_tf.training.log_shares import LOG_SHARES
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ def _of_all(dense: keras.Model, inputs: Sequence[np.ndarray]) -> Any:
         keras.ops.cast(array, tensor.dtype)
         for array, tensor in zip(inputs, dense.inputs, strict=True)
     ]
-    return dense(tensors if len(tensors) > 1 else tensors[0], training=False)
+    return dense(pack(nesting(dense, "inputs"), tensors), training=False)
 
 
 def _errors(model: keras.Model, dense: Sequence[np.ndarray], temperature: float) -> list[Error]:
@@ -200,7 +202,7 @@ def _weighted(error: Error, weight: float | None) -> Error:
 def _error(name: str, rule: LabelRule, loss: Any, dense: np.ndarray, temperature: float) -> Error:
     read = reader(rule)
     if read is not None:
-        return _softened(_LOGS[read.kind, read.is_logits(dense)], temperature)
+        return _softened(LOG_SHARES[read.kind, read.is_logits(dense)], temperature)
     if rule.outputs:
         compiled = keras.losses.get(loss)
         return lambda told, found: keras.ops.mean(compiled(told, found))
@@ -225,16 +227,3 @@ def _relative(told: Any, found: Any, least: float = 0.0) -> Any:
     variance = keras.ops.mean(keras.ops.var(told, axis=0))
     variance = variance + least * keras.ops.mean(keras.ops.square(told)) + 1e-30
     return keras.ops.mean(keras.ops.square(found - told)) / variance
-
-
-def _log(values: Any) -> Any:
-    return keras.ops.log(keras.ops.clip(values, LEAST, 1))
-
-
-# (what an output holds, whether as logits) -> logarithms of shares, but for a summand.
-_LOGS: Mapping[tuple[str, bool], Callable[[Any], Any]] = {
-    (CLASSES, True): lambda values: values,
-    (CLASSES, False): _log,
-    (SIDES, True): lambda values: keras.ops.stack([values, keras.ops.zeros_like(values)], axis=-1),
-    (SIDES, False): lambda values: _log(keras.ops.stack([values, 1 - values], axis=-1)),
-}
