@@ -7,7 +7,9 @@ pixels. A network that was trained on ImageNet gets a new head and is trained on
 share of its latency on this host, amc_tf then searches, fine-tunes by `amc_tf.distill` and exports.
 Its opponents have the latency of the uniform plan of the same budget: that plan itself, refitted
 and fine-tuned alike (`uniform`), and a network of the same widths with new weights, trained by the
-same recipe for all epochs that the others had (`narrow`; nobody has its weights on ImageNet).
+same recipe, at the rate of `--narrow_rate`, for all epochs that the others had (`narrow`; nobody
+has its weights on ImageNet). Where the pretrained network's batch norms are folded into its
+kernels, the narrow one gets new ones, as no network learns well from new weights without.
 
 All files are timed in turn in one run, on one thread. Accuracies are of the test images, those of
 files by LiteRT. Everything is kept in `--workdir`: the same command resumes.
@@ -40,6 +42,7 @@ DENSE_EPOCHS = flags.DEFINE_integer("dense_epochs", 5, "Passes of the dense netw
 EPOCHS = flags.DEFINE_integer("epochs", 10, "Passes of each fine-tuning.")
 EPISODES = flags.DEFINE_integer("episodes", 40, "Episodes of a search.")
 RATE = flags.DEFINE_float("rate", 0.01, "Largest learning rate (SGD with momentum).")
+NARROW_RATE = flags.DEFINE_float("narrow_rate", 0.05, "The same where all weights are new.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Series in which each file is timed.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all that is made.", required=True)
@@ -123,6 +126,14 @@ def _trained(model: keras.Model, path: pathlib.Path, task: amc_tf.Task) -> keras
     return model
 
 
+def _normalised(layer: keras.Layer, *args, **kwargs):
+    """Calls a layer, and after a convolution a new batch norm, too."""
+    called = layer(*args, **kwargs)
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+        called = keras.layers.BatchNormalization(name=f"{layer.name}_norm")(called)
+    return called
+
+
 def _narrow(
     uniform: keras.Model, dense: keras.Model, path: pathlib.Path, ours: Ours
 ) -> keras.Model:
@@ -130,9 +141,15 @@ def _narrow(
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(SEED.value)
-    model = keras.models.clone_model(uniform)
-    epochs = DENSE_EPOCHS.value + EPOCHS.value
-    task = ours.task(amc_tf.distill(ours.train, epochs, backup=path.with_suffix(".backup")))
+    normalised = any(isinstance(x, keras.layers.BatchNormalization) for x in uniform.layers)
+    model = keras.models.clone_model(uniform, call_function=None if normalised else _normalised)
+    recipe = amc_tf.distill(
+        ours.train,
+        DENSE_EPOCHS.value + EPOCHS.value,
+        rate=NARROW_RATE.value,
+        backup=path.with_suffix(".backup"),
+    )
+    task = ours.task(recipe)
     amc_tf.fine_tune(model, dense, task, amc_tf.FineTuneSettings(seed=SEED.value, keep="last"))
     model.save(path.with_suffix(".partial.keras"))
     path.with_suffix(".partial.keras").replace(path)
@@ -226,6 +243,7 @@ def main(argv):
             "epochs": EPOCHS.value,
             "episodes": EPISODES.value,
             "rate": RATE.value,
+            "narrow_rate": NARROW_RATE.value,
             "seed": SEED.value,
             "networks": rows,
         },

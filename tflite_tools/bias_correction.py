@@ -9,7 +9,6 @@ Correction", ICCV 2019, section 4.2, but with data).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -64,23 +63,13 @@ def correct_biases(
         buffer.data = np.frombuffer(corrected.tobytes(), np.uint8)
         bias.buffer = len(model.buffers)
         model.buffers.append(buffer)
-    return flatbuffer.write(_pruned(model))
+    return flatbuffer.write(flatbuffer.without_unused(model))
 
 
 def _as_int32(values: np.ndarray) -> np.ndarray:
     """Converts whole numbers of any size; a cast alone would wrap around."""
     limits = np.iinfo(np.int32)
     return np.clip(values, limits.min, limits.max).astype(np.int32)
-
-
-def _pruned(model: Any) -> Any:
-    """Empties the buffers that nothing refers to any more."""
-    used = {int(t.buffer) for graph in model.subgraphs for t in graph.tensors}
-    used |= {int(entry.buffer) for entry in model.metadata or ()}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None
-    return model
 
 
 def _means(

@@ -74,6 +74,27 @@ def write(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def sharing(model: Any) -> Any:
+    """Lets constants of the same bytes share a buffer; empties the buffers that are not used."""
+    first: dict[bytes, int] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if data is not None:
+                tensor.buffer = first.setdefault(bytes(data), tensor.buffer)
+    return without_unused(model)
+
+
+def without_unused(model: Any) -> Any:
+    """Empties the buffers that nothing refers to any more."""
+    used = {int(t.buffer) for graph in model.subgraphs for t in graph.tensors}
+    used |= {int(entry.buffer) for entry in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
+    return model
+
+
 def sign(
     content: bytes, inputs: Sequence[str], outputs: Sequence[str], paths: Sequence[str]
 ) -> bytes:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tflite_tools import flatbuffer
 from tflite_tools.intermediate import ranges
 from tflite_tools.quiet import quiet
 from tflite_tools.representative import Sample
-from tflite_tools.tracing import layer_scopes, layers_of
 
 # Operators whose weights ai-edge-quantizer can store in 16 bits.
 _FLOAT16_OPS = (
@@ -33,74 +31,42 @@ def _float16(quantizer: Any) -> None:
 
 def _dynamic(quantizer: Any) -> None:
     quantizer.add_dynamic_config(regex=".*", operation_name="*", num_bits=8)
+    # See `tflite_tools.float_depthwise`.
+    quantizer.update_quantization_recipe(
+        regex=".*", operation_name="DEPTHWISE_CONV_2D", algorithm_key="no_quantize"
+    )
 
 
-def _static(activation_bits: int, *, float_ends: bool = False) -> Callable[[Any], None]:
-    def configure(quantizer: Any) -> None:
-        quantizer.add_static_config(
-            regex=".*",
-            operation_name="*",
-            activation_num_bits=activation_bits,
-            weight_num_bits=8,
-        )
-        if float_ends:
-            for end in ("INPUT", "OUTPUT"):
-                quantizer.update_quantization_recipe(
-                    regex=".*", operation_name=end, algorithm_key="no_quantize"
-                )
-
-    return configure
+def _int16x8(quantizer: Any) -> None:
+    quantizer.add_static_config(
+        regex=".*", operation_name="*", activation_num_bits=16, weight_num_bits=8
+    )
 
 
-_RECIPES: Mapping[str, Callable[[Any], None]] = {
+RECIPES: Mapping[str, Callable[[Any], None]] = {
     "float16": _float16,
     "dynamic": _dynamic,
-    "int8": _static(8),
-    "int8_float_io": _static(8, float_ends=True),
-    "int16x8": _static(16),
+    "int16x8": _int16x8,
 }
-
-
-def check(quantize: str | None, keep_float: Sequence[str], model: Any) -> str:
-    """Refuses, before a conversion, what `quantize_file` could not do; returns `quantize`.
-
-    Raises:
-        ValueError: the format has no recipe, or the model has no layer of a name in `keep_float`.
-    """
-    if quantize not in _RECIPES:
-        raise ValueError(
-            f"keep_float names layers of a quantised file, but quantize is {quantize!r}; choose "
-            f"one of {', '.join(map(repr, _RECIPES))}, or leave keep_float out."
-        )
-    names = {layer.name for layer in layers_of(model)}
-    unknown = [name for name in keep_float if name not in names]
-    if unknown:
-        raise ValueError(
-            f"keep_float names {unknown[0]!r}, but the model has no such layer; it has "
-            f"{', '.join(sorted(names))}."
-        )
-    return quantize
+"""Formats that are quantised so where layers stay float. For int8 see `tflite_tools.quantiser`."""
 
 
 def quantize_file(
     content: bytes,
-    quantize: str,
+    recipe: Callable[[Any], None],
     samples: Sequence[Sample],
-    keep_float: Sequence[str],
-    model: Any,
+    keep_float: Collection[str],
 ) -> bytes:
-    """Quantises a float32 file except for the operators of some layers.
+    """Quantises a float32 file except for some operators.
 
     Args:
-        content: the signed float32 file of `model`.
-        quantize: as for `convert`.
+        content: the float32 file.
+        recipe: one of `RECIPES`.
         samples: calibration samples, for the formats that need them.
-        keep_float: names of layers whose operators stay float32. An operator that the converter
-            fused with another layer's (a batch norm, an activation) stays float as a whole.
-        model: the Keras model, for the names of its layers.
+        keep_float: names of the output tensors of the operators that stay float32.
 
     Raises:
-        ValueError: a layer of `keep_float` has no operator in the file.
+        ValueError: ai-edge-quantizer is not installed.
     """
     try:
         from ai_edge_quantizer import quantizer as aeq
@@ -110,8 +76,8 @@ def quantize_file(
             "'ai-edge-quantizer>=0.10,<0.11'."
         ) from error
     quantizer = aeq.Quantizer(bytearray(content))
-    _RECIPES[quantize](quantizer)
-    for name in _tensors_of(content, keep_float, model):
+    recipe(quantizer)
+    for name in keep_float:
         quantizer.update_quantization_recipe(
             regex=f"(^|;){re.escape(name)}(;|$)", operation_name="*", algorithm_key="no_quantize"
         )
@@ -128,22 +94,3 @@ def quantize_file(
             calibration, enable_progress_bar=False, enable_progress_report=False
         )
     return bytes(result.quantized_model)
-
-
-def _tensors_of(content: bytes, keep_float: Sequence[str], model: Any) -> list[str]:
-    """Finds the output names of the operators that come from the layers."""
-    graph = flatbuffer.read(content).subgraphs[0]
-    found: dict[str, set[str]] = {}
-    for operator in graph.operators:
-        for index in operator.outputs:
-            name = flatbuffer.text(graph.tensors[index].name)
-            found[name] = set(layer_scopes(model, name))
-    wanted = set(keep_float)
-    missing = wanted.difference(*found.values())
-    if missing:
-        raise ValueError(
-            f"keep_float names {sorted(missing)[0]!r}, but the converted file has no operator of "
-            "that layer: the layer does nothing in inference, or was folded into a constant; leave "
-            "it out of keep_float."
-        )
-    return [name for name, layers in found.items() if layers & wanted]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tflite_tools import flatbuffer
 from tflite_tools.intermediate import operation_path, tensor_values
 
 
@@ -36,10 +37,16 @@ class TensorError:
         name: operation that makes the tensor, as a path of layer names.
         relative_rms: root of the mean squared difference, as a fraction of the root of the mean
             square of the float tensor.
+        channel_rms: mean of the same over channels (last axis), each relative to itself and at
+            most 1. Where a few channels are far larger than the others, it shows what is lost in
+            these.
+        added: by how much `channel_rms` is larger than that of any tensor that is read.
     """
 
     name: str
     relative_rms: float
+    channel_rms: float
+    added: float
 
 
 def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
@@ -85,10 +92,10 @@ def compare_output(expected: np.ndarray, received: np.ndarray) -> OutputError:
 def worst_tensors(
     content: bytes, float_content: bytes, samples: Sequence[Sequence[np.ndarray]], count: int = 5
 ) -> list[TensorError]:
-    """Finds the tensors of a quantised file that are farthest from those of the float file.
+    """Finds the tensors of a quantised file at which most of its error arises.
 
-    The error of an operator contains the errors of the operators before it. So the first bad tensor
-    of a chain tells more than the last one.
+    The error of an operator contains the errors of the operators before it. So tensors are ordered
+    by what they add, in their channels: the cause comes before its consequences.
 
     Args:
         content: the quantised file.
@@ -97,10 +104,10 @@ def worst_tensors(
         count: greatest number of tensors to return.
 
     Returns:
-        At most `count` tensors, the worst first. Tensors are matched by name and shape; those that
-        only one of the files has are left out.
+        At most `count` tensors, the one that adds most first. Tensors are matched by name and
+        shape; those that only one of the files has are left out.
     """
-    squares: dict[str, list[float]] = {}
+    sums: dict[str, np.ndarray] = {}  # squared errors and squared values of each channel
     pairs = zip(tensor_values(content, samples), tensor_values(float_content, samples), strict=True)
     for quantised, reference in pairs:
         wanted = {operation_path(name): value for name, value in reference.items()}
@@ -108,12 +115,32 @@ def worst_tensors(
             target = wanted.get(operation_path(name))
             if target is None or target.shape != value.shape or target.dtype.kind != "f":
                 continue
-            total = squares.setdefault(operation_path(name), [0.0, 0.0])
-            total[0] += float(np.sum((target.astype(np.float64) - value) ** 2))
-            total[1] += float(np.sum(target.astype(np.float64) ** 2))
-    errors = [
-        TensorError(name, float(np.sqrt(error / square)))
-        for name, (error, square) in squares.items()
-        if square > 0 and np.isfinite(error / square)
-    ]
-    return sorted(errors, key=lambda e: -e.relative_rms)[:count]
+            rows = target.reshape(-1, target.shape[-1] if target.ndim else 1).astype(np.float64)
+            found = np.stack([(rows - value.reshape(rows.shape)) ** 2, rows**2]).sum(axis=1)
+            path = operation_path(name)
+            sums[path] = sums[path] + found if path in sums else found
+    whole, channels = {}, {}
+    for name, (error, square) in sums.items():
+        if square.sum() > 0 and np.isfinite(error).all() and np.isfinite(square).all():
+            live = square > 0
+            whole[name] = float(np.sqrt(error.sum() / square.sum()))
+            channels[name] = float(np.minimum(np.sqrt(error[live] / square[live]), 1.0).mean())
+    read = _read_by(content)
+    errors = []
+    for name, relative in whole.items():
+        before = max((channels.get(x, 0.0) for x in read.get(name, ())), default=0.0)
+        added = channels[name] - before
+        errors.append(TensorError(name, relative, channels[name], added))
+    return sorted(errors, key=lambda e: (-e.added, -e.relative_rms))[:count]
+
+
+def _read_by(content: bytes) -> dict[str, list[str]]:
+    """Returns, for each operation of a file, those that make its inputs."""
+    found: dict[str, list[str]] = {}
+    for graph in flatbuffer.read(content).subgraphs:
+        paths = [operation_path(flatbuffer.text(t.name)) for t in graph.tensors]
+        for operator in graph.operators or ():
+            for output in operator.outputs:
+                inputs = [paths[i] for i in operator.inputs if i >= 0]
+                found.setdefault(paths[output], []).extend(x for x in inputs if x != paths[output])
+    return found

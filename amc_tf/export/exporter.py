@@ -211,7 +211,7 @@ class Exporter:
         if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
             few = [[a[i : i + 1] for a in inputs] for i in range(min(8, len(inputs[0])))]
             found_worst = tflite_tools.worst_tensors(content, self._float32, few)
-            worst = {e.name: e.relative_rms for e in found_worst}
+            worst = {e.name: e.channel_rms for e in found_worst}
         integer = FORMATS[format_name].integer
         return Exported(
             score=score,

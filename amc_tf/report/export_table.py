@@ -41,7 +41,7 @@ def _notes(name: str, file: Exported, tolerance: float, metric: Metric) -> list[
         amount = f"{tolerance:g}" if metric.fraction else f"{tolerance:.4g} of it"
         notes.append(f"{name}: {metric.title} is worse than Keras' by more than {amount}")
         if worst:
-            notes.append(f"  tensors farthest from float: {worst}")
+            notes.append(f"  error arises most at: {worst}")
     for what, names in (
         ("float operators", file.float_operators),
         ("operators of the Flex delegate", file.flex_operators),

@@ -215,9 +215,9 @@ class Exported(Part):
         float_layers: layers of int8_qat that were trained without rounding.
         within_tolerance: whether the score is worse than Keras' by the tolerance at most.
         sparse_weights: density of each weight that a sparse format stores as sparse, by name.
-        worst_tensors: relative errors of the tensors that differ most from the float file's, by
-            name, if the score is not within the tolerance; empty for int8_qat, whose
-            training changes the weights.
+        worst_tensors: the tensors at which most of the error arises, the first cause first, with
+            their relative errors against the float file's (mean over channels), if the score is
+            not within the tolerance; empty for int8_qat, whose training changes the weights.
         latency: time of an inference on this host; None if it was not measured.
     """
 

@@ -74,26 +74,37 @@ def versus(entry: dict) -> str:
 
 
 def found() -> str:
-    """Tabulates for README what default searches found, a row for each network and budget."""
+    """Tabulates for README what default searches found, a row for each network and budget.
+
+    Seeds that ran beside an older search come first; `search.py` adds others.
+    """
+    seeds: dict[tuple, dict[int, dict[str, float]]] = {}
     entries = record.last("versus", "base_commit", "network", "macs", "episodes", "command")
+    for e in entries:
+        runs = seeds.setdefault((e["network"], e["macs"], e["episodes"]), {})
+        for s in e["seeds"]:
+            older = {"older": s["base_accuracy"], "dense": e["dense_accuracy"]}
+            runs[s["seed"]] = {"amc": s["accuracy"], **older, **s["one_shot"]}
+    for e in record.entries("search"):
+        policies = {name: p["test_accuracy"] for name, p in e["policies"].items()}
+        if "commit" not in e or not policies.keys() >= {"amc", "uniform", "knapsack"}:
+            continue  # of an older default
+        runs = seeds.setdefault((e["network"], e["macs"], e["episodes"]), {})
+        runs.setdefault(e["seed"], policies | {"dense": e["dense_test_accuracy"]})
+    columns = ("dense", "uniform", "knapsack", "older", "amc")
     rows = []
-    for e, seeds in _together(entries, "base_commit", "network", "macs", "episodes"):
-        ruled = {name: [s["one_shot"][name] for s in seeds] for name in ("uniform", "knapsack")}
-        rows.append(
-            (
-                *(e["network"], f"{e['macs']:.0%}", f"{e['episodes']} x {len(seeds)}"),
-                f"{e['dense_accuracy']:.1%}",
-                *(_spread(values) for values in ruled.values()),
-                *(_spread([s[key] for s in seeds]) for key in ("base_accuracy", "accuracy")),
-            )
-        )
+    for (network, macs, episodes), runs in sorted(seeds.items(), key=lambda x: (-x[0][1], x[0])):
+        values = ([r[c] for r in runs.values() if c in r] for c in columns)
+        cells = (_spread(v) if v else "" for v in values)
+        rows.append((network, f"{macs:.0%}", f"{episodes} x {len(runs)}", *cells))
     header = ("network", "MACs", "episodes x seeds", "dense", "uniform", "`knapsack`, no search")
-    return record.markdown((*header, f"search of {entries[0]['base_commit'][:7]}", "**AMC**"), rows)
+    older = f"search of {entries[0]['base_commit'][:7]}, one seed"
+    return record.markdown((*header, older, "**AMC**"), rows)
 
 
 def _spread(values: list[float]) -> str:
     middle = f"{statistics.median(values):.1%}"
-    return middle if len(values) == 1 else f"{middle} ({_range(values, '.1%')})"
+    return middle if max(values) == min(values) else f"{middle} ({_range(values, '.1%')})"
 
 
 def fidelities(entry: dict) -> str:

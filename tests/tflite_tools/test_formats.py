@@ -14,7 +14,7 @@ from places import DATA
 
 import tflite_tools
 from amc_tf.keras2 import convert as keras2
-from tflite_tools import LiteRtModel, Metadata, Normalization, convert, flatbuffer
+from tflite_tools import LiteRtModel, Metadata, Normalization, conversion, convert, flatbuffer
 
 GOLDEN = DATA / "golden"
 SAMPLES = 16
@@ -30,9 +30,10 @@ UNIT = {
     "dynamic": 1 / 127,
     "int8": 1 / 254 + 1 / 510,
     "int8_float_io": 1 / 254 + 1 / 510,
+    "int8_uint8_io": 1 / 254 + 1 / 510,
     "int16x8": 1 / 254,
 }
-ENDS = {"int8": np.int8, "int16x8": np.int16}
+ENDS = {"int8": np.int8, "int8_uint8_io": np.uint8, "int16x8": np.int16}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -54,7 +55,7 @@ def test_outputs_are_those_of_keras(case, quantize):
     behind do not enlarge an error relative to the range. Hence a unit of rounding for each.
     """
     model, x, expected = case
-    calibrated = quantize in ("int8", "int8_float_io", "int16x8")
+    calibrated = quantize in conversion.CALIBRATED
     content = convert(model, quantize, samples(x) if calibrated else None)
     lite = LiteRtModel(content)
     ends = {d["dtype"] for d in lite.input_details + lite.output_details}
@@ -148,7 +149,7 @@ def test_models_trained_in_16_bits():
     assert np.abs(received - np.asarray(model(x))).max() <= 3 * 2**-8 * np.ptp(received)
 
 
-@pytest.mark.parametrize("quantize", ["float16", "dynamic", "int8", "int8_float_io", "int16x8"])
+@pytest.mark.parametrize("quantize", [name for name in UNIT if name])
 def test_named_layers_stay_float(quantize):
     model = zoo.build("two_outputs")
     x = zoo.sample(model, 8)
