@@ -85,7 +85,8 @@ def table(results: Mapping[str, Mapping[str, Latency]]) -> str:
                 compared = "1"
             else:
                 r = ratio(latency, first)
-                compared = f"{r.value:.4g} ({r.low:.4g} to {r.high:.4g})"
+                verdict = " slower" if r.low > 1 else " faster" if r.high < 1 else ""
+                compared = f"{r.value:.4g} ({r.low:.4g} to {r.high:.4g}){verdict}"
             rows.append(
                 (
                     name,

@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -154,38 +154,54 @@ class LiteRtRuntime:
                 "LiteRT's GPU accelerator does not take the whole network",
                 "Replace the operators that it lacks.",
             )
-        key = next(iter(self._model.get_signature_list()))
-        self._inputs = self._model.create_input_buffers(0)
-        self._outputs = self._model.create_output_buffers(0)
+        self._key = next(iter(self._model.get_signature_list()))
         rng = np.random.default_rng(0)
         # The compiled model's own details lack the quantisation.
         interpreter = Interpreter(model_path=path)
-        if key in interpreter.get_signature_list():
-            details = interpreter.get_signature_runner(key).get_input_details()
+        if self._key in interpreter.get_signature_list():
+            details = interpreter.get_signature_runner(self._key).get_input_details()
         else:
             details = {detail["name"]: detail for detail in interpreter.get_input_details()}
-        for buffer, name in zip(
-            self._inputs, self._model.get_input_tensor_details(key), strict=True
-        ):
-            buffer.write(random_input(details[name], rng))
-        self._read = [
-            (int(np.prod(detail["shape"])), np.dtype(detail["dtype"]).type)
-            for detail in self._model.get_output_tensor_details(key).values()
-        ]
+        # By name: the two interfaces list inputs in different orders.
+        self._inputs = {
+            name: self._model.create_input_buffer_by_name(self._key, name) for name in details
+        }
+        for name, buffer in self._inputs.items():
+            _write(buffer, name, random_input(details[name], rng))
+        made = self._model.get_output_tensor_details(self._key)
+        self._outputs = {
+            name: self._model.create_output_buffer_by_name(self._key, name) for name in made
+        }
+        self._read = {
+            name: (int(np.prod(detail["shape"])), np.dtype(detail["dtype"]).type)
+            for name, detail in made.items()
+        }
 
     def run(self) -> None:
         """Runs one inference and, in benchmark mode, waits for its end."""
-        self._model.run_by_index(0, self._inputs, self._outputs)
+        self._model.run_by_name(self._key, self._inputs, self._outputs)
 
     def run_and_read(self) -> None:
         """Runs one inference and copies its outputs to the host."""
         self.run()
-        for buffer, (size, dtype) in zip(self._outputs, self._read, strict=True):
-            buffer.read(size, dtype)
+        for name, (size, dtype) in self._read.items():
+            self._outputs[name].read(size, dtype)
 
     def peak_memory_mb(self) -> float | None:
         """Returns None: LiteRT does not report it."""
         return None
+
+
+def _write(buffer: Any, name: str, array: np.ndarray) -> None:
+    """Fills an input, which itself takes other types and fewer values without a word."""
+    wanted = buffer.get_tensor_details()
+    if np.dtype(wanted["dtype"]) != array.dtype or tuple(wanted["shape"]) != array.shape:
+        raise DeviceError(
+            f"the compiled model's input {name!r} is {wanted['dtype']} of shape "
+            f"{tuple(wanted['shape'])}, the file's {array.dtype} of {array.shape}",
+            "Convert the model with fixed sizes; the time of other inputs is not that of the file.",
+        )
+    buffer.write(array)
 
 
 def time_runtime(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amc_tf.errors import printable
 from amc_tf.report.scores import Scores
+from amc_tf.report.speeds import slower_than_float
 from amc_tf.report.table import aligned, milliseconds, percent
 from amc_tf.runs.result import ExportResult
 from amc_tf.runs.result_parts import Exported
@@ -31,6 +32,7 @@ def table(result: ExportResult, tolerance: float) -> str:
             )
         )
         notes += _notes(name, file, tolerance, scores.metric)
+    notes += [f"{name}: {text}" for name, text in slower_than_float(result.tflite).items()]
     return "\n".join([*aligned(rows), *map(printable, notes)])
 
 

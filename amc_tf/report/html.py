@@ -134,10 +134,12 @@ def _file_figures(run: Run) -> list[tuple[str, str, str]]:
     times = {name: file.latency.median_ms for name, file in fit.items() if file.latency}
     if dense.latency is not None and times:
         fast, whole = min(times, key=times.__getitem__), dense.latency.median_ms
+        share = times[fast] / whole
+        slower = share > 1
         found.append(
             (
-                f"fastest file{within}",
-                f"{times[fast] / whole:.1%}",
+                f"{'no file is faster' if slower else 'fastest file'}{within}",
+                f"{share:.1f} times as slow" if slower else f"{share:.1%}",
                 f"{fast}: {times[fast]:.4g} of {whole:.4g} ms of dense float32",
             )
         )

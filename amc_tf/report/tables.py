@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from amc_tf.report.scores import Scores
+from amc_tf.report.speeds import slower_than_float
 from amc_tf.report.table import Table, aligned, milliseconds, percent
 from amc_tf.runs import layout
 from amc_tf.runs.result import RunResult, SparseResult
@@ -98,21 +99,21 @@ def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
     return Table("Networks", header, rows, note)
 
 
-def _beyond(file: Exported) -> str:
-    """Says that a file is beyond the tolerance, if it is, and where quantisation hurts most."""
-    if file.within_tolerance:
-        return ""
+def _remarks(file: Exported, slower: str) -> str:
+    """Says whether a file is beyond the tolerance, and since where, and whether it is slow."""
     worst = ", ".join(list(file.worst_tensors)[:2])
-    return f"WORSE than the tolerance{f', most in {worst}' if worst else ''}"
+    beyond = f"WORSE than the tolerance{f', most in {worst}' if worst else ''}"
+    return "; ".join(filter(None, ("" if file.within_tolerance else beyond, slower)))
 
 
 def _files(result: RunResult, scores: Scores) -> Table:
+    slower = slower_than_float(result.tflite)
     rows = [
         (
             *_file(name, scores.number(file.score), file.bytes, file.latency),
             f"{file.max_abs_error:.2g}",
             percent(file.agreement),
-            _beyond(file),
+            _remarks(file, slower.get(name, "")),
         )
         for name, file in result.tflite.items()
         if not layout.is_compared(name)

@@ -340,9 +340,36 @@ def test_inputs_of_whole_numbers_are_random_on_the_gpu_too(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(convert(model, "int8", [[x[i : i + 1]] for i in range(4)]))
     runtime = time_gpu.LiteRtRuntime(str(path), accelerator="CPU")
-    (given,) = runtime._inputs
+    (given,) = runtime._inputs.values()
     values = np.asarray(given.read(8 * 8 * 3, np.int8))
     assert values.min() < -64 and values.max() > 64
+
+
+def test_each_input_of_the_gpu_gets_values_of_its_own_size_and_type(tmp_path):
+    """The file lists its inputs as the model does, the compiled model by the alphabet."""
+    pytest.importorskip("tensorflow")
+    import keras
+
+    from tflite_tools import convert
+
+    z = keras.Input((8, 8, 3), name="z")
+    a, m = keras.Input((3,), dtype="int32", name="a"), keras.Input((5,), name="m")
+    indices = keras.layers.Flatten()(keras.layers.Embedding(7, 2)(a))
+    whole = keras.layers.Concatenate()([keras.layers.Flatten()(z), indices, m])
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert(keras.Model([z, a, m], keras.layers.Dense(2)(whole))))
+    runtime = time_gpu.LiteRtRuntime(str(path), accelerator="CPU")
+    runtime.run_and_read()
+    sizes = {name: buffer.get_tensor_details() for name, buffer in runtime._inputs.items()}
+    assert {n: tuple(d["shape"]) for n, d in sizes.items()} == {
+        "z": (1, 8, 8, 3),
+        "a": (1, 3),
+        "m": (1, 5),
+    }
+    values = np.asarray(runtime._inputs["m"].read(5, np.float32))
+    assert len(np.unique(values)) == 5
+    with pytest.raises(DeviceError, match="input 'm' is float32 of shape .1, 5., the file's int8"):
+        time_gpu._write(runtime._inputs["m"], "m", np.zeros((1, 5), np.int8))
 
 
 def test_gpu_device_reads_what_its_worker_prints(monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from amc_tf.export.qat.kernels import KernelQuantizer
 from amc_tf.export.qat.tfmot import (
     quantize_aware_activation,
     quantize_config,
@@ -20,14 +21,14 @@ from amc_tf.export.qat.tfmot import (
 )
 
 _L = tf_keras.layers
-# Layers with a kernel: the attribute that holds it, and TFMOT's configuration.
-_KERNELS: dict[type, tuple[str, type]] = {
-    _L.Conv1D: ("kernel", registry.Default8BitQuantizeConfig),
-    _L.Conv2D: ("kernel", registry.Default8BitConvQuantizeConfig),
-    _L.DepthwiseConv2D: ("depthwise_kernel", registry.Default8BitConvQuantizeConfig),
-    _L.Conv2DTranspose: ("kernel", registry.Default8BitConvTransposeQuantizeConfig),
+# Layers with a kernel: the attribute that holds it, and how it is rounded.
+_KERNELS: dict[type, tuple[str, KernelQuantizer]] = {
+    _L.Conv1D: ("kernel", KernelQuantizer(per_channel=False)),
+    _L.Conv2D: ("kernel", KernelQuantizer()),
+    _L.DepthwiseConv2D: ("depthwise_kernel", KernelQuantizer(depthwise=True)),
+    _L.Conv2DTranspose: ("kernel", KernelQuantizer(per_channel=False)),
     # One scale for the whole matrix: the converter refuses fake quantisation along its columns.
-    _L.Dense: ("kernel", registry.Default8BitQuantizeConfig),
+    _L.Dense: ("kernel", KernelQuantizer(per_channel=False)),
 }
 # Their int8 operators give the output the scale of the input, so there is nothing to round.
 _NO_ROUNDING = (
@@ -66,11 +67,31 @@ _FUSED_BEFORE_NORM = (_L.Conv2D, _L.DepthwiseConv2D, _L.Conv1D, _L.Dense, _L.Con
 _FUSED_BEFORE_RELU = (*_FUSED_BEFORE_NORM, _L.Add, _L.BatchNormalization)
 
 
+# Range of a dead activation, as a part of the widest.
+_DEAD = 0.01
+
+
 class Ranges:
     """The common state of the quantizers of all activations of a network."""
 
     def __init__(self) -> None:
         self._state = "train"
+        self._ends: list[tuple[Any, Any]] = []
+
+    def add(self, low: Any, high: Any) -> None:
+        """Makes the ends of the range of an activation, two variables, known."""
+        self._ends.append((low, high))
+
+    def open_dead(self) -> None:
+        """Opens the ranges of layers that are dead, from which the file would get no scale.
+
+        See `tflite_tools.ranges`. How wide it is does not matter for values that are all 0; a part
+        of the widest range of the network keeps the factor of LiteRT's kernels in bounds.
+        """
+        widest = max((float(high - low) for low, high in self._ends), default=0.0)
+        for low, high in self._ends:
+            if float(high - low) <= 0.0:
+                high.assign(tf.fill(high.shape, _DEAD * widest))
 
     @property
     def state(self) -> str:
@@ -105,6 +126,7 @@ class _ActivationQuantizer(quantizers.MovingAverageQuantizer):
         weights = super().build(tensor_shape, name, layer)
         for weight in weights.values():
             weight.assign(tf.zeros_like(weight))
+        self._ranges.add(weights["min_var"], weights["max_var"])
         return weights
 
     def __call__(self, inputs, training, weights, **kwargs):
@@ -209,8 +231,9 @@ def quantised_call(
 
 
 def _with_kernel(layer: Any, followed: bool, ranges: Ranges) -> Callable[[tuple, dict], Any]:
-    attribute, make = _KERNELS[type(layer)]
-    config = make([attribute], ["activation"], False)
+    attribute, kernel = _KERNELS[type(layer)]
+    config = registry.Default8BitQuantizeConfig([attribute], ["activation"], False)
+    config.weight_quantizer = kernel
     config.activation_quantizer = _ActivationQuantizer(ranges)
     activation, rest = _activation(layer), None
     if followed:

@@ -82,18 +82,25 @@ class QuantisedModel:
         with self.ranges.observed():
             for start in range(0, len(inputs[0]), batch_size):
                 self.model(self._packed([a[start : start + batch_size] for a in inputs]))
+        self.ranges.open_dead()
 
     def settle(self, inputs: list[np.ndarray], batch_size: int = 32) -> None:
-        """Sets the scales of the kernels by their present values.
+        """Makes the network ready for its conversion: sets the kernels' scales by their values.
 
         Each training step sets the scales before its update, so after the last step they are
-        stale.
+        stale. Where all biases of a layer are the same number, one of them is changed by its last
+        bit: the converter would quantise all of them by the scale of the first filter.
         """
         kept = [(w, w.numpy()) for w in self.model.non_trainable_weights if _is_statistic(w)]
         with self.ranges.ignored():
             self.model(self._packed([a[:batch_size] for a in inputs]), training=True)
         for weight, value in kept:
             weight.assign(value)
+        for weight in self.model.trainable_weights:
+            value = weight.numpy()
+            if value.ndim == 1 and value.size > 1 and (value == value[0]).all() and value[0]:
+                value[0] = np.nextafter(value[0], np.inf)
+                weight.assign(value)
 
     def _packed(self, arrays: list[np.ndarray]) -> Any:
         tensors = [tf.constant(a, t.dtype) for a, t in zip(arrays, self.model.inputs, strict=True)]
