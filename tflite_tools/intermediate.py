@@ -45,6 +45,7 @@ def tensor_values(
         if d["index"] in computed and (only is None or d["name"] in only)
     ]
     for sample in samples:
+        interpreter.reset_all_variables()  # of recurrent operators
         for detail, array in zip(inputs, sample, strict=True):
             interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
         interpreter.invoke()

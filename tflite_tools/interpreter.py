@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from tflite_tools import flatbuffer
+
 
 def quantise(values: np.ndarray, scale: float, zero_point: int, dtype: np.dtype) -> np.ndarray:
     """Quantises by ``q = clip(round(values / scale) + zero_point)``.
@@ -81,6 +83,9 @@ class LiteRtModel:
             raise ValueError(f"num_threads must be at least 1; received {num_threads}.")
         self._interpreter = Interpreter(model_content=model_bytes, num_threads=num_threads)
         self._interpreter.allocate_tensors()
+        # A recurrent operator keeps its state in such a tensor from one run to the next.
+        graphs = flatbuffer.read(model_bytes).subgraphs
+        self._has_state = any(tensor.isVariable for graph in graphs for tensor in graph.tensors)
         self.input_details = self._interpreter.get_input_details()
         self.output_details = _ordered_outputs(self._interpreter)
         for detail in [*self.input_details, *self.output_details]:
@@ -106,6 +111,8 @@ class LiteRtModel:
 
     def predict(self, x: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs a batch of samples, one at a time, as the file's batch is 1.
+
+        Each sample begins with the state that the file begins with, if it is a recurrent one.
 
         Values of an integer tensor with a scale are quantised on the way in and dequantised on the
         way out. Without a scale (token indices, for example) they are passed as they are.
@@ -135,6 +142,8 @@ class LiteRtModel:
         inputs = _by_index(self.input_details, arrays)
         outputs = _by_index(self.output_details, results)
         for row in range(count):
+            if self._has_state:
+                interpreter.reset_all_variables()
             for index, array in inputs:
                 interpreter.set_tensor(index, array[row : row + 1])
             interpreter.invoke()

@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 import zoo
 from ai_edge_litert import schema_py_generated as schema
@@ -303,3 +304,15 @@ def test_keep_float_names_what_it_knows():
 def test_what_is_no_file_is_refused():
     with pytest.raises(ValueError, match="TFL3"):
         tflite_tools.inspect_file(b"PK\x03\x04 something else")
+
+
+def test_a_recurrent_file_forgets_a_sample_before_the_next():
+    """TensorFlow's converter fuses an LSTM of tf_keras, with its state in a variable."""
+    tf_keras.utils.set_random_seed(0)
+    inputs = tf_keras.Input((5, 3), batch_size=1)
+    model = tf_keras.Model(inputs, tf_keras.layers.LSTM(4)(inputs))
+    content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in tflite_tools.inspect_file(content).counts
+    x = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
+    expected = np.concatenate([model(x[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(LiteRtModel(content).predict(x), expected, atol=1e-5)
