@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from amc_tf.pipeline.compressor import Compressor as Compressor
     from amc_tf.pipeline.config import default_config as default_config
     from amc_tf.pipeline.settings import Settings as Settings
+    from amc_tf.pruning.equalization import equalize as equalize
     from amc_tf.pruning.masking import mask as mask
     from amc_tf.pruning.refit.methods import Refit as Refit
     from amc_tf.pruning.residuals.folding import Residual as Residual
@@ -108,6 +109,7 @@ else:
             "amc_tf.pipeline.compressor": "Compressor",
             "amc_tf.pipeline.config": "default_config",
             "amc_tf.pipeline.settings": "Settings",
+            "amc_tf.pruning.equalization": "equalize",
             "amc_tf.pruning.masking": "mask",
             "amc_tf.pruning.refit.methods": "Refit",
             "amc_tf.pruning.residuals.folding": "Residual fold_residuals residuals",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 
 import keras
@@ -16,12 +17,31 @@ from amc_tf.export.formats import BIAS_CORRECTED, FORMATS, Format
 from amc_tf.export.litert_model import as_keras
 from amc_tf.export.settings import ExportSettings
 from amc_tf.graph.keras_structure import nesting, pack, uncompiled
+from amc_tf.pruning.equalization import equalize
 from amc_tf.runs.result_parts import Exported
 from amc_tf.training.data import evenly_spaced
 from amc_tf.training.distillation import Distillation, distilled
 from amc_tf.training.labels import LabelRule, label_rules
 from amc_tf.training.metric import Metric
 from amc_tf.training.task import Task
+
+_FEW = 32  # calibration inputs on which networks of the same function are compared
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Made:
+    """A file.
+
+    Attributes:
+        content: its bytes.
+        reference: the float32 file whose tensors it has.
+        float_layers: layers of quantisation-aware training that stayed float.
+    """
+
+    content: bytes
+    reference: bytes
+    float_layers: tuple[str, ...] = ()
 
 
 class Exporter:
@@ -111,9 +131,9 @@ class Exporter:
         """
         check_writable(path)
         try:
-            content, float_layers = self._content(format_name)
-            content = tflite_tools.attach(content, self._metadata(format_name, content))
-            exported = self._measured(format_name, content, float_layers)
+            made = self._content(format_name)
+            content = tflite_tools.attach(made.content, self._metadata(format_name, made.content))
+            exported = self._measured(format_name, dataclasses.replace(made, content=content))
         except ValueError as error:
             raise AmcError(f"{format_name} export: {error}") from error
         except RuntimeError as error:
@@ -126,30 +146,68 @@ class Exporter:
         files.write_atomically(path, content)
         return exported
 
-    def _content(self, format_name: str) -> tuple[bytes, tuple[str, ...]]:
+    def _content(self, format_name: str) -> _Made:
         form = FORMATS[format_name]
         if form == Format():
-            return self._float32, ()
+            return _Made(self._float32, self._float32)
         if form.trained:
             return self._trained_int8(form)
-        samples = None
-        if form.calibrated:
-            arrays = self._calibration
-            samples = [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
-        content = tflite_tools.convert(
-            self.model,
-            form.quantize,
-            samples,
-            keep_float=self._settings.keep_float if form.quantize else (),
-            sparse=form.sparse,
-        )
-        if samples and self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
+        kept = self._settings.keep_float if form.quantize else ()
+        if not form.calibrated:
+            content = tflite_tools.convert(
+                self.model, form.quantize, keep_float=kept, sparse=form.sparse
+            )
+            return _Made(content, self._float32)
+        samples = self._samples
+        made = [
+            _Made(
+                tflite_tools.convert(
+                    model, form.quantize, samples, keep_float=kept, sparse=form.sparse
+                ),
+                plain,
+            )
+            for model, plain in self._candidates
+        ]
+        best = min(made, key=self._calibration_error) if made[1:] else made[0]
+        if self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
             chosen = evenly_spaced(len(samples), self._settings.bias_samples)
             few = [samples[i] for i in chosen]
-            content = tflite_tools.correct_biases(content, self._float32, few)
-        return content, ()
+            corrected = tflite_tools.correct_biases(best.content, best.reference, few)
+            best = dataclasses.replace(best, content=corrected)
+        return best
 
-    def _trained_int8(self, form: Format) -> tuple[bytes, tuple[str, ...]]:
+    @functools.cached_property
+    def _samples(self) -> list[list[np.ndarray]]:
+        arrays = self._calibration
+        return [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
+
+    @functools.cached_property
+    def _candidates(self) -> list[tuple[keras.Model, bytes]]:
+        """The model, and one that computes the same by other weights; with their float files."""
+        found = [(self.model, self._float32)]
+        if self._settings.equalize:
+            few = [a[evenly_spaced(len(a), _FEW)] for a in self._calibration]
+            try:
+                balanced = equalize(self.model, few)
+            except AmcError as error:
+                _LOG.warning("the channels are not equalised: %s", error)
+                return found
+            if balanced is not self.model:
+                found.append((balanced, tflite_tools.convert(balanced)))
+        return found
+
+    def _calibration_error(self, made: _Made) -> float:
+        """Returns the mean squared error of a file's outputs on calibration inputs."""
+        few = [a[evenly_spaced(len(a), _FEW)] for a in self._calibration]
+        given = few if few[1:] else few[0]
+        wanted, received = (
+            keras.tree.flatten(tflite_tools.LiteRtModel(content).predict(given))
+            for content in (made.reference, made.content)
+        )
+        errors = [tflite_tools.compare_output(*pair) for pair in zip(wanted, received, strict=True)]
+        return sum((e.rms / (e.span or 1.0)) ** 2 for e in errors)
+
+    def _trained_int8(self, form: Format) -> _Made:
         # Imported here, as it loads Keras 2 and TFMOT, which other formats do not need.
         from amc_tf.export.qat import training
 
@@ -162,7 +220,8 @@ class Exporter:
         with distilled(trained, self._dense, followed, self._calibration):
             training.train_quantised(trained, quantised, self._task, settings)
         quantised.settle(self._calibration)
-        return tflite_tools.convert(quantised.model, form.quantize), quantised.float_layers
+        content = tflite_tools.convert(quantised.model, form.quantize)
+        return _Made(content, self._float32, quantised.float_layers)
 
     def _metadata(self, format_name: str, content: bytes) -> tflite_tools.Metadata:
         settings = self._settings
@@ -187,9 +246,8 @@ class Exporter:
         description = f"TFLite {format_name} of the Keras model {self.model.name}"
         return tflite_tools.Metadata(self.model.name, description, labels, normalization, stats)
 
-    def _measured(
-        self, format_name: str, content: bytes, float_layers: tuple[str, ...]
-    ) -> Exported:
+    def _measured(self, format_name: str, made: _Made) -> Exported:
+        content = made.content
         interpreter = tflite_tools.LiteRtModel(content)
         inputs, expected = self._checked
         received = keras.tree.flatten(interpreter.predict(inputs if inputs[1:] else inputs[0]))
@@ -210,7 +268,7 @@ class Exporter:
         worst = {}
         if not within and FORMATS[format_name].quantize and not FORMATS[format_name].trained:
             few = [[a[i : i + 1] for a in inputs] for i in range(min(8, len(inputs[0])))]
-            found_worst = tflite_tools.worst_tensors(content, self._float32, few)
+            found_worst = tflite_tools.worst_tensors(content, made.reference, few)
             worst = {e.name: e.channel_rms for e in found_worst}
         integer = FORMATS[format_name].integer
         return Exported(
@@ -221,7 +279,7 @@ class Exporter:
             outputs=errors,
             float_operators=tuple(map(str, found.float_operators)) if integer else (),
             flex_operators=tuple(map(str, found.flex_operators)),
-            float_layers=float_layers,
+            float_layers=made.float_layers,
             sparse_weights={w.name: w.density for w in tflite_tools.sparse_weights(content)},
             within_tolerance=within,
             worst_tensors=worst,

@@ -30,6 +30,9 @@ class ExportSettings:
         bias_samples: number of calibration inputs on which biases of the int8 formats are
             corrected, layer by layer (`tflite_tools.correct_biases`; a minute for a large
             network); 0 for no correction. Not for int16x8 and int8_qat.
+        equalize: whether, for the formats with calibrated ranges, channels of activations are first
+            brought to similar ranges (`amc_tf.equalize`), if that lowers the error of the outputs
+            on calibration inputs.
         error_samples: number of held-out inputs on which outputs are compared with Keras'.
         score_samples: number of test samples that score a file; 0 for all.
         qat_epochs: number of epochs of quantisation-aware training, over the training data.
@@ -51,6 +54,7 @@ class ExportSettings:
     std: tuple[float, ...] = (1.0,)
     calibration_samples: int = 200
     bias_samples: int = 64
+    equalize: bool = True
     error_samples: int = 256
     score_samples: int = 0
     qat_epochs: int = 2
