@@ -159,16 +159,16 @@ class Exporter:
             )
             return _Made(content, self._float32)
         samples = self._samples
-        made = [
-            _Made(
-                tflite_tools.convert(
-                    model, form.quantize, samples, keep_float=kept, sparse=form.sparse
-                ),
-                plain,
+
+        def converted(model: keras.Model) -> bytes:
+            return tflite_tools.convert(
+                model, form.quantize, samples, keep_float=kept, sparse=form.sparse
             )
-            for model, plain in self._candidates
-        ]
-        best = min(made, key=self._calibration_error) if made[1:] else made[0]
+
+        best = _Made(converted(self.model), self._float32)
+        if self._balanced is not None:
+            model, plain = self._balanced
+            best = min(best, _Made(converted(model), plain), key=self._calibration_error)
         if self._settings.bias_samples and form.quantize in BIAS_CORRECTED:
             chosen = evenly_spaced(len(samples), self._settings.bias_samples)
             few = [samples[i] for i in chosen]
@@ -182,19 +182,17 @@ class Exporter:
         return [[a[i : i + 1] for a in arrays] for i in range(len(arrays[0]))]
 
     @functools.cached_property
-    def _candidates(self) -> list[tuple[keras.Model, bytes]]:
-        """The model, and one that computes the same by other weights; with their float files."""
-        found = [(self.model, self._float32)]
-        if self._settings.equalize:
-            few = [a[evenly_spaced(len(a), _FEW)] for a in self._calibration]
-            try:
-                balanced = equalize(self.model, few)
-            except AmcError as error:
-                _LOG.warning("the channels are not equalised: %s", error)
-                return found
-            if balanced is not self.model:
-                found.append((balanced, tflite_tools.convert(balanced)))
-        return found
+    def _balanced(self) -> tuple[keras.Model, bytes] | None:
+        """A model that computes the same by weights of other ranges, and its float file."""
+        if not self._settings.equalize:
+            return None
+        few = [a[evenly_spaced(len(a), _FEW)] for a in self._calibration]
+        try:
+            balanced = equalize(self.model, few)
+        except AmcError as error:
+            _LOG.warning("the channels are not equalised: %s", error)
+            return None
+        return None if balanced is self.model else (balanced, tflite_tools.convert(balanced))
 
     def _calibration_error(self, made: _Made) -> float:
         """Returns the mean squared error of a file's outputs on calibration inputs."""
