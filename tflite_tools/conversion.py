@@ -243,8 +243,19 @@ class _Job:
 
     def kept(self, content: bytes, bits: int) -> list[str]:
         """Finds in a float file the output tensors of all operators that stay float."""
-        quiet = quiet_rows.float_outputs(content, self.samples, bits) if self.samples else []
-        return [*(self.named(content) if self.named else ()), *quiet]
+        named = self.named(content) if self.named else []
+        # The interpreter of this package cannot run operators of TensorFlow's own.
+        if not self.samples or inspect_file(content).flex_operators:
+            return named
+        quiet = quiet_rows.float_outputs(content, self.samples, bits)
+        if quiet and self.sparse:
+            raise ValueError(
+                "sparse=True in an integer format is not for this network: its normalisations read "
+                "rows of very different size and must stay float, and LiteRT does not run sparse "
+                "integer layers beside float ones on every processor; choose 'float16', or leave "
+                "sparse out."
+            )
+        return [*named, *quiet]
 
 
 def _file(job: _Job) -> bytes:

@@ -154,7 +154,7 @@ class _Graph:
             (variance,) = self.activations(operator)
         else:
             return
-        squares = self.producer.get(self.activations(operator)[0])
+        squares = next((self.producer.get(i) for i in self.activations(operator)), None)
         if squares is None or self.kind(squares) not in _SQUARES:
             return
         operators.add(squares)

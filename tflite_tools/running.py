@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from tflite_tools import flatbuffer
 from tflite_tools.inspection import inspect_file
 
 # The kernels of an app that sets nothing, and those of one without XNNPACK (a microcontroller, an
@@ -17,8 +19,14 @@ KERNELS: Mapping[str, OpResolverType] = {
 }
 
 
+_BIASES = {
+    schema.TensorType.INT32: np.iinfo(np.int32),
+    schema.TensorType.INT64: np.iinfo(np.int64),
+}
+
+
 def require_runs(content: bytes) -> bytes:
-    """Loads a file and runs it once on zeros, by each kind of kernel.
+    """Checks a file's biases, loads it and runs it once on zeros, by each kind of kernel.
 
     A file with operators of TensorFlow's own (Flex), which this package cannot run, is not tried.
 
@@ -26,8 +34,10 @@ def require_runs(content: bytes) -> bytes:
         `content`.
 
     Raises:
-        ValueError: LiteRT refuses the file; the message says which kernels, and why.
+        ValueError: LiteRT refuses the file; the message says which kernels, and why. Or a bias did
+            not fit into 32 bits; the message names it.
     """
+    _refuse_clipped_biases(content)
     if inspect_file(content).flex_operators:
         return content
     for name, kernels in KERNELS.items():
@@ -44,3 +54,24 @@ def require_runs(content: bytes) -> bytes:
                 "format, or keep the layer float (keep_float)."
             ) from error
     return content
+
+
+def _refuse_clipped_biases(content: bytes) -> None:
+    """Refuses a file whose quantiser clipped a bias, as that of a filter that is nearly zero."""
+    model = flatbuffer.read(content)
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            limits = _BIASES.get(tensor.type)
+            data = model.buffers[tensor.buffer].data
+            scaled = tensor.quantization is not None and tensor.quantization.scale is not None
+            if limits is None or data is None or not scaled:
+                continue
+            values = np.frombuffer(bytes(data), limits.dtype)
+            clipped = (values == limits.max) | (values == limits.min)
+            if clipped.any():
+                raise ValueError(
+                    f"the file was made, but {int(clipped.sum())} of {values.size} biases of "
+                    f"{flatbuffer.text(tensor.name).split(';')[0]!r} do not fit into "
+                    f"{limits.bits} bits, as their filters are nearly zero; prune these, or "
+                    "keep the layer float (keep_float)."
+                )

@@ -218,6 +218,8 @@ def main() -> None:
             f"Machine: {entry['machine']}. Versions: {versions}.",
         ]
         readme = _filled(readme, name, table)
+    if record.latest("own_classes") is not None:
+        readme = _filled(readme, "own", recovering.own())
     (record.HERE / "RESULTS.md").write_text("\n".join(parts) + "\n")
     (root / "README.md").write_text(readme)
 

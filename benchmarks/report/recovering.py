@@ -80,6 +80,39 @@ def own_classes(entry: dict) -> str:
     return record.section(about, header, rows, [entry])
 
 
+_OWN_NAMES = {
+    "dense": "as it was",
+    "narrow": "a narrower network with new weights",
+    "uniform": "uniform pruning",
+    "amc": "**amc_tf**",
+}
+
+
+def own() -> str:
+    """Tabulates for README what the files of one's own classes are worth, a row for each."""
+    entry = record.latest("own_classes")
+    dense = entry["networks"]["dense"]["files"]["float32"]
+    rows = []
+    order = list(_OWN_NAMES)
+    for name, network in sorted(
+        entry["networks"].items(), key=lambda item: order.index(item[0].partition("_")[0])
+    ):
+        kind, _, share = name.partition("_")
+        for form, file in network["files"].items():
+            if form == "float32" and kind != "dense":
+                continue
+            rows.append(
+                (
+                    f"{_OWN_NAMES[kind]}{f', {float(share):.0%} of the latency' if share else ''}",
+                    form,
+                    f"{file['accuracy']:.1%}",
+                    f"{file['bytes'] / 1e6:.2f} MB ({dense['bytes'] / file['bytes']:.1f}x smaller)",
+                    f"{1 / file['latency_ratio']:.1f}x",
+                )
+            )
+    return record.markdown(("network", "file", "test accuracy", "size", "as fast"), rows)
+
+
 SECTIONS = {
     "recover": ("Accuracy given back without labels", recover),
     "own_classes": ("A user's own ten classes", own_classes),

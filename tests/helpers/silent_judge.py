@@ -197,7 +197,9 @@ def _child(case: Case, bench: Bench, answer: pathlib.Path) -> None:
         handle = os.open(bench.output, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        sys.stdout.reconfigure(line_buffering=True)
+        # The thread that prints verdicts may have held a lock of the old ones at the fork.
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         logging.basicConfig(level=logging.INFO, force=True, format="%(levelname)s %(message)s")
         os.chdir(bench.folder)
         word, said = _outcome(case, bench)

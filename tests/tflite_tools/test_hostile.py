@@ -96,6 +96,20 @@ def test_a_file_that_litert_refuses_is_not_handed_out():
         require_runs(flatbuffer.write(model))
 
 
+def test_a_file_with_a_clipped_bias_is_not_handed_out():
+    model = flatbuffer.read(file_of("huge biases", "int8_float_io"))
+    bias = next(
+        t
+        for t in model.subgraphs[0].tensors
+        if t.type == schema.TensorType.INT32 and "shifted" in flatbuffer.text(t.name)
+    )
+    values = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32).copy()
+    values[1] = np.iinfo(np.int32).min
+    model.buffers[bias.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+    with pytest.raises(ValueError, match="1 of 8 biases of .*shifted.* do not fit into 32 bits"):
+        require_runs(flatbuffer.write(model))
+
+
 @pytest.mark.parametrize("keep_float", [(), ("after",)])
 def test_no_bias_of_a_zero_filter_overflows(keep_float):
     case = case_of("zero filters")
@@ -145,6 +159,12 @@ def test_quiet_rows_are_right(kind, quantize):
     of_rows = np.linalg.norm(received - expected, axis=(0, 2))
     assert (of_rows / np.linalg.norm(expected, axis=(0, 2))).max() < 0.05
     assert "norm" in _float_layers(content) and "scores" not in _float_layers(content)
+
+
+def test_sparse_integer_files_have_no_float_layers_beside_them():
+    model, x = _normalised(LOUD_AND_QUIET, NORMALISATIONS["layer"]())
+    with pytest.raises(ValueError, match="rows of very different size.*'float16'"):
+        convert(model, "int8", list(x[:, None]), sparse=True)
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
