@@ -43,6 +43,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 10, "Passes of each fine-tuning.")
 EPISODES = flags.DEFINE_integer("episodes", 40, "Episodes of a search.")
 RATE = flags.DEFINE_float("rate", 0.01, "Largest learning rate (SGD with momentum).")
 NARROW_RATE = flags.DEFINE_float("narrow_rate", 0.05, "The same where all weights are new.")
+NARROW = flags.DEFINE_bool("narrow", True, "Train the narrow network, too.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Series in which each file is timed.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all that is made.", required=True)
@@ -207,8 +208,9 @@ def main(argv):
         folder = workdir / f"latency_{share:g}"
         result = _compressed(dense, share, folder, ours)
         made = {name: _finetuned(folder, result, name) for name in ("amc", "uniform")}
-        narrow = workdir / f"narrow_{share:g}.keras"
-        made["narrow"] = _narrow(made["uniform"], dense, narrow, ours)
+        if NARROW.value:
+            narrow = workdir / f"narrow_{share:g}.keras"
+            made["narrow"] = _narrow(made["uniform"], dense, narrow, ours)
         for policy, network in made.items():
             networks[f"{policy}_{share:g}"] = network
             about[f"{policy}_{share:g}"] = {"share": share, "policy": policy}
