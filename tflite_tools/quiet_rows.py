@@ -8,6 +8,7 @@ float, and so does what makes its rows, as far as its rounding would be seen in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -72,12 +73,13 @@ def float_outputs(content: bytes, samples: Sequence[Sample], bits: int = 8) -> l
                 most[number] = max(most[number], float(varying.max()))
     kept: set[int] = set()
     for normalisation, low, high in zip(found, least, most, strict=True):
+        if not np.isfinite(low):
+            continue  # no row varies
         # A root halves the relative error of half a step of the variances.
         rounding = high / _ROOT_STEPS / 4 / max(low, 1e-30)
-        if not np.isfinite(low):
-            continue
-        step = _TOLERATED * np.sqrt(12) * np.sqrt(max(low, 0.0))  # of a seen standard deviation
-        before = _made_by(graph, normalisation.rows, ranges, step * (2**bits - 1))
+        # A rounded value is off by a deviation of step / sqrt(12); the quietest row's is sqrt(low).
+        widest = _TOLERATED * np.sqrt(12 * max(low, 0.0)) * (2**bits - 1)
+        before = _made_by(graph, normalisation.rows, ranges, widest)
         if rounding > _TOLERATED or before:
             kept |= normalisation.operators | before
     return [graph.names[i] for o in sorted(kept) for i in graph.outputs(o)]
@@ -96,6 +98,7 @@ def _made_by(graph: _Graph, tensor: int, ranges: dict, widest: float) -> set[int
     return found
 
 
+@dataclasses.dataclass(frozen=True)
 class _Normalisation:
     """The operators of one normalisation.
 
@@ -106,9 +109,10 @@ class _Normalisation:
         root_input: the tensor whose root is taken: the same with what is added to it.
     """
 
-    def __init__(self, operators: set[int], rows: int, variance: int, root_input: int):
-        self.operators = operators
-        self.rows, self.variance, self.root_input = rows, variance, root_input
+    operators: set[int]
+    rows: int
+    variance: int
+    root_input: int
 
 
 class _Graph:

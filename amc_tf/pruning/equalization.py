@@ -28,10 +28,7 @@ from amc_tf.pruning.verification import outputs_of, relative_difference
 from amc_tf.pruning.weights import named_weight, numpy_of
 
 _DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
-_KERNELS: Mapping[type, str] = {
-    **dict.fromkeys((kl.Conv1D, kl.Conv2D, kl.Conv3D, kl.Dense), "kernel"),
-    **dict.fromkeys(_DEPTHWISE, "kernel"),
-}
+_WITH_KERNEL = (kl.Conv1D, kl.Conv2D, kl.Conv3D, kl.Dense, *_DEPTHWISE)
 _POOLED = ("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling")
 _MOVED = ("ZeroPadding", "Cropping", "UpSampling")
 # f(a x) = a f(x) for a > 0, in each channel alone.
@@ -148,7 +145,9 @@ def _is_homogeneous(operation: Any) -> bool:
 
 def _reads(operation: Any) -> bool:
     return (
-        type(operation) in _KERNELS and getattr(operation, "groups", 1) == 1 and _is_last(operation)
+        type(operation) in _WITH_KERNEL
+        and getattr(operation, "groups", 1) == 1
+        and _is_last(operation)
     )
 
 
@@ -159,7 +158,7 @@ def _produces(operation: Any) -> bool:
     if type(operation) in _DEPTHWISE and operation.depth_multiplier != 1:
         return False
     return (
-        type(operation) in _KERNELS
+        type(operation) in _WITH_KERNEL
         and getattr(operation, "activation", None) in _RECTIFIERS
         and _is_last(operation)
     )
@@ -189,7 +188,7 @@ def _exponents(link: _Link, largest: np.ndarray) -> np.ndarray:
     # A depthwise kernel has a scale for each channel, so that the activation alone counts.
     read = np.zeros_like(largest) if mixing else 1.0 / np.maximum(largest, 1e-30)
     for call in mixing:
-        kernel = np.abs(numpy_of(named_weight(call.operation, _KERNELS[type(call.operation)])))
+        kernel = np.abs(numpy_of(named_weight(call.operation, "kernel")))
         other = tuple(i for i in range(kernel.ndim) if i != kernel.ndim - 2)
         read = np.maximum(read, kernel.max(axis=other))
     live = (largest > 0) & (read > 0)
@@ -210,7 +209,7 @@ def _scale(network: Network, link: _Link, scale: np.ndarray, factors: dict) -> N
             key = f"{network.name(maker)}/{weight.name}"
             factors[key] = factors.get(key, 1.0) * np.broadcast_to(shaped, weight.shape)
     for call in link.consumers:
-        weight = named_weight(call.operation, _KERNELS[type(call.operation)])
+        weight = named_weight(call.operation, "kernel")
         key = f"{network.name(call.operation)}/{weight.name}"
         divided = np.broadcast_to(1.0 / scale.reshape(-1, 1), weight.shape)
         factors[key] = factors.get(key, 1.0) * divided
