@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from amc_tf.runs import layout
 from amc_tf.runs.result_parts import Exported
 
 
@@ -14,15 +15,16 @@ def slower_than_float(files: Mapping[str, Exported]) -> Mapping[str, str]:
     of the network. A difference within the range over rounds is not told.
 
     Args:
-        files: files of one network, by the names of their formats.
+        files: files of one network by name, which ends with the name of the format.
     """
-    base = files.get("float32")
-    if base is None or base.latency is None:
+    own = {name: file for name, file in files.items() if not layout.is_compared(name)}
+    plain = [f for n, f in own.items() if n.removesuffix(".tflite").endswith("float32")]
+    if len(plain) != 1 or plain[0].latency is None:
         return {}
-    whole = base.latency
+    whole = plain[0].latency
     return {
         name: f"{file.latency.median_ms / whole.median_ms:.1f} times as slow as float32 here"
-        for name, file in files.items()
+        for name, file in own.items()
         if file.latency is not None
         and file.latency.min_ms > whole.max_ms
         and file.latency.median_ms > 1.05 * whole.median_ms
