@@ -13,17 +13,14 @@ formats that are refused with a sentence, or keep operators float that `inspect_
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from absl import app
-from ai_edge_litert.interpreter import Interpreter
 from common import record
 
 import tflite_tools
 from amc_tf.export.formats import FORMATS
 from amc_tf.export.qat import training
-from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
 from tflite_tools.running import KERNELS
 
 sys.path.append(str(record.HERE.parent / "tests/helpers"))
@@ -42,20 +39,6 @@ def _content(case: hostile.Case, name: str) -> bytes:
     return tflite_tools.convert(case.model, form.quantize, samples, sparse=form.sparse)
 
 
-def _outputs(content: bytes, samples: Sequence, kernels: object) -> tuple[np.ndarray, float]:
-    """Returns the first output for all samples, as floats, and its scale (0.0 for a float)."""
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
-    interpreter.allocate_tensors()
-    output = interpreter.get_output_details()[0]
-    found = []
-    for sample in samples:
-        for detail, array in zip(interpreter.get_input_details(), sample, strict=True):
-            interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
-        interpreter.invoke()
-        found.append(dequantise_tensor(interpreter.get_tensor(output["index"]), output))
-    return np.concatenate(found), float(output["quantization"][0])
-
-
 def _row(case: hostile.Case, name: str, format_name: str) -> dict:
     row = {"case": name, "format": format_name}
     try:
@@ -64,7 +47,7 @@ def _row(case: hostile.Case, name: str, format_name: str) -> dict:
         return row | {"refused": str(error)}
     expected = case.outputs[0]
     span = float(np.ptp(expected))
-    (first, scale), (second, _) = (_outputs(content, case.samples, k) for k in KERNELS.values())
+    (first, scale), (second, _) = (hostile.run(content, case.samples, k) for k in KERNELS.values())
     operators = tflite_tools.inspect_file(content).float_operators
     integer = FORMATS[format_name].integer
     return row | {

@@ -43,7 +43,7 @@ def correct_biases(
     uses = [int(i) for operator in graph.operators for i in operator.inputs]
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
-        if max(code.builtinCode, code.deprecatedBuiltinCode) not in _WITH_BIAS:
+        if flatbuffer.kind(code) not in _WITH_BIAS:
             continue
         name = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
         index = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1

@@ -130,6 +130,14 @@ def _tensor_map(names: Sequence[str], tensors: Sequence[int]) -> list[Any]:
     return entries
 
 
+def kind(code: Any) -> int:
+    """Returns the `BuiltinOperator` of an operator code.
+
+    Codes above 127 are in `builtinCode` alone, smaller codes of old files in the other field alone.
+    """
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
 def text(name: bytes | str | None) -> str:
     """Decodes a string of the schema, which the bindings give as bytes."""
     return name.decode() if isinstance(name, bytes) else name or ""

@@ -43,6 +43,6 @@ def _weights(model: Any) -> Iterator[tuple[str, Any]]:
     for graph in model.subgraphs:
         for operator in graph.operators or ():
             code = model.operatorCodes[operator.opcodeIndex]
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == _DEPTHWISE:
+            if flatbuffer.kind(code) == _DEPTHWISE:
                 output = graph.tensors[int(operator.outputs[0])]
                 yield flatbuffer.text(output.name), graph.tensors[int(operator.inputs[_WEIGHTS])]

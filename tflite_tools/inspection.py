@@ -83,8 +83,7 @@ def inspect_file(content: bytes) -> Inspection:
 
 def _operator(model: Any, graph: Any, operator: Any) -> Operator:
     code = model.operatorCodes[operator.opcodeIndex]
-    # Codes above 127 are in builtinCode alone, smaller codes of old files in the other field alone.
-    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    builtin = flatbuffer.kind(code)
     custom = flatbuffer.text(code.customCode)
     outputs = [graph.tensors[i] for i in operator.outputs if i >= 0]
     inputs = [graph.tensors[i] for i in operator.inputs if i >= 0]

@@ -131,7 +131,7 @@ class _Graph:
 
     def kind(self, operator: int) -> int:
         code = self._model.operatorCodes[self._graph.operators[operator].opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
+        return flatbuffer.kind(code)
 
     def outputs(self, operator: int) -> list[int]:
         return [int(i) for i in self._graph.operators[operator].outputs]

@@ -66,7 +66,7 @@ def widened(content: bytes) -> bytes:
 def _widen(model: Any, graph: Any, operator: Any) -> bool:
     """Widens the outputs of one operator; tells whether it had to."""
     code = model.operatorCodes[operator.opcodeIndex]
-    kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+    kind = flatbuffer.kind(code)
     inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
     if kind in _SAME_SCALE:
         # A range that was widened before stays as wide; others have the same values on both sides.

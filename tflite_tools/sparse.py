@@ -164,7 +164,7 @@ def _refuse_images(model: Any) -> None:
 
 
 def _kinds(model: Any) -> list[int]:
-    return [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
+    return [flatbuffer.kind(c) for c in model.operatorCodes]
 
 
 def _pooled_as_dense(model: Any) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from amc_tf.errors import AmcError
+from tflite_tools import flatbuffer
 
 _TYPES = {
     "FLOAT32": "<f4",
@@ -93,7 +94,7 @@ def read(file: bytes) -> dict[str, Any]:
 
 def _operator(model: Any, operator: Any, number: Any) -> dict[str, Any]:
     code = model.operatorCodes[operator.opcodeIndex]
-    name = _CODE_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    name = _CODE_NAMES[flatbuffer.kind(code)]
     if name == "CUSTOM" or operator.builtinOptions2Type:
         raise AmcError(f"the operator {code.customCode or name} cannot be timed on its own")
     described = {

@@ -12,6 +12,7 @@ every product and every sum stays the same but for its exponent.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,9 +106,7 @@ def equalize(
 
 
 def _links(network: Network) -> Iterator[_Link]:
-    times: dict[int, int] = {}
-    for call in network.calls:
-        times[id(call.operation)] = times.get(id(call.operation), 0) + 1
+    times = Counter(id(call.operation) for call in network.calls)
     for call in network.calls:
         if times[id(call.operation)] == 1 and _produces(call.operation):
             consumers = _consumers(network, call.outputs[0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers as kl
+
+from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
 
 SAMPLES = 24
 _SIZE = 8
@@ -194,6 +197,22 @@ CASES: Mapping[str, Callable[[np.random.Generator], Case]] = {
     "quiet rows": _quiet_rows,
     "transformer": _transformer,
 }
+
+
+def run(
+    content: bytes, samples: Sequence[Sequence[np.ndarray]], kernels: OpResolverType
+) -> tuple[np.ndarray, float]:
+    """Returns a file's first output for all samples, as floats, and its scale (0.0 for a float)."""
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
+    interpreter.allocate_tensors()
+    output = interpreter.get_output_details()[0]
+    found = []
+    for sample in samples:
+        for detail, array in zip(interpreter.get_input_details(), sample, strict=True):
+            interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
+        interpreter.invoke()
+        found.append(dequantise_tensor(interpreter.get_tensor(output["index"]), output))
+    return np.concatenate(found), float(output["quantization"][0])
 
 
 def build(name: str) -> Case:

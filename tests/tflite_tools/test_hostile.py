@@ -7,12 +7,10 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
 
 import tflite_tools
 from tflite_tools import LiteRtModel, convert, flatbuffer, ranges
-from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
 from tflite_tools.running import KERNELS, require_runs
 
 case_of = functools.cache(hostile.build)
@@ -28,19 +26,6 @@ def file_of(name, quantize):
     return convert(case.model, quantize, case.samples)
 
 
-def outputs(content, samples, kernels):
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
-    interpreter.allocate_tensors()
-    detail = interpreter.get_output_details()[0]
-    found = []
-    for sample in samples:
-        for entry, array in zip(interpreter.get_input_details(), sample, strict=True):
-            interpreter.set_tensor(entry["index"], quantise_tensor(array, entry))
-        interpreter.invoke()
-        found.append(dequantise_tensor(interpreter.get_tensor(detail["index"]), detail))
-    return np.concatenate(found)
-
-
 @pytest.mark.parametrize("quantize", ["int8_float_io", "int16x8"])
 @pytest.mark.parametrize("name", hostile.CASES)
 def test_both_kinds_of_kernels_run_every_file_and_are_near_keras(name, quantize):
@@ -49,7 +34,7 @@ def test_both_kinds_of_kernels_run_every_file_and_are_near_keras(name, quantize)
     attention = name == "transformer" and quantize != "int16x8"
     allowed = OF_ATTENTION if attention else TOLERANCE
     for kernels in KERNELS.values():
-        received = outputs(content, case.samples, kernels)
+        received, _ = hostile.run(content, case.samples, kernels)
         assert np.abs(received - expected).max() <= allowed * np.ptp(expected)
 
 
