@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from tflite_tools import (
     quantiser,
     quiet_rows,
     recipes,
+    refusals,
 )
 from tflite_tools.inspection import inspect_file
 from tflite_tools.quiet import quiet
@@ -55,6 +55,7 @@ class _Quantisation:
         types: number types of weights, if not int8.
         calibrated: whether representative data are required (else they are refused).
         ends: number type of inputs and outputs.
+        per_tensor: whether each kernel has one scale for all its channels.
     """
 
     ops: tuple[Any, ...] = (_OPS.TFLITE_BUILTINS,)
@@ -62,6 +63,7 @@ class _Quantisation:
     types: tuple[tf.DType, ...] = ()
     calibrated: bool = False
     ends: tf.DType = tf.float32
+    per_tensor: bool = False
 
     @property
     def mended(self) -> bool:
@@ -82,6 +84,7 @@ _QUANTISATIONS: Mapping[str | None, _Quantisation] = {
     "int8": _Quantisation(_INT8, calibrated=True, ends=tf.int8),
     "int8_float_io": _Quantisation(_INT8, calibrated=True),
     "int8_uint8_io": _Quantisation(_INT8, calibrated=True, ends=tf.uint8),
+    "int8_per_tensor": _Quantisation(_INT8, calibrated=True, ends=tf.int8, per_tensor=True),
     "int16x8": _Quantisation(_INT16X8, calibrated=True, ends=tf.int16),
     # The ranges are in the model: it was trained with fake quantisation.
     "int8_trained": _Quantisation(ends=tf.int8),
@@ -117,6 +120,8 @@ def convert(
             * "int8": weights and activations, inputs and outputs in int8.
             * "int8_float_io": the same with float32 inputs and outputs.
             * "int8_uint8_io": the same with uint8 inputs and outputs, as cameras give images.
+            * "int8_per_tensor": as "int8", with one scale for all channels of a kernel, for
+              accelerators that know no scale of each channel. It loses more.
             * "int16x8": int8 weights, int16 activations, inputs and outputs.
             * "int8_trained": as "int8", for a tf_keras model that was trained with fake
               quantisation and so holds its ranges.
@@ -265,7 +270,9 @@ def _file(job: _Job) -> bytes:
         _refuse_loops(job.function, job.quantize)
     if mode.mended:
         calibrated = _converted(job, mode)
-        content = quantiser.quantise(calibrated, mode.ends, job.kept(calibrated, bits=8))
+        content = quantiser.quantise(
+            calibrated, mode.ends, job.kept(calibrated, bits=8), per_tensor=mode.per_tensor
+        )
     elif job.quantize in recipes.RECIPES:
         content = _by_converter_or_recipe(job, mode, recipes.RECIPES[job.quantize])
     else:
@@ -323,27 +330,5 @@ def _converted(job: _Job, mode: _Quantisation) -> bytes:
         try:
             made = quantiser.calibrate(converter) if mode.mended else converter.convert()
         except Exception as error:
-            raise _explained(error) from error
+            raise refusals.explained(error) from error
     return flatbuffer.sign(bytes(made), *names)
-
-
-def _explained(error: Exception) -> ValueError:
-    """Makes one sentence of the converter's message, which fills many pages."""
-    message = str(error)
-    found = {
-        kind: sorted(set(re.findall(rf"^{kind} ops: (.+)$", message, re.MULTILINE)))
-        for kind in ("TF Select", "Custom")
-    }
-    if any(found.values()):
-        names = "; ".join(", ".join(value) for value in found.values() if value)
-        remedy = (
-            "replace them by supported layers"
-            if found["Custom"]
-            else "replace them by supported layers, or pass allow_flex=True for apps that link "
-            "the Flex delegate"
-        )
-        return ValueError(
-            f"LiteRT has no counterpart of the TensorFlow operators {names}; {remedy}."
-        )
-    first = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-    return ValueError(f"TensorFlow's converter refuses the model: {first.strip()}")

@@ -1,13 +1,18 @@
-"""The values of all tensors that a TFLite file computes, sample by sample."""
+"""The values of all tensors that a TFLite file computes, sample by sample.
+
+They are those of the default kernels (XNNPACK), as in an app. These hide what lies between the
+first and the last operator that they take over, so every tensor that is wanted becomes an output.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
+from tflite_tools import flatbuffer
 from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
 
 
@@ -26,30 +31,30 @@ def tensor_values(
     Yields:
         For each sample, the value of each computed tensor by its name, without constants.
     """
-    with warnings.catch_warnings():
-        # The interpreter warns of the memory that keeping every tensor takes; here it is wanted.
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-        interpreter = Interpreter(
-            model_content=content,
-            experimental_preserve_all_tensors=True,
-            # A delegate would hide the tensors between its first and its last operator.
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    names = [flatbuffer.text(tensor.name) for tensor in graph.tensors]
+    wanted = {i for i in _computed(graph) if only is None or names[i] in only}
+    graph.outputs = [*graph.outputs, *sorted(wanted.difference(graph.outputs))]
+    interpreter = Interpreter(model_content=flatbuffer.write(model))
     interpreter.allocate_tensors()
     inputs = interpreter.get_input_details()
-    computed = {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
-    computed |= {detail["index"] for detail in inputs}
-    details = [
-        d
-        for d in interpreter.get_tensor_details()
-        if d["index"] in computed and (only is None or d["name"] in only)
-    ]
+    details = [d for d in interpreter.get_tensor_details() if d["index"] in wanted]
     for sample in samples:
         interpreter.reset_all_variables()  # of recurrent operators
         for detail, array in zip(inputs, sample, strict=True):
             interpreter.set_tensor(detail["index"], quantise_tensor(array, detail))
         interpreter.invoke()
         yield {d["name"]: dequantise_tensor(interpreter.get_tensor(d["index"]), d) for d in details}
+
+
+def _computed(graph: Any) -> set[int]:
+    """Returns the tensors that depend on the inputs of a graph, and the inputs."""
+    found = {int(i) for i in graph.inputs}
+    for operator in graph.operators:  # in the order in which they run
+        if found.intersection(operator.inputs):
+            found.update(int(i) for i in operator.outputs)
+    return found
 
 
 def ranges(

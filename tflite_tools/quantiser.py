@@ -27,13 +27,16 @@ def calibrate(converter: Any) -> bytes:
     return bytes(converter.convert())
 
 
-def quantise(content: bytes, ends: tf.DType, keep_float: Collection[str]) -> bytes:
+def quantise(
+    content: bytes, ends: tf.DType, keep_float: Collection[str], per_tensor: bool = False
+) -> bytes:
     """Quantises a calibrated file.
 
     Args:
         content: a file of `calibrate`.
         ends: number type of inputs and outputs: float32, int8 or uint8.
         keep_float: names of the output tensors of the operators that stay float.
+        per_tensor: whether each kernel has one scale, and not one for each channel.
 
     Returns:
         A file that every kernel runs: ranges of dead layers are widened. A filter that is nearly
@@ -45,6 +48,7 @@ def quantise(content: bytes, ends: tf.DType, keep_float: Collection[str]) -> byt
     with quiet():
         made = mlir_quantize(
             ranges.widened(content),
+            disable_per_channel=per_tensor,
             input_data_type=ends,
             output_data_type=ends,
             denylisted_nodes=sorted(keep_float) or None,

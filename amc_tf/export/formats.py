@@ -34,6 +34,7 @@ FORMATS: Mapping[str, Format] = {
     "int8": _INT8,
     "int8_float_io": dataclasses.replace(_INT8, quantize="int8_float_io"),
     "int8_uint8_io": dataclasses.replace(_INT8, quantize="int8_uint8_io"),
+    "int8_per_tensor": dataclasses.replace(_INT8, quantize="int8_per_tensor"),
     "int16x8": dataclasses.replace(_INT8, quantize="int16x8"),
     "int8_qat": Format("int8_trained", integer=True, trained=True),
     "float32_sparse": Format(sparse=True),
@@ -42,4 +43,4 @@ FORMATS: Mapping[str, Format] = {
 }
 
 # Values of `quantize` whose biases are integers of 32 bits.
-BIAS_CORRECTED = ("int8", "int8_float_io", "int8_uint8_io")
+BIAS_CORRECTED = ("int8", "int8_float_io", "int8_uint8_io", "int8_per_tensor")

@@ -14,10 +14,10 @@ class ExportSettings:
 
     Attributes:
         formats: names of `FORMATS`: float32; float16 (weights); dynamic (int8 weights); int8;
-            int8_float_io (float inputs and outputs); int8_uint8_io (uint8 ones); int16x8 (int16
-            activations); int8_qat (after quantisation-aware training); float32_sparse,
-            float16_sparse and int8_sparse (without the zero weights of fine-grained pruning, see
-            `tflite_tools.sparse_weights`).
+            int8_float_io (float inputs and outputs); int8_uint8_io (uint8 ones); int8_per_tensor
+            (one scale for each kernel); int16x8 (int16 activations); int8_qat (after
+            quantisation-aware training); float32_sparse, float16_sparse and int8_sparse (without
+            the zero weights of fine-grained pruning, see `tflite_tools.sparse_weights`).
         keep_float: names of layers that stay float32 in the quantised files, except in int8_qat.
         tolerance: greatest amount by which a file's score may be worse than the Keras model's; a
             file that loses more is written, but marked. For a fraction, such as an accuracy, it is

@@ -32,9 +32,15 @@ UNIT = {
     "int8": 1 / 254 + 1 / 510,
     "int8_float_io": 1 / 254 + 1 / 510,
     "int8_uint8_io": 1 / 254 + 1 / 510,
+    "int8_per_tensor": 1 / 254 + 1 / 510,
     "int16x8": 1 / 254,
 }
-ENDS = {"int8": np.int8, "int8_uint8_io": np.uint8, "int16x8": np.int16}
+ENDS = {
+    "int8": np.int8,
+    "int8_uint8_io": np.uint8,
+    "int8_per_tensor": np.int8,
+    "int16x8": np.int16,
+}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -66,6 +72,20 @@ def test_outputs_are_those_of_keras(case, quantize):
     received = keras.tree.flatten(lite.predict(x))
     for a, b in zip(expected, received, strict=True):
         assert np.abs(a - b).max() <= count * UNIT[quantize] * np.ptp(a)
+
+
+@pytest.mark.parametrize("quantize, one", [("int8", False), ("int8_per_tensor", True)])
+def test_kernels_have_one_scale_where_accelerators_want_it(quantize, one):
+    model = zoo.build("depthwise_multiplier")
+    content = convert(model, quantize, samples(zoo.sample(model, SAMPLES)))
+    kernels = [
+        tensor.quantization.scale
+        for tensor in flatbuffer.read(content).subgraphs[0].tensors
+        if tensor.type == schema.TensorType.INT8 and len(tensor.shape) == 4 and tensor.buffer
+        if flatbuffer.read(content).buffers[tensor.buffer].data is not None
+    ]
+    assert kernels
+    assert all(len(scales) == 1 for scales in kernels) == one
 
 
 def test_float16_weights_are_rounded_and_nothing_else():

@@ -77,7 +77,9 @@ def test_a_file_that_litert_refuses_is_not_handed_out():
         if model.operatorCodes[o.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D
     )
     graph.tensors[first.outputs[0]].quantization.scale = np.array([1e-9], np.float32)
-    with pytest.raises(ValueError, match="default kernels .XNNPACK. refuse it: .*keep_float"):
+    layer = flatbuffer.text(graph.tensors[first.outputs[0]].name).split(";")[0]
+    told = f"default kernels .XNNPACK. refuse it at '{layer}': .*keep_float"
+    with pytest.raises(ValueError, match=told):
         require_runs(flatbuffer.write(model))
 
 
