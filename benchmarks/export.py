@@ -6,7 +6,8 @@
 
 DIR holds resnet56_cifar10.keras with cifar10.npz, mobilenet_v1_075_192.keras and
 efficientnet_lite0.keras with imagenet_val/{calibration,validation}/CLASS/*.JPEG. The demo's network
-is that of configs/mnist.py, trained here and fine-tuned after pruning. The others are only pruned
+is that of configs/mnist.py, trained here and fine-tuned after pruning. So are mobilenet_v3 and vit,
+of common/trained.py, on CIFAR-10, in half as many epochs after pruning. The others are only pruned
 and refitted: their accuracy shows what a format costs, and not what pruning costs.
 
 --plan names a plan of a search, by its file or a name of plans.tar.xz. Without it every group keeps
@@ -29,7 +30,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
-from common import plans, record
+from common import cases, plans, record, trained
 
 import amc_tf
 from amc_tf.export.exporter import Exporter
@@ -49,6 +50,8 @@ FORMATS = flags.DEFINE_list(
 )
 TEST_IMAGES = flags.DEFINE_integer("test_images", 0, "Test images to score on; 0 for all.")
 CALIBRATION = flags.DEFINE_integer("calibration_images", 200, "Images for ranges of activations.")
+EPOCHS = flags.DEFINE_integer("epochs", 12, "Epochs of networks that are trained here.")
+TRAIN_IMAGES = flags.DEFINE_integer("train_images", 45000, "Images for these networks.")
 BIAS = flags.DEFINE_integer("bias_samples", 0, "Images that correct the biases of int8; 0: none.")
 KEEP_FLOAT = flags.DEFINE_list("keep_float", [], "Layers that stay float in quantised files.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files.", required=True)
@@ -75,6 +78,36 @@ def resnet56() -> Case:
     return Case(_load("resnet56_cifar10"), _task(parts["train"], parts["test"], from_logits=True))
 
 
+def mobilenet_v3() -> Case:
+    return _trained_here("mobilenet_v3")
+
+
+def vit() -> Case:
+    return _trained_here("vit")
+
+
+def _trained_here(name: str) -> Case:
+    """Trains a network on CIFAR-10, and tells how to go on after pruning."""
+    train = tuple(a[: TRAIN_IMAGES.value] for a in cases.cifar10_train(DATA.value))
+    test = cases.cifar10_test(DATA.value)
+
+    def compile(model):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.AdamW(weight_decay=0.01), loss, metrics=["accuracy"])
+
+    task = amc_tf.Task(
+        train=train,
+        validation=test,
+        compile=compile,
+        fine_tune=trained.recipe(train, max(1, EPOCHS.value // 2)),
+    )
+    keras.utils.set_random_seed(0)
+    model = trained.NETWORKS[name]()
+    compile(model)
+    trained.recipe(train, EPOCHS.value)(model)
+    return Case(model, task, fine_tuned=True)
+
+
 def mobilenet_v1() -> Case:
     model = _load("mobilenet_v1_075_192")
     return Case(model, _task(*_imagenet(model), from_logits=False))
@@ -99,7 +132,8 @@ def demo() -> Case:
 
 
 NETWORKS: dict[str, Callable[[], Case]] = {
-    build.__name__: build for build in (resnet56, mobilenet_v1, efficientnet_lite0, demo)
+    build.__name__: build
+    for build in (resnet56, mobilenet_v1, efficientnet_lite0, mobilenet_v3, vit, demo)
 }
 
 

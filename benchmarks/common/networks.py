@@ -82,17 +82,20 @@ def se_resnext() -> keras.Model:
     return keras.Model(inputs, kl.Dense(100)(kl.GlobalAveragePooling2D()(x)), name="se_resnext")
 
 
-def vit() -> keras.Model:
+def vit(size=96, patch=8, width=192, heads=3, classes=100) -> keras.Model:
     """Patches, attention, layer norm: the hidden widths can be pruned, the stream cannot."""
-    inputs = keras.Input((96, 96, 3))
-    x = kl.Reshape((144, 192))(kl.Conv2D(192, 8, strides=8)(inputs))
+    inputs = keras.Input((size, size, 3))
+    tokens = (size // patch) ** 2
+    x = kl.Reshape((tokens, width))(kl.Conv2D(width, patch, strides=patch)(inputs))
+    # A bias of its own for each token: the learnt positions.
+    x = kl.EinsumDense("ntc,cd->ntd", (tokens, width), bias_axes="td")(x)
     for _ in range(4):
         y = kl.LayerNormalization(epsilon=1e-6)(x)
-        x = kl.Add()([x, kl.MultiHeadAttention(3, 64)(y, y)])
-        y = kl.Dense(768, activation="gelu")(kl.LayerNormalization(epsilon=1e-6)(x))
-        x = kl.Add()([x, kl.Dense(192)(kl.Dropout(0.1)(y))])
+        x = kl.Add()([x, kl.MultiHeadAttention(heads, width // heads)(y, y)])
+        y = kl.Dense(4 * width, activation="gelu")(kl.LayerNormalization(epsilon=1e-6)(x))
+        x = kl.Add()([x, kl.Dense(width)(kl.Dropout(0.1)(y))])
     x = kl.GlobalAveragePooling1D()(kl.LayerNormalization(epsilon=1e-6)(x))
-    return keras.Model(inputs, kl.Dense(100)(x), name="vit")
+    return keras.Model(inputs, kl.Dense(classes)(x), name="vit")
 
 
 NETWORKS = {build.__name__: build for build in (unet, ssd, audio, se_resnext, vit)}
