@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.costs import macs_cost as macs_cost
     from amc_tf.graph.costs import params as params
     from amc_tf.graph.costs import params_cost as params_cost
+    from amc_tf.graph.keras_structure import infer as infer
     from amc_tf.graph.keras_structure import uncompiled as uncompiled
     from amc_tf.graph.layer_kinds import LayerKind as LayerKind
     from amc_tf.graph.layer_kinds import Product as Product
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from amc_tf.graph.network import Network as Network
     from amc_tf.graph.network import Value as Value
     from amc_tf.graph.network import flatten as flatten
-    from amc_tf.graph.network import infer as infer
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.plan import read_plan as read_plan
@@ -51,10 +51,10 @@ else:
             "amc_tf.graph.channel_graph": "ChannelGraph Group Refused Site",
             "amc_tf.graph.constraints": "Constraints Wishes",
             "amc_tf.graph.costs": "COSTS Cost macs macs_cost params params_cost",
-            "amc_tf.graph.keras_structure": "uncompiled",
+            "amc_tf.graph.keras_structure": "infer uncompiled",
             "amc_tf.graph.layer_kinds": "LayerKind Product",
             "amc_tf.graph.layer_rule": "Connector LayerRule Refusal Signal",
-            "amc_tf.graph.network": "Call Network Value flatten infer",
+            "amc_tf.graph.network": "Call Network Value flatten",
             "amc_tf.graph.plan": "Plan PruningPlan read_plan",
             "amc_tf.graph.registration": "register_layer",
         },

@@ -25,6 +25,7 @@ from amc_tf.graph.channel_graph import ChannelGraph, Group, Refused, Site
 from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
 from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, Unfit, output_role
 from amc_tf.graph.layer_table import is_registered, rule_of
+from amc_tf.graph.probing import PROBED
 
 
 def analyze(
@@ -69,6 +70,7 @@ class _Analysis:
         self._united: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
         self._refused: list[Refused] = []
+        self._probed: list[tuple[str, str]] = []
         self._sites: list[tuple[network_lib.Call, LayerRule, Roles]] = []
         self._of_value: dict[int, Ids] = {}
         self._first_roles: dict[int, Roles] = {}
@@ -114,10 +116,9 @@ class _Analysis:
         rule = rule_of(call.operation)
         try:
             if rule is None:
-                raise Refusal(
-                    "its class is not in the layer table; amc_tf.register_layer can add it"
-                )
-            roles = self._connect(call, rule)
+                roles = self._unknown(call)
+            else:
+                roles = self._connect(call, rule)
         except Refusal as refusal:
             if isinstance(refusal, Unfit):
                 rule = None
@@ -135,6 +136,19 @@ class _Analysis:
             for role in first.keys() & roles.keys() if first is not roles else ():
                 self.unite(first[role], roles[role])
 
+    def _unknown(self, call: network_lib.Call) -> Roles:
+        """Follows a call whose class has no row, if a run of it shows what it does."""
+        operation = call.operation
+        if getattr(operation, "weights", ()):
+            closed = self.network.closed.get(id(operation))
+            inside = f" and {closed}" if closed else ""
+            raise Refusal(
+                f"its class is not in the layer table{inside}; amc_tf.register_layer can add it"
+            )
+        roles = self._connect(call, PROBED)
+        self._probed.append((self._operation_name, type(operation).__name__))
+        return roles
+
     def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:
         # In Flatten this setting only gives the order in which it reads.
         if type(call.operation) is not keras.layers.Flatten and (
@@ -144,7 +158,10 @@ class _Analysis:
                 f"layer {self._operation_name!r} has data_format='channels_first', which TFLite "
                 "does not run; build the model with channels_last"
             )
-        inputs = [Signal(self._of_value[n], self._shape(n)) for n in call.inputs]
+        inputs = [
+            Signal(self._of_value[n], self._shape(n), self.network.tensors[n].dtype)
+            for n in call.inputs
+        ]
         if not inputs:
             raise Refusal("it has no inputs")
         if any(self._width(n) == 0 for n in (*call.inputs, *call.outputs)):
@@ -231,6 +248,7 @@ class _Analysis:
             sites=sites,
             groups=_groups(sites, frozen, makers),
             refused=self._refused,
+            probed=tuple(self._probed),
             frozen=self._frozen_listing(classes_of_id, makers),
             classes=count,
             input_shapes=self._input_shapes,

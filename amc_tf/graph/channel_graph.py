@@ -76,6 +76,8 @@ class ChannelGraph:
         classes: number of channel classes, including frozen ones.
         input_shapes: shape of each of the model's inputs for which work is counted, without
             the batch axis; None for a size that is open.
+        probed: (operation, class) of what the layer table does not know, and a run showed to
+            treat each channel alone.
     """
 
     network: network_lib.Network
@@ -85,6 +87,7 @@ class ChannelGraph:
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     classes: int
     input_shapes: tuple[tuple[int | None, ...], ...]
+    probed: tuple[tuple[str, str], ...] = ()
 
     @functools.cached_property
     def trace(self) -> Trace:

@@ -6,9 +6,14 @@ so that a new release of Keras needs changes in few places.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.activations import activations as activation_ops
 from keras.src.models.functional import Functional
 from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
@@ -18,7 +23,9 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.own_classes import adopt, own_steps
 
 __all__ = [
+    "activation_ops",
     "image_ops",
+    "infer",
     "is_functional",
     "like",
     "made_by",
@@ -30,6 +37,8 @@ __all__ = [
     "plain",
     "twin",
     "uncompiled",
+    "unrecorded",
+    "weights_take_symbols",
 ]
 
 
@@ -175,3 +184,68 @@ def twin(operation: Any) -> Any:
     other = object.__new__(type(operation))
     vars(other).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
     return other
+
+
+def infer(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Calls an operation in inference mode.
+
+    Layers that augment images run in training mode by default.
+    """
+    mode = {"training": False} if _can_train(type(operation)) else {}
+    return operation(*args, **{**kwargs, **mode})
+
+
+@functools.cache
+def _can_train(kind: type) -> bool:
+    return issubclass(kind, keras.Layer) and "training" in inspect.signature(kind.call).parameters
+
+
+@contextlib.contextmanager
+def unrecorded(layer: keras.Layer) -> Iterator[None]:
+    """Opens a context after which the calls in it of a layer's layers are forgotten.
+
+    Keras records every call of a layer on symbolic tensors; its layers go on in their own model.
+    """
+    counts = [
+        (calls, len(calls))
+        for part in layer._flatten_layers()
+        for calls in (part._inbound_nodes, part._outbound_nodes)
+    ]
+    try:
+        yield
+    finally:
+        for calls, count in counts:
+            del calls[count:]
+
+
+_OF_WEIGHTS = {
+    "__add__": keras.ops.add,
+    "__sub__": keras.ops.subtract,
+    "__mul__": keras.ops.multiply,
+    "__truediv__": keras.ops.divide,
+    "__matmul__": keras.ops.matmul,
+}
+
+
+@contextlib.contextmanager
+def weights_take_symbols() -> Iterator[None]:
+    """Opens a context in which `weight * symbolic tensor` is an operation of a model's.
+
+    Keras has that for `symbolic tensor * weight` only.
+    """
+    old = {name: getattr(keras.Variable, name) for name in _OF_WEIGHTS}
+
+    def routed(name: str) -> Callable[[Any, Any], Any]:
+        def operator(weight: Any, other: Any) -> Any:
+            symbolic = isinstance(other, keras.KerasTensor)
+            return _OF_WEIGHTS[name](weight, other) if symbolic else old[name](weight, other)
+
+        return operator
+
+    try:
+        for name in old:
+            setattr(keras.Variable, name, routed(name))
+        yield
+    finally:
+        for name, operator in old.items():
+            setattr(keras.Variable, name, operator)

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from amc_tf.graph.activations import activation_name, is_elementwise
+from amc_tf.graph.activations import activation_name
 from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal, only, tie_blocks
 from amc_tf.graph.network import Call
+from amc_tf.graph.probing import mixing
 
 
-def _check_activation(c: Connector, operation: Any, out: Ids) -> None:
+def _check_activation(c: Connector, operation: Any, out: Ids, out_shape: Sequence[Any]) -> None:
     activation = getattr(operation, "activation", None)
-    if not is_elementwise(activation):
-        c.freeze(
-            out,
-            f"activation {activation_name(activation)!r} of {operation.name!r} mixes channels",
-        )
+    reason = mixing(activation, out_shape)
+    if reason:
+        name = activation_name(activation)
+        c.freeze(out, f"activation {name!r} of {operation.name!r} {reason}")
 
 
 def _check_kernel(layer: Any) -> None:
@@ -34,7 +34,7 @@ def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     layer, x = call.operation, only(inputs)
     _check_kernel(layer)
     out = c.fresh(out_shape[-1])
-    _check_activation(c, layer, out)
+    _check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "out": out}
 
 
@@ -46,7 +46,7 @@ def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape)
     for other in parts[1:]:
         c.unite(parts[0], other)
     out = np.tile(c.fresh(out_shape[-1] // layer.groups), layer.groups)
-    _check_activation(c, layer, out)
+    _check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "part": parts[0], "out": out}
 
 
@@ -59,7 +59,7 @@ def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) 
     _check_kernel(layer)
     block = tie_blocks(c, x.ids, layer.groups)
     out = np.repeat(block, out_shape[-1] // layer.groups)
-    _check_activation(c, layer, out)
+    _check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "block": block, "out": out}
 
 
@@ -80,7 +80,7 @@ def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
     """Repeats each id `depth_multiplier` times: output i * multiplier + j reads channel i."""
     x = only(inputs)
     out = np.repeat(x.ids, call.operation.depth_multiplier)
-    _check_activation(c, call.operation, out)
+    _check_activation(c, call.operation, out, out_shape)
     return {"in": x.ids, "out": out}
 
 
@@ -88,5 +88,5 @@ def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
     """Applies a depthwise kernel, then a pointwise kernel that makes new output channels."""
     x = only(inputs)
     out = c.fresh(out_shape[-1])
-    _check_activation(c, call.operation, out)
+    _check_activation(c, call.operation, out, out_shape)
     return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}

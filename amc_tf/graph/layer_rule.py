@@ -35,10 +35,11 @@ class Unfit(Refusal):
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """A value's channel ids, one for each position of its last axis, and its shape."""
+    """A value's channel ids, one for each position of its last axis, its shape and dtype."""
 
     ids: Ids
     shape: tuple[int | None, ...]
+    dtype: str = "float32"
 
 
 class Connector(Protocol):

@@ -19,9 +19,10 @@ from typing import Any
 from keras import layers as kl
 from keras.src.applications import convnext, inception_resnet_v2
 
-from amc_tf.graph import kernel_propagation, propagation, rewrites
+from amc_tf.graph import kernel_propagation, parameter, propagation, rewrites
 from amc_tf.graph.activations import clipped, is_linear
-from amc_tf.graph.keras_structure import image_ops, nn_ops, numpy_ops
+from amc_tf.graph.composites import RULE_ATTRIBUTE
+from amc_tf.graph.keras_structure import activation_ops, image_ops, nn_ops, numpy_ops
 from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, UNKNOWN, Bounds, LayerKind, Product
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.network import Call, Value
@@ -123,12 +124,19 @@ _EINSUM = dataclasses.replace(
 _ATTENTION = LayerRule(propagation.refused("attention mixes its channels with its positions"))
 _RECURRENT = LayerRule(propagation.refused("a recurrent layer feeds its channels back to itself"))
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
-_LAMBDA = LayerRule(
-    propagation.refused(
-        "a Lambda may compute anything; write it with keras.ops, or as a layer class that you "
-        "register with amc_tf.register_layer"
+
+
+def _by_rank(parameter: Any) -> LayerRule:
+    """Returns the row of a weight as a layer; the weight keeps the name that it had."""
+    (weight,) = parameter.weights
+    if not weight.shape:
+        return LayerRule(propagation.parameter)
+    return LayerRule(
+        propagation.parameter, weights={weight.name: ("out",)}, widths={"shape": "out"}
     )
-)
+
+
+_PARAMETER = LayerRule(propagation.parameter, variant=_by_rank)
 
 # --- operations that depend on their settings -------------------------------------------------
 
@@ -238,7 +246,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (LayerRule(propagation.permute), kl, "Permute"),
     (_ATTENTION, kl, "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention"),
     (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
-    (_LAMBDA, kl, "Lambda"),
+    (_PARAMETER, parameter, "Parameter"),
     (
         LayerRule(propagation.merge, kind=LayerKind(affine=True, sums=True, scales=True)),
         numpy_ops,
@@ -256,6 +264,8 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     ),
     (_MERGE, numpy_ops, "DivideNoNan Maximum Minimum Power"),
     (LayerRule(propagation.same, kind=LayerKind(clips=RECTIFIED)), nn_ops, "Relu"),
+    # `keras.activations.relu(x)`, a function between layers.
+    (LayerRule(propagation.same, kind=LayerKind(clips=_bounds_of_relu)), activation_ops, "ReLU"),
     (LayerRule(propagation.same, kind=LayerKind(clips=(0.0, 6.0))), nn_ops, "Relu6"),
     (
         _SAME,
@@ -296,9 +306,6 @@ TABLE: Mapping[type, LayerRule] = {
     # Some operations are newer than the oldest Keras that is supported.
     if hasattr(module, name)
 }
-
-# A user's row is kept on the user's class, so that the two stay together.
-RULE_ATTRIBUTE = "_amc_tf_layer_rule"
 
 
 def rule_of(operation: Any) -> LayerRule | None:

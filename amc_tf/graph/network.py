@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.composites import Closed, is_composite, look_into
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
+from amc_tf.graph.parameter import Parameter
 
 Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword
 
@@ -66,6 +67,8 @@ class Network:
         names: the unique name of every operation, by the operation's `id`. It is the
             operation's own name unless two nested models use the same name.
         unread: operations whose calls were left out.
+        opened: name and class of each layer that was looked into (`amc_tf.graph.composites`).
+        closed: why a layer of the user's class was not looked into, by the layer's `id`.
     """
 
     model: keras.Model
@@ -75,6 +78,8 @@ class Network:
     outputs: tuple[int, ...]
     names: dict[int, str]
     unread: tuple[Any, ...]
+    opened: tuple[tuple[str, str], ...] = ()
+    closed: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def name(self, operation: Any) -> str:
         """Returns the unique name of one of the network's operations."""
@@ -164,20 +169,6 @@ def flatten(model: keras.Model) -> Network:
     return Flattener().network(model)
 
 
-def infer(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Calls an operation in inference mode.
-
-    Layers that augment images run in training mode by default.
-    """
-    mode = {"training": False} if _can_train(type(operation)) else {}
-    return operation(*args, **{**kwargs, **mode})
-
-
-@functools.cache
-def _can_train(kind: type) -> bool:
-    return issubclass(kind, keras.Layer) and "training" in inspect.signature(kind.call).parameters
-
-
 class Flattener:
     """The state of one pass: the values and calls so far, and where each operation stands."""
 
@@ -185,6 +176,9 @@ class Flattener:
         self.tensors: list[Any] = []
         self.calls: list[Call] = []
         self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
+        self.opened: dict[int, tuple[str, str]] = {}
+        self.closed: dict[int, str] = {}
+        self._parameters: dict[int, Parameter] = {}  # of each weight that operations read
 
     def network(self, model: Any) -> Network:
         """Returns the flat list of the calls that the model's outputs depend on."""
@@ -201,6 +195,8 @@ class Flattener:
             outputs=tuple(outputs),
             names=names,
             unread=tuple(unread.values()),
+            opened=tuple(self.opened.values()),
+            closed=self.closed,
         )
 
     def new_value(self, tensor: Any) -> int:
@@ -218,13 +214,18 @@ class Flattener:
 
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:
         """Appends the calls of `model` applied to the values `inputs`; returns its outputs."""
-        numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
         # A model made for open sizes may be nested in one of fixed sizes.
         resized = any(
             tuple(t.shape[1:]) != tuple(self.tensors[n].shape[1:])
             for t, n in zip(model.inputs, inputs, strict=True)
         )
-        for node in nodes_in_order(model):
+        numbers = {id(t): n for t, n in zip(model.inputs, inputs, strict=True)}
+        self._append(nodes_in_order(model), numbers, path, resized)
+        return [numbers[id(t)] for t in model.outputs]
+
+    def _append(self, nodes: Sequence[Any], numbers: dict[int, int], path: str, resized: bool):
+        """Appends calls; `numbers` holds the value of each tensor by its `id`, and gains theirs."""
+        for node in nodes:
             found: list[int] = []
 
             def refer(x, found=found):
@@ -237,20 +238,61 @@ class Flattener:
                 refer, (node.arguments.args, node.arguments.kwargs)
             )
             operation = node.operation
+            outputs = None
             if is_functional(operation) and len(found) == len(operation.inputs):
                 outputs = self.inline(operation, found, f"{path}{operation.name}_")
-            else:
+            elif is_composite(operation):
+                outputs = self._inside(operation, args, kwargs, path)
+            if outputs is None:
+                args, kwargs = self._with_parameters(args, kwargs, found, path)
                 made = self._specified(operation, args, kwargs, node) if resized else node.outputs
                 outputs = [self.new_value(t) for t in made]
                 self.new_call(operation, (args, kwargs), found, outputs, path)
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
-        return [numbers[id(t)] for t in model.outputs]
+
+    def _inside(self, layer: Any, args: Any, kwargs: Any, path: str) -> list[int] | None:
+        """Appends the calls that a layer is made of; returns its outputs, or None."""
+        if id(layer) in self.closed:
+            return None
+        given = self._symbolic((args, kwargs))
+        try:
+            inside = look_into(layer, *given)
+        except Closed as reason:
+            self.closed[id(layer)] = str(reason)
+            return None
+        self.opened[id(layer)] = (layer.name, type(layer).__name__)
+        read = [x.number for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
+        numbers = {id(t): n for t, n in zip(inside.inputs, read, strict=True)}
+        self._append(inside.nodes, numbers, f"{path}{layer.name}_", resized=False)
+        return [numbers[id(t)] for t in inside.outputs]
+
+    def _with_parameters(
+        self, args: Any, kwargs: Any, found: list[int], path: str
+    ) -> tuple[Any, Any]:
+        """Appends a layer for each weight among the arguments of an operation; refers to it."""
+        first = found[0] if found else None
+
+        def refer(x: Any) -> Any:
+            if not isinstance(x, keras.Variable) or first is None:
+                return x
+            if id(x) not in self._parameters:
+                self._parameters[id(x)] = Parameter.sharing(x)
+            made: Any = self._parameters[id(x)]
+            number = self.new_value(made.compute_output_spec(self.tensors[first]))
+            self.new_call(made, ((Value(first),), {}), [first], [number], path)
+            found.append(number)
+            return Value(number)
+
+        return keras.tree.map_structure(refer, (args, kwargs))
+
+    def _symbolic(self, arguments: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda x: self.tensors[x.number] if isinstance(x, Value) else x, arguments
+        )
 
     def _specified(self, operation: Any, args: Any, kwargs: Any, node: Any) -> Sequence[Any]:
         """Returns the tensors that a call returns for inputs of the sizes they have here."""
-        args, kwargs = keras.tree.map_structure(
-            lambda x: self.tensors[x.number] if isinstance(x, Value) else x, (args, kwargs)
-        )
+        args, kwargs = self._symbolic((args, kwargs))
         made = keras.tree.flatten(operation.compute_output_spec(*args, **kwargs))
         return [
             keras.KerasTensor(tensor.shape, old.dtype, name=old.name)

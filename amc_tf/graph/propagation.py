@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from keras import activations
 
-from amc_tf.graph.activations import activation_name, is_elementwise
+from amc_tf.graph.activations import activation_name
 from amc_tf.graph.layer_rule import (
     Connector,
     Refusal,
@@ -22,6 +22,7 @@ from amc_tf.graph.layer_rule import (
     tie_blocks,
 )
 from amc_tf.graph.network import Call, Value
+from amc_tf.graph.probing import mixing
 from amc_tf.graph.rewrites import pad_width, split_key
 
 
@@ -47,10 +48,15 @@ def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
     activation = call.operation.activation
     if activation in (activations.softmax, activations.log_softmax):
         return softmax(c, call, inputs, out_shape)
-    if not is_elementwise(activation):
-        name = activation_name(activation)
-        raise Refusal(f"activation {name!r} is not known to treat each channel alone")
+    reason = mixing(activation, out_shape)
+    if reason:
+        raise Refusal(f"activation {activation_name(activation)!r} {reason}")
     return same(c, call, inputs, out_shape)
+
+
+def parameter(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Makes new ids: the weight is what its readers say, and nothing of the input is in it."""
+    return {"out": c.fresh(out_shape[-1])}
 
 
 def softmax(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from amc_tf.graph.function_macs import NOTHING, Work, work_of
 from amc_tf.graph.input_shapes import Shape
-from amc_tf.graph.network import Call, Network, infer
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.network import Call, Network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,7 +23,8 @@ from keras import layers as kl
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.network import Call, Network, infer
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.network import Call, Network
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import outputs_of, relative_difference
 from amc_tf.pruning.weights import named_weight, numpy_of

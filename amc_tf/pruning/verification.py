@@ -10,8 +10,8 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.keras_structure import nesting, pack
-from amc_tf.graph.network import Call, Network, infer
+from amc_tf.graph.keras_structure import infer, nesting, pack
+from amc_tf.graph.network import Call, Network
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masking import mask
 from amc_tf.pruning.surgery import rebuild

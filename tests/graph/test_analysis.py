@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from keras import layers as kl
 
@@ -271,13 +272,16 @@ def test_macs_of_layers_that_are_never_pruned():
 
 
 class Scale(kl.Layer):
-    """y = x * scale, one factor for each channel."""
+    """y = x * scale, one factor for each channel, by an operation that Keras cannot see."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), name="scale", initializer="uniform")
 
     def call(self, x):
-        return x * self.scale
+        return tf.multiply(x, self.scale)
+
+    def compute_output_shape(self, shape):
+        return shape
 
 
 def test_a_layer_of_ones_own_can_be_registered():

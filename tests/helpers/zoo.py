@@ -173,7 +173,7 @@ def unlisted_in_the_middle():
     """An operation the table does not know freezes what it touches, and only that."""
     x = inputs = _input()
     x = _conv_bn(_conv_bn(x, 6), 4)
-    x = kl.TimeDistributed(kl.ReLU(), name="unlisted")(x)
+    x = kl.TimeDistributed(kl.Dense(4), name="unlisted")(x)
     x = kl.Conv2D(8, 3)(_conv_bn(x, 6))
     return keras.Model(inputs, _head(_conv_bn(x, 5)))
 

@@ -47,6 +47,8 @@ class Table:
         frozen: (layers, number of channels, reason) of channels that stay.
         refused: (operation, class, reason) of what cannot be pruned through.
         unread: names of the operations that reach no output of the model.
+        opened: (layer, class) of layers whose own calls were taken in their place.
+        probed: (operation, class) of what a run showed to treat each channel alone.
     """
 
     head: str
@@ -56,6 +58,8 @@ class Table:
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     refused: tuple[tuple[str, str, str], ...]
     unread: tuple[str, ...]
+    opened: tuple[tuple[str, str], ...]
+    probed: tuple[tuple[str, str], ...]
 
     def notes(self, names: int | None = 2) -> Iterator[tuple[str, list[str]]]:
         """Yields the titles that have notes, and their notes.
@@ -71,6 +75,10 @@ class Table:
                 for layers, count, reason in self.frozen
             ],
             "refused": [f"{name} ({kind}): {reason}" for name, kind, reason in self.refused],
+            "looked into": _of_classes(self.opened, names),
+            "followed, as a run shows that they treat each channel alone": _of_classes(
+                self.probed, names
+            ),
             "left out, as they reach no output": [few(self.unread, names)] if self.unread else [],
         }
         yield from ((title, lines) for title, lines in notes.items() if lines)
@@ -102,6 +110,8 @@ def table(graph: ChannelGraph) -> Table:
         frozen=graph.frozen,
         refused=tuple(tuple(refused) for refused in graph.refused),
         unread=tuple(operation.name for operation in graph.network.unread),
+        opened=graph.network.opened,
+        probed=graph.probed,
     )
 
 
@@ -164,6 +174,14 @@ def _percent(part: int, total: int) -> str:
     if 0 < share < 0.0005:
         return "<0.1%"
     return ">99.9%" if share >= 0.9995 and part != total else f"{share:.1%}"
+
+
+def _of_classes(layers: tuple[tuple[str, str], ...], names: int | None) -> list[str]:
+    """Returns a note for each class, with the names of its layers."""
+    found: dict[str, list[str]] = {}
+    for name, kind in layers:
+        found.setdefault(kind, []).append(name)
+    return [f"{kind}: {few(tuple(of_kind), names)}" for kind, of_kind in found.items()]
 
 
 def few(names: tuple[str, ...], most: int | None = 2) -> str:

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from amc_tf.graph.activations import clipped
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.layer_kinds import UNBOUNDED
-from amc_tf.graph.network import infer
 from amc_tf.graph.traced import traced
 from amc_tf.pruning.refit.runner import Images
 from amc_tf.pruning.weights import numpy_of

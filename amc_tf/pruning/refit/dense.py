@@ -28,7 +28,8 @@ import numpy as np
 import tensorflow as tf
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
-from amc_tf.graph.network import Call, Value, infer
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.network import Call, Value
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.refittable import intercept, refittable

@@ -30,8 +30,9 @@ import tensorflow as tf
 from tensorflow.python.eager import context  # keras.backend.clear_session uses it too
 
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.layer_kinds import UNBOUNDED
-from amc_tf.graph.network import Call, Network, infer
+from amc_tf.graph.network import Call, Network
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.traced import traced, watched
 from amc_tf.pruning.refit.consumers import Consumer, Gathered

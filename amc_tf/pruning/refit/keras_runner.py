@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.network import Call, Value, infer
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.network import Call, Value
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.runner import Images, Read, Stop
 from amc_tf.pruning.surgery import rebuild

@@ -11,9 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.layer_kinds import Product
 from amc_tf.graph.layer_table import is_registered
-from amc_tf.graph.network import Call, Network, Value, infer
+from amc_tf.graph.network import Call, Network, Value
 from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
 from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
 

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.network import Network, infer
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.network import Network
 from amc_tf.pruning.residuals.images import Maps
 from amc_tf.pruning.residuals.plan import Fold
 from amc_tf.pruning.weights import numpy_of
