@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.activations import activations as activation_ops
 from keras.src.models.functional import Functional
 from keras.src.ops import image as image_ops
@@ -35,10 +36,10 @@ __all__ = [
     "numpy_ops",
     "pack",
     "plain",
+    "symbolic_weights",
     "twin",
     "uncompiled",
     "unrecorded",
-    "weights_take_symbols",
 ]
 
 
@@ -173,8 +174,12 @@ def made_by(tensor: keras.KerasTensor) -> Any:
     return tensor._keras_history.operation
 
 
-def twin(operation: Any) -> Any:
+def twin(operation: Any, name: str | None = None) -> Any:
     """Makes a copy of an operation without weights, for use in another model.
+
+    Args:
+        operation: the operation.
+        name: name of the copy; None for the same.
 
     The copy shares everything but the record of its calls. If it shared that too, the dense
     model would keep every model alive that was ever built from it.
@@ -182,7 +187,8 @@ def twin(operation: Any) -> Any:
     # Not `copy`, for which Keras saves and loads the operation; not setattr, which TensorFlow
     # tracks.
     other = object.__new__(type(operation))
-    vars(other).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    named = {} if name is None else {"name": name}
+    vars(other).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[], **named)
     return other
 
 
@@ -218,34 +224,55 @@ def unrecorded(layer: keras.Layer) -> Iterator[None]:
             del calls[count:]
 
 
-_OF_WEIGHTS = {
-    "__add__": keras.ops.add,
-    "__sub__": keras.ops.subtract,
-    "__mul__": keras.ops.multiply,
-    "__truediv__": keras.ops.divide,
-    "__matmul__": keras.ops.matmul,
-}
+_TRACKED = frozenset(("_trainable_variables", "_non_trainable_variables"))
 
 
 @contextlib.contextmanager
-def weights_take_symbols() -> Iterator[None]:
-    """Opens a context in which `weight * symbolic tensor` is an operation of a model's.
+def symbolic_weights(layer: keras.Layer, constants: bool) -> Iterator[list[tuple[Any, Any]]]:
+    """Opens a context in which the weights that a layer itself holds are symbolic tensors.
 
-    Keras has that for `symbolic tensor * weight` only.
+    In a `call` on symbolic tensors, operations of such weights alone would be computed at once, and
+    the weight would be lost in what they return.
+
+    Args:
+        layer: the layer.
+        constants: whether tensors that it holds become symbolic, too, as of weights that are not
+            trained: a layer of its own may read them, such as an embedding of positions.
+
+    Yields:
+        The symbolic tensors, each with its weight. They have at least two axes, as
+        `amc_tf.graph.parameter` gives them, and no axis of a batch.
     """
-    old = {name: getattr(keras.Variable, name) for name in _OF_WEIGHTS}
+    symbols: dict[int, tuple[Any, Any]] = {}
 
-    def routed(name: str) -> Callable[[Any, Any], Any]:
-        def operator(weight: Any, other: Any) -> Any:
-            symbolic = isinstance(other, keras.KerasTensor)
-            return _OF_WEIGHTS[name](weight, other) if symbolic else old[name](weight, other)
+    def is_replaced(value: Any) -> bool:
+        return isinstance(value, keras.Variable) or (constants and tf.is_tensor(value))
 
-        return operator
+    def symbol(value: Any) -> Any:
+        if not is_replaced(value):
+            return value
+        if id(value) not in symbols:
+            weight = value
+            if not isinstance(value, keras.Variable):
+                dtype = keras.backend.standardize_dtype(value.dtype)
+                weight = keras.Variable(value, dtype=dtype, trainable=False, name="constant")
+            shape = (1,) * (2 - len(weight.shape)) + tuple(weight.shape)
+            is_float = weight.dtype.startswith(("float", "bfloat"))
+            dtype = layer.compute_dtype if is_float else weight.dtype
+            symbols[id(value)] = keras.KerasTensor(shape, dtype, name=weight.name), weight
+        return symbols[id(value)][0]
 
+    held = {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in _TRACKED and any(map(is_replaced, keras.tree.flatten(value)))
+    }
+    found: list[tuple[Any, Any]] = []
     try:
-        for name in old:
-            setattr(keras.Variable, name, routed(name))
-        yield
+        for name, value in held.items():
+            # Not setattr, which Keras tracks.
+            vars(layer)[name] = keras.tree.map_structure(symbol, value)
+        found.extend(symbols.values())
+        yield found
     finally:
-        for name, operator in old.items():
-            setattr(keras.Variable, name, operator)
+        vars(layer).update(held)

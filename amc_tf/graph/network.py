@@ -178,7 +178,7 @@ class Flattener:
         self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
         self.opened: dict[int, tuple[str, str]] = {}
         self.closed: dict[int, str] = {}
-        self._parameters: dict[int, Parameter] = {}  # of each weight that operations read
+        self._parameters: dict[int, Parameter] = {}  # by the `id` of the weight
 
     def network(self, model: Any) -> Network:
         """Returns the flat list of the calls that the model's outputs depend on."""
@@ -244,7 +244,6 @@ class Flattener:
             elif is_composite(operation):
                 outputs = self._inside(operation, args, kwargs, path)
             if outputs is None:
-                args, kwargs = self._with_parameters(args, kwargs, found, path)
                 made = self._specified(operation, args, kwargs, node) if resized else node.outputs
                 outputs = [self.new_value(t) for t in made]
                 self.new_call(operation, (args, kwargs), found, outputs, path)
@@ -261,29 +260,18 @@ class Flattener:
             self.closed[id(layer)] = str(reason)
             return None
         self.opened[id(layer)] = (layer.name, type(layer).__name__)
+        path = f"{path}{layer.name}_"
         read = [x.number for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
         numbers = {id(t): n for t, n in zip(inside.inputs, read, strict=True)}
-        self._append(inside.nodes, numbers, f"{path}{layer.name}_", resized=False)
+        for symbol, parameter in inside.parameters:
+            # Of all calls of the layer, one parameter holds the weight.
+            held: Any = self._parameters.setdefault(id(parameter.value), parameter)
+            spec = held.compute_output_spec(self.tensors[read[0]])
+            numbers[id(symbol)] = self.new_value(spec)
+            arguments = ((Value(read[0]),), {})
+            self.new_call(held, arguments, read[:1], [numbers[id(symbol)]], path)
+        self._append(inside.steps, numbers, path, resized=inside.marked)
         return [numbers[id(t)] for t in inside.outputs]
-
-    def _with_parameters(
-        self, args: Any, kwargs: Any, found: list[int], path: str
-    ) -> tuple[Any, Any]:
-        """Appends a layer for each weight among the arguments of an operation; refers to it."""
-        first = found[0] if found else None
-
-        def refer(x: Any) -> Any:
-            if not isinstance(x, keras.Variable) or first is None:
-                return x
-            if id(x) not in self._parameters:
-                self._parameters[id(x)] = Parameter.sharing(x)
-            made: Any = self._parameters[id(x)]
-            number = self.new_value(made.compute_output_spec(self.tensors[first]))
-            self.new_call(made, ((Value(first),), {}), [first], [number], path)
-            found.append(number)
-            return Value(number)
-
-        return keras.tree.map_structure(refer, (args, kwargs))
 
     def _symbolic(self, arguments: Any) -> Any:
         return keras.tree.map_structure(

@@ -18,12 +18,21 @@ class Parameter(keras.Layer):
 
     Args:
         shape: the weight's shape. A tensor of fewer than two axes is returned with two.
+        each_sample: whether it is repeated along its first axis, of size 1, for each sample of
+            the tensor.
         weight: a weight of another layer to share, of this shape; None for a new one.
     """
 
-    def __init__(self, shape: Sequence[int], weight: keras.Variable | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        each_sample: bool = False,
+        weight: keras.Variable | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
+        self.each_sample = each_sample
         self.value = (
             self.add_weight(shape=self.shape, name="value", trainable=self.trainable)
             if weight is None
@@ -32,23 +41,26 @@ class Parameter(keras.Layer):
         self.built = True
 
     @classmethod
-    def sharing(cls, weight: keras.Variable) -> Parameter:
+    def sharing(cls, weight: keras.Variable, each_sample: bool = False) -> Parameter:
         """Makes a layer of a weight that another layer holds."""
-        return cls(weight.shape, weight, name=weight.name, trainable=weight.trainable)
+        return cls(weight.shape, each_sample, weight, name=weight.name, trainable=weight.trainable)
 
     def call(self, like: Any) -> Any:
-        """Returns the weight; `like` says nothing but where in the network that is."""
-        del like
-        return keras.ops.reshape(self.value, self._returned)
+        """Returns the weight; `like` tells where in the network that is, and the batch."""
+        value = keras.ops.reshape(self.value, self._sizes)
+        if not self.each_sample:
+            return value
+        return keras.ops.broadcast_to(value, (keras.ops.shape(like)[0], *self._sizes[1:]))
 
     def compute_output_spec(self, like: Any) -> keras.KerasTensor:
         """Returns the shape and dtype of the weight."""
-        return keras.KerasTensor(self._returned, self.compute_dtype)
+        shape = (like.shape[0], *self._sizes[1:]) if self.each_sample else self._sizes
+        return keras.KerasTensor(shape, self.compute_dtype)
 
     @property
-    def _returned(self) -> tuple[int, ...]:
+    def _sizes(self) -> tuple[int, ...]:
         return (1,) * (2 - len(self.shape)) + self.shape
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the layer is made from again, without its weight's values."""
-        return {**super().get_config(), "shape": self.shape}
+        return {**super().get_config(), "shape": self.shape, "each_sample": self.each_sample}

@@ -71,8 +71,9 @@ def rebuild(
 
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
     """Makes a layer of the same configuration with the kept widths."""
-    if not layer.variables and site is None and layer.name == name:
-        return twin(layer)  # a Lambda, for example, may have no configuration to recreate it from
+    if not layer.variables and site is None:
+        # A Lambda, for example, may have no configuration to recreate it from.
+        return twin(layer, name)
     config = layer.get_config()
     config["name"] = name
     if callable(getattr(layer, "activation", None)) and "activation" in config:

@@ -45,6 +45,19 @@ class Positions(kl.Layer):
         return x + self.learnt
 
 
+class Token(kl.Layer):
+    """A learnt token before the others, by the size of the batch."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="normal", name="token")
+
+    def call(self, x):
+        batch, height, width, channels = ops.shape(x)
+        rows = ops.reshape(x, (batch, height * width, channels))
+        rows = ops.concatenate([ops.tile(self.token, (batch, 1, 1)), rows], axis=1)
+        return ops.reshape(rows[:, 1:] * rows[:, :1], (batch, height, width, channels))
+
+
 class Outer(kl.Layer):
     """Blocks within a layer, and a functional model within it."""
 
@@ -78,6 +91,7 @@ def _same(a, b):
         ([lambda: Block(6)], {"stem": 6, "wide": 12}),
         ([lambda: Block(6), lambda: Block(6)], {"stem": 6, "wide": 12, "wide_2": 12}),
         ([Positions], {"stem": 6}),
+        ([Token], {"stem": 6}),
         ([Outer], {"stem": 6, "wide": 12, "inside": 6}),
     ],
 )
@@ -144,7 +158,7 @@ class _Closed(kl.Layer):
         if self.how == "training":
             return y * (1.0 + 0.0 * self.table[0]) if not training else ops.tanh(y) + self.table[1]
         if self.how == "unseen":
-            return y + ops.take(ops.convert_to_tensor(self.table), 1, axis=0)
+            return y + ops.take(self.trainable_weights[0], 1, axis=0)
         if self.how == "loss":
             self.add_loss(ops.mean(y * y))
             return y * self.table
