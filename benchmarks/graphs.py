@@ -1,8 +1,10 @@
-"""Graph analysis of every family of keras.applications, and of kinds of network that it lacks.
+"""Graph analysis of keras.applications, of kinds of network that it lacks, and of KerasHub.
 
-    python benchmarks/graphs.py [--models=MobileNet,ResNet50,unet]
+    python benchmarks/graphs.py [--only=applications,kinds] [--models=MobileNet,ResNet50,unet]
+    python benchmarks/graphs.py --only=kerashub
 
-Each model has random weights (batch norms and biases too, or its outputs would hardly depend on
+KerasHub's backbones are written as layers that are made of layers; common/hub_networks.py says
+what they need. `--tflite` also converts each model, whole, to float32 and int8. Each model has random weights (batch norms and biases too, or its outputs would hardly depend on
 its inputs). It keeps a random half of every group, and is run on random images as rebuilt and as
 masked. How far masking moves the dense outputs shows that the comparison means something. The time
 of the analysis is the median of three.
@@ -16,9 +18,10 @@ import time
 import keras
 import numpy as np
 from absl import app, flags
-from common import networks, record
+from common import hub_networks, networks, record
 
 import amc_tf
+import tflite_tools
 from amc_tf.graph.costs import macs_cost
 from amc_tf.pruning.verification import halved, noise
 
@@ -39,15 +42,21 @@ APPLICATIONS = [
     "EfficientNetV2B0",
     "ConvNeXtTiny",
 ]
-MODELS = flags.DEFINE_list(
-    "models", [*APPLICATIONS, *networks.NETWORKS], "Names in keras.applications or networks.py."
-)
+GROUPS = {
+    "applications": APPLICATIONS,
+    "kinds": list(networks.NETWORKS),
+    "kerashub": list(hub_networks.NETWORKS),
+}
+ONLY = flags.DEFINE_list("only", ["applications", "kinds"], f"Groups: {', '.join(GROUPS)}.")
+MODELS = flags.DEFINE_list("models", None, "Names of models, instead of groups.")
+TFLITE = flags.DEFINE_bool("tflite", False, "Whether to convert each model, too.")
 
 
 def build(name: str) -> keras.Model:
     keras.utils.clear_session()
-    if name in networks.NETWORKS:
-        return networks.NETWORKS[name]()
+    for made in (networks.NETWORKS, hub_networks.NETWORKS):
+        if name in made:
+            return made[name]()
     # MobileNetV3 leaves its input size open unless it is given.
     shape = (224, 224, 3) if name.startswith("MobileNetV3") else None
     make = getattr(keras.applications, name)
@@ -93,27 +102,61 @@ def study(name: str) -> dict:
     assert amc_tf.macs(graph, plan) == amc_tf.macs(recounted)
     assert amc_tf.params(graph, plan) == rebuilt.count_params()
     cost = macs_cost(graph)
-    terms = cost.terms(cost.dense)
-    prunable = terms[cost.touched().any(axis=1)].sum() / cost(cost.dense)
     return {
-        "model": name,
         "operations": len(graph.network.calls),
         "groups": len(graph.groups),
         "macs": amc_tf.macs(graph),
-        "prunable_macs": float(prunable),
+        "prunable": 1 - sum(cost.untouched().values()) / cost(cost.dense),
         "halved_macs": amc_tf.macs(graph, plan),
         "params": amc_tf.params(graph),
         "refused": sorted({refused.class_name for refused in graph.refused}),
+        "opened": len(graph.network.opened),
+        "probed": sorted({kind for _, kind in graph.probed}),
         "moved": moved(model, graph, plan),
-        "max_relative_difference": amc_tf.verify(model, graph, plan),
-        "analysis_seconds": round(statistics.median(seconds), 3),
+        "verify": amc_tf.verify(model, graph, plan),
+        **(converted(model) if TFLITE.value else {}),
+        "seconds": round(statistics.median(seconds), 3),
         "rebuild_seconds": round(rebuild_seconds, 2),
     }
 
 
+def converted(model: keras.Model) -> dict:
+    """Converts a model; returns the largest error of each file, or why there is none."""
+    x = noise(model)
+    inputs = x if isinstance(x, list) else [x]
+    samples = [[np.asarray(a[i : i + 1]) for a in inputs] for i in range(len(inputs[0]))]
+    expected = keras.tree.flatten(model(x))
+    found = {}
+    for name, quantize in (("float_tflite", None), ("int8_tflite", "int8")):
+        try:
+            content = tflite_tools.convert(model, quantize, samples if quantize else None)
+        except ValueError as error:
+            found[name] = str(error).splitlines()[0]
+            continue
+        received = keras.tree.flatten(tflite_tools.LiteRtModel(content).predict(x))
+        found[name] = max(
+            float(np.abs(a - b).max() / np.ptp(a)) for a, b in zip(expected, received, strict=True)
+        )
+    return found
+
+
+def studied(name: str) -> dict:
+    """Studies a model; if that fails, says how."""
+    try:
+        found = study(name)
+    except Exception as error:
+        found = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    print(name, found, flush=True)
+    return found
+
+
 def main(argv):
     del argv
-    record.append("graphs", {"seed": 0, "models": [study(name) for name in MODELS.value]})
+    names = MODELS.value or [name for group in ONLY.value for name in GROUPS[group]]
+    group = "models" if MODELS.value else ",".join(ONLY.value)
+    record.append(
+        "graphs", {"seed": 0, "group": group, "models": {name: studied(name) for name in names}}
+    )
 
 
 if __name__ == "__main__":

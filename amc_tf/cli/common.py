@@ -32,6 +32,21 @@ def define_unsafe_flag() -> None:
     )
 
 
+def define_import_flag() -> None:
+    """Defines `--import`."""
+    flags.DEFINE_list(
+        "import", [], "Python files that register the classes and functions which a model needs."
+    )
+
+
+def import_files() -> None:
+    """Executes the files of `--import`."""
+    from amc_tf.pipeline import config
+
+    for path in flags.FLAGS["import"].value:
+        config.load_module(path)
+
+
 def run_stage(stage: str, about: str | None) -> None:
     """Defines the flags, runs a stage of `Compression` and prints the tables.
 

@@ -38,6 +38,7 @@ def _define_flags() -> None:
     flags.DEFINE_list("formats", None, "Formats, instead of those of the configuration.")
     common.define_debug_flag()
     common.define_unsafe_flag()
+    common.define_import_flag()
 
 
 def _main(argv: list[str]) -> None:
@@ -86,6 +87,7 @@ def _export_file(given: flags.FlagValues) -> None:
         raise AmcError("give --out, the folder for the files of --model")
     if (given.config is None) == (given.representative is None):
         raise AmcError("--model needs either --config or --representative, for data to check on")
+    common.import_files()
     model = load_model(given.model, safe_mode=not given.unsafe)
     if given.config is None:
         settings, task = (

@@ -4,6 +4,7 @@ amc-inspect model.keras
 amc-inspect --html=model.html --dot=model.dot model.keras
 amc-inspect --freeze=stem,block_1* --verify model.keras
 amc-inspect --input_shape=224,224,3 model_of_open_size.keras
+amc-inspect --import=my_layers.py model_with_my_layers.keras
 """
 
 import pathlib
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
             f"--dot and --html draw one model, received {len(files)} ({', '.join(files)}); "
             "call amc-inspect once for each"
         )
+    common.import_files()
     wishes = constraints.Constraints(freeze=tuple(flags.FLAGS.freeze))
     input_shape = _shapes(flags.FLAGS.input_shape)
     for file in files:
@@ -68,6 +70,7 @@ def entry() -> None:
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     common.define_debug_flag()
     common.define_unsafe_flag()
+    common.define_import_flag()
     common.run(main, __doc__)
 
 

@@ -140,11 +140,13 @@ class Network:
         return [values[n] for n in self.outputs]
 
 
-def flatten(model: keras.Model) -> Network:
+def flatten(model: keras.Model, look_inside: bool = True) -> Network:
     """Flattens a Functional or Sequential model, inlining nested models.
 
     Args:
         model: a built `keras.Model` made of calls on symbolic tensors.
+        look_inside: whether layers of the user's classes are replaced by the calls that they
+            are made of, where these can be seen (`amc_tf.graph.composites`).
 
     Returns:
         The `Network`.
@@ -166,15 +168,16 @@ def flatten(model: keras.Model) -> Network:
             "Sequential model, so its layers cannot be seen; express it as "
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
-    return Flattener().network(model)
+    return Flattener(look_inside).network(model)
 
 
 class Flattener:
     """The state of one pass: the values and calls so far, and where each operation stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_inside: bool = True) -> None:
         self.tensors: list[Any] = []
         self.calls: list[Call] = []
+        self._look_inside = look_inside
         self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
         self.opened: dict[int, tuple[str, str]] = {}
         self.closed: dict[int, str] = {}
@@ -241,7 +244,7 @@ class Flattener:
             outputs = None
             if is_functional(operation) and len(found) == len(operation.inputs):
                 outputs = self.inline(operation, found, f"{path}{operation.name}_")
-            elif is_composite(operation):
+            elif self._look_inside and is_composite(operation):
                 outputs = self._inside(operation, args, kwargs, path)
             if outputs is None:
                 made = self._specified(operation, args, kwargs, node) if resized else node.outputs

@@ -117,8 +117,12 @@ def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
     """
     import tf_keras
 
-    source = network.flatten(model)
-    layers = LayerCarrier(keras, tf_keras, custom_objects)
+    from amc_tf.keras2.parameter import Parameter
+
+    # A class of the user's is carried as one layer, by the counterpart that they give.
+    source = network.flatten(model, look_inside=False)
+    known = {Parameter.__name__: Parameter, **(custom_objects or {})}
+    layers = LayerCarrier(keras, tf_keras, known)
     _refuse_unknown(source, layers, "tf_keras.layers.Layer")
     made: dict[int, Any] = {}
 

@@ -35,6 +35,8 @@ _DAMAGE = (
     zlib.error,
 )
 
+_LFS = b"version https://git-lfs.github.com/spec"
+
 
 @contextlib.contextmanager
 def reading(path: pathlib.Path) -> Iterator[None]:
@@ -72,6 +74,31 @@ def version(path: pathlib.Path) -> str:
         else:
             return ""
         return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def other_kind(path: pathlib.Path) -> str | None:
+    """Says what a file is that is no model of its own, and what to do; None if it may be one."""
+    with path.open("rb") as stream:
+        start = stream.read(len(_LFS))
+    if start == _LFS:
+        return "is a pointer of Git LFS, not the file itself; fetch it (git lfs pull)"
+    with reading(path):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            if any("\\" in name for name in names):
+                return (
+                    "is an archive whose paths have backslashes, in which Keras finds no weights; "
+                    "unpack it and pack it again with slashes, or save the model again"
+                )
+        elif h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                if "model_config" not in file.attrs:
+                    return (
+                        "holds weights without the model; build the model in code, load them by "
+                        "model.load_weights, and give the model or save it whole (model.save)"
+                    )
+    return None
 
 
 def configurations(path: pathlib.Path) -> list[Any]:

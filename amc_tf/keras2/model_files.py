@@ -16,7 +16,8 @@ def is_keras2_file(path: pathlib.Path) -> bool:
         AmcError: the file is damaged.
     """
     if path.is_dir():
-        return (path / "keras_metadata.pb").exists()
+        # Before TensorFlow 2.5 there was no keras_metadata.pb beside it.
+        return (path / "saved_model.pb").exists()
     return model_archive.version(path).startswith(("1", "2"))
 
 

@@ -108,6 +108,8 @@ def section(cls: type[Section], values: Mapping[str, Any] | ml_collections.Confi
 def load_module(path: str) -> ModuleType:
     """Executes a configuration file."""
     file = pathlib.Path(path)
+    if not file.is_file():
+        raise AmcError(f"there is no Python file {path}")
     spec = importlib.util.spec_from_file_location(f"amc_tf_experiment_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise AmcError(f"{path} is not a Python file")

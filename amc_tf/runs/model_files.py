@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import pathlib
 import re
 from collections.abc import Mapping
@@ -14,6 +16,13 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph import network
 from amc_tf.keras2 import convert, model_archive, model_files
+
+_LOG = logging.getLogger(__name__)
+# What Keras says of classes and functions that it does not know, in .keras and in .h5 files.
+_MISSING = (
+    r"Could not locate (?P<kind>\w+) '(?P<name>[^']+)'",
+    r"Unknown (?P<kind>layer|\w+): '(?P<name>[^']+)'",
+)
 
 
 def refuse_code(flat: network.Network) -> None:
@@ -53,40 +62,67 @@ def load_model(
 
     Returns:
         The model. It is compiled if Keras 3 saved it compiled and its loss and
-        metrics are known. A Keras 2 model is converted (`from_keras2`).
+        metrics are known; a warning says where they are not. A Keras 2 model is
+        converted (`from_keras2`).
 
     Raises:
         AmcError: the file is missing, damaged or not a Keras model, holds code, keeps data in
             other files, or needs custom objects that are not registered.
     """
     path = pathlib.Path(path).expanduser()
+    if path.is_file():
+        kind = model_archive.other_kind(path)
+        if kind:
+            raise AmcError(f"{path} {kind}")
     if model_files.is_keras2_file(path):
         return convert.from_keras2(path, safe_mode=safe_mode)
     if not path.is_file():
         raise AmcError(f"there is no model file {path}")
     if safe_mode:
         model_archive.refuse_outside_data(path)
+    loading = functools.partial(
+        keras.models.load_model, path, dict(custom_objects or {}), safe_mode=safe_mode
+    )
     try:
-        return keras.models.load_model(path, dict(custom_objects or {}), safe_mode=safe_mode)
+        return loading()
     except Exception as error:
-        if safe_mode and "safe_mode=False" in str(error):
-            raise AmcError(
-                f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
-                "trust its source, allow it by safe_mode=False (--unsafe)"
-            ) from error
-        missing = re.search(r"Could not locate (\w+) '([^']+)'", str(error))
-        if missing:
-            kind, name = missing.groups()
-            raise AmcError(
-                f"{path} needs the {kind} {name!r}, which is not registered with Keras; decorate "
-                "it with @keras.saving.register_keras_serializable() and import its module first, "
-                f"or give custom_objects={{{name!r}: ...}}"
-            ) from error
-        reason = str(error).strip().split("\n")[0]
-        raise AmcError(
-            f"{path} cannot be loaded as a Keras model ({type(error).__name__}: {reason}); if it "
-            "uses custom objects, import the module that registers them first"
-        ) from error
+        try:
+            # A loss or a metric may be at fault, which the task gives anew.
+            model = loading(compile=False)
+        except Exception as final:
+            raise _explained(path, final, safe_mode) from final
+        _LOG.warning(
+            "%s is loaded without its compile settings, which Keras cannot read (%s)",
+            path,
+            _reason(error),
+        )
+        return model
+
+
+def _explained(path: pathlib.Path, error: Exception, safe_mode: bool) -> AmcError:
+    """Makes one sentence of why Keras cannot load a file."""
+    if safe_mode and "safe_mode=False" in str(error):
+        return AmcError(
+            f"{path} holds Python code (a Lambda layer), which loading would execute; if you "
+            "trust its source, allow it by safe_mode=False (--unsafe)"
+        )
+    missing = next(filter(None, (re.search(text, str(error)) for text in _MISSING)), None)
+    if missing:
+        kind, name = missing.groupdict().get("kind") or "layer class", missing["name"]
+        return AmcError(
+            f"{path} needs the {kind} {name!r}, which is not registered with Keras; decorate "
+            "it with @keras.saving.register_keras_serializable() and import its module first "
+            f"(--import in a command), or give custom_objects={{{name!r}: ...}}"
+        )
+    return AmcError(
+        f"{path} cannot be loaded as a Keras model ({type(error).__name__}: {_reason(error)}); if "
+        "it uses custom objects, import the module that registers them first (--import in a "
+        "command)"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -104,6 +104,7 @@ def demo(entry: dict) -> str:
 
 
 def graphs(entry: dict) -> str:
+    del entry
     header = (
         "model",
         "operations",
@@ -117,21 +118,28 @@ def graphs(entry: dict) -> str:
         "analysis s",
         "rebuild s",
     )
+    models = {
+        name: model
+        for found in record.last("graphs", "group")
+        for name, model in found["models"].items()
+    }
     rows = [
         (
-            m["model"],
+            name,
             m["operations"],
             m["groups"],
             f"{m['macs']:,}",
-            f"{m['prunable_macs']:.1%}",
+            f"{m['prunable']:.1%}",
             f"{m['halved_macs'] / m['macs']:.1%}",
             ", ".join(m["refused"]) or "none",
             f"{m['moved']:.1f} sd",
-            f"{m['max_relative_difference']:.1e}",
-            m["analysis_seconds"],
+            f"{m['verify']:.1e}",
+            m["seconds"],
             m["rebuild_seconds"],
         )
-        for m in entry["models"]
+        if "failed" not in m
+        else (name, *[""] * 5, m["failed"], *[""] * 4)
+        for name, m in models.items()
     ]
     return record.markdown(header, rows)
 

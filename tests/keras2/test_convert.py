@@ -558,3 +558,22 @@ def test_analysing_a_keras_2_model_tells_how_to_carry_it_over():
     model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
     with pytest.raises(amc_tf.AmcError, match="from_keras2"):
         amc_tf.analyze(model)
+
+
+def test_weights_that_belong_to_no_layer_are_carried():
+    """A block that was looked into leaves its own weights as layers (`Parameter`)."""
+
+    class Positions(keras.layers.Layer):
+        def build(self, shape):
+            self.learnt = self.add_weight(shape=shape[1:], initializer="normal")
+            self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="normal")
+
+        def call(self, x):
+            token = keras.ops.tile(self.token, (keras.ops.shape(x)[0], 1, 1))
+            return keras.ops.concatenate([token, x + self.learnt], axis=1)
+
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, keras.layers.Dense(3)(Positions()(inputs)))
+    flat = amc_tf.rebuild(model, amc_tf.analyze(model), None)
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    np.testing.assert_allclose(amc_tf.to_keras2(flat)(x), model(x), atol=1e-6)
