@@ -147,6 +147,7 @@ class _Analysis:
             )
         roles = self._connect(call, PROBED)
         self._probed.append((self._operation_name, type(operation).__name__))
+        self._sites.append((call, PROBED, roles))  # its work is that of its channels
         return roles
 
     def _connect(self, call: network_lib.Call, rule: LayerRule) -> Roles:

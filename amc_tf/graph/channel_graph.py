@@ -69,7 +69,7 @@ class ChannelGraph:
     Attributes:
         network: the model as a flat list of calls.
         sites: every call known to the layer table that has weights or whose arguments name
-            positions.
+            positions, and every call that a run showed to treat each channel alone.
         groups: groups by name, in the order in which their channels are first read.
         refused: operations that could not be pruned through, with reasons.
         frozen: (layers, number of channels, reason) of every set of channels that must stay.

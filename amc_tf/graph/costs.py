@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from amc_tf.graph.layer_rule import volume
 from amc_tf.graph.layer_table import is_registered, rule_of
 from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.probing import PROBED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,11 +90,15 @@ def macs_cost(graph: ChannelGraph) -> Cost:
         AmcError: the model's input size is not fixed, and `analyze` was given none.
     """
     fixed: dict[str, int] = {}
+    of_channels: list[tuple[Site, int]] = []
     uncounted: list[Refused] = []
     for call, traced in zip(graph.network.calls, graph.trace.work, strict=True):
         name = graph.network.name(call.operation)
         work = _beside_the_row(graph, call, traced)
-        if work.macs:
+        site = graph.site_at(call)
+        if work.macs and site is not None and site.rule is PROBED:
+            of_channels.append((site, work.macs))
+        elif work.macs:
             fixed[name] = fixed.get(name, 0) + work.macs
         if work.uncounted:
             if graph.is_open:
@@ -108,7 +113,7 @@ def macs_cost(graph: ChannelGraph) -> Cost:
             return 0
         return multiplications(graph, site, weight)
 
-    cost = _cost("macs", graph, graph.sites, fixed, uses)
+    cost = _cost("macs", graph, graph.sites, fixed, uses, of_channels)
     return dataclasses.replace(cost, uncounted=tuple(dict.fromkeys(uncounted)))
 
 
@@ -193,7 +198,18 @@ def _cost(
     sites: Iterable[Site],
     fixed: Mapping[str, int],
     uses: Callable[[Site, Any], int],
+    of_channels: Sequence[tuple[Site, int]] = (),
 ) -> Cost:
+    """Makes a cost of what `uses` says of each weight.
+
+    Args:
+        name: see `Cost`.
+        graph: the graph.
+        sites: the sites whose weights count.
+        fixed: see `Cost`.
+        uses: how often a site's weight counts.
+        of_channels: sites without weights, and what each costs, the same for each channel.
+    """
     group_of_class = np.full(graph.classes, -1)
     for i, group in enumerate(graph.groups.values()):
         group_of_class[group.classes] = i
@@ -216,6 +232,10 @@ def _cost(
             names.append(site.name)
             scale.append(factor)
             widths.append([width(site.roles[role]) for role in axes if role is not None])
+    for site, total in of_channels:
+        names.append(site.name)
+        scale.append(total // len(site.roles["out"]))
+        widths.append([width(site.roles["out"])])
     terms, most = len(names), max(map(len, widths), default=0)
     slopes = np.zeros((terms, most, len(dense)), np.int64)
     offsets = np.ones((terms, most), np.int64)

@@ -71,7 +71,7 @@ def rebuild(
 
 def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
     """Makes a layer of the same configuration with the kept widths."""
-    if not layer.variables and site is None:
+    if not layer.variables and (site is None or not site.rule.widths):
         # A Lambda, for example, may have no configuration to recreate it from.
         return twin(layer, name)
     config = layer.get_config()

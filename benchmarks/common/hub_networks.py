@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-_SHAPE = (96, 96, 3)
+SHAPE = (96, 96, 3)
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "ResNet": dict(
         input_conv_filters=[64],
@@ -99,7 +99,7 @@ _SETTINGS: Mapping[str, dict[str, Any]] = {
         stackwise_depth=[1, 2, 2],
         stackwise_strides=[1, 2, 2],
         stackwise_num_filters=[32, 64, 128],
-        block_type="dark",
+        block_type="dark_block",
     ),
     "VGG": dict(stackwise_num_repeats=[1, 2, 2], stackwise_num_filters=[32, 64, 128]),
     "Xception": dict(
@@ -113,7 +113,7 @@ def _build(name: str) -> keras.Model:
     import keras_hub
 
     make = getattr(keras_hub.models, f"{name}Backbone")
-    backbone = make(image_shape=_SHAPE, **_SETTINGS[name])
+    backbone = make(image_shape=SHAPE, **_SETTINGS[name])
     features = backbone.output
     if isinstance(features, dict):
         features = list(features.values())[-1]

@@ -226,6 +226,7 @@ ALONE = {
     "log-sum-exp": lambda x: x - ops.logsumexp(x, axis=(1, 2), keepdims=True),
     "where": lambda x: ops.where(x > 0.3, x, ops.erf(x)),
     "rows moved": lambda x: ops.swapaxes(x, 1, 2),
+    "rows mixed": lambda x: ops.matmul(ops.ones((8, 8)), x),
     "tiled": lambda x: ops.tile(x, (1, 2, 1, 1)),
 }
 
@@ -250,6 +251,9 @@ def test_what_treats_each_channel_alone_is_followed(kind, of):
     graph = amc_tf.analyze(model)
     assert [g.channels for g in graph.groups.values()] == [6], amc_tf.describe(graph)
     assert amc_tf.verify(model, graph) < 1e-5
+    plan = amc_tf.PruningPlan({"stem": [0, 2, 3]})
+    small = amc_tf.rebuild(model, graph, plan)
+    assert amc_tf.macs(graph, plan) == amc_tf.macs(amc_tf.analyze(small))
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "gelu", "silu"])
