@@ -230,10 +230,16 @@ def _require_weights(layer: Any, inside: Inside) -> None:
     holders = [parameter for _, parameter in inside.parameters]
     holders += [step.operation for step in inside.steps if isinstance(step.operation, keras.Layer)]
     seen = {id(weight) for holder in holders for weight in holder.weights}
-    seen.update(inside.unread)
+    # A weight that no operation reads is not used; unless a tensor was made of it elsewhere.
+    if not any(np.ndim(x) for step in inside.steps for x in _given(step) if _is_array(x)):
+        seen.update(inside.unread)
     missing = [weight.path for weight in layer.weights if id(weight) not in seen]
     if missing:
         raise Closed(f"its calls do not show where it uses its weight {missing[0]!r}")
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or keras.ops.is_tensor(x) and not _is_symbol(x)
 
 
 def _calls_functions(step: Any) -> bool:
