@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.registration import register_layer as register_layer
+    from amc_tf.graph.subclassed import functional as functional
     from amc_tf.graph.trace import Trace as Trace
     from amc_tf.keras2.convert import from_keras2 as from_keras2
     from amc_tf.keras2.convert import to_keras2 as to_keras2
@@ -103,6 +104,7 @@ else:
             "amc_tf.graph.network": "Call Network Value",
             "amc_tf.graph.plan": "Plan PruningPlan",
             "amc_tf.graph.registration": "register_layer",
+            "amc_tf.graph.subclassed": "functional",
             "amc_tf.keras2.convert": "from_keras2 to_keras2",
             "amc_tf.latency.settings": "LatencySettings",
             "amc_tf.pipeline.compression": "Compression compress",

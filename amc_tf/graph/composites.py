@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -261,7 +261,7 @@ def _require_same(layer: Any, args: tuple, kwargs: dict[str, Any], inside: Insid
     given = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, np.ndarray)]
     try:
         expected = keras.tree.flatten(infer(layer, args, kwargs))
-        received = _run(inside, given)
+        received = run(inside, given, infer)
     except Exception as error:
         raise Closed(
             f"it cannot be compared with its calls on random inputs ({_first_line(error)})"
@@ -284,7 +284,20 @@ def _random(tensor: Any, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 2, shape).astype(dtype)
 
 
-def _run(inside: Inside, given: Sequence[np.ndarray]) -> list[Any]:
+def run(
+    inside: Inside, given: Sequence[Any], invoke: Callable[..., Any] | None = None
+) -> list[Any]:
+    """Runs the calls of a layer on symbolic or real tensors.
+
+    Args:
+        inside: the calls.
+        given: a tensor for each of `inside.inputs`.
+        invoke: function that is called as `invoke(operation, args, kwargs)`, instead of the
+            operation.
+
+    Returns:
+        A tensor for each of `inside.outputs`.
+    """
     values = dict(zip(map(id, inside.inputs), given, strict=True))
     values.update((id(symbol), parameter(given[0])) for symbol, parameter in inside.parameters)
     for step in inside.steps:
@@ -292,8 +305,12 @@ def _run(inside: Inside, given: Sequence[np.ndarray]) -> list[Any]:
             lambda x: values[id(x)] if _is_symbol(x) else x,
             (step.arguments.args, step.arguments.kwargs),
         )
-        made = keras.tree.flatten(infer(step.operation, args, kwargs))
-        values.update(zip(map(id, step.outputs), made, strict=True))
+        made = (
+            step.operation(*args, **kwargs)
+            if invoke is None
+            else invoke(step.operation, args, kwargs)
+        )
+        values.update(zip(map(id, step.outputs), keras.tree.flatten(made), strict=True))
     return [values[id(tensor)] for tensor in inside.outputs]
 
 

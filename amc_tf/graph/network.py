@@ -165,7 +165,8 @@ def flatten(model: keras.Model, look_inside: bool = True) -> Network:
     if not is_functional(model):
         raise AmcError(
             f"model {model.name!r} ({type(model).__name__}) is not a Functional or a built "
-            "Sequential model, so its layers cannot be seen; express it as "
+            "Sequential model, so its layers cannot be seen; make it functional by "
+            "amc_tf.functional(model, keras.Input(shape)), express it as "
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
     return Flattener(look_inside).network(model)

@@ -74,7 +74,10 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
     if not layer.variables and (site is None or not site.rule.widths):
         # A Lambda, for example, may have no configuration to recreate it from.
         return twin(layer, name)
-    config = layer.get_config()
+    try:
+        config = layer.get_config()
+    except Exception as error:
+        raise _not_remade(layer, error) from error
     config["name"] = name
     if callable(getattr(layer, "activation", None)) and "activation" in config:
         config["activation"] = layer.activation  # the function itself needs no registration
@@ -87,11 +90,15 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
     try:
         return type(layer).from_config(config)
     except Exception as error:
-        raise AmcError(
-            f"layer {layer.name!r} ({type(layer).__name__}) cannot be recreated from its "
-            f"configuration: {error}; register it with "
-            "keras.saving.register_keras_serializable and implement get_config()"
-        ) from error
+        raise _not_remade(layer, error) from error
+
+
+def _not_remade(layer: Any, error: Exception) -> AmcError:
+    return AmcError(
+        f"layer {layer.name!r} ({type(layer).__name__}) cannot be recreated from its "
+        f"configuration: {error}; register it with "
+        "keras.saving.register_keras_serializable and implement get_config()"
+    )
 
 
 def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int, Any]) -> None:

@@ -276,3 +276,51 @@ def test_an_activation_of_ones_own_is_followed(make):
     assert not graph.refused
     assert sum(g.channels for g in graph.groups.values()) >= 6
     assert amc_tf.verify(model, graph) < 1e-5
+
+
+class _Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stem = kl.Conv2D(6, 3, padding="same")
+        self.block = Block(6)
+        self.heads = {"a": kl.Dense(2), "b": kl.Dense(3)}
+        self.offset = self.add_weight(shape=(6,), initializer="normal", name="offset")
+
+    def call(self, x, training=None):
+        y = self.block(self.stem(x) + self.offset, training=training)
+        y = ops.reshape(y, (ops.shape(y)[0], -1))
+        return {name: head(y) for name, head in self.heads.items()}
+
+
+def test_a_subclassed_model_becomes_functional():
+    model = _Subclassed()
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    expected = model(x)
+    made = amc_tf.functional(model)
+    assert {id(w) for w in made.weights} == {id(w) for w in model.weights}
+    received = made(x)
+    assert received.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(received[name], expected[name], atol=1e-6)
+    graph = amc_tf.analyze(made)
+    assert sorted(g.channels for g in graph.groups.values()) == [6, 12]
+    assert amc_tf.verify(made, graph) < 1e-5
+    assert amc_tf.functional(made) is made
+
+
+def test_what_a_functional_model_would_lose_is_refused():
+    class OwnStep(_Subclassed):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    class Eager(_Subclassed):
+        def call(self, x):
+            return {"a": self.heads["a"](tf.nn.relu(x))}
+
+    for kind, told in ((OwnStep, "train_step"), (Eager, "cannot be made functional")):
+        with pytest.raises(amc_tf.AmcError, match=told):
+            amc_tf.functional(kind(), keras.Input((8, 8, 3)))
+    with pytest.raises(amc_tf.AmcError, match="amc_tf.functional"):
+        amc_tf.analyze(_Subclassed())
+    with pytest.raises(amc_tf.AmcError, match="the inputs of .* are not known"):
+        amc_tf.functional(_Subclassed())

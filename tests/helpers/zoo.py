@@ -263,6 +263,66 @@ def mixed_precision():
     return keras.Model(inputs, kl.Dense(4, dtype="float32")(x))
 
 
+@keras.saving.register_keras_serializable("zoo")
+class Block(kl.Layer):
+    """A residual block of the user's, with a weight of its own and a block within it."""
+
+    def __init__(self, width, inner=None, **settings):
+        super().__init__(**settings)
+        self.width = width
+        self.inner = inner
+        self.wide = kl.Conv2D(2 * width, 3, padding="same", use_bias=False)
+        self.norm = kl.BatchNormalization()
+        self.back = kl.Conv2D(width, 1)
+
+    def build(self, shape):
+        self.wide.build(shape)
+        self.norm.build((*shape[:-1], 2 * self.width))
+        self.back.build((*shape[:-1], 2 * self.width))
+        if self.inner is not None:
+            self.inner.build(shape)
+        self.scale = self.add_weight(shape=(self.width,), name="scale", initializer="uniform")
+        self.built = True
+
+    def call(self, x, training=None):
+        y = keras.activations.relu(self.norm(self.wide(x), training=training))
+        y = x + self.scale * self.back(y)
+        return y if self.inner is None else self.inner(y, training=training)
+
+    def get_config(self):
+        inner = None if self.inner is None else keras.saving.serialize_keras_object(self.inner)
+        return {**super().get_config(), "width": self.width, "inner": inner}
+
+    @classmethod
+    def from_config(cls, config):
+        inner = config.pop("inner", None)
+        return cls(inner=inner and keras.saving.deserialize_keras_object(inner), **config)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Token(kl.Layer):
+    """Learnt positions, and a learnt token before them for each sample."""
+
+    def build(self, shape):
+        self.positions = self.add_weight(shape=shape[1:], initializer="normal", name="positions")
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="normal", name="token")
+
+    def call(self, x):
+        token = ops.tile(self.token, (ops.shape(x)[0], 1, 1))
+        return ops.concatenate([token, x + self.positions], axis=1)
+
+
+def own_blocks():
+    """Layers that are made of layers, and that hold weights of their own."""
+    x = inputs = _input()
+    x = kl.Conv2D(6, 3, strides=2, padding="same", name="stem")(x)
+    shared = Block(6)
+    x = shared(Block(6, inner=Block(6))(shared(x)))
+    x = ops.roll(x, 1, axis=1)
+    x = Token()(kl.Reshape((16, 6))(x))
+    return keras.Model(inputs, kl.Dense(5)(kl.Dense(7, activation="gelu")(x[:, 0] + x[:, 3])))
+
+
 ZOO = {
     model.__name__: model
     for model in (
@@ -290,6 +350,7 @@ ZOO = {
         transformer_block,
         recurrent,
         mixed_precision,
+        own_blocks,
     )
 }
 
