@@ -73,13 +73,17 @@ class Inside:
     unread: frozenset[int]
 
 
-def is_composite(operation: Any) -> bool:
-    """Returns whether an operation is a layer of a class that is not Keras's own.
+# Layers of Keras that only call others.
+_OF_KERAS = (keras.layers.Bidirectional,)
 
-    A class that the user registered is taken as its row says, and not looked into.
+
+def is_composite(operation: Any) -> bool:
+    """Returns whether an operation is a layer to be looked into: of a class of the user's.
+
+    A class that the user registered is taken as its row says.
     """
     kind = type(operation)
-    return (
+    return kind in _OF_KERAS or (
         isinstance(operation, keras.Layer)
         and kind.__module__.split(".")[0] not in ("keras", "amc_tf")
         and RULE_ATTRIBUTE not in vars(kind)

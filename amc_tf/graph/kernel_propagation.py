@@ -5,23 +5,34 @@ Each function is the `connect` of rows of the layer table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from amc_tf.graph.activations import activation_name
-from amc_tf.graph.layer_rule import Connector, Ids, Refusal, Roles, Signal, only, tie_blocks
+from amc_tf.graph.layer_rule import (
+    Connector,
+    Ids,
+    Refusal,
+    Roles,
+    Signal,
+    only,
+    output_role,
+    tie_blocks,
+)
 from amc_tf.graph.network import Call
 from amc_tf.graph.probing import mixing
 
 
-def _check_activation(c: Connector, operation: Any, out: Ids, out_shape: Sequence[Any]) -> None:
-    activation = getattr(operation, "activation", None)
+def _check_activation(
+    c: Connector, operation: Any, out: Ids, out_shape: Sequence[Any], name: str = "activation"
+) -> None:
+    activation = getattr(operation, name, None)
     reason = mixing(activation, out_shape)
     if reason:
-        name = activation_name(activation)
-        c.freeze(out, f"activation {name!r} of {operation.name!r} {reason}")
+        told = activation_name(activation)
+        c.freeze(out, f"activation {told!r} of {operation.name!r} {reason}")
 
 
 def _check_kernel(layer: Any) -> None:
@@ -90,3 +101,23 @@ def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
     out = c.fresh(out_shape[-1])
     _check_activation(c, call.operation, out, out_shape)
     return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}
+
+
+def recurrent(gates: int) -> Callable[..., Roles]:
+    """Makes the `connect` of a recurrent layer, each unit of which has one column for each gate.
+
+    A unit reads every input channel and the last output of every unit. So without a unit the others
+    compute what they would if nothing read it.
+    """
+
+    def connect(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+        layer, x = call.operation, only(inputs)
+        if layer.stateful:
+            raise Refusal("it keeps its state from one batch to the next")
+        out = c.fresh(out_shape[-1])
+        _check_activation(c, layer, out, out_shape)
+        _check_activation(c, layer, out, out_shape, "recurrent_activation")
+        outputs = {output_role(i): out for i in range(len(call.outputs))}
+        return {"in": x.ids, "gates": np.tile(out, gates), **outputs}
+
+    return connect

@@ -110,6 +110,20 @@ _SUM = dataclasses.replace(_MERGE, kind=LayerKind(sums=True))
 _STATISTICS = LayerRule(propagation.channel_statistics)
 
 
+def _recurrent(gates: int) -> LayerRule:
+    return LayerRule(
+        kernel_propagation.recurrent(gates),
+        weights={
+            "kernel": ("in", "gates"),
+            "recurrent_kernel": ("out", "gates"),
+            "bias": ("gates",),
+        },
+        widths={"units": "out"},
+        mixes={"kernel": "in", "recurrent_kernel": "out"},
+        macs={"kernel": "in", "recurrent_kernel": "in"},  # at every step
+    )
+
+
 # --- layers that are known and never pruned -----------------------------------------------------
 
 # The MACs are counted by the input, because the output's size is often left open.
@@ -122,7 +136,6 @@ _EINSUM = dataclasses.replace(
     variant=lambda layer: _EINSUM_DENSE if kernel_propagation.is_dense(layer) else _EINSUM_OTHER,
 )
 _ATTENTION = LayerRule(propagation.refused("attention mixes its channels with its positions"))
-_RECURRENT = LayerRule(propagation.refused("a recurrent layer feeds its channels back to itself"))
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 
 
@@ -245,7 +258,9 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (LayerRule(propagation.reshape, rewrite=rewrites.rewrite_reshape), kl, "Reshape"),
     (LayerRule(propagation.permute), kl, "Permute"),
     (_ATTENTION, kl, "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention"),
-    (_RECURRENT, kl, "LSTM GRU SimpleRNN Bidirectional"),
+    (_recurrent(4), kl, "LSTM"),
+    (_recurrent(3), kl, "GRU"),
+    (_recurrent(1), kl, "SimpleRNN"),
     (_PARAMETER, parameter, "Parameter"),
     (
         LayerRule(propagation.merge, kind=LayerKind(affine=True, sums=True, scales=True)),

@@ -26,6 +26,8 @@ def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
     makers = {n: call for call in called_once(network).values() for n in call.outputs}
     found: dict[str, Feature] = {}
     for site, weight, _ in mixing_weights(graph):
+        if site.rule.mixes[weight.name] == "out":
+            continue  # a recurrent kernel reads what the layer itself made
         call, classes = makers.get(site.call.inputs[0]), site.roles[site.rule.mixes[weight.name]]
         if call is None or len(call.outputs) > 1:
             continue

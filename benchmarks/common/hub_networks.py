@@ -100,6 +100,7 @@ _SETTINGS: Mapping[str, dict[str, Any]] = {
         stackwise_strides=[1, 2, 2],
         stackwise_num_filters=[32, 64, 128],
         block_type="dark_block",
+        stage_type="dark",
     ),
     "VGG": dict(stackwise_num_repeats=[1, 2, 2], stackwise_num_filters=[32, 64, 128]),
     "Xception": dict(
