@@ -101,10 +101,14 @@ def _trained_here(name: str) -> Case:
         compile=compile,
         fine_tune=trained.recipe(train, max(1, EPOCHS.value // 2)),
     )
+    file = pathlib.Path(WORKDIR.value) / "dense.keras"
+    if file.exists():
+        return Case(keras.models.load_model(file), task, fine_tuned=True)
     keras.utils.set_random_seed(0)
     model = trained.NETWORKS[name]()
     compile(model)
     trained.recipe(train, EPOCHS.value)(model)
+    model.save(file)
     return Case(model, task, fine_tuned=True)
 
 

@@ -44,6 +44,8 @@ def recount(model) -> tuple[int, int]:
                     projections = [w.shape for w in layer.weights if w.name == "kernel"]
                     macs += into[1] * sum(int(np.prod(shape)) for shape in projections)
                     macs += 2 * into[1] ** 2 * int(np.prod(projections[0][1:]))
+                elif kind == "TimeDistributed":  # of a Dense
+                    macs += area * int(np.prod(layer.layer.kernel.shape))
                 elif kind in ("LSTM", "GRU", "SimpleRNN", "Bidirectional"):
                     matrices = [w.shape for w in layer.weights if len(w.shape) == 2]
                     macs += into[1] * sum(int(np.prod(shape)) for shape in matrices)
