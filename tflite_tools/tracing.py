@@ -120,18 +120,37 @@ def require_finite_weights(model: Any) -> None:
 
 
 def freeze(model: Any, signature: Signature) -> Callable[..., Any]:
-    """Makes the model in inference mode a concrete function without variables."""
+    """Makes the model in inference mode a concrete function without variables.
+
+    Raises:
+        ValueError: the model changes a weight in inference, which a file could not keep.
+    """
+    changed: list[str] = []
 
     def call(*tensors: tf.Tensor) -> list[tf.Tensor]:
         structure = _input_structure(model)
         inputs = tensors[0] if structure is None else tf.nest.pack_sequence_as(structure, tensors)
-        return tf.nest.flatten(model(inputs, training=False))
+        if is_keras2(model):
+            return tf.nest.flatten(model(inputs, training=False))
+        # In this scope no variable is changed: those that are could not be frozen. Dropout of a
+        # recurrent layer draws its seed in inference, too, and does not use it.
+        with keras.StatelessScope() as scope:
+            outputs = tf.nest.flatten(model(inputs, training=False))
+        seeds = {id(v) for v in model.variables if v.name == "seed_generator_state"}
+        if scope.state_mapping.keys() - seeds:
+            stateful = [x.name for x in layers_of(model) if getattr(x, "stateful", False)]
+            changed.extend(stateful or [model.name])
+        return outputs
 
     traced = tf.function(call, input_signature=signature.inputs, autograph=False)
+    function = traced.get_concrete_function()
+    if changed:
+        raise ValueError(
+            f"{changed[0]!r} changes a variable in inference, which a .tflite file does not keep; "
+            "set stateful=False in a recurrent layer, or make it an input and an output."
+        )
     # If they were not frozen, the converter would leave the variables out without an error.
-    return convert_variables_to_constants_v2(
-        traced.get_concrete_function(), lower_control_flow=False
-    )
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def output_paths(function: Any) -> list[str]:

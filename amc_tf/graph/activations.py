@@ -64,6 +64,13 @@ def is_elementwise(activation: Any) -> bool:
         return False
 
 
+def may_hold_weights(activation: Any) -> bool:
+    """Returns whether an activation is a layer with weights, or one that may yet make some."""
+    if not isinstance(activation, keras.Layer) or type(activation) in ELEMENTWISE_LAYERS:
+        return False
+    return bool(activation.weights) or not activation.built
+
+
 def is_linear(activation: Any) -> bool:
     """Returns whether an activation returns its input."""
     return activation is None or activation is activations.linear

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.activations import activations as activation_ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.models.functional import Functional
 from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
@@ -26,6 +27,7 @@ from amc_tf.graph.own_classes import adopt, own_steps
 __all__ = [
     "activation_ops",
     "image_ops",
+    "in_training",
     "infer",
     "is_functional",
     "like",
@@ -36,6 +38,7 @@ __all__ = [
     "numpy_ops",
     "pack",
     "plain",
+    "reads_of_weights",
     "symbolic_weights",
     "twin",
     "uncompiled",
@@ -276,3 +279,44 @@ def symbolic_weights(layer: keras.Layer, constants: bool) -> Iterator[list[tuple
         yield found
     finally:
         vars(layer).update(held)
+
+
+@contextlib.contextmanager
+def reads_of_weights() -> Iterator[list[Any]]:
+    """Opens a context, within a `StatelessScope`, in which the reading of weights is noted.
+
+    Yields:
+        The variables whose values were read, but for what Keras reads in scopes of its own to find
+        the shapes of symbolic tensors.
+    """
+    kind, scope = keras.Variable, get_stateless_scope()
+    read: list[Any] = []
+    inherited: Any = kind.value
+
+    def value(variable: Any) -> Any:
+        if get_stateless_scope() is scope:
+            read.append(variable)
+        return inherited.fget(variable)
+
+    own = vars(kind).get("value")
+    kind.value = property(value)  # type: ignore
+    try:
+        yield read
+    finally:
+        if own is None:
+            del kind.value
+        else:
+            kind.value = own
+
+
+@contextlib.contextmanager
+def in_training(layer: keras.Layer) -> Iterator[None]:
+    """Opens a context in which calls of layers are, as if in a call of `layer` that trains it."""
+    context = layer._get_call_context()
+    before = context.get_value("training")
+    context.set_value("training", True)
+    try:
+        yield
+    finally:
+        context.set_value("training", before)
+        layer._maybe_reset_call_context()

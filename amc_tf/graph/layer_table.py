@@ -136,17 +136,17 @@ _EINSUM = dataclasses.replace(
     variant=lambda layer: _EINSUM_DENSE if kernel_propagation.is_dense(layer) else _EINSUM_OTHER,
 )
 _ATTENTION = LayerRule(propagation.refused("attention mixes its channels with its positions"))
+_MASKING = LayerRule(propagation.refused("it masks a position by all of its channels"))
 _MIXES_COLOURS = LayerRule(propagation.refused("it mixes colours"))
 
 
 def _by_rank(parameter: Any) -> LayerRule:
     """Returns the row of a weight as a layer; the weight keeps the name that it had."""
     (weight,) = parameter.weights
-    if not weight.shape:
-        return LayerRule(propagation.parameter)
-    return LayerRule(
-        propagation.parameter, weights={weight.name: ("out",)}, widths={"shape": "out"}
-    )
+    whole = LayerRule(propagation.parameter)
+    if len(weight.shape) == 0:  # a TensorShape of no axes is true
+        return whole
+    return dataclasses.replace(whole, weights={weight.name: ("out",)}, widths={"shape": "out"})
 
 
 _PARAMETER = LayerRule(propagation.parameter, variant=_by_rank)
@@ -198,6 +198,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "Activation",
     ),
     (LayerRule(propagation.softmax), kl, "Softmax"),
+    (_MASKING, kl, "Masking"),
     (
         LayerRule(propagation.rescaling, kind=LayerKind(affine=True, scales=True)),
         kl,
@@ -279,7 +280,6 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     ),
     (_MERGE, numpy_ops, "DivideNoNan Maximum Minimum Power"),
     (LayerRule(propagation.same, kind=LayerKind(clips=RECTIFIED)), nn_ops, "Relu"),
-    # `keras.activations.relu(x)`, a function between layers.
     (LayerRule(propagation.same, kind=LayerKind(clips=_bounds_of_relu)), activation_ops, "ReLU"),
     (LayerRule(propagation.same, kind=LayerKind(clips=(0.0, 6.0))), nn_ops, "Relu6"),
     (

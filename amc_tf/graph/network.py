@@ -17,7 +17,8 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.composites import Closed, is_composite, look_into
+from amc_tf.graph.composites import is_composite, look_into
+from amc_tf.graph.inside import Closed
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 from amc_tf.graph.parameter import Parameter
 
@@ -92,6 +93,11 @@ class Network:
     def operations(self) -> list[Any]:
         """Returns every operation once, in the order of the first calls."""
         return list({id(call.operation): call.operation for call in self.calls}.values())
+
+    def shares_weights(self) -> bool:
+        """Returns whether two operations hold the same weight."""
+        held = [id(w) for x in self.operations() for w in getattr(x, "weights", ())]
+        return len(set(held)) < len(held)
 
     def readers(self, number: int) -> Sequence[Call]:
         """Returns the calls that read a value; a call that reads it twice is there twice."""
@@ -169,7 +175,11 @@ def flatten(model: keras.Model, look_inside: bool = True) -> Network:
             "amc_tf.functional(model, keras.Input(shape)), express it as "
             "keras.Model(inputs, outputs), or build it with a known input shape"
         )
-    return Flattener(look_inside).network(model)
+    network = Flattener(look_inside).network(model)
+    # A weight that two operations hold must stay one; so the blocks that read it stay whole.
+    if network.opened and network.shares_weights():
+        return Flattener(look_inside=False).network(model)
+    return network
 
 
 class Flattener:
@@ -182,7 +192,7 @@ class Flattener:
         self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
         self.opened: dict[int, tuple[str, str]] = {}
         self.closed: dict[int, str] = {}
-        self._parameters: dict[int, Parameter] = {}  # by the `id` of the weight
+        self._parameters: dict[tuple[int, bool], Parameter] = {}  # by the `id` of the weight
 
     def network(self, model: Any) -> Network:
         """Returns the flat list of the calls that the model's outputs depend on."""
@@ -268,8 +278,9 @@ class Flattener:
         read = [x.number for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
         numbers = {id(t): n for t, n in zip(inside.inputs, read, strict=True)}
         for symbol, parameter in inside.parameters:
-            # Of all calls of the layer, one parameter holds the weight.
-            held: Any = self._parameters.setdefault(id(parameter.value), parameter)
+            # Of all calls that read the weight in one way, one parameter holds it.
+            key = id(parameter.value), parameter.each_sample
+            held: Any = self._parameters.setdefault(key, parameter)
             spec = held.compute_output_spec(self.tensors[read[0]])
             numbers[id(symbol)] = self.new_value(spec)
             arguments = ((Value(read[0]),), {})

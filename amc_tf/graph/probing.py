@@ -13,13 +13,31 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.activations import is_elementwise
+from amc_tf.graph.activations import is_elementwise, may_hold_weights
 from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.layer_rule import Connector, LayerRule, Refusal, Roles, Signal
 from amc_tf.graph.network import Call, Value
 
 _BATCH, _OPEN_SIZE = 2, 16
-_DRAWS = 3
+Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def _rectified(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns what a ReLU leaves: many zeros, and at some positions nothing, or one channel."""
+    kept = rng.random((*x.shape[:-1], 1)) < rng.choice([0.1, 0.5, 1.0], (*x.shape[:-1], 1))
+    one = rng.integers(0, x.shape[-1], x.shape[:-1])[..., None] == np.arange(x.shape[-1])
+    return np.maximum(x, 0.0) * np.where(kept, 1.0, one * (rng.random(kept.shape) < 0.5))
+
+
+# Of both signs; large; very large; positive and below 1; rectified; clipped at both ends.
+_DRAWS: tuple[Draw, ...] = (
+    lambda x, rng: x,
+    lambda x, rng: 30.0 * x,
+    lambda x, rng: 1e5 * x,
+    lambda x, rng: 0.2 * np.abs(x),
+    _rectified,
+    lambda x, rng: np.clip(_rectified(5.0 * x, rng), 0.0, 1.0),
+)
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _RELATIVE = 1e-5  # sums over positions may be taken in another order
 
@@ -63,6 +81,8 @@ def mixing(activation: Any, shape: Sequence[int | None]) -> str | None:
     """
     if is_elementwise(activation):
         return None
+    if may_hold_weights(activation):
+        return "may have weights of its own"
     if activation in _SOFTMAXES:
         return "mixes channels"
     reason = mixes_channels(lambda arrays: activation(*arrays), [(shape, "float32")], [True])
@@ -84,40 +104,51 @@ def mixes_channels(
     Returns:
         Why the function may not be called on fewer channels; None if it may.
     """
-    rng = np.random.default_rng(0)
+
+    def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(function(arrays)))
+
     width = next(s[-1] or 0 for (s, _), is_wide in zip(specs, wide, strict=True) if is_wide)
     try:
-        for draw in range(_DRAWS):
+        return _found_to_mix(run, specs, wide, width)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        return f"it does not run on fewer channels ({lines[0] if lines else type(error).__name__})"
+
+
+def _found_to_mix(
+    run: Callable[[Sequence[np.ndarray]], np.ndarray],
+    specs: Sequence[tuple[Sequence[int | None], str]],
+    wide: Sequence[bool],
+    width: int,
+) -> str | None:
+    rng = np.random.default_rng(0)
+    # What the calls change stays as it is; the seeds of random numbers go on from call to call.
+    with keras.StatelessScope():
+        for draw in _DRAWS:
             arrays = [_random(shape, dtype, rng, draw) for shape, dtype in specs]
-            whole = _numpy(function(arrays))
+            whole = run(arrays)
             if whole.shape[:1] != (_BATCH,) or whole.shape[-1:] != (width,):
                 return "it changes the batch or the channel axis"
-            if not _close(whole, _numpy(function(arrays))):
+            if not _close(whole, run(arrays)):
                 return "it is random"
-            if not _close(whole[:1], _numpy(function([a[:1] for a in arrays]))):
+            if not _close(whole[:1], run([a[:1] for a in arrays])):
                 return "what it gives for a sample depends on the others"
             for count in {1, max(1, width // 2), max(1, width - 1)}:
                 kept = np.sort(rng.choice(width, count, replace=False))
                 some = [a[..., kept] if w else a for a, w in zip(arrays, wide, strict=True)]
-                if not _close(whole[..., kept], _numpy(function(some))):
+                if not _close(whole[..., kept], run(some)):
                     return "what it gives for a channel depends on the others"
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        return f"it does not run on fewer channels ({lines[0] if lines else type(error).__name__})"
     return None
 
 
-def _random(shape: Sequence[int | None], dtype: str, rng: np.random.Generator, draw: int) -> Any:
+def _random(
+    shape: Sequence[int | None], dtype: str, rng: np.random.Generator, draw: Draw
+) -> np.ndarray:
     sizes = [_BATCH, *(_OPEN_SIZE if size is None else size for size in shape[1:])]
     if dtype.startswith(("float", "bfloat")):
-        # Of both signs; large; all positive and below 1.
-        values = rng.normal(size=sizes) * (1.0, 30.0, 0.2)[draw]
-        return (np.abs(values) if draw == 2 else values).astype("float32")
+        return draw(rng.normal(size=sizes), rng).astype("float32")
     return rng.integers(0, 2, sizes).astype(dtype)
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:

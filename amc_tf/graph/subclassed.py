@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.graph.composites import Closed, look_into, run
+from amc_tf.graph.composites import look_into
+from amc_tf.graph.inside import Closed, run
 from amc_tf.graph.keras_structure import is_functional
 from amc_tf.graph.own_classes import own_steps
 

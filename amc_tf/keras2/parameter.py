@@ -12,11 +12,18 @@ import tf_keras
 class Parameter(tf_keras.layers.Layer):
     """A layer that returns its one weight; see `amc_tf.graph.parameter.Parameter`."""
 
-    def __init__(self, shape: Sequence[int], each_sample: bool = False, **kwargs: Any):
+    def __init__(self, shape: Sequence[int], each_sample: bool, weight_dtype: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.each_sample = each_sample
-        self.value = self.add_weight(shape=self.shape, name="value", trainable=self.trainable)
+        self.weight_dtype = weight_dtype
+        self.value = self.add_weight(
+            shape=self.shape,
+            dtype=weight_dtype,
+            initializer="zeros",
+            trainable=self.trainable,
+            name="value",
+        )
 
     def call(self, like: Any) -> Any:
         """Returns the weight; `like` tells where in the network that is, and the batch."""
@@ -28,4 +35,9 @@ class Parameter(tf_keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the layer is made from again, without its weight's values."""
-        return {**super().get_config(), "shape": self.shape, "each_sample": self.each_sample}
+        return {
+            **super().get_config(),
+            "shape": self.shape,
+            "each_sample": self.each_sample,
+            "weight_dtype": self.weight_dtype,
+        }

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.activations import may_hold_weights
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.keras_structure import like, made_by, twin
 from amc_tf.graph.plan import PruningPlan
@@ -79,8 +80,9 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
     except Exception as error:
         raise _not_remade(layer, error) from error
     config["name"] = name
-    if callable(getattr(layer, "activation", None)) and "activation" in config:
-        config["activation"] = layer.activation  # the function itself needs no registration
+    activation = getattr(layer, "activation", None)
+    if callable(activation) and "activation" in config and not may_hold_weights(activation):
+        config["activation"] = activation  # the function itself needs no registration
     if site is not None:
         for key, role in site.rule.widths.items():
             if role in kept:

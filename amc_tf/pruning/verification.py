@@ -150,14 +150,18 @@ def _finite(values: np.ndarray) -> bool:
 
 
 def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarray]:
-    """Draws uniform noise in [0, 1) for every input of a model; open sizes become 32."""
+    """Draws noise for every input of a model; open sizes become 32.
+
+    Floats are uniform in [0, 1), whole numbers 0 or 1.
+    """
     rng = np.random.default_rng(seed)
-    return [
-        rng.random([samples, *(32 if size is None else size for size in t.shape[1:])]).astype(
-            t.dtype
-        )
-        for t in model.inputs
-    ]
+    found = []
+    for tensor in model.inputs:
+        sizes = [samples, *(32 if size is None else size for size in tensor.shape[1:])]
+        is_float = tensor.dtype.startswith(("float", "bfloat"))
+        drawn = rng.random(sizes) if is_float else rng.integers(0, 2, sizes)
+        found.append(drawn.astype(tensor.dtype))
+    return found
 
 
 def relative_difference(received: np.ndarray, expected: np.ndarray) -> float:

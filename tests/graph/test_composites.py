@@ -175,7 +175,7 @@ class _Closed(kl.Layer):
     [
         ("tensorflow", "does not take symbolic tensors"),
         ("training", "does something else in training"),
-        ("unseen", "do not show where it uses its weight"),
+        ("unseen", "computes with the values of its weight"),
         ("loss", "add_loss"),
         ("branch", "call functions of their own"),
     ],

@@ -336,3 +336,26 @@ def test_a_recurrent_file_forgets_a_sample_before_the_next():
     x = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
     expected = np.concatenate([model(x[i : i + 1]) for i in range(6)])
     np.testing.assert_allclose(LiteRtModel(content).predict(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kl.LSTM, kl.GRU, kl.SimpleRNN])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_dropout_of_recurrent_layers_is_left_out(kind, unroll):
+    """Keras draws the seed of its masks in inference, too."""
+    inputs = keras.Input((6, 4))
+    x = kind(5, dropout=0.2, recurrent_dropout=0.3, unroll=unroll)(inputs)
+    model = keras.Model(inputs, kl.Dense(2)(x))
+    given = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    seeds = [np.array(v) for v in model.variables if "seed" in v.name]
+    received = LiteRtModel(convert(model)).predict(given)
+    np.testing.assert_allclose(received, model.predict(given, verbose=0), atol=1e-5)
+    assert seeds
+    model.compile("sgd", "mse")  # which was not changed: it can be trained as before
+    model.fit(given, np.zeros((3, 2)), verbose=0)
+
+
+def test_a_model_that_keeps_state_is_refused():
+    inputs = keras.Input(batch_shape=(1, 6, 4))
+    model = keras.Model(inputs, kl.LSTM(5, stateful=True, name="kept")(inputs))
+    with pytest.raises(ValueError, match="kept.* changes a variable in inference.*stateful=False"):
+        convert(model)
