@@ -111,7 +111,7 @@ def _first_failing(
     They are one layer, and the operations between it and the layer before: the frozen graph does
     not tell which of its nodes are of an operation that is no layer.
     """
-    network = flatten(model)
+    network = flatten(model, look_inside=False)
     scopes = frozen.scopes()
     order = [network.name(operation) for operation in network.operations()]
     ends = [i for i, name in enumerate(order) if name in scopes]
@@ -136,7 +136,7 @@ def _samples(arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _told(model: keras.Model, format_name: str, attempt: Attempt) -> str:
-    network = flatten(model)
+    network = flatten(model, look_inside=False)
     kinds = {network.name(part): type(part).__name__ for part in network.operations()}
     names = [f"{n!r} ({kinds[n]})" if n in kinds else repr(n) for n in attempt.layers]
     where = ""

@@ -33,7 +33,7 @@ def at_size(model: keras.Model, shapes: Sequence[Shape]) -> keras.Model:
         keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
-    return like(model, inputs, flatten(model).run(inputs))
+    return like(model, inputs, flatten(model, look_inside=False).run(inputs))
 
 
 def counted_shapes(model: keras.Model, input_shape: InputShape) -> tuple[Shape, ...]:
