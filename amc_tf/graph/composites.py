@@ -20,6 +20,7 @@ import keras
 from amc_tf.graph.inside import Closed, Inside, Step, given, is_symbol
 from amc_tf.graph.inside_checks import check_inside, first_line
 from amc_tf.graph.keras_structure import (
+    Functional,
     in_training,
     nodes_in_order,
     numpy_ops,
@@ -39,8 +40,10 @@ _MOST_BYTES = 2**29  # of an input at the larger batch
 _REPEATS = (numpy_ops.Tile, numpy_ops.BroadcastTo, numpy_ops.Repeat)
 
 
-# Layers of Keras that only call others.
+# Layers of Keras that only call others, and classes of Keras from which blocks are derived. What
+# derives from a layer that computes, such as a convolution, changes what that layer computes.
 _OF_KERAS = (keras.layers.Bidirectional,)
+_BASES = (keras.Layer, keras.Model, keras.Sequential, Functional)
 
 
 def is_composite(operation: Any) -> bool:
@@ -49,11 +52,11 @@ def is_composite(operation: Any) -> bool:
     A class that the user registered is taken as its row says.
     """
     kind = type(operation)
-    return kind in _OF_KERAS or (
-        isinstance(operation, keras.Layer)
-        and kind.__module__.split(".")[0] not in ("keras", "amc_tf")
-        and RULE_ATTRIBUTE not in vars(kind)
-    )
+    if kind in _OF_KERAS or not isinstance(operation, keras.Layer):
+        return kind in _OF_KERAS
+    of_keras = next(base for base in kind.__mro__ if base.__module__.split(".")[0] == "keras")
+    own = kind is not of_keras and not kind.__module__.startswith("amc_tf.")
+    return own and of_keras in _BASES and RULE_ATTRIBUTE not in vars(kind)
 
 
 def look_into(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Inside:

@@ -25,6 +25,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.own_classes import adopt, own_steps
 
 __all__ = [
+    "Functional",
     "activation_ops",
     "image_ops",
     "in_training",
