@@ -67,9 +67,12 @@ def _arguments(step: Any) -> dict[str, Any]:
     """Returns the arguments of a call by name; of an operation that is no layer, none."""
     if not isinstance(step.operation, keras.Layer):
         return {}
-    arguments = step.arguments
     signature = inspect.signature(type(step.operation).call)
-    return dict(signature.bind_partial(None, *arguments.args, **arguments.kwargs).arguments)
+    # In training, Keras records `training` of layers that do not take it, too.
+    told = step.arguments.kwargs
+    if "training" not in signature.parameters:
+        told = {key: value for key, value in told.items() if key != "training"}
+    return dict(signature.bind_partial(None, *step.arguments.args, **told).arguments)
 
 
 def _signature(inside: Inside) -> list[Any]:
@@ -90,7 +93,7 @@ def _signature(inside: Inside) -> list[Any]:
         operation = step.operation
         if isinstance(operation, keras.Layer):
             told = {k: v for k, v in _arguments(step).items() if k not in ("self", "training")}
-            found.append((id(operation), *map(token, keras.tree.flatten(told))))
+            found.append((_identity(operation), *map(token, keras.tree.flatten(told))))
         else:
             settings = {k: v for k, v in vars(operation).items() if k[0] != "_" and k != "name"}
             flat = keras.tree.flatten((settings, step.arguments.args, step.arguments.kwargs))
@@ -99,6 +102,17 @@ def _signature(inside: Inside) -> list[Any]:
             numbers[id(tensor)] = len(numbers)
     found.append([token(x) for x in inside.outputs])
     return found
+
+
+def _identity(layer: Any) -> Any:
+    """Returns what tells layers apart; one without weights may be made anew in each call."""
+    if layer.variables or type(layer).__module__.split(".")[0] != "keras":
+        return id(layer)
+    try:
+        settings = {key: value for key, value in layer.get_config().items() if key != "name"}
+    except Exception:  # Keras cannot tell all arguments
+        return id(layer)
+    return type(layer), repr(settings)
 
 
 def _require_weights(layer: Any, inside: Inside) -> None:

@@ -102,6 +102,30 @@ def test_a_block_that_does_more_than_its_calls_stays_whole(kind):
         np.testing.assert_array_equal(a, np.array(b))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda b, x, t: kl.Add()([x, b.norm(b.dense(x), training=t)]),  # made anew in each call
+        lambda b, x, t: kl.ReLU()(b.norm(b.dense(x))),
+    ],
+)
+def test_a_block_that_does_no_more_is_looked_into(function):
+    model = _model(_Own(function))
+    graph = amc_tf.analyze(model)
+    assert not graph.refused
+    assert amc_tf.verify(model, graph) < 1e-5
+    # Its batch norm is trained in the copy as in the model.
+    x = np.random.default_rng(0).normal(3.0, 1.0, (64, 8)).astype("float32")
+    moved = []
+    for network in (model, amc_tf.rebuild(model, graph, None)):
+        network.compile("sgd", "mse")
+        network.fit(x, np.zeros((64, 3)), batch_size=64, verbose=0)
+        (mean,) = [np.array(v) for v in network.variables if v.name == "moving_mean"]
+        moved.append(mean)
+    np.testing.assert_allclose(*moved, atol=1e-5)
+    assert np.abs(moved[0]).max() > 0
+
+
 def test_an_activity_regularizer_keeps_a_block_whole():
     block = _Own(lambda b, x, t: b.norm(b.dense(x), training=t), activity_regularizer="l2")
     assert "activity_regularizer" in amc_tf.analyze(_model(block)).refused[0].reason
