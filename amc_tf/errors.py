@@ -98,5 +98,11 @@ def number(name: str, value: object) -> float:
     return float(value)
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says; the name of its class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _names(known: Iterable[str]) -> str:
     return ", ".join(map(repr, known))

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amc_tf.errors import AmcError
+from amc_tf.errors import AmcError, first_line
 from amc_tf.export import measures
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.settings import ExportSettings
@@ -198,7 +198,7 @@ def _metric(model: keras.Model, x: Any, labels: Any) -> str:
     try:
         model.evaluate(tf.data.Dataset.from_tensors(few), verbose=0)
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         raise AmcError(
             "the labels do not fit the loss and metrics that the model was compiled with "
             f"({said}); give labels as in its training, or none"

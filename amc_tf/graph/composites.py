@@ -17,8 +17,9 @@ from typing import Any
 
 import keras
 
+from amc_tf.errors import first_line
 from amc_tf.graph.inside import Closed, Inside, Step, given, is_symbol
-from amc_tf.graph.inside_checks import check_inside, first_line
+from amc_tf.graph.inside_checks import check_inside
 from amc_tf.graph.keras_structure import (
     Functional,
     in_training,

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf.errors import first_line
 from amc_tf.graph.inside import Closed, Inside, given, is_array, is_symbol, run
 from amc_tf.graph.keras_structure import infer
 
@@ -175,9 +176,3 @@ def _random(tensor: Any, rng: np.random.Generator) -> Any:
     is_float = dtype.startswith(("float", "bfloat"))
     values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
     return keras.ops.cast(values, dtype)
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

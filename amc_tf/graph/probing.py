@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf.errors import first_line
 from amc_tf.graph.activations import is_elementwise, may_hold_weights
 from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.layer_rule import Connector, LayerRule, Refusal, Roles, Signal
@@ -112,8 +113,7 @@ def mixes_channels(
     try:
         return _found_to_mix(run, specs, wide, width)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        return f"it does not run on fewer channels ({lines[0] if lines else type(error).__name__})"
+        return f"it does not run on fewer channels ({first_line(error)})"
 
 
 def _found_to_mix(
