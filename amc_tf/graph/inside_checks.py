@@ -135,7 +135,7 @@ def _require_dtypes(layer: Any, inside: Inside) -> None:
     """Checks that the layer casts none of its inputs, as its calls would not."""
     for tensor in inside.inputs:
         cast = layer.autocast and tensor.dtype != layer.compute_dtype
-        if cast and tensor.dtype.startswith(("float", "bfloat")):
+        if cast and keras.backend.is_float_dtype(tensor.dtype):
             raise Closed(f"it casts its input from {tensor.dtype} to {layer.compute_dtype}")
 
 
@@ -162,7 +162,7 @@ def _require_same(layer: Any, args: tuple, kwargs: dict[str, Any], inside: Insid
 def _close(a: Any, b: Any) -> bool:
     dtype = keras.backend.standardize_dtype(a.dtype)
     a, b = (np.asarray(keras.ops.cast(x, "float64")) for x in (a, b))
-    if not dtype.startswith(("float", "bfloat")):
+    if not keras.backend.is_float_dtype(dtype):
         return bool((a == b).all())
     greatest = np.abs(a[np.isfinite(a)]).max(initial=0.0)
     atol = _TOLERANCES[int(dtype[-2:])] * greatest
@@ -173,6 +173,6 @@ def _random(tensor: Any, rng: np.random.Generator) -> Any:
     shape = [_BATCH if tensor.shape[0] is None else tensor.shape[0]]
     shape += [_OPEN_SIZE if size is None else size for size in tensor.shape[1:]]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
-    is_float = dtype.startswith(("float", "bfloat"))
+    is_float = keras.backend.is_float_dtype(dtype)
     values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
     return keras.ops.cast(values, dtype)

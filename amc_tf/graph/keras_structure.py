@@ -261,7 +261,7 @@ def symbolic_weights(layer: keras.Layer, constants: bool) -> Iterator[list[tuple
                 dtype = keras.backend.standardize_dtype(value.dtype)
                 weight = keras.Variable(value, dtype=dtype, trainable=False, name="constant")
             shape = (1,) * (2 - len(weight.shape)) + tuple(weight.shape)
-            is_float = weight.dtype.startswith(("float", "bfloat"))
+            is_float = keras.backend.is_float_dtype(weight.dtype)
             dtype = layer.compute_dtype if is_float else weight.dtype
             symbols[id(value)] = keras.KerasTensor(shape, dtype, name=weight.name), weight
         return symbols[id(value)][0]

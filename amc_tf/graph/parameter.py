@@ -78,7 +78,7 @@ class Parameter(keras.Layer):
 
     @property
     def _returned(self) -> str:
-        is_float = self.weight_dtype.startswith(("float", "bfloat"))
+        is_float = keras.backend.is_float_dtype(self.weight_dtype)
         return self.compute_dtype if is_float else self.weight_dtype
 
     def get_config(self) -> dict[str, Any]:

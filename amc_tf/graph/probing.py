@@ -146,7 +146,7 @@ def _random(
     shape: Sequence[int | None], dtype: str, rng: np.random.Generator, draw: Draw
 ) -> np.ndarray:
     sizes = [_BATCH, *(_OPEN_SIZE if size is None else size for size in shape[1:])]
-    if dtype.startswith(("float", "bfloat")):
+    if keras.backend.is_float_dtype(dtype):
         return draw(rng.normal(size=sizes), rng).astype("float32")
     return rng.integers(0, 2, sizes).astype(dtype)
 

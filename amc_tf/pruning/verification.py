@@ -158,7 +158,7 @@ def noise(model: keras.Model, samples: int = 2, seed: int = 0) -> list[np.ndarra
     found = []
     for tensor in model.inputs:
         sizes = [samples, *(32 if size is None else size for size in tensor.shape[1:])]
-        is_float = tensor.dtype.startswith(("float", "bfloat"))
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
         drawn = rng.random(sizes) if is_float else rng.integers(0, 2, sizes)
         found.append(drawn.astype(tensor.dtype))
     return found
