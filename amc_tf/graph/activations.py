@@ -76,6 +76,15 @@ def is_linear(activation: Any) -> bool:
     return activation is None or activation is activations.linear
 
 
+def keeps_zero(activation: Any) -> bool:
+    """Returns whether an activation returns 0 for 0."""
+    if is_linear(activation):
+        return True
+    if not callable(activation) or may_hold_weights(activation):
+        return False
+    return not keras.ops.any(activation(keras.ops.zeros((1, 2))))
+
+
 def clipped(activation: Any) -> Bounds:
     """Returns the range to which an activation clips; all numbers if it is no rectifier."""
     return next((bounds for rectifier, bounds in _CLIPS if rectifier is activation), UNBOUNDED)

@@ -12,20 +12,31 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
-from amc_tf.graph.channel_graph import ChannelGraph, Group, Refused, Site
+from amc_tf.graph.channel_classes import Classes, Joint, classes_of
+from amc_tf.graph.channel_graph import ChannelGraph, Refused, Site
+from amc_tf.graph.grouping import groups_of
 from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
-from amc_tf.graph.layer_rule import Ids, LayerRule, Refusal, Roles, Signal, Unfit, output_role
+from amc_tf.graph.layer_rule import (
+    Ids,
+    LayerRule,
+    Refusal,
+    Roles,
+    Signal,
+    Unfit,
+    output_role,
+    roles_of_axes,
+)
 from amc_tf.graph.layer_table import is_registered, rule_of
 from amc_tf.graph.probing import PROBED
+from amc_tf.graph.reshaping import alike
+from amc_tf.graph.vanishing import Followed, is_product, vanishes
 
 
 def analyze(
@@ -72,7 +83,11 @@ class _Analysis:
         self._refused: list[Refused] = []
         self._probed: list[tuple[str, str]] = []
         self._sites: list[tuple[network_lib.Call, LayerRule, Roles]] = []
+        self._joint: list[Joint] = []
+        self._summed: list[tuple[str, Sequence[tuple[Ids, int]]]] = []
         self._of_value: dict[int, Ids] = {}
+        self._axes: dict[int, dict[int, Ids]] = {}  # ids of axes before the last, by value
+        self._followed: dict[int, Followed] = {}  # by output
         self._first_roles: dict[int, Roles] = {}
         self._made_by: list[str] = []  # for every id, the operation that made it
 
@@ -90,6 +105,12 @@ class _Analysis:
         if len(ids):
             self._frozen.append((ids, reason))
 
+    def multiply(self, ids: Ids, parts: Sequence[Ids]) -> None:
+        self._joint.append((ids, parts))
+
+    def sum_over(self, operands: Sequence[tuple[Ids, int]]) -> None:
+        self._summed.append((self._operation_name, operands))
+
     # The pass itself.
     def graph(self) -> ChannelGraph:
         self._operation_name = "input"
@@ -101,8 +122,16 @@ class _Analysis:
             self._operation_name = self.network.name(call.operation)
             self._visit(call)
         for number in self.network.outputs:
-            self.freeze(self._of_value[number], "model output")
+            self._freeze_value(number, "model output")
+        for name, operands in self._summed:
+            if not any(vanishes(number, self._followed) for _, number in operands):
+                for ids, _ in operands:
+                    self.freeze(ids, f"{name!r} sums over them, and no weights can make them zero")
         return self._collect()
+
+    def _freeze_value(self, number: int, reason: str) -> None:
+        for ids in (self._of_value[number], *self._axes.get(number, {}).values()):
+            self.freeze(ids, reason)
 
     def _shape(self, number: int) -> tuple[int | None, ...]:
         return tuple(self.network.tensors[number].shape)
@@ -126,8 +155,8 @@ class _Analysis:
         for pattern in self._patterns:
             if fnmatch.fnmatchcase(self._operation_name, pattern):
                 for number in call.outputs:
-                    self.freeze(self._of_value[number], f"frozen by the pattern {pattern!r}")
-        if rule is not None and (rule.weights or rule.rewrite):
+                    self._freeze_value(number, f"frozen by the pattern {pattern!r}")
+        if rule is not None and (rule.weights or rule.rewrite or is_product(roles)):
             self._sites.append((call, rule, roles))
         if rule is not None and rule.weights:
             # A shared layer has one set of weights, so its calls keep the same channels. A
@@ -160,18 +189,36 @@ class _Analysis:
                 "does not run; build the model with channels_last"
             )
         inputs = [
-            Signal(self._of_value[n], self._shape(n), self.network.tensors[n].dtype)
+            Signal(
+                self._of_value[n],
+                self._shape(n),
+                self.network.tensors[n].dtype,
+                self._axes.get(n, {}),
+                n,
+            )
             for n in call.inputs
         ]
         if not inputs:
             raise Refusal("it has no inputs")
-        if any(self._width(n) == 0 for n in (*call.inputs, *call.outputs)):
+        values = (*call.inputs, *call.outputs)
+        if rule.axes == "frozen" and any(self._width(n) == 0 for n in values):
             raise Refusal("a tensor's channel axis has no known size")
-        if any(n in self._inner_inputs(call) for n in call.inputs):
+        if any(n in self._inner_inputs(call, rule.operands) for n in call.inputs):
             raise Refusal("one of its options is a tensor")
         roles = self._roles(call, rule, inputs)
+        if rule.axes == "alike":
+            roles = {**roles, **alike(self, inputs, self._shape(call.outputs[0]))}
+        elif rule.axes == "frozen":
+            for number in call.inputs:
+                for ids in self._axes.get(number, {}).values():
+                    self.freeze(ids, f"{self._operation_name} does not treat their axis alone")
         for i, number in enumerate(call.outputs):
-            self._of_value[number] = roles[output_role(i)]
+            role = output_role(i)
+            self._of_value[number] = roles[role]
+            axes = roles_of_axes(roles, role)
+            if axes:
+                self._axes[number] = {axis: roles[name] for axis, name in axes.items()}
+            self._followed[number] = Followed(call, rule, roles)
         return roles
 
     def _roles(self, call: network_lib.Call, rule: LayerRule, inputs: Sequence[Signal]) -> Roles:
@@ -194,13 +241,14 @@ class _Analysis:
         return roles
 
     @staticmethod
-    def _inner_inputs(call: network_lib.Call) -> set[int]:
+    def _inner_inputs(call: network_lib.Call, others: Sequence[str]) -> set[int]:
         """Returns the values passed to a parameter that is not an operand's (a mask, say).
 
         Of a layer that the user registered, positional arguments are operands.
         """
-        names = list(inspect.signature(type(call.operation).call).parameters)[1:]
-        operands = {*names[:1], "inputs", "x", "x1", "x2", "xs", "key"}
+        parameters = list(inspect.signature(type(call.operation).call).parameters.values())[1:]
+        names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        operands = {*names[:1], *others, "inputs", "x", "x1", "x2", "xs", "key"}
         positional = () if is_registered(call.operation) else zip(names, call.args, strict=False)
         options = [
             value for name, value in (*positional, *call.kwargs.items()) if name not in operands
@@ -213,7 +261,7 @@ class _Analysis:
         self._refused.append(Refused(name, type(operation).__name__, reason))
         reason = f"{name} ({type(operation).__name__}): {reason}"
         for number in call.inputs:
-            self.freeze(self._of_value[number], reason)
+            self._freeze_value(number, reason)
         for number in call.outputs:
             ids = self.fresh(self._width(number))
             self.freeze(ids, reason)
@@ -228,18 +276,15 @@ class _Analysis:
         return roles
 
     def _collect(self) -> ChannelGraph:
-        classes_of_id = self._classes()
-        count = int(classes_of_id.max(initial=-1)) + 1
-        makers = self._makers(classes_of_id, count)
-        frozen = np.zeros(count, bool)
-        for ids, _ in self._frozen:
-            frozen[classes_of_id[ids]] = True
+        found = classes_of(self._count, self._united, self._joint)
+        makers = self._makers(found)
+        frozen = self._frozen_classes(found)
         sites = tuple(
             Site(
                 name=self.network.name(call.operation),
                 call=call,
                 rule=rule,
-                roles={role: classes_of_id[ids] for role, ids in roles.items()},
+                roles={role: found.of_id[ids] for role, ids in roles.items()},
             )
             for call, rule, roles in self._sites
             if not (rule.rewrite and not roles)
@@ -247,26 +292,34 @@ class _Analysis:
         return ChannelGraph(
             network=self.network,
             sites=sites,
-            groups=_groups(sites, frozen, makers),
+            groups=groups_of(sites, found, frozen, makers),
             refused=self._refused,
             probed=tuple(self._probed),
-            frozen=self._frozen_listing(classes_of_id, makers),
-            classes=count,
+            frozen=self._frozen_listing(found.of_id, makers),
+            classes=found.count,
             input_shapes=self._input_shapes,
+            parts={
+                whole: free
+                for whole, parts in found.parts.items()
+                if (free := tuple(part for part in parts if not frozen[part]))
+            },
+            values={number: found.of_id[ids] for number, ids in self._of_value.items()},
         )
 
-    def _classes(self) -> np.ndarray:
-        """Returns the class of each id; classes are numbered in the order of their first ids."""
-        pairs = [np.stack([a, b]) for a, b in self._united]
-        a, b = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
-        links = coo_array((np.ones(len(a), bool), (a, b)), shape=(self._count, self._count))
-        labels = connected_components(links, directed=False)[1]
-        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        return np.argsort(np.argsort(first))[inverse]
+    def _frozen_classes(self, found: Classes) -> np.ndarray:
+        """Returns which classes must stay; a joint class that must takes its parts along."""
+        frozen = np.zeros(found.count, bool)
+        frozen[list(found.stuck)] = True
+        for ids, _ in self._frozen:
+            frozen[found.of_id[ids]] = True
+        for whole, parts in found.parts.items():
+            if frozen[whole]:
+                frozen[list(parts)] = True
+        return frozen
 
-    def _makers(self, classes_of_id: np.ndarray, count: int) -> list[str]:
-        makers = [""] * count
-        for class_number, name in zip(classes_of_id[::-1], self._made_by[::-1], strict=True):
+    def _makers(self, found: Classes) -> list[str]:
+        makers = [""] * found.count
+        for class_number, name in zip(found.of_id[::-1], self._made_by[::-1], strict=True):
             makers[class_number] = name
         return makers
 
@@ -277,62 +330,9 @@ class _Analysis:
         for ids, reason in self._frozen:
             new = [i for i in dict.fromkeys(classes_of_id[ids].tolist()) if i not in seen]
             seen.update(new)
-            if new:
+            if new and reason:
                 by_reason.setdefault(reason, []).extend(new)
         return tuple(
             (tuple(dict.fromkeys(makers[i] for i in found)), len(found), reason)
             for reason, found in by_reason.items()
         )
-
-
-def _groups(sites: Sequence[Site], frozen: np.ndarray, makers: Sequence[str]) -> dict[str, Group]:
-    """Groups the classes that appear equally often in every role of every site.
-
-    Frozen classes are left out.
-    """
-    signature: list[list[tuple[int, str, int]]] = [[] for _ in frozen]
-    for i, site in enumerate(sites):
-        for role, classes in site.roles.items():
-            found, times = np.unique(classes, return_counts=True)
-            for class_number, n in zip(found.tolist(), times.tolist(), strict=True):
-                if not frozen[class_number]:
-                    signature[class_number].append((i, role, n))
-    alike: dict[tuple, list[int]] = {}
-    for class_number, seen in enumerate(signature):
-        if seen:
-            alike.setdefault(tuple(seen), []).append(class_number)
-    # Groups are ordered by the first layer that reads their channels, because the agent goes
-    # along the network.
-    first_read = {
-        key: min((i for i, role, _ in key if role in _mixed_roles(sites[i])), default=len(sites))
-        for key in alike
-    }
-    groups: dict[str, Group] = {}
-    for key in sorted(alike, key=lambda k: (first_read[k], alike[k][0])):
-        classes = np.array(alike[key])
-        producers = _names(
-            sites[i] for i, role, _ in key if role == "out" and _makes(sites[i].rule)
-        )
-        consumers = _names(sites[i] for i, role, _ in key if role in _mixed_roles(sites[i]))
-        if not consumers:
-            continue  # no kernel reads them: there is no weight to save or refit
-        stem = name = (producers or (makers[classes[0]],))[0]
-        copy = 1
-        while name in groups:
-            copy += 1
-            name = f"{stem}:{copy}"
-        groups[name] = Group(name, len(classes), producers, consumers, classes)
-    return groups
-
-
-def _names(sites: Iterable[Site]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(site.name for site in sites))
-
-
-def _mixed_roles(site: Site) -> set[str]:
-    return set(site.rule.mixes.values())
-
-
-def _makes(rule: LayerRule) -> bool:
-    """Returns whether a row computes new channels, rather than passing on those of its input."""
-    return bool(rule.mixes)

@@ -33,6 +33,15 @@ class Site:
     rule: LayerRule
     roles: Mapping[str, np.ndarray]
 
+    def summed(self) -> set[str]:
+        """Returns the roles over whose channels the call sums, with a kernel or without."""
+        kernels = {role for name in self.rule.mixes for role in self.rule.mixed(name)}
+        return kernels | set(self.summed_alone())
+
+    def summed_alone(self) -> list[str]:
+        """Returns the roles over whose channels the call sums without a kernel."""
+        return [role for role in self.roles if role.startswith("sum:")]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
@@ -78,6 +87,9 @@ class ChannelGraph:
             the batch axis; None for a size that is open.
         probed: (operation, class) of what the layer table does not know, and a run showed to
             treat each channel alone.
+        parts: for each joint class (of a channel that is kept where its head and its width are),
+            the classes of groups on which it depends.
+        values: channel class of each position of the last axis of each value, by its number.
     """
 
     network: network_lib.Network
@@ -88,6 +100,8 @@ class ChannelGraph:
     classes: int
     input_shapes: tuple[tuple[int | None, ...], ...]
     probed: tuple[tuple[str, str], ...] = ()
+    parts: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    values: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def trace(self) -> Trace:
@@ -118,7 +132,35 @@ class ChannelGraph:
                 )
             keep[group.classes] = False
             keep[group.classes[list(kept)]] = True
+        return self.joined(keep)
+
+    @functools.cached_property
+    def _joint(self) -> np.ndarray:
+        """Each joint class with each of its parts, int (pairs, 2)."""
+        pairs = [(whole, part) for whole, parts in self.parts.items() for part in parts]
+        return np.array(pairs, int).reshape(-1, 2)
+
+    def joined(self, keep: np.ndarray) -> np.ndarray:
+        """Returns which classes are kept, given which classes of groups are (changes `keep`)."""
+        whole, part = self._joint.T
+        keep[whole[~keep[part]]] = False
         return keep
+
+    def gathered(self, score: np.ndarray) -> np.ndarray:
+        """Returns the score of each class with those of the joint classes it is part of.
+
+        Args:
+            score: score of each class, float (classes,).
+        """
+        whole, part = self._joint.T
+        total = score.copy()
+        np.add.at(total, part, score[whole])
+        return total
+
+    def dropped_with(self, classes: np.ndarray, channel: int) -> np.ndarray:
+        """Returns which positions go when a channel goes, boolean, in the shape of `classes`."""
+        whole, part = self._joint.T
+        return (classes == channel) | np.isin(classes, whole[part == channel])
 
     def site(self, name: str) -> Site:
         """Returns the site of the first call of the layer with that name."""

@@ -43,7 +43,11 @@ _REPEATS = (numpy_ops.Tile, numpy_ops.BroadcastTo, numpy_ops.Repeat)
 
 # Layers of Keras that only call others, and classes of Keras from which blocks are derived. What
 # derives from a layer that computes, such as a convolution, changes what that layer computes.
-_OF_KERAS = (keras.layers.Bidirectional,)
+_OF_KERAS = (
+    keras.layers.Bidirectional,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
 _BASES = (keras.Layer, keras.Model, keras.Sequential, Functional)
 
 

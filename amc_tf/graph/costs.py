@@ -12,6 +12,7 @@ that have no row, are counted from the traced computation (`amc_tf.graph.trace`)
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,11 +22,12 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph, Refused, Site
 from amc_tf.graph.function_macs import Work
-from amc_tf.graph.layer_rule import volume
+from amc_tf.graph.layer_rule import axis_role, roles_of_axes, volume
 from amc_tf.graph.layer_table import is_registered, rule_of
 from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.probing import PROBED
+from amc_tf.graph.role_widths import Linear, RoleWidths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ def macs_cost(graph: ChannelGraph) -> Cost:
         name = graph.network.name(call.operation)
         work = _beside_the_row(graph, call, traced)
         site = graph.site_at(call)
-        if work.macs and site is not None and site.rule is PROBED:
+        if work.macs and site is not None and _work_roles(site):
             of_channels.append((site, work.macs))
         elif work.macs:
             fixed[name] = fixed.get(name, 0) + work.macs
@@ -106,12 +108,14 @@ def macs_cost(graph: ChannelGraph) -> Cost:
             reason = ", ".join(work.uncounted)
             uncounted.append(Refused(name, type(call.operation).__name__, reason))
 
-    def uses(site: Site, weight: Any) -> int:
+    def uses(site: Site, weight: Any) -> tuple[int, Sequence[str]]:
         if not graph.is_open and _multiplications(graph, site, weight) is None:
             kind = type(site.call.operation).__name__
             uncounted.append(Refused(site.name, kind, "its size depends on what it reads"))
-            return 0
-        return multiplications(graph, site, weight)
+            return 0, ()
+        positions = _position_roles(site, weight)
+        held = math.prod(len(site.roles[role]) for role in positions)
+        return multiplications(graph, site, weight) // held, positions
 
     cost = _cost("macs", graph, graph.sites, fixed, uses, of_channels)
     return dataclasses.replace(cost, uncounted=tuple(dict.fromkeys(uncounted)))
@@ -155,8 +159,29 @@ def _multiplications(graph: ChannelGraph, site: Site, weight: Any) -> int | None
     if side is None:
         return 0
     number = (site.call.outputs if side == "out" else site.call.inputs)[0]
-    count = volume(graph.trace.shapes[number][:-1])
+    shape = graph.trace.shapes[number]
+    indexed = set(site.rule.weights.get(weight.name, ()))
+    axes = range(-len(shape), -1)
+    count = volume([shape[axis] for axis in axes if axis_role(side, axis) not in indexed])
     return None if count is None else count // graph.trace.batch
+
+
+def _position_roles(site: Site, weight: Any) -> list[str]:
+    """Returns the roles of axes along which a kernel is applied, and which hold channels."""
+    side = site.rule.macs.get(weight.name, "")
+    indexed = set(site.rule.weights.get(weight.name, ()))
+    return [role for role in roles_of_axes(site.roles, side).values() if role not in indexed]
+
+
+def _work_roles(site: Site) -> list[list[str]]:
+    """Returns the roles over whose channels each product of a site without weights runs."""
+    if site.rule is PROBED:
+        return [["out"]]
+    products: dict[str, list[str]] = {}
+    for role in site.roles:
+        if role.startswith("work"):
+            products.setdefault(role.split(":")[0], []).append(role)
+    return list(products.values())
 
 
 def _size_not_known(graph: ChannelGraph, name: str) -> AmcError:
@@ -186,7 +211,7 @@ def params_cost(graph: ChannelGraph) -> Cost:
         for operation in graph.network.operations()
         if graph.network.name(operation) not in known and hasattr(operation, "count_params")
     }
-    return _cost("params", graph, sites, fixed, lambda site, weight: 1)
+    return _cost("params", graph, sites, fixed, lambda site, weight: (1, ()))
 
 
 COSTS: Mapping[str, Callable[[ChannelGraph], Cost]] = {"macs": macs_cost, "params": params_cost}
@@ -197,7 +222,7 @@ def _cost(
     graph: ChannelGraph,
     sites: Iterable[Site],
     fixed: Mapping[str, int],
-    uses: Callable[[Site, Any], int],
+    uses: Callable[[Site, Any], tuple[int, Sequence[str]]],
     of_channels: Sequence[tuple[Site, int]] = (),
 ) -> Cost:
     """Makes a cost of what `uses` says of each weight.
@@ -207,39 +232,39 @@ def _cost(
         graph: the graph.
         sites: the sites whose weights count.
         fixed: see `Cost`.
-        uses: how often a site's weight counts.
+        uses: how often a site's weight counts, and for each channel of which other roles.
         of_channels: sites without weights, and what each costs, the same for each channel.
     """
-    group_of_class = np.full(graph.classes, -1)
-    for i, group in enumerate(graph.groups.values()):
-        group_of_class[group.classes] = i
     dense = dense_counts(graph)
+    widths = RoleWidths(graph, dense)
+    names: list[str] = []
+    scale: list[int] = []
+    factors: list[list[Linear]] = []
 
-    def width(classes: np.ndarray) -> tuple[np.ndarray, int]:
-        """Returns a role's width as (factor of each group's count, constant)."""
-        found = group_of_class[classes]
-        total = np.bincount(found[found >= 0], minlength=len(dense))
-        return total // dense, int(np.count_nonzero(found < 0))
+    def add(site: Site, factor: int, roles: Iterable[str]) -> None:
+        """Adds a factor times the widths of roles: a product of sums, as a sum of products."""
+        for product in itertools.product(*(widths.of(site.roles[role]) for role in roles)):
+            names.append(site.name)
+            scale.append(factor)
+            factors.append([linear for of_role in product for linear in of_role])
 
-    names, scale, widths = [], [], []
     for site in sites:
         for weight, axes in site.rule.weight_axes(site.call.operation):
             sizes = zip(weight.shape, axes, strict=True)
             constant = [size for size, role in sizes if role is None]
-            factor = uses(site, weight) * math.prod(constant)
-            if not factor:
-                continue
-            names.append(site.name)
-            scale.append(factor)
-            widths.append([width(site.roles[role]) for role in axes if role is not None])
+            times, positions = uses(site, weight)
+            factor = times * math.prod(constant)
+            if factor:
+                add(site, factor, (*(role for role in axes if role is not None), *positions))
     for site, total in of_channels:
-        names.append(site.name)
-        scale.append(total // len(site.roles["out"]))
-        widths.append([width(site.roles["out"])])
-    terms, most = len(names), max(map(len, widths), default=0)
+        products = _work_roles(site)
+        elements = [math.prod(len(site.roles[role]) for role in roles) for roles in products]
+        for roles in products:
+            add(site, total // sum(elements), roles)
+    terms, most = len(names), max(map(len, factors), default=0)
     slopes = np.zeros((terms, most, len(dense)), np.int64)
     offsets = np.ones((terms, most), np.int64)
-    for term, of_term in enumerate(widths):
+    for term, of_term in enumerate(factors):
         for i, (slope, offset) in enumerate(of_term):
             slopes[term, i], offsets[term, i] = slope, offset
     return Cost(

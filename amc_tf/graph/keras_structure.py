@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras.src.activations import activations as activation_ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.models.functional import Functional
+from keras.src.ops import core as core_ops
 from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
@@ -27,6 +28,7 @@ from amc_tf.graph.own_classes import adopt, own_steps
 __all__ = [
     "Functional",
     "activation_ops",
+    "core_ops",
     "image_ops",
     "in_training",
     "infer",

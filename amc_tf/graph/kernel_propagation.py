@@ -25,9 +25,10 @@ from amc_tf.graph.network import Call
 from amc_tf.graph.probing import mixing
 
 
-def _check_activation(
+def check_activation(
     c: Connector, operation: Any, out: Ids, out_shape: Sequence[Any], name: str = "activation"
 ) -> None:
+    """Freezes a layer's outputs if its activation mixes them."""
     activation = getattr(operation, name, None)
     reason = mixing(activation, out_shape)
     if reason:
@@ -35,7 +36,8 @@ def _check_activation(
         c.freeze(out, f"activation {told!r} of {operation.name!r} {reason}")
 
 
-def _check_kernel(layer: Any) -> None:
+def check_kernel(layer: Any) -> None:
+    """Refuses a kernel that is not plain."""
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         raise Refusal("its kernel is quantised or carries LoRA weights")
 
@@ -43,21 +45,21 @@ def _check_kernel(layer: Any) -> None:
 def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Makes new output channels, each of which reads every input channel (Conv, Dense)."""
     layer, x = call.operation, only(inputs)
-    _check_kernel(layer)
+    check_kernel(layer)
     out = c.fresh(out_shape[-1])
-    _check_activation(c, layer, out, out_shape)
+    check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "out": out}
 
 
 def within_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the same positions of all groups of a grouped convolution, which keeps its groups."""
     layer, x = call.operation, only(inputs)
-    _check_kernel(layer)
+    check_kernel(layer)
     parts = x.ids.reshape(layer.groups, -1)
     for other in parts[1:]:
         c.unite(parts[0], other)
     out = np.tile(c.fresh(out_shape[-1] // layer.groups), layer.groups)
-    _check_activation(c, layer, out, out_shape)
+    check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "part": parts[0], "out": out}
 
 
@@ -67,31 +69,18 @@ def whole_groups(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) 
     Only whole groups are dropped.
     """
     layer, x = call.operation, only(inputs)
-    _check_kernel(layer)
+    check_kernel(layer)
     block = tie_blocks(c, x.ids, layer.groups)
     out = np.repeat(block, out_shape[-1] // layer.groups)
-    _check_activation(c, layer, out, out_shape)
+    check_activation(c, layer, out, out_shape)
     return {"in": x.ids, "block": block, "out": out}
-
-
-def is_dense(layer: Any) -> bool:
-    """Returns whether an EinsumDense computes a Dense: `ab,bc->ac`, `...x,xy->...y`."""
-    operands, result = layer.equation.replace(" ", "").split("->")
-    x, kernel = operands.split(",")
-    return (
-        len(kernel) == 2
-        and x == result[:-1] + kernel[0]
-        and result[-1] == kernel[1]
-        and kernel[1] not in x
-        and layer.bias_axes in (None, kernel[1])
-    )
 
 
 def depthwise(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Repeats each id `depth_multiplier` times: output i * multiplier + j reads channel i."""
     x = only(inputs)
     out = np.repeat(x.ids, call.operation.depth_multiplier)
-    _check_activation(c, call.operation, out, out_shape)
+    check_activation(c, call.operation, out, out_shape)
     return {"in": x.ids, "out": out}
 
 
@@ -99,7 +88,7 @@ def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
     """Applies a depthwise kernel, then a pointwise kernel that makes new output channels."""
     x = only(inputs)
     out = c.fresh(out_shape[-1])
-    _check_activation(c, call.operation, out, out_shape)
+    check_activation(c, call.operation, out, out_shape)
     return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}
 
 
@@ -115,8 +104,8 @@ def recurrent(gates: int) -> Callable[..., Roles]:
         if layer.stateful:
             raise Refusal("it keeps its state from one batch to the next")
         out = c.fresh(out_shape[-1])
-        _check_activation(c, layer, out, out_shape)
-        _check_activation(c, layer, out, out_shape, "recurrent_activation")
+        check_activation(c, layer, out, out_shape)
+        check_activation(c, layer, out, out_shape, "recurrent_activation")
         outputs = {output_role(i): out for i in range(len(call.outputs))}
         return {"in": x.ids, "gates": np.tile(out, gates), **outputs}
 

@@ -7,6 +7,10 @@ A *role* names a vector of channel ids of one call:
 - `mid`: the channels between the two kernels of a separable convolution.
 - `part`: the positions within one group of a grouped convolution.
 - `block`: one id for each group.
+- `in@-2`, `out@-2`, ...: ids of an axis before the last, counted from the end, where it has any:
+  the heads of attention, a channel axis that was moved.
+- `sum:x`: ids of an axis x over which an operation without weights sums.
+- `work0:x`, `work1:x`, ...: ids of the axes that the operation's first product runs over, ...
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -35,11 +39,26 @@ class Unfit(Refusal):
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """A value's channel ids, one for each position of its last axis, its shape and dtype."""
+    """A value of the network.
 
-    ids: Ids
+    Attributes:
+        ids: channel ids, one for each position of its last axis; none if that has no known size.
+            None for an array that is no value of the network.
+        shape: shape.
+        dtype: dtype.
+        axes: ids of axes before the last, by their number from the end.
+        number: number of the value.
+    """
+
+    ids: Any
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    axes: Mapping[int, Ids] = dataclasses.field(default_factory=dict)
+    number: int = -1
+
+    def along(self, axis: int) -> Ids | None:
+        """Returns the ids of an axis, counted from the end; None if it has none."""
+        return self.ids if axis == -1 else self.axes.get(axis)
 
 
 class Connector(Protocol):
@@ -54,7 +73,15 @@ class Connector(Protocol):
         ...
 
     def freeze(self, ids: Ids, reason: str) -> None:
-        """Declares that channels must stay, and why."""
+        """Declares that channels must stay, and why ("" if they are positions, say)."""
+        ...
+
+    def multiply(self, ids: Ids, parts: Sequence[Ids]) -> None:
+        """Declares that, position by position, `ids` are kept where all of `parts` are kept."""
+        ...
+
+    def sum_over(self, operands: Sequence[tuple[Ids, int]]) -> None:
+        """Declares that an operation without weights sums over channels of values (by number)."""
         ...
 
 
@@ -74,10 +101,10 @@ class LayerRule:
         weights: mapping from a weight's name to the roles of its *last* axes (None: the
             axis is never sliced).
         widths: mapping from a configuration key to the role whose width it holds (in its
-            last element, if its value is a list or tuple).
-        mixes: mapping from a weight's name to the role whose channels it sums over. The
-            rows of these channels are zeroed in a masked model and refitted by least
-            squares.
+            last element, if its value is a list or tuple), or to those of its last elements.
+        mixes: mapping from a weight's name to the role whose channels it sums over, or to
+            several. The rows of these channels are zeroed in a masked model and refitted by
+            least squares.
         macs: mapping from a weight's name to `out` or `in`. Each element of the weight is
             multiplied once for every position (all axes but channels) of the output or
             the input. What an operation computes without these weights is counted from its
@@ -86,16 +113,34 @@ class LayerRule:
             but whose arguments name positions.
         variant: function that chooses another row by an operation's settings.
         kind: what the layer computes, for refit, batch norm folding and linear paths.
+        axes: what becomes of ids of axes before the last. `frozen`: these channels must stay.
+            `alike`: the operation treats every position of these axes alike, and they are those
+            of its output. `own`: `connect` follows them.
+        operands: parameters of the operation's `call`, beside the first, that may be tensors.
+        keeps_zero: whether the operation returns 0 in a channel where all that it reads, and all
+            its weights, are 0; a function of the call if that depends on the call.
     """
 
     connect: Connect
     weights: Mapping[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
-    widths: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    mixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    widths: Mapping[str, str | tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
+    mixes: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
     macs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rewrite: Rewrite | None = None
     variant: Callable[[Any], LayerRule | None] | None = None
     kind: LayerKind = UNKNOWN
+    axes: Literal["frozen", "alike", "own"] = "frozen"
+    operands: tuple[str, ...] = ()
+    keeps_zero: bool | Callable[[Call], bool] = False
+
+    def vanishes(self, call: Call) -> bool:
+        """Returns whether a call returns 0 in a channel where its inputs and weights are 0."""
+        return self.keeps_zero(call) if callable(self.keeps_zero) else self.keeps_zero
+
+    def mixed(self, weight: str) -> tuple[str, ...]:
+        """Returns the roles whose channels a weight sums over."""
+        roles = self.mixes.get(weight, ())
+        return (roles,) if isinstance(roles, str) else roles
 
     def weight_axes(self, operation: Any) -> Iterator[tuple[Any, tuple[str | None, ...]]]:
         """Yields every weight of an operation with the roles of its axes (None: fixed size)."""
@@ -127,6 +172,16 @@ def covers_channels(axis: Any, rank: int) -> bool:
     """Returns whether `axis` (a number, several, or None for all) includes the last axis."""
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
     return any(a is None or a % rank == rank - 1 for a in axes)
+
+
+def axis_role(role: str, axis: int) -> str:
+    """Returns the role of an axis, counted from the end, of what `in` or `out` is the last of."""
+    return role if axis == -1 else f"{role}@{axis}"
+
+
+def roles_of_axes(roles: Mapping[str, Any], role: str) -> dict[int, str]:
+    """Returns the roles of the axes before the last of `in` or an output, by their number."""
+    return {int(name.split("@")[1]): name for name in roles if name.startswith(f"{role}@")}
 
 
 def output_role(number: int) -> str:

@@ -18,8 +18,9 @@ import keras
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.composites import is_composite, look_into
-from amc_tf.graph.inside import Closed
+from amc_tf.graph.inside import Closed, given, is_symbol
 from amc_tf.graph.keras_structure import is_functional, nodes_in_order
+from amc_tf.graph.output_specs import is_misspecified, output_spec
 from amc_tf.graph.parameter import Parameter
 
 Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword
@@ -258,7 +259,9 @@ class Flattener:
             elif self._look_inside and is_composite(operation):
                 outputs = self._inside(operation, args, kwargs, path)
             if outputs is None:
-                made = self._specified(operation, args, kwargs, node) if resized else node.outputs
+                made = node.outputs
+                if resized or is_misspecified(operation) or self._differ(node, found):
+                    made = self._specified(operation, args, kwargs, node)
                 outputs = [self.new_value(t) for t in made]
                 self.new_call(operation, (args, kwargs), found, outputs, path)
             numbers.update(zip(map(id, node.outputs), outputs, strict=True))
@@ -267,9 +270,8 @@ class Flattener:
         """Appends the calls that a layer is made of; returns its outputs, or None."""
         if id(layer) in self.closed:
             return None
-        given = self._symbolic((args, kwargs))
         try:
-            inside = look_into(layer, *given)
+            inside = look_into(layer, *self._symbolic((args, kwargs)))
         except Closed as reason:
             self.closed[id(layer)] = str(reason)
             return None
@@ -293,10 +295,15 @@ class Flattener:
             lambda x: self.tensors[x.number] if isinstance(x, Value) else x, arguments
         )
 
+    def _differ(self, node: Any, found: Sequence[int]) -> bool:
+        """Returns whether a call reads sizes other than those it was recorded with."""
+        pairs = zip(filter(is_symbol, given(node)), found, strict=True)
+        return any(tuple(x.shape[1:]) != tuple(self.tensors[n].shape[1:]) for x, n in pairs)
+
     def _specified(self, operation: Any, args: Any, kwargs: Any, node: Any) -> Sequence[Any]:
         """Returns the tensors that a call returns for inputs of the sizes they have here."""
         args, kwargs = self._symbolic((args, kwargs))
-        made = keras.tree.flatten(operation.compute_output_spec(*args, **kwargs))
+        made = keras.tree.flatten(output_spec(operation, args, kwargs))
         return [
             keras.KerasTensor(tensor.shape, old.dtype, name=old.name)
             for tensor, old in zip(made, node.outputs, strict=True)

@@ -6,6 +6,7 @@ Each function is the `connect` of rows of the layer table, or makes one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from keras import activations
@@ -16,14 +17,14 @@ from amc_tf.graph.layer_rule import (
     Refusal,
     Roles,
     Signal,
+    axis_role,
     covers_channels,
     only,
-    output_role,
     tie_blocks,
 )
 from amc_tf.graph.network import Call, Value
 from amc_tf.graph.probing import mixing
-from amc_tf.graph.rewrites import pad_width, split_key
+from amc_tf.graph.rewrites import pad_width
 
 
 def refused(reason: str) -> Callable[..., Roles]:
@@ -38,7 +39,7 @@ def refused(reason: str) -> Callable[..., Roles]:
 def same(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Passes on every channel by itself, at the same position."""
     x = only(inputs)
-    if out_shape[-1] != len(x.ids):
+    if (out_shape[-1] or 0) != len(x.ids):
         raise Refusal("it changes the channel axis")
     return {"in": x.ids, "out": x.ids}
 
@@ -56,14 +57,27 @@ def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
 
 def parameter(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Makes new ids: the weight is what its readers say, and nothing of the input is in it."""
-    return {"out": c.fresh(out_shape[-1])}
+    sizes = enumerate(call.operation.shape, -len(call.operation.shape))
+    made = {axis_role("out", axis): c.fresh(size) for axis, size in sizes if size > 1}
+    return {"out": c.fresh(out_shape[-1]), **made}
 
 
 def softmax(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Freezes the channels if softmax is taken over them: each output depends on them all."""
     if covers_channels(getattr(call.operation, "axis", -1), len(out_shape)):
         c.freeze(inputs[0].ids, f"softmax {call.operation.name!r} mixes channels")
+    _freeze_axes(c, inputs[0], getattr(call.operation, "axis", -1), call)
     return same(c, call, inputs, out_shape)
+
+
+def _freeze_axes(c: Connector, x: Signal, axis: Any, call: Call) -> None:
+    """Freezes the channels of axes before the last that an operation mixes; None means all."""
+    rank = len(x.shape)
+    axes = axis if isinstance(axis, (list, tuple)) else [axis]
+    mixed = {None if a is None else a % rank - rank for a in axes}
+    for own, ids in x.axes.items():
+        if own in mixed or None in mixed:
+            c.freeze(ids, f"{call.operation.name!r} mixes them")
 
 
 def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -79,6 +93,7 @@ def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_s
         )
     elif getattr(call.operation, "weights", ()):
         raise Refusal("its weights belong to positions, not to channels")
+    _freeze_axes(c, inputs[0], call.operation.axis, call)
     return same(c, call, inputs, out_shape)
 
 
@@ -135,7 +150,7 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
         )
         if not (several or isinstance(argument, Value) or np.ndim(argument) == 0):
             raise Refusal("one of its operands is a constant array")
-    width = out_shape[-1]
+    width = out_shape[-1] or 0
     wide = [x for x in inputs if len(x.ids) == width]
     if not wide:
         raise Refusal("it changes the channel axis")
@@ -168,59 +183,6 @@ def reduce(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Rol
     return same(c, call, inputs, out_shape)
 
 
-def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Repeats the ids if each row of the result holds one or several whole channel vectors.
-
-    Memory order is row-major, so a last axis of k times the channels holds the
-    channels of k neighbouring positions one after another.
-    """
-    x = only(inputs)
-    repeats, rest = divmod(out_shape[-1], len(x.ids))
-    if rest:
-        raise Refusal(
-            f"it reshapes {x.shape} to {tuple(out_shape)}, which cuts the channel axis up"
-        )
-    return {"in": x.ids, "out": np.tile(x.ids, repeats)}
-
-
-def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Repeats the ids for every position, in row-major order.
-
-    With `data_format="channels_first"`, the layer moves axis 1 to the end before it flattens.
-    """
-    x = only(inputs)
-    sizes = [size for size in x.shape[1:] if size is not None]
-    if len(sizes) < len(x.shape) - 1:
-        raise Refusal("the size of its input is not fixed")
-    grid = np.broadcast_to(x.ids, sizes)
-    if call.operation.data_format == "channels_first":
-        grid = np.moveaxis(grid, 0, -1)
-    return {"in": x.ids, "out": grid.ravel()}
-
-
-def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Passes on every channel by itself when axes of size 1 before the channels are dropped."""
-    axis, rank = call.operation.axis, len(inputs[0].shape)
-    if axis is None or covers_channels(axis, rank):
-        raise Refusal(f"it may drop the channel axis (axis={axis})")
-    return same(c, call, inputs, out_shape)
-
-
-def expand_dims(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Passes on every channel by itself when axes of size 1 before the channels are added."""
-    if covers_channels(call.operation.axis, len(out_shape)):
-        raise Refusal("it adds an axis after the channels")
-    return same(c, call, inputs, out_shape)
-
-
-def transpose(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Passes on every channel by itself when axes other than batch and channels are moved."""
-    axes, last = call.operation.axes, len(out_shape) - 1
-    if axes is None or axes[0] != 0 or axes[-1] % (last + 1) != last:
-        raise Refusal("it moves the batch or the channel axis")
-    return same(c, call, inputs, out_shape)
-
-
 def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the channels of operands that are stacked along a new axis before the channels."""
     if covers_channels(call.operation.axis, len(out_shape)):
@@ -228,34 +190,6 @@ def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     for x in inputs[1:]:
         c.unite(inputs[0].ids, x.ids)
     return {"in": inputs[0].ids, "out": inputs[0].ids}
-
-
-def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Gives each output its part of the channels; all channels if another axis is split."""
-    x = only(inputs)
-    sections = call.operation.indices_or_sections
-    outputs = len(call.outputs)
-    if covers_channels(call.operation.axis, len(x.shape)):
-        parts = np.split(x.ids, sections)
-    else:
-        parts = [x.ids] * outputs
-    return {"in": x.ids, **{output_role(i): part for i, part in enumerate(parts)}}
-
-
-def permute(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Passes on every channel by itself when a Permute layer moves axes before the channels."""
-    if call.operation.dims[-1] != len(out_shape) - 1:
-        raise Refusal("it moves the channel axis")
-    return same(c, call, inputs, out_shape)
-
-
-def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Takes a contiguous slice of the channels."""
-    x = only(inputs)
-    channel_key = split_key(call, len(x.shape))[1]
-    if not isinstance(channel_key, slice) or channel_key.step not in (None, 1):
-        raise Refusal(f"it takes channels by {channel_key!r}, not by a contiguous slice")
-    return {"in": x.ids, "out": x.ids[channel_key]}
 
 
 def pad(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

@@ -5,14 +5,16 @@ Each `rewrite_` function is the `rewrite` of rows of the layer table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers as kl
 
-from amc_tf.graph.layer_rule import Refusal, covers_channels, output_role
+from amc_tf.graph.keras_structure import made_by, twin
+from amc_tf.graph.layer_rule import Refusal, covers_channels, output_role, roles_of_axes
 from amc_tf.graph.network import Call, Value
 
 
@@ -68,13 +70,57 @@ def rewrite_pad(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callab
 
 
 def rewrite_reshape(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """Makes the same layer with the kept channels in the last axis."""
+    """Makes the same layer with the kept channels in the axes that hold channels."""
     layer = call.operation
-    target = (*layer.target_shape[:-1], int(np.count_nonzero(kept["out"])))
-    return kl.Reshape(target, name=layer.name, dtype=layer.dtype_policy)
+    return kl.Reshape(_resized(layer.target_shape, kept), name=layer.name, dtype=layer.dtype_policy)
 
 
 def rewrite_reshape_op(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
-    """Calls the same operation with the kept channels in the last axis."""
-    target = (*call.operation.newshape[:-1], int(np.count_nonzero(kept["out"])))
+    """Calls the same operation with the kept channels in the axes that hold channels."""
+    target = _resized(call.operation.newshape, kept)
     return lambda x, *_, **__: keras.ops.reshape(x, target)
+
+
+def rewrite_attention(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
+    """Computes attention with the scale of the dense network.
+
+    Keras gives the result of its operation the width of the queries, where that of the values may
+    differ by now; so it is spelt out in other operations then.
+    """
+    operation = call.operation
+    queries, values = (np.count_nonzero(kept[role]) for role in ("sum:width", "out"))
+    own = inspect.signature(operation.call)
+
+    def attend(*args: Any, **kwargs: Any) -> Any:
+        given = own.bind(*args, **kwargs)
+        scale = given.arguments.get("scale")
+        if scale is None:
+            scale = len(kept["sum:width"]) ** -0.5
+        if queries == values:
+            given.arguments["scale"] = scale
+            return twin(operation)(*given.args, **given.kwargs)
+        query, key, value = (given.arguments[name] for name in ("query", "key", "value"))
+        scaled = _named(keras.ops.multiply(query, float(scale)), f"{operation.name}_scaled")
+        scores = keras.ops.einsum("btnh,bsnh->bnts", scaled, key)
+        shares = keras.ops.softmax(_named(scores, f"{operation.name}_scores"))
+        _named(shares, f"{operation.name}_shares")
+        return keras.ops.einsum("bnts,bsnh->btnh", shares, value)
+
+    return attend
+
+
+def _named(tensor: Any, name: str) -> Any:
+    """Names the operation that made a tensor, where Keras might choose one that is taken."""
+    if isinstance(tensor, keras.KerasTensor):
+        made_by(tensor).name = name
+    return tensor
+
+
+def _resized(shape: Sequence[Any], kept: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+    """Returns a target shape with as many positions as are kept; -1 stays before the last axis."""
+    sizes = list(shape)
+    sizes[-1] = int(np.count_nonzero(kept["out"])) or sizes[-1]
+    for axis, role in roles_of_axes(kept, "out").items():
+        if sizes[axis] != -1:
+            sizes[axis] = int(np.count_nonzero(kept[role]))
+    return tuple(sizes)

@@ -8,15 +8,13 @@ under which their counts differ.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.graph.layer_rule import Refusal, Signal, output_role
-from amc_tf.graph.layer_table import rule_of
+from amc_tf.graph.layer_rule import output_role
 from amc_tf.graph.plan import PruningPlan
 
 _MAX_DRAWS = 50
@@ -27,6 +25,8 @@ def prunable(graph: ChannelGraph) -> np.ndarray:
     may_drop = np.zeros(graph.classes, bool)
     for group in graph.groups.values():
         may_drop[group.classes] = group.channels > 1
+    for whole, parts in graph.parts.items():
+        may_drop[whole] = may_drop[list(parts)].any()
     return may_drop
 
 
@@ -39,11 +39,15 @@ def channel_vectors(graph: ChannelGraph) -> csr_array:
         left out.
     """
     may_drop = np.append(prunable(graph), False)
+    alone = np.arange(graph.classes)  # a joint class of one part is that part
+    for whole, parts in graph.parts.items():
+        if len(parts) == 1:
+            alone[whole] = parts[0]
     distinct: dict[bytes, np.ndarray] = {}
     for roles in _roles_of_calls(graph):
         for ids in (*roles.values(), *_pieces(roles)):
             if may_drop[ids].any():
-                ids = np.sort(ids)
+                ids = np.sort(alone[ids])
                 distinct[ids.tobytes()] = ids
     rows = np.repeat(np.arange(len(distinct)), [len(ids) for ids in distinct.values()])
     columns = np.concatenate([*distinct.values(), np.zeros(0, int)])
@@ -63,43 +67,20 @@ def positions(vectors: csr_array, number: int) -> np.ndarray:
 
 
 def _roles_of_calls(graph: ChannelGraph) -> Iterator[Mapping[str, np.ndarray]]:
-    """Yields the roles of every call that the layer table understands, as channel classes.
+    """Yields the roles of every call, as channel classes.
 
     The roles of `graph.sites` are known; the calls between them only pass channels on.
-    Channels of refused calls get the class after the last one, which is always kept.
     """
-    network = graph.network
-    follow = _Follow(graph.classes)
-    shapes = [tuple(t.shape) for t in network.tensors]
-    ids = [follow.fresh(s[-1] if len(s) > 1 and s[-1] else 0) for s in shapes]
-    for call in network.calls:
+    for call in graph.network.calls:
         site = graph.site_at(call)
-        roles = None if site is None else site.roles
-        rule = rule_of(call.operation)
-        if roles is None and rule is not None:
-            signals = [Signal(ids[n], shapes[n]) for n in call.inputs]
-            with contextlib.suppress(Refusal):
-                roles = rule.connect(follow, call, signals, shapes[call.outputs[0]])
-        if roles is not None:
-            yield roles
-            for i, number in enumerate(call.outputs):
-                ids[number] = roles.get(output_role(i), ids[number])
-
-
-class _Follow:
-    """A `Connector` for ids that are already classes."""
-
-    def __init__(self, kept: int):
-        self._kept = kept
-
-    def fresh(self, count: int) -> np.ndarray:
-        return np.full(count, self._kept)
-
-    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
-        pass
-
-    def freeze(self, ids: np.ndarray, reason: str) -> None:
-        pass
+        if site is not None:
+            yield site.roles
+        elif call.inputs:
+            made = enumerate(graph.values[number] for number in call.outputs)
+            yield {
+                "in": graph.values[call.inputs[0]],
+                **{output_role(i): ids for i, ids in made},
+            }
 
 
 def _pieces(roles: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
@@ -108,7 +89,7 @@ def _pieces(roles: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
     They are the positions before, up to the end of, and after the part that is passed on.
     """
     for name, ids in roles.items():
-        if not name.startswith("out") or len(ids) == len(roles.get("in", ids)):
+        if not name.startswith("out") or "@" in name or len(ids) == len(roles.get("in", ids)):
             continue
         short, long = sorted((roles["in"], ids), key=len)
         windows = np.lib.stride_tricks.sliding_window_view(long, len(short))

@@ -177,6 +177,12 @@ class _Widths:
 
     def __init__(self, graph: ChannelGraph, vectors: csr_array):
         counted = vectors.toarray()
+        joint = [whole for whole, parts in graph.parts.items() if len(parts) > 1]
+        if counted[:, joint].any():
+            raise AmcError(
+                "the latency of networks in which an axis is cut into heads and widths is not "
+                "predicted; give a budget of MACs or parameters"
+            )
         self.fixed = counted.sum(axis=1, dtype=np.int64)
         self.shares = []  # for each group, array (counts, vectors)
         for group in graph.groups.values():

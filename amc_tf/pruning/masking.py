@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
-from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import Weights, mixing_weights, numpy_of
+from amc_tf.pruning.weights import (
+    Weights,
+    classes_along,
+    indexed_weights,
+    mixing_weights,
+    numpy_of,
+    summed_classes,
+)
 
 
 def mask(
@@ -21,6 +30,8 @@ def mask(
 
     It zeroes rows of the kernels that *read* pruned channels: if it zeroed the
     filters that compute them, the beta of a batch norm would still get through.
+    Where an operation without weights reads them (the product of queries and keys),
+    it zeroes all weights that belong to these channels.
 
     Args, Raises: as `rebuild`.
 
@@ -36,11 +47,20 @@ def masked_weights(
     """Returns the weights that `mask` changes, by `layer/weight`, refitted ones included."""
     keep = graph.keep_mask(plan)
     result = dict(weights or {})
-    for site, weight, axis in mixing_weights(graph):
+
+    def zero(site: Site, weight: Any, axis: int, rows: np.ndarray) -> None:
         key = f"{site.name}/{weight.name}"
         value = result.get(key)
-        rows = keep[site.roles[site.rule.mixes[weight.name]]]
         result[key] = _zeroed(numpy_of(weight) if value is None else value, axis, rows)
+
+    for site, weight, axis in mixing_weights(graph):
+        zero(site, weight, axis, keep[classes_along(site, weight, axis)])
+    summed = summed_classes(graph)
+    stays = graph.joined(keep | ~summed)  # all but what is dropped and summed over is left as it is
+    if not stays.all():
+        for site, weight, axis, classes in indexed_weights(graph):
+            if not stays[classes].all():
+                zero(site, weight, axis, stays[classes])
     return result
 
 

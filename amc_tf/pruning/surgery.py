@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.activations import may_hold_weights
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.keras_structure import like, made_by, twin
+from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.weights import Weights, numpy_of
 
@@ -60,7 +61,8 @@ def rebuild(
         if not isinstance(operation, keras.layers.Layer):
             return twin(operation)(*args, **kwargs)
         if id(operation) not in made:
-            made[id(operation)] = _remake(operation, graph.network.name(operation), site, kept)
+            name = graph.network.name(operation)
+            made[id(operation)] = _remake(operation, name, site, kept, _shape_of(graph, call))
         return made[id(operation)](*args, **kwargs)
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
@@ -70,7 +72,23 @@ def rebuild(
     return rebuilt
 
 
-def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndarray]) -> Any:
+def _shape_of(graph: ChannelGraph, call: Call) -> Sequence[int | None]:
+    """Returns the shape of what a call returns, open where calls of its layer differ."""
+    calls = [call, *(site.call for site in graph.sites_of(call.operation))]
+    shapes = [tuple(graph.network.tensors[x.outputs[0]].shape) for x in calls]
+    if len({len(shape) for shape in shapes}) > 1:
+        return [None] * len(shapes[0])
+    sizes = [set(of_axis) for of_axis in zip(*shapes, strict=True)]
+    return [next(iter(of_axis)) if len(of_axis) == 1 else None for of_axis in sizes]
+
+
+def _remake(
+    layer: Any,
+    name: str,
+    site: Site | None,
+    kept: Mapping[str, np.ndarray],
+    shape: Sequence[int | None],
+) -> Any:
     """Makes a layer of the same configuration with the kept widths."""
     if not layer.variables and (site is None or not site.rule.widths):
         # A Lambda, for example, may have no configuration to recreate it from.
@@ -84,15 +102,33 @@ def _remake(layer: Any, name: str, site: Site | None, kept: Mapping[str, np.ndar
     if callable(activation) and "activation" in config and not may_hold_weights(activation):
         config["activation"] = activation  # the function itself needs no registration
     if site is not None:
-        for key, role in site.rule.widths.items():
-            if role in kept:
-                count = int(np.count_nonzero(kept[role]))
-                value = config[key]
-                config[key] = (*value[:-1], count) if isinstance(value, (list, tuple)) else count
+        for key, roles in site.rule.widths.items():
+            own = (roles,) if isinstance(roles, str) else roles
+            if not kept.keys().isdisjoint(own):
+                config[key] = _resized(config[key], own, kept, shape)
     try:
         return type(layer).from_config(config)
     except Exception as error:
         raise _not_remade(layer, error) from error
+
+
+def _resized(
+    value: Any, roles: tuple[str | None, ...], kept: Mapping[str, np.ndarray], shape: Sequence[Any]
+) -> Any:
+    """Returns a configuration's width, or widths, with as many channels as are kept.
+
+    Sizes that the configuration leaves open are those of the layer's output, as the layers behind
+    it may need them.
+    """
+    several = isinstance(value, (list, tuple))
+    sizes = list(value) if several else [value]
+    own = roles[-len(sizes) :]
+    for at, role in enumerate(own, -len(own)):
+        if sizes[at] is None:
+            sizes[at] = shape[at]
+        elif role is not None and role in kept:
+            sizes[at] = int(np.count_nonzero(kept[role]))
+    return tuple(sizes) if several else sizes[0]
 
 
 def _not_remade(layer: Any, error: Exception) -> AmcError:

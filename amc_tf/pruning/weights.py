@@ -15,11 +15,43 @@ Weights = Mapping[str, np.ndarray]
 
 
 def mixing_weights(graph: ChannelGraph):
-    """Yields (site, weight, axis) for the kernels that sum over channels, once for each layer."""
+    """Yields (site, weight, axis) for each axis over which a kernel sums, once for each layer."""
     for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
-            if weight.name in site.rule.mixes:
-                yield site, weight, axes.index(site.rule.mixes[weight.name])
+            for role in site.rule.mixed(weight.name):
+                yield site, weight, axes.index(role)
+
+
+def classes_along(site: Site, weight: Any, axis: int) -> np.ndarray:
+    """Returns the channel class of each position of an axis of a weight that channels index."""
+    for own, axes in site.rule.weight_axes(site.call.operation):
+        if own.name == weight.name and (role := axes[axis]) is not None:
+            return site.roles[role]
+    raise KeyError(weight.name)
+
+
+def classes_read(site: Site, kernel: str) -> np.ndarray:
+    """Returns the channel class of each channel that a kernel of one input axis reads."""
+    (role,) = site.rule.mixed(kernel)
+    return site.roles[role]
+
+
+def summed_classes(graph: ChannelGraph) -> np.ndarray:
+    """Returns which channel classes operations without weights sum over, boolean (classes,)."""
+    summed = np.zeros(graph.classes, bool)
+    for site in graph.sites:
+        for role in site.summed_alone():
+            summed[site.roles[role]] = True
+    return summed
+
+
+def indexed_weights(graph: ChannelGraph):
+    """Yields (site, weight, axis, classes) for each axis of a weight that channels index."""
+    for site in graph.first_sites():
+        for weight, axes in site.rule.weight_axes(site.call.operation):
+            for axis, role in enumerate(axes):
+                if role is not None:
+                    yield site, weight, axis, site.roles[role]
 
 
 def numpy_of(weight: Any) -> np.ndarray:

@@ -26,9 +26,9 @@ def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
     makers = {n: call for call in called_once(network).values() for n in call.outputs}
     found: dict[str, Feature] = {}
     for site, weight, _ in mixing_weights(graph):
-        if site.rule.mixes[weight.name] == "out":
-            continue  # a recurrent kernel reads what the layer itself made
-        call, classes = makers.get(site.call.inputs[0]), site.roles[site.rule.mixes[weight.name]]
+        if site.rule.mixed(weight.name) != ("in",):
+            continue  # a recurrent kernel reads what the layer itself made; others, several axes
+        call, classes = makers.get(site.call.inputs[0]), site.roles["in"]
         if call is None or len(call.outputs) > 1:
             continue
         if network.tensors[call.outputs[0]].shape[-1] == len(classes):

@@ -66,7 +66,8 @@ def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
         AmcError: there is no such kernel, or the model's input size is not fixed.
     """
     found = []
-    for site, weight, _ in mixing_weights(graph):
+    once = {(site.name, weight.name): (site, weight) for site, weight, _ in mixing_weights(graph)}
+    for site, weight in once.values():
         if weight.name not in site.rule.macs:
             continue
         calls = graph.sites_of(site.call.operation)

@@ -20,9 +20,20 @@ from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.importance.effects import effects_of
 from amc_tf.pruning.importance.elimination import elimination_order
 from amc_tf.pruning.importance.halves import Halves
+from amc_tf.pruning.importance.scores import (
+    Part,
+    choose,
+    filters,
+    known_classes,
+    l1,
+    made,
+    of_groups,
+    rows_of,
+    summed,
+)
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import has_weight, mixing_weights, numpy_of
+from amc_tf.pruning.weights import classes_along, has_weight, mixing_weights, numpy_of
 from amc_tf.training.divergence import divergence
 from amc_tf.training.forms import batches_of
 from amc_tf.training.task import Task
@@ -38,6 +49,9 @@ _TAYLOR_BATCH = 32
 def consumer_magnitude(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
     """L1 norm of the weights that read each channel (AMC, section 3.2).
 
+    Channels that no kernel reads (the width of attention's queries and keys, which are multiplied)
+    are ranked by the filters that compute them.
+
     Where several layers read a channel (a residual stream), each layer's norms
     are divided by their mean first, so that all layers count the same.
 
@@ -49,14 +63,15 @@ def consumer_magnitude(graph: ChannelGraph, task: Task | None = None) -> dict[st
         Group name to float64 array (channels,).
     """
     del task
-    score, _ = _summed(
+    score, known = summed(
         graph,
         (
-            (site.roles[site.rule.mixes[weight.name]], _l1(_rows(numpy_of(weight), axis)))
+            (classes_along(site, weight, axis), l1(rows_of(numpy_of(weight), axis)))
             for site, weight, axis in mixing_weights(graph)
         ),
     )
-    return _of_groups(graph, score)
+    otherwise, _ = summed(graph, ((classes, l1(rows)) for classes, rows in filters(graph)))
+    return choose(graph, known, of_groups(graph, score), of_groups(graph, otherwise))
 
 
 def producer_l1(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
@@ -69,7 +84,7 @@ def producer_l1(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
     Args, Returns: as `consumer_magnitude`.
     """
     del task
-    return _or_consumers(graph, ((classes, _l1(rows)) for classes, rows in _filters(graph)))
+    return _or_consumers(graph, ((classes, l1(rows)) for classes, rows in filters(graph)))
 
 
 def producer_l2(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
@@ -79,7 +94,7 @@ def producer_l2(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.n
     """
     del task
     return _or_consumers(
-        graph, ((classes, np.linalg.norm(rows, axis=1)) for classes, rows in _filters(graph))
+        graph, ((classes, np.linalg.norm(rows, axis=1)) for classes, rows in filters(graph))
     )
 
 
@@ -93,7 +108,7 @@ def geometric_median(graph: ChannelGraph, task: Task | None = None) -> dict[str,
     Args, Returns: as `producer_l1`.
     """
     del task
-    return _or_consumers(graph, ((classes, _distances(rows)) for classes, rows in _filters(graph)))
+    return _or_consumers(graph, ((classes, _distances(rows)) for classes, rows in filters(graph)))
 
 
 def batch_norm_scale(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarray]:
@@ -153,26 +168,35 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
     variables = {
         f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights
     }
-    readers = [
-        (site.roles[site.rule.mixes[weight.name]], variables[f"{site.name}/{weight.name}"], axis)
-        for site, weight, axis in mixing_weights(graph)
+    # Of each channel, the weights that read it; and those that make it, if none read it.
+    read = [(s, w, axis, classes_along(s, w, axis)) for s, w, axis in mixing_weights(graph)]
+    known = known_classes(graph, (classes for *_, classes in read))
+    others = [] if all(known[g.classes].all() for g in graph.groups.values()) else [*made(graph)]
+    gated = [
+        (number, variables[f"{site.name}/{weight.name}"], axis, classes)
+        for number, weights in enumerate((read, others))
+        for site, weight, axis, classes in weights
     ]
-    score, count = np.zeros(graph.classes), 0
+    score, count = np.zeros((2, graph.classes)), 0
     for x, y, sample_weight, size in _training_batches(task):
-        gradients = _gradients(model, [v for _, v, _ in readers], x, y, sample_weight)
-        gates = np.zeros(graph.classes)
-        for (classes, variable, axis), gradient in zip(readers, gradients, strict=True):
+        gradients = _gradients(model, [variable for _, variable, *_ in gated], x, y, sample_weight)
+        gates = np.zeros((2, graph.classes))
+        for (number, variable, axis, classes), gradient in zip(gated, gradients, strict=True):
             if gradient is not None:  # None: this layer has no effect on the loss
                 products = numpy_of(variable).astype(np.float64) * numpy_of(gradient)
-                np.add.at(gates, classes, _rows(products, axis).sum(axis=1))
-        score += np.abs(gates) * size
+                np.add.at(gates[number], classes, rows_of(products, axis).sum(axis=1))
+        score += np.abs([graph.gathered(of_weights) for of_weights in gates]) * size
         count += size
     if not np.isfinite(score).all():
         raise AmcError(
             "importance 'taylor': the gradient of the loss on the training data is not finite; "
             "check the loss and the model's weights"
         )
-    return _of_groups(graph, score / count)
+    first, second = (
+        {name: of_weights[group.classes] / count for name, group in graph.groups.items()}
+        for of_weights in score
+    )
+    return choose(graph, known, first, second)
 
 
 def check_loss(model: keras.Model) -> None:
@@ -251,53 +275,10 @@ def strongest(importance: Importance, counts: Mapping[str, int]) -> PruningPlan:
     )
 
 
-# Scores from one layer: (channel class of each of its positions, score of each position).
-_Part = tuple[np.ndarray, np.ndarray]
-
-
-def _summed(graph: ChannelGraph, parts: Iterable[_Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums scores over layers, scaled to mean 1: (score, whether any layer gave one) by class."""
-    score, known = np.zeros(graph.classes), np.zeros(graph.classes, bool)
-    for classes, values in parts:
-        np.add.at(score, classes, values / max(values.mean(), np.finfo(float).tiny))
-        known[classes] = True
-    return score, known
-
-
-def _or_consumers(graph: ChannelGraph, parts: Iterable[_Part]) -> dict[str, np.ndarray]:
+def _or_consumers(graph: ChannelGraph, parts: Iterable[Part]) -> dict[str, np.ndarray]:
     """Sums scores by group; groups that no layer scores get their `consumer_magnitude`."""
-    score, known = _summed(graph, parts)
-    result = _of_groups(graph, score)
-    unknown = [name for name, group in graph.groups.items() if not known[group.classes].all()]
-    if unknown:
-        consumers = consumer_magnitude(graph)
-        result.update({name: consumers[name] for name in unknown})
-    return result
-
-
-def _of_groups(graph: ChannelGraph, score: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: score[group.classes] for name, group in graph.groups.items()}
-
-
-def _filters(graph: ChannelGraph) -> Iterator[_Part]:
-    """Yields each layer's filters: (channel class computed by each, weights (filters, size))."""
-    for site in graph.first_sites():
-        for weight, axes in site.rule.weight_axes(site.call.operation):
-            if weight.name not in site.rule.macs:
-                continue  # a bias or a statistic
-            for axis, role in enumerate(axes):
-                if role is not None and role != site.rule.mixes.get(weight.name):
-                    yield site.roles[role], _rows(numpy_of(weight), axis)
-
-
-def _rows(weight: np.ndarray, axis: int) -> np.ndarray:
-    """Reshapes a weight to one row for each position of `axis`, float64 (positions, rest)."""
-    rows = np.moveaxis(weight, axis, 0).astype(np.float64)
-    return rows.reshape(len(rows), -1)
-
-
-def _l1(rows: np.ndarray) -> np.ndarray:
-    return np.abs(rows).sum(axis=1)
+    score, known = summed(graph, parts)
+    return choose(graph, known, of_groups(graph, score), consumer_magnitude(graph))
 
 
 def _distances(rows: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def elimination_order(
     with one_blas_thread():
         for name, group in refit.graph.groups.items():
             losses = [
-                _loss(readers[reader], group, refit.ridge)
+                _loss(refit, readers[reader], group)
                 for reader in group.consumers
                 if reader in readers
             ]
@@ -118,13 +118,14 @@ class _Loss(Protocol):
         ...
 
 
-def _loss(reader: Reader, group: Group, ridge: float) -> _Loss:
-    features = np.stack([np.flatnonzero(reader.classes == c) for c in group.classes])
+def _loss(refit: Reconstruction, reader: Reader, group: Group) -> _Loss:
+    gone = refit.graph.dropped_with
+    features = np.stack([np.flatnonzero(gone(reader.classes, c)) for c in group.classes])
     statistics = reader.consumer.statistics
     if not isinstance(statistics, Moments):
         return _Apart.of_reader(reader, statistics.variances, features)
     covariance = statistics.covariance(centred=reader.consumer.intercept is not None)
-    return _Refitted.of_reader(reader, covariance, features, ridge)
+    return _Refitted.of_reader(reader, covariance, features, refit.ridge)
 
 
 class _Refitted:

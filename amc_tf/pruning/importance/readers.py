@@ -22,7 +22,7 @@ import numpy as np
 from amc_tf.graph.network import Network
 from amc_tf.pruning.refit.dense import Consumer, Reconstruction
 from amc_tf.pruning.refit.linear_path import follow
-from amc_tf.pruning.weights import named_weight, numpy_of
+from amc_tf.pruning.weights import classes_read, named_weight, numpy_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def readers_of(
         layer = site.call.operation
         kernel = numpy_of(named_weight(layer, consumer.kernel))
         weights = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-        classes = site.roles[site.rule.mixes[consumer.kernel]]
+        classes = classes_read(site, consumer.kernel)
         calls = [call for call in network.calls if call.operation is layer]
         effect = (effects or {}).get(site.name)
         if effect is not None:

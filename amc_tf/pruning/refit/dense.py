@@ -36,7 +36,7 @@ from amc_tf.pruning.refit.refittable import intercept, refittable
 from amc_tf.pruning.refit.sampling import choose, linear_inputs
 from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import Moments, Samples, Statistics, one_blas_thread
-from amc_tf.pruning.weights import named_weight, numpy_of
+from amc_tf.pruning.weights import classes_read, named_weight, numpy_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Reconstruction:
         return result
 
     def _refitted(self, consumer: Consumer, keep: np.ndarray) -> dict[str, np.ndarray]:
-        kept = keep[consumer.site.roles[consumer.site.rule.mixes[consumer.kernel]]]
+        kept = keep[classes_read(consumer.site, consumer.kernel)]
         if kept.all():
             return {}
         layer = consumer.site.call.operation

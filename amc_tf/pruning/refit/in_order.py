@@ -46,7 +46,7 @@ from amc_tf.pruning.refit.sampling import at_positions, choose, linear_inputs
 from amc_tf.pruning.refit.solver import fit, wanted
 from amc_tf.pruning.refit.soundness import Soundness, check_samples
 from amc_tf.pruning.refit.statistics import one_blas_thread
-from amc_tf.pruning.weights import has_weight, named_weight, numpy_of
+from amc_tf.pruning.weights import classes_read, has_weight, named_weight, numpy_of
 
 # Number of plans after which TensorFlow's kernel cache is cleared. To make the kernels again costs
 # about a fifth of a plan's refit.
@@ -141,7 +141,7 @@ class InOrderReconstruction:
         slope, base = affine.slope[columns], run.base(affine, columns, consumer.positions)
         if consumer.later:  # a shared layer has no path, so its base is zero everywhere
             inputs, outputs = (read() for read in consumer.later)
-            kept = run.keep[site.roles[site.rule.mixes[consumer.kernel]]]
+            kept = run.keep[classes_read(site, consumer.kernel)]
             features = np.tile(kept, inputs.shape[1] // len(kept))
             x = np.concatenate([x, inputs[:, features]])
             target = np.concatenate([target, outputs[:, columns]])

@@ -53,7 +53,7 @@ class PrunedRun:
         site = self._graph.site_at(call)
         if site is None:
             return False
-        return any(not self.keep[site.roles[role]].all() for role in site.rule.mixes.values())
+        return any(not self.keep[site.roles[role]].all() for role in site.summed())
 
     def add(self, call: Call, changed: bool = False) -> None:
         """Passes a call, whose outputs deviate if its inputs do.

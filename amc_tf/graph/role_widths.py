@@ -1,0 +1,67 @@
+"""The widths of a network as functions of the groups' channel counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from amc_tf.errors import AmcError
+from amc_tf.graph.channel_graph import ChannelGraph
+
+# Factor of each group's count, and a constant.
+Linear = tuple[np.ndarray, int]
+
+
+class RoleWidths:
+    """Counts the kept channels of vectors of channel classes.
+
+    Args:
+        graph: the analysed network.
+        dense: the groups' full channel counts, int64 (groups,).
+    """
+
+    def __init__(self, graph: ChannelGraph, dense: np.ndarray):
+        self._graph, self._dense = graph, dense
+        self._group_of_class = np.full(graph.classes, -1)
+        for i, group in enumerate(graph.groups.values()):
+            self._group_of_class[group.classes] = i
+
+    def of(self, classes: np.ndarray) -> list[list[Linear]]:
+        """Returns the width of a vector as a sum of products of linear functions.
+
+        Channels that are kept where a head and a width are make a product of the two counts.
+        """
+        parts = self._graph.parts
+        joint = np.isin(classes, list(parts)) if parts else np.zeros(len(classes), bool)
+        single = [parts[c][0] if len(parts.get(c, ())) == 1 else c for c in classes.tolist()]
+        linear = self._group_of_class[single] if len(classes) else np.zeros(0, int)
+        several = joint & np.array([len(parts.get(c, ())) > 1 for c in classes.tolist()], bool)
+        linear = linear[~several]
+        total = np.bincount(linear[linear >= 0], minlength=len(self._dense))
+        fixed = int(np.count_nonzero(linear < 0))
+        products = list(self._products(classes[several]))
+        if products and not total.any() and not fixed:
+            return products
+        return [[(total // self._dense, fixed)], *products]
+
+    def _products(self, classes: np.ndarray) -> Iterator[list[Linear]]:
+        by_groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for class_number in classes.tolist():
+            parts = self._graph.parts[class_number]
+            groups = self._group_of_class[list(parts)]
+            order = np.argsort(groups, kind="stable")
+            pair = tuple(parts[i] for i in order)
+            by_groups.setdefault(tuple(groups[order].tolist()), []).append(pair)
+        for groups, pairs in by_groups.items():
+            distinct, times = np.unique(pairs, axis=0, return_counts=True)
+            full = int(self._dense[list(groups)].prod())
+            if len(distinct) != full or (times != times[0]).any() or -1 in groups:
+                raise AmcError(
+                    "the channels of heads and widths do not make a whole grid, so their number "
+                    "is not known; please report this network"
+                )
+            yield [
+                (np.where(np.arange(len(self._dense)) == group, times[0] if at == 0 else 1, 0), 0)
+                for at, group in enumerate(groups)
+            ]
