@@ -13,7 +13,7 @@ import tflite_tools
 from amc_tf.errors import AmcError
 from amc_tf.export.formats import FORMATS, Format
 from amc_tf.export.settings import ExportSettings
-from amc_tf.graph.network import flatten
+from amc_tf.graph.flattening import flatten
 from tflite_tools.apart import Attempt, FrozenModel
 
 _MOST_SAMPLES = 8  # of calibration: enough to run every operator

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from amc_tf.graph.costs import macs_cost as macs_cost
     from amc_tf.graph.costs import params as params
     from amc_tf.graph.costs import params_cost as params_cost
+    from amc_tf.graph.flattening import flatten as flatten
     from amc_tf.graph.keras_structure import infer as infer
     from amc_tf.graph.keras_structure import uncompiled as uncompiled
     from amc_tf.graph.layer_kinds import LayerKind as LayerKind
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from amc_tf.graph.network import Call as Call
     from amc_tf.graph.network import Network as Network
     from amc_tf.graph.network import Value as Value
-    from amc_tf.graph.network import flatten as flatten
     from amc_tf.graph.plan import Plan as Plan
     from amc_tf.graph.plan import PruningPlan as PruningPlan
     from amc_tf.graph.plan import read_plan as read_plan

@@ -21,6 +21,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.channel_classes import Classes, Joint, classes_of
 from amc_tf.graph.channel_graph import ChannelGraph, Refused, Site
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.grouping import groups_of
 from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
 from amc_tf.graph.layer_rule import (
@@ -61,7 +62,7 @@ def analyze(
         AmcError: the model is subclassed, not built, or built for
             channels_first; or `input_shape` does not fit its inputs.
     """
-    network = network_lib.flatten(model)
+    network = flatten(model)
     return _Analysis(network, freeze, counted_shapes(model, input_shape)).graph()
 
 

@@ -18,15 +18,17 @@ from typing import Any
 import keras
 
 from amc_tf.errors import first_line
-from amc_tf.graph.inside import Closed, Inside, Step, given, is_symbol
+from amc_tf.graph.inside import Closed, Inside, Step, given, is_array, is_symbol
 from amc_tf.graph.inside_checks import check_inside
 from amc_tf.graph.keras_structure import (
     Functional,
     in_training,
     nodes_in_order,
+    nothing_returned,
     numpy_ops,
     reads_of_weights,
     symbolic_weights,
+    tensors_of,
     unrecorded,
 )
 from amc_tf.graph.parameter import Parameter
@@ -36,7 +38,7 @@ RULE_ATTRIBUTE = "_amc_tf_layer_rule"
 # Batches that are found again in the sizes of operations, as multiples of a prime that few layers
 # are as wide as; the second can be divided by numbers of windows. Tensors that code makes for the
 # batch (masks, grids) are real ones, so the batch is no larger than it need be.
-_PRIME, _WINDOWS = 1009, 64
+_PRIME, _WINDOWS = 1009, (36, 16, 4)
 _MOST_BYTES = 2**29  # of an input at the larger batch
 _REPEATS = (numpy_ops.Tile, numpy_ops.BroadcastTo, numpy_ops.Repeat)
 
@@ -87,11 +89,11 @@ def look_into(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Inside:
 def _batches(args: tuple, kwargs: dict[str, Any]) -> list[int | None]:
     """Returns the batches to try: the open one; then numbers, for code that computes with it."""
     tensors = [x for x in keras.tree.flatten((args, kwargs)) if is_symbol(x)]
-    if any(x.shape[0] is not None for x in tensors):
+    if all(x.shape[0] is not None for x in tensors):
         return [None]
     largest = max((math.prod(size or 1 for size in x.shape[1:]) for x in tensors), default=0)
-    fits = 4 * largest * _PRIME * _WINDOWS <= _MOST_BYTES
-    return [None, _PRIME, *([_PRIME * _WINDOWS] if fits else [])]
+    several = [_PRIME * windows for windows in _WINDOWS]
+    return [None, _PRIME, *(n for n in several if 4 * largest * n <= _MOST_BYTES)]
 
 
 def _looked_into(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) -> Inside:
@@ -114,7 +116,8 @@ def _called(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) 
     def fresh(x: Any) -> Any:
         if not is_symbol(x):
             return x
-        shape = x.shape if batch is None else (batch, *x.shape[1:])
+        marked = batch is not None and x.shape[0] is None
+        shape = (batch, *x.shape[1:]) if marked else x.shape
         inputs.append(keras.KerasTensor(shape, x.dtype, name=x.name))
         return inputs[-1]
 
@@ -123,20 +126,22 @@ def _called(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) 
         symbolic_weights(layer, constants=batch is not None) as weights,
         keras.StatelessScope(),  # weights that the call changes stay as they are
         reads_of_weights() as read_early,
+        nothing_returned(),
     ):
         try:
-            outputs = keras.tree.flatten(layer.call(*args, **kwargs))
+            outputs = tensors_of(layer.call(*args, **kwargs))
         except Exception as error:
             raise Closed(
                 f"its call does not take symbolic tensors ({first_line(error)})"
             ) from error
     if read_early:
         raise Closed(f"it computes with the values of its weight {read_early[0].path!r}")
-    if not all(map(is_symbol, outputs)):
+    if not all(is_symbol(x) or is_array(x) for x in outputs):
         raise Closed("it returns something other than tensors")
+    outputs = [x if is_symbol(x) else None for x in outputs]
     sources = [*inputs, *(symbol for symbol, _ in weights)]
     try:
-        nodes = nodes_in_order(_Ends(sources, outputs))
+        nodes = nodes_in_order(_Ends(sources, list(filter(is_symbol, outputs))))
     except AttributeError as error:  # a tensor that no call of the layer's made
         raise Closed("it uses tensors from elsewhere") from error
     read = {id(x) for x in outputs} | {id(x) for node in nodes for x in given(node)}

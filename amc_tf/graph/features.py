@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.network import Call, Network, flatten
+from amc_tf.graph.flattening import flatten
+from amc_tf.graph.network import Call, Network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.keras_structure import like
-from amc_tf.graph.network import flatten
 
 # Without the batch axis; None for an open size.
 Shape = tuple[int | None, ...]

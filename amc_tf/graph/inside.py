@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from amc_tf.graph.keras_structure import tensors_of
 from amc_tf.graph.parameter import Parameter
 
 
@@ -32,7 +33,7 @@ class Inside:
         inputs: the symbolic tensors that the layer was called on, in the order of its arguments.
         parameters: the weights that operations read, each with its symbolic tensor.
         steps: the calls, in topological order.
-        outputs: what the layer returned, flat.
+        outputs: what the layer returned, flat; None for what no input has a part in.
         marked: whether the tensors' batch is a mark, and not that of the network.
     """
 
@@ -70,7 +71,7 @@ def run(
             operation.
 
     Returns:
-        A tensor for each of `inside.outputs`.
+        A tensor for each of `inside.outputs`, None where that is None.
     """
     values = dict(zip(map(id, inside.inputs), tensors, strict=True))
     values.update((id(symbol), parameter(tensors[0])) for symbol, parameter in inside.parameters)
@@ -81,5 +82,5 @@ def run(
         )
         operation = step.operation
         made = operation(*args, **kwargs) if invoke is None else invoke(operation, args, kwargs)
-        values.update(zip(map(id, step.outputs), keras.tree.flatten(made), strict=True))
-    return [values[id(tensor)] for tensor in inside.outputs]
+        values.update(zip(map(id, step.outputs), tensors_of(made), strict=True))
+    return [values.get(id(tensor)) for tensor in inside.outputs]

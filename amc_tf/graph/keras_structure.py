@@ -21,6 +21,7 @@ from keras.src.ops import core as core_ops
 from keras.src.ops import image as image_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
+from keras.src.ops.node import Node
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.own_classes import adopt, own_steps
@@ -38,11 +39,13 @@ __all__ = [
     "nesting",
     "nn_ops",
     "nodes_in_order",
+    "nothing_returned",
     "numpy_ops",
     "pack",
     "plain",
     "reads_of_weights",
     "symbolic_weights",
+    "tensors_of",
     "twin",
     "uncompiled",
     "unrecorded",
@@ -228,6 +231,26 @@ def unrecorded(layer: keras.Layer) -> Iterator[None]:
     finally:
         for calls, count in counts:
             del calls[count:]
+
+
+def tensors_of(returned: Any) -> list[Any]:
+    """Returns what a call returned, flat; it may return None beside tensors."""
+    return [x for x in keras.tree.flatten(returned) if x is not None]
+
+
+@contextlib.contextmanager
+def nothing_returned() -> Iterator[None]:
+    """Opens a context in which Keras records calls that return None beside symbolic tensors."""
+    inherited: Any = Node.__init__
+
+    def init(node: Any, operation: Any, call_args: Any, call_kwargs: Any, outputs: Any) -> None:
+        inherited(node, operation, call_args, call_kwargs, tensors_of(outputs))
+
+    Node.__init__ = init  # type: ignore
+    try:
+        yield
+    finally:
+        Node.__init__ = inherited
 
 
 _TRACKED = frozenset(("_trainable_variables", "_non_trainable_variables"))

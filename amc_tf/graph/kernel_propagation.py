@@ -92,6 +92,15 @@ def separable(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
     return {"in": x.ids, "mid": np.repeat(x.ids, call.operation.depth_multiplier), "out": out}
 
 
+def embedding(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Makes new output channels, the columns of a table of which each index takes a row."""
+    x = only(inputs)
+    check_kernel(call.operation)
+    for ids in (x.ids, *x.axes.values()):
+        c.freeze(ids, f"{call.operation.name!r} reads them as indices")
+    return {"in": x.ids, "out": c.fresh(out_shape[-1])}
+
+
 def recurrent(gates: int) -> Callable[..., Roles]:
     """Makes the `connect` of a recurrent layer, each unit of which has one column for each gate.
 

@@ -141,6 +141,13 @@ def _by_rank(parameter: Any) -> LayerRule:
     return dataclasses.replace(whole, weights={weight.name: roles}, widths={"shape": roles})
 
 
+EMBEDDING = LayerRule(
+    kernel_propagation.embedding,
+    weights={"embeddings": (None, "out")},
+    widths={"output_dim": "out"},
+    axes="own",
+    keeps_zero=True,
+)
 PARAMETER = LayerRule(propagation.parameter, variant=_by_rank)
 # Products of tensors, as in attention.
 EINSUM_DENSE = LayerRule(propagation.same, variant=contractions.einsum_dense)

@@ -31,11 +31,13 @@ def _bounds_of_activation(layer: Any) -> Bounds:
     return bounds_of(layer.activation)
 
 
+_CONCATENATED = LayerRule(propagation.concatenate, axes="alike", keeps_zero=True)
 _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (rows.CONV, kl, "Conv1D Conv2D Conv3D"),
     (rows.CONV_TRANSPOSE, kl, "Conv1DTranspose Conv2DTranspose Conv3DTranspose"),
     (rows.DENSE, kl, "Dense"),
     (rows.EINSUM_DENSE, kl, "EinsumDense"),
+    (rows.EMBEDDING, kl, "Embedding"),
     (rows.DEPTHWISE, kl, "DepthwiseConv1D DepthwiseConv2D"),
     (rows.SEPARABLE, kl, "SeparableConv1D SeparableConv2D"),
     (rows.BATCH_NORM, kl, "BatchNormalization"),
@@ -113,7 +115,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "LayerScale",
     ),
     (rows.SAME, convnext, "StochasticDepth"),
-    (LayerRule(propagation.concatenate), kl, "Concatenate"),
+    (_CONCATENATED, kl, "Concatenate"),
     (rows.moves(reshaping.flatten), kl, "Flatten"),
     (rows.moves(reshaping.reshape, rewrites.rewrite_reshape), kl, "Reshape"),
     (rows.moves(reshaping.permute), kl, "Permute"),
@@ -167,7 +169,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         "Ceil Round Clip Copy",
     ),
     (rows.SAME, image_ops, "Resize"),
-    (LayerRule(propagation.concatenate), numpy_ops, "Concatenate"),
+    (_CONCATENATED, numpy_ops, "Concatenate"),
     (LayerRule(propagation.stack), numpy_ops, "Stack"),
     (rows.moves(reshaping.split, rewrites.rewrite_split), numpy_ops, "Split"),
     (LayerRule(propagation.reduce), numpy_ops, "Mean Max Min Sum"),
@@ -179,6 +181,8 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (rows.moves(reshaping.transpose), numpy_ops, "Transpose"),
     (rows.moves(reshaping.swap), numpy_ops, "Swapaxes"),
     (rows.moves(reshaping.repeat), numpy_ops, "Repeat"),
+    (rows.moves(reshaping.unstack), core_ops, "Unstack"),
+    (LayerRule(reshaping.take, axes="own", operands=("indices",)), numpy_ops, "Take"),
     (rows.moves(contractions.einsum), numpy_ops, "Einsum"),
     (rows.moves(contractions.matmul), numpy_ops, "Matmul"),
     (rows.ATTENDS, nn_ops, "DotProductAttention"),

@@ -148,8 +148,8 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
         several = isinstance(argument, (list, tuple)) and all(
             isinstance(a, Value) for a in argument
         )
-        if not (several or isinstance(argument, Value) or np.ndim(argument) == 0):
-            raise Refusal("one of its operands is a constant array")
+        if not (several or isinstance(argument, Value)):
+            _freeze_along(c, inputs, np.shape(argument), call)
     width = out_shape[-1] or 0
     wide = [x for x in inputs if len(x.ids) == width]
     if not wide:
@@ -161,6 +161,19 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     for x in wide[1:]:
         c.unite(wide[0].ids, x.ids)
     return {"in": wide[0].ids, "out": wide[0].ids}
+
+
+def _freeze_along(c: Connector, inputs: Sequence[Signal], array: Sequence[int], call: Call) -> None:
+    """Freezes the channels of axes along which a constant array, of this shape, is no single one.
+
+    The rebuilt network reads the whole array.
+    """
+    reason = f"one of the operands of {call.operation.name!r} is a constant array"
+    for axis in range(-len(array), 0):
+        for x in inputs if array[axis] != 1 else ():
+            ids = x.along(axis)
+            if ids is not None:
+                c.freeze(ids, reason)
 
 
 def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

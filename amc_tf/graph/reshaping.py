@@ -8,6 +8,7 @@ the layer table.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -141,9 +142,8 @@ def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 def transpose(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Moves the ids of each axis with it."""
-    axes, rank = call.operation.axes, len(out_shape)
-    if axes is None or axes[0] != 0:
-        raise Refusal("it moves the batch axis")
+    rank = len(out_shape)
+    axes = range(rank)[::-1] if call.operation.axes is None else call.operation.axes
     return _moved(c, only(inputs), [axis % rank - rank for axis in axes], out_shape)
 
 
@@ -159,8 +159,6 @@ def swap(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles
     rank = len(out_shape)
     axes = list(range(-rank, 0))
     a, b = (int(axis) % rank for axis in (call.operation.axis1, call.operation.axis2))
-    if 0 in (a, b):
-        raise Refusal("it moves the batch axis")
     axes[a], axes[b] = axes[b], axes[a]
     return _moved(c, only(inputs), axes, out_shape)
 
@@ -220,6 +218,43 @@ def split(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
         roles[role] = part
         roles.update((axis_role(role, axis), ids) for axis, ids in axes.items())
     return roles
+
+
+def unstack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Gives each output all channels, and drops the axis along which they lay."""
+    x = only(inputs)
+    rank = len(x.shape)
+    gone = call.operation.axis % rank - rank
+    if gone == -1:
+        raise Refusal("it takes the channel axis apart")
+    _kept_axes(c, x, {gone}, call)
+    moved = _moved(c, x, [axis for axis in range(-rank, 0) if axis != gone], out_shape)
+    roles: Roles = {"in": x.ids}
+    for i in range(len(call.outputs)):
+        roles.update((k.replace("out", output_role(i)), v) for k, v in moved.items() if k != "in")
+    return roles
+
+
+def take(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Keeps the ids of the axes behind the one along which positions are taken."""
+    operation = call.operation
+    given = inspect.signature(operation.call).bind(*call.args, **call.kwargs).arguments
+    table, indices = (
+        next((x for x in inputs if x.number == getattr(given[name], "number", None)), None)
+        for name in ("x", "indices")
+    )
+    if table is None or operation.axis is None:
+        raise Refusal("it takes values of an array")
+    if indices is not None:
+        for ids in (indices.ids, *indices.axes.values()):
+            c.freeze(ids, "")
+    rank = len(table.shape)
+    gone = operation.axis % rank - rank
+    if gone == -1:
+        raise Refusal("it takes channels by their position")
+    _kept_axes(c, table, {gone}, call)
+    kept = [None] * (len(out_shape) + gone + 1) + list(range(gone + 1, 0))
+    return _moved(c, table, kept, out_shape)
 
 
 def get_item(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.layer_table import TABLE
 from amc_tf.graph.network import Call, Network
@@ -120,7 +120,7 @@ def to_keras2(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
     from amc_tf.keras2.parameter import Parameter
 
     # A class of the user's is carried as one layer, by the counterpart that they give.
-    source = network.flatten(model, look_inside=False)
+    source = flattening.flatten(model, look_inside=False)
     known = {Parameter.__name__: Parameter, **(custom_objects or {})}
     layers = LayerCarrier(keras, tf_keras, known)
     _refuse_unknown(source, layers, "tf_keras.layers.Layer")

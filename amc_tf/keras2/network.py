@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from amc_tf.errors import AmcError
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.graph.network import Network, Value
 
 # A list as the first argument of these Keras 2 layers holds the sequence and the initial state.
@@ -50,7 +50,7 @@ def _is_functional(layer: Any) -> bool:
     return type(layer).call in (Functional.call, tf_keras.Sequential.call)
 
 
-class _Flattener(network.Flattener):
+class _Flattener(flattening.Flattener):
     """A flattener for the nodes of Keras 2, which are organised differently."""
 
     def inline(self, model: Any, inputs: Sequence[int], path: str) -> list[int]:

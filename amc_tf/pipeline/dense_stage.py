@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.pipeline.run import timed
 from amc_tf.pruning.verification import check_finite
 from amc_tf.runs import identity, layout
@@ -86,6 +86,6 @@ def _train(model: keras.Model, task: Task, workdir: Workdir, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         task.compiled(model, model)
         task.train_dense(model)
-        check_finite(network.flatten(model), task)
+        check_finite(flattening.flatten(model), task)
         workdir.save_model(layout.DENSE, model)
     workdir.record(STAGE, [layout.DENSE.name])

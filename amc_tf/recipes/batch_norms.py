@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from amc_tf.graph.network import flatten
+from amc_tf.graph.flattening import flatten
 
 
 def reestimate(model: keras.Model, inputs: Iterable[Any], batches: int) -> None:

@@ -28,9 +28,10 @@ from amc_tf.errors import AmcError
 from amc_tf.graph.activations import is_linear
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.layer_kinds import LayerKind, Product
 from amc_tf.graph.layer_table import is_registered, kind_of, rule_of
-from amc_tf.graph.network import Network, flatten
+from amc_tf.graph.network import Network
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.verification import noise, outputs_of, relative_difference
 from amc_tf.pruning.weights import Weights, has_weight, numpy_of

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from amc_tf.errors import AmcError
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.costs import params
@@ -85,7 +85,7 @@ def sparsify(
     """
     settings, search = settings or SparsitySettings(), search or SearchSettings()
     if safe_mode:
-        refuse_code(network.flatten(model))
+        refuse_code(flattening.flatten(model))
     task.check(model)
     folder = Workdir(workdir, safe_mode)
     with folder.locked():

@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.graph import kernel_propagation, network
+from amc_tf.graph import flattening, kernel_propagation
 from amc_tf.graph.layer_kinds import UNBOUNDED
 from amc_tf.graph.layer_table import rule_of
 from amc_tf.graph.registration import register_layer
@@ -167,7 +167,7 @@ def test_a_path_goes_through_what_is_like_something_affine_and_no_further():
         x = kl.Conv2D(3, 1)(x)
         for layer in layers:
             x = layer(x)
-        flat = network.flatten(keras.Model(inputs, kl.Flatten()(x)))
+        flat = flattening.flatten(keras.Model(inputs, kl.Flatten()(x)))
         return linear_path.follow(flat, flat.calls[0])
 
     path = followed(Offset(), kl.ReLU())

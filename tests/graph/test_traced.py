@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from amc_tf.graph.network import flatten
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.traced import traced
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from keras import layers as kl
 
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.keras_structure import infer
-from amc_tf.graph.network import flatten
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.masked_model import MaskedModel
 from amc_tf.pruning.refit.soundness import Soundness, check_samples

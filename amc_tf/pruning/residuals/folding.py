@@ -12,8 +12,8 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.keras_structure import like
-from amc_tf.graph.network import flatten
 from amc_tf.pruning.residuals.blocks import Unfoldable, additions, block_of
 from amc_tf.pruning.residuals.moments import measured
 from amc_tf.pruning.residuals.plan import Fold, fold_of

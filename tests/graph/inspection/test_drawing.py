@@ -11,7 +11,7 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.graph import network as network_lib
+from amc_tf.graph.flattening import flatten
 from amc_tf.graph.inspection import drawing as lib
 from amc_tf.graph.inspection.dot import to_dot
 from amc_tf.graph.inspection.html import to_html
@@ -79,7 +79,7 @@ def test_boxes_carry_the_groups_that_change_their_width(name):
     explained = np.zeros_like(dense)
     for number, group in enumerate(graph.groups.values()):
         plan = amc_tf.PruningPlan({group.name: tuple(range(1, group.channels))})
-        lost = dense - widths(network_lib.flatten(amc_tf.rebuild(network.model, graph, plan)))
+        lost = dense - widths(flatten(amc_tf.rebuild(network.model, graph, plan)))
         assert [number in box.channels.groups for box in boxes] == (lost > 0).tolist()
         explained += lost * group.channels
     # What no group explains belongs to none.

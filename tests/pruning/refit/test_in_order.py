@@ -13,7 +13,7 @@ import zoo
 from keras import layers as kl
 
 import amc_tf
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.pruning.importance.criteria import consumer_magnitude, strongest
 from amc_tf.pruning.refit import in_order, solver
 from amc_tf.pruning.refit.sampling import at_positions, linear_inputs
@@ -55,7 +55,7 @@ def _captured(model, images, name):
             found.extend([keras.tree.flatten(args)[0], output])
         return output
 
-    network.flatten(model).run([keras.ops.convert_to_tensor(images)], invoke)
+    flattening.flatten(model).run([keras.ops.convert_to_tensor(images)], invoke)
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from amc_tf.graph import network
+from amc_tf.graph import flattening
 from amc_tf.pruning.refit import linear_path
 
 
@@ -16,7 +16,7 @@ def _follow(build, name="conv"):
     """The path behind the layer of that name in the model that `build` makes of an input."""
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, kl.Flatten(name="end")(build(inputs)))
-    flat = network.flatten(model)
+    flat = flattening.flatten(model)
     (call,) = [c for c in flat.calls if c.operation.name == name]
     path = linear_path.follow(flat, call)
     return path, [c.operation.name for c in path.calls]
@@ -106,7 +106,7 @@ def test_bounds_of_what_reads_the_end(build, bounds):
 def test_a_path_as_an_affine_function():
     inputs = keras.Input((4, 4, 3))
     x = kl.Subtract()([inputs, kl.Rescaling(3.0, offset=1.0)(_conv(inputs) / 2)])
-    flat = network.flatten(keras.Model(inputs, kl.Flatten()(x)))
+    flat = flattening.flatten(keras.Model(inputs, kl.Flatten()(x)))
     path = linear_path.follow(flat, flat.calls[0])
     affine = path.affine(flat)
     # x - (3 (y / 2) + 1)
