@@ -75,11 +75,8 @@ def _names(sites: Iterable[Site]) -> tuple[str, ...]:
 
 def _makes(site: Site, role: str) -> bool:
     """Returns whether a role holds channels that a site computes, not those of its input."""
-    made = role == "out" or (role.startswith("out@") and role not in _passed(site))
-    return made and bool(site.rule.mixes)
-
-
-def _passed(site: Site) -> set[str]:
-    """Returns the roles of axes that an operation passes on."""
-    indexed = {role for roles in site.rule.weights.values() for role in roles}
-    return {role for role in site.roles if role.startswith("out@") and role not in indexed}
+    own = {role for roles in site.rule.weights.values() for role in roles}
+    if role != "out" and not (role.startswith("out@") and role in own):
+        return False
+    held = not site.rule.macs and role in own  # a table of rows, or one weight alone
+    return bool(site.rule.mixes) or held
