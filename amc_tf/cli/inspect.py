@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     input_shape = _shapes(flags.FLAGS.input_shape)
     for file in files:
         model = model_files.load_model(file, safe_mode=not flags.FLAGS.unsafe)
-        graph = wishes.analyze(model, input_shape)
+        graph = wishes.analyze(model, input_shape, flags.FLAGS.allow_approximate)
         print(listing.describe(graph))
         if flags.FLAGS.verify:
             difference = verification.verify(model, graph)
@@ -66,6 +66,11 @@ def entry() -> None:
         None,
         "Shape for which MACs are counted where the model's input has open sizes, without the "
         "batch axis: 224,224,3. Of several inputs, in their order: '224,224,3;10'.",
+    )
+    flags.DEFINE_bool(
+        "allow_approximate",
+        False,
+        "Whether channels that a layer or RMS normalisation takes statistics over may be dropped.",
     )
     flags.DEFINE_bool("verify", False, "Whether to halve every group and check the outputs.")
     common.define_debug_flag()

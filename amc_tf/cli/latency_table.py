@@ -53,7 +53,9 @@ def main(argv: list[str]) -> None:
         **{name: value for name, value in given.items() if value is not None},
     )
     graph = search.constraints.analyze(
-        experiment.load_module(path).get_model(config), search.input_shape
+        experiment.load_module(path).get_model(config),
+        search.input_shape,
+        search.allow_approximate,
     )
     choices = allowed_counts(
         graph,

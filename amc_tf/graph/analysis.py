@@ -41,7 +41,10 @@ from amc_tf.graph.vanishing import Followed, is_product, vanishes
 
 
 def analyze(
-    model: keras.Model, freeze: Sequence[str] = (), input_shape: InputShape = ()
+    model: keras.Model,
+    freeze: Sequence[str] = (),
+    input_shape: InputShape = (),
+    allow_approximate: bool = False,
 ) -> ChannelGraph:
     """Finds the groups of channels of a model that can be pruned.
 
@@ -54,6 +57,10 @@ def analyze(
             whose input has open sizes: (224, 224, 3). For several inputs it is a list of
             shapes in their order, or a mapping from their names. The model's inputs stay
             open. Empty for the model's own sizes.
+        allow_approximate: whether channels that a layer or RMS normalisation takes statistics
+            over may be dropped. The statistics are then those of the channels that are kept, so
+            that what is left computes something else than before; without this, such channels
+            are frozen, and dropping others changes nothing but what they gave.
 
     Returns:
         The `ChannelGraph`.
@@ -63,7 +70,8 @@ def analyze(
             channels_first; or `input_shape` does not fit its inputs.
     """
     network = flatten(model)
-    return _Analysis(network, freeze, counted_shapes(model, input_shape)).graph()
+    shapes = counted_shapes(model, input_shape)
+    return _Analysis(network, freeze, shapes, allow_approximate).graph()
 
 
 class _Analysis:
@@ -74,10 +82,13 @@ class _Analysis:
         network: network_lib.Network,
         freeze: Sequence[str],
         input_shapes: tuple[Shape, ...],
+        allow_approximate: bool,
     ):
         self.network = network
         self._input_shapes = input_shapes
         self._patterns = freeze
+        self._allow_approximate = allow_approximate
+        self._normalised: list[Ids] = []
         self._count = 0
         self._united: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
@@ -105,6 +116,12 @@ class _Analysis:
     def freeze(self, ids: Ids, reason: str) -> None:
         if len(ids):
             self._frozen.append((ids, reason))
+
+    def normalise(self, ids: Ids, reason: str) -> None:
+        if self._allow_approximate:
+            self._normalised.append(ids)
+        else:
+            self.freeze(ids, reason)
 
     def multiply(self, ids: Ids, parts: Sequence[Ids]) -> None:
         self._joint.append((ids, parts))
@@ -293,12 +310,13 @@ class _Analysis:
         return ChannelGraph(
             network=self.network,
             sites=sites,
-            groups=groups_of(sites, found, frozen, makers),
+            groups=groups_of(sites, found, frozen, makers, self._normalised),
             refused=self._refused,
             probed=tuple(self._probed),
             frozen=self._frozen_listing(found.of_id, makers),
             classes=found.count,
             input_shapes=self._input_shapes,
+            allow_approximate=self._allow_approximate,
             parts={
                 whole: free
                 for whole, parts in found.parts.items()

@@ -54,6 +54,8 @@ class Group:
         producers: names of the layers that compute the channels.
         consumers: names of the layers whose kernels read the channels.
         classes: channel class of each channel, ascending.
+        approximate: whether a normalisation takes statistics over the channels, so that the rest
+            computes something else once some are dropped.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Group:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     classes: np.ndarray
+    approximate: bool = False
 
 
 class Refused(NamedTuple):
@@ -87,6 +90,7 @@ class ChannelGraph:
             the batch axis; None for a size that is open.
         probed: (operation, class) of what the layer table does not know, and a run showed to
             treat each channel alone.
+        allow_approximate: whether groups may be approximate.
         parts: for each joint class (of a channel that is kept where its head and its width are),
             the classes of groups on which it depends.
         values: channel class of each position of the last axis of each value, by its number.
@@ -100,6 +104,7 @@ class ChannelGraph:
     classes: int
     input_shapes: tuple[tuple[int | None, ...], ...]
     probed: tuple[tuple[str, str], ...] = ()
+    allow_approximate: bool = False
     parts: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     values: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -156,6 +161,11 @@ class ChannelGraph:
         total = score.copy()
         np.add.at(total, part, score[whole])
         return total
+
+    def with_joint(self, classes: np.ndarray) -> np.ndarray:
+        """Returns classes together with the joint classes that they are parts of."""
+        whole, part = self._joint.T
+        return np.concatenate([classes, whole[np.isin(part, classes)]])
 
     def dropped_with(self, classes: np.ndarray, channel: int) -> np.ndarray:
         """Returns which positions go when a channel goes, boolean, in the shape of `classes`."""

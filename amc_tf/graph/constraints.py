@@ -63,12 +63,15 @@ class Constraints:
                     )
             object.__setattr__(self, field, pairs)
 
-    def analyze(self, model: keras.Model, input_shape: InputShape = ()) -> ChannelGraph:
+    def analyze(
+        self, model: keras.Model, input_shape: InputShape = (), allow_approximate: bool = False
+    ) -> ChannelGraph:
         """Analyses a model for pruning within these constraints.
 
         Args:
             model: a model as for `amc_tf.analyze`.
             input_shape: see there.
+            allow_approximate: see there.
 
         Returns:
             The channel graph, in which the layers of `freeze` are frozen.
@@ -77,7 +80,7 @@ class Constraints:
             AmcError: see `amc_tf.analyze`; or a pattern matches no layer (the message
                 suggests similar names), or no layer whose channels can be pruned.
         """
-        free = analyze(model, input_shape=input_shape)
+        free = analyze(model, (), input_shape, allow_approximate)
         layers = [free.network.name(operation) for operation in free.network.operations()]
         for field in ("freeze", "min_preserve", "rounding"):
             for pattern in self._patterns(field):
@@ -85,12 +88,15 @@ class Constraints:
         for pattern in self.freeze:
             # Only the analysis knows what a pattern freezes, as it follows the channels through
             # the layers.
-            if _prunable(analyze(model, freeze=(pattern,))) == _prunable(free):
+            frozen = analyze(model, (pattern,), allow_approximate=allow_approximate)
+            if _prunable(frozen) == _prunable(free):
                 raise AmcError(
                     f"constraints.freeze: {_matched(pattern, layers)}, whose channels are not "
                     "pruned anyway (amc-inspect says why); leave it out"
                 )
-        graph = analyze(model, self.freeze, input_shape) if self.freeze else free
+        graph = free
+        if self.freeze:
+            graph = analyze(model, self.freeze, input_shape, allow_approximate)
         for field, *_ in _VALUES:
             for pattern in self._patterns(field):
                 if not any(_means(pattern, group) for group in graph.groups.values()):

@@ -8,13 +8,18 @@ import numpy as np
 
 from amc_tf.graph.channel_classes import Classes
 from amc_tf.graph.channel_graph import Group, Site
+from amc_tf.graph.layer_rule import Ids
 
 # Of each class: (number of the site, role, how often the class is in it).
 _Signature = tuple[tuple[int, str, int], ...]
 
 
 def groups_of(
-    sites: Sequence[Site], classes: Classes, frozen: np.ndarray, makers: Sequence[str]
+    sites: Sequence[Site],
+    classes: Classes,
+    frozen: np.ndarray,
+    makers: Sequence[str],
+    normalised: Sequence[Ids],
 ) -> dict[str, Group]:
     """Groups the classes that appear equally often in every role of every site.
 
@@ -25,6 +30,7 @@ def groups_of(
         classes: its classes.
         frozen: whether each class must stay, boolean (classes,).
         makers: name of the operation that made each class.
+        normalised: ids over which statistics are taken.
 
     Returns:
         The groups by name, ordered by the first layer that reads their channels, because the
@@ -39,6 +45,10 @@ def groups_of(
         for key in alike
     }
     groups: dict[str, Group] = {}
+    approximate = np.zeros(classes.count, bool)
+    for ids in normalised:
+        for class_number in classes.of_id[ids].tolist():
+            approximate[list(classes.parts.get(class_number, (class_number,)))] = True
     for key in sorted(alike, key=lambda k: (first_read[k], alike[k][0])):
         found = np.array(alike[key])
         producers = _names(sites[i] for i, role, _ in key if _makes(sites[i], role))
@@ -50,7 +60,8 @@ def groups_of(
         while name in groups:
             copy += 1
             name = f"{stem}:{copy}"
-        groups[name] = Group(name, len(found), producers, consumers, found)
+        is_approximate = bool(approximate[found].any())
+        groups[name] = Group(name, len(found), producers, consumers, found, is_approximate)
     return groups
 
 

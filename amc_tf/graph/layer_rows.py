@@ -102,7 +102,12 @@ EACH = dataclasses.replace(SAME, axes="alike")  # every element by itself
 SAME_VALUE = dataclasses.replace(EACH, kind=LayerKind(affine=True), keeps_zero=True)
 MERGE = LayerRule(propagation.merge, axes="alike")
 SUM = dataclasses.replace(MERGE, kind=LayerKind(sums=True), keeps_zero=True)
-STATISTICS = LayerRule(propagation.channel_statistics, axes="alike")
+STATISTICS = LayerRule(
+    propagation.channel_statistics,
+    weights={**SCALE, "scale": ("in",)},
+    axes="alike",
+    keeps_zero=lambda call: any(w.name in ("gamma", "scale") for w in call.operation.weights),
+)
 
 
 def recurrent(gates: int) -> LayerRule:

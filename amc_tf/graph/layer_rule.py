@@ -76,6 +76,10 @@ class Connector(Protocol):
         """Declares that channels must stay, and why ("" if they are positions, say)."""
         ...
 
+    def normalise(self, ids: Ids, reason: str) -> None:
+        """Declares that an operation takes statistics over channels, which any dropped changes."""
+        ...
+
     def multiply(self, ids: Ids, parts: Sequence[Ids]) -> None:
         """Declares that, position by position, `ids` are kept where all of `parts` are kept."""
         ...

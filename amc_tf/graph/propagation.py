@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from keras import activations
+from keras import layers as kl
 
 from amc_tf.graph.activations import activation_name
 from amc_tf.graph.layer_rule import (
@@ -80,17 +81,27 @@ def _freeze_axes(c: Connector, x: Signal, axis: Any, call: Call) -> None:
             c.freeze(ids, f"{call.operation.name!r} mixes them")
 
 
-def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Freezes the channels of layer, RMS and unit normalisation if these normalise over them.
+def can_be_kept(layer: Any) -> bool:
+    """Returns whether a layer's statistics can be taken over the channels that are kept."""
+    return type(layer) in (kl.LayerNormalization, kl.RMSNormalization)
 
-    Normalisation over other axes is exact in each channel.
+
+def channel_statistics(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Follows layer, RMS and unit normalisation.
+
+    Normalisation over other axes than the channels is exact in each channel.
     """
-    if covers_channels(call.operation.axis, len(out_shape)):
-        c.freeze(
-            inputs[0].ids,
+    axis, rank = call.operation.axis, len(out_shape)
+    if covers_channels(axis, rank):
+        reason = (
             f"{call.operation.name!r} normalises by statistics over the channels, which change "
-            "with any channel dropped",
+            "with any channel dropped"
         )
+        alone = axis if isinstance(axis, int) else axis[0] if len(axis) == 1 else None
+        if alone is not None and can_be_kept(call.operation):
+            c.normalise(inputs[0].ids, reason)
+        else:
+            c.freeze(inputs[0].ids, reason)
     elif getattr(call.operation, "weights", ()):
         raise Refusal("its weights belong to positions, not to channels")
     _freeze_axes(c, inputs[0], call.operation.axis, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -32,23 +32,26 @@ class RoleWidths:
 
         Channels that are kept where a head and a width are make a product of the two counts.
         """
-        parts = self._graph.parts
-        joint = np.isin(classes, list(parts)) if parts else np.zeros(len(classes), bool)
-        single = [parts[c][0] if len(parts.get(c, ())) == 1 else c for c in classes.tolist()]
-        linear = self._group_of_class[single] if len(classes) else np.zeros(0, int)
-        several = joint & np.array([len(parts.get(c, ())) > 1 for c in classes.tolist()], bool)
-        linear = linear[~several]
-        total = np.bincount(linear[linear >= 0], minlength=len(self._dense))
-        fixed = int(np.count_nonzero(linear < 0))
-        products = list(self._products(classes[several]))
+        single, several = [], []
+        for class_number in classes.tolist():
+            free = self._free_parts(class_number)
+            (several if len(free) > 1 else single).append(free)
+        groups = self._group_of_class[[free[0] for free in single if free]]
+        total = np.bincount(groups, minlength=len(self._dense))
+        fixed = len(single) - len(groups)
+        products = list(self._products(several))
         if products and not total.any() and not fixed:
             return products
         return [[(total // self._dense, fixed)], *products]
 
-    def _products(self, classes: np.ndarray) -> Iterator[list[Linear]]:
+    def _free_parts(self, class_number: int) -> tuple[int, ...]:
+        """Returns the classes of groups on which a class depends."""
+        parts = self._graph.parts.get(class_number, (class_number,))
+        return tuple(part for part in parts if self._group_of_class[part] >= 0)
+
+    def _products(self, several: Iterable[tuple[int, ...]]) -> Iterator[list[Linear]]:
         by_groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for class_number in classes.tolist():
-            parts = self._graph.parts[class_number]
+        for parts in several:
             groups = self._group_of_class[list(parts)]
             order = np.argsort(groups, kind="stable")
             pair = tuple(parts[i] for i in order)
@@ -56,7 +59,7 @@ class RoleWidths:
         for groups, pairs in by_groups.items():
             distinct, times = np.unique(pairs, axis=0, return_counts=True)
             full = int(self._dense[list(groups)].prod())
-            if len(distinct) != full or (times != times[0]).any() or -1 in groups:
+            if len(distinct) != full or (times != times[0]).any():
                 raise AmcError(
                     "the channels of heads and widths do not make a whole grid, so their number "
                     "is not known; please report this network"

@@ -54,9 +54,17 @@ class Run:
         """The network that is searched, compiled as the dense model is."""
         return self.graph.network.model
 
+    def analyzed(self, model: keras.Model) -> ChannelGraph:
+        """Analyses a network that was made of the searched one, as that was analysed."""
+        return analyze(
+            model,
+            input_shape=self.graph.input_shapes,
+            allow_approximate=self.graph.allow_approximate,
+        )
+
     def measures(self, model: keras.Model) -> Measures:
         """Returns the score on the test data, the MACs and the parameters of a model."""
-        graph = analyze(model, input_shape=self.graph.input_shapes)
+        graph = self.analyzed(model)
         self.task.compiled(model, self.dense)
         score = self.task.score(model, self.task.test_data)
         return Measures(score, macs(graph), params(graph))

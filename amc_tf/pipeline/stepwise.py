@@ -12,7 +12,6 @@ import logging
 import keras
 
 from amc_tf import files
-from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.plan_steps import towards, within
@@ -55,7 +54,7 @@ def stepwise(run: Run, policy: str) -> keras.Model:
             dense = run.searched if followed else run.dense
             fine_tune(model, dense, run.task, settings, run.metric, followed)
             _keep(run, file, model, of)
-        graph, done = analyze(model, input_shape=run.graph.input_shapes), target
+        graph, done = run.analyzed(model), target
     file = layout.step_file(policy, steps)
     model = _kept(run, file, of)
     if model is None:
@@ -81,7 +80,7 @@ def _targets(run: Run, plan: PruningPlan) -> dict[int, PruningPlan]:
     for number in range(1, steps):
         target = towards(run.graph, plan, importance, number / steps)
         small = rebuild(run.searched, run.graph, target)
-        there = analyze(small, input_shape=run.graph.input_shapes).groups
+        there = run.analyzed(small).groups
         widths = {name: group.channels for name, group in there.items()}
         kept = {**_whole(run.graph).keep, **target.keep}
         if widths == {name: len(channels) for name, channels in kept.items()}:

@@ -9,6 +9,8 @@ import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.plan import PruningPlan
+from amc_tf.graph.propagation import can_be_kept
+from amc_tf.pruning.kept_normalization import KeptNormalization
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import (
     Weights,
@@ -31,14 +33,21 @@ def mask(
     It zeroes rows of the kernels that *read* pruned channels: if it zeroed the
     filters that compute them, the beta of a batch norm would still get through.
     Where an operation without weights reads them (the product of queries and keys),
-    it zeroes all weights that belong to these channels.
+    it zeroes all weights that belong to these channels. Normalisations over channels
+    that may be dropped take the statistics of those that are kept.
 
     Args, Raises: as `rebuild`.
 
     Returns:
         A new, uncompiled model of the dense widths.
     """
-    return rebuild(model, graph, None, masked_weights(graph, plan, weights))
+
+    def instead(site: Site) -> keras.Layer | None:
+        if not normalised(graph, site):
+            return None
+        return KeptNormalization(site.call.operation, name=site.name)
+
+    return rebuild(model, graph, None, masked_weights(graph, plan, weights), instead)
 
 
 def masked_weights(
@@ -55,6 +64,9 @@ def masked_weights(
 
     for site, weight, axis in mixing_weights(graph):
         zero(site, weight, axis, keep[classes_along(site, weight, axis)])
+    for site in graph.first_sites():
+        if normalised(graph, site):
+            result[f"{site.name}/kept"] = keep[site.roles["in"]].astype(np.float32)
     summed = summed_classes(graph)
     stays = graph.joined(keep | ~summed)  # all but what is dropped and summed over is left as it is
     if not stays.all():
@@ -62,6 +74,14 @@ def masked_weights(
             if not stays[classes].all():
                 zero(site, weight, axis, stays[classes])
     return result
+
+
+def normalised(graph: ChannelGraph, site: Site) -> bool:
+    """Returns whether a site takes statistics over channels that may be dropped."""
+    if not graph.allow_approximate or not can_be_kept(site.call.operation):
+        return False
+    own = [group.classes for group in graph.groups.values() if group.approximate]
+    return bool(own) and any(np.isin(site.roles["in"], graph.with_joint(np.concatenate(own))))
 
 
 def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:

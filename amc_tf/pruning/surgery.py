@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ def rebuild(
     graph: ChannelGraph,
     plan: PruningPlan | None,
     weights: Weights | None = None,
+    instead: Callable[[Site], keras.Layer | None] = lambda site: None,
 ) -> keras.Model:
     """Builds the model without the channels a plan drops.
 
@@ -34,6 +35,8 @@ def rebuild(
         graph: `analyze(model)`.
         plan: the plan; None keeps every channel (an independent copy).
         weights: refitted weights in the dense shape, by `layer/weight`.
+        instead: function that makes another layer in the place of that of a site, with all the
+            weights of its names, or returns None.
 
     Returns:
         A new, uncompiled functional model with the same inputs and outputs.
@@ -62,7 +65,10 @@ def rebuild(
             return twin(operation)(*args, **kwargs)
         if id(operation) not in made:
             name = graph.network.name(operation)
-            made[id(operation)] = _remake(operation, name, site, kept, _shape_of(graph, call))
+            other = None if site is None else instead(site)
+            made[id(operation)] = other or _remake(
+                operation, name, site, kept, _shape_of(graph, call)
+            )
         return made[id(operation)](*args, **kwargs)
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
@@ -148,7 +154,14 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
         site = next(iter(graph.sites_of(old)), None)
         name = graph.network.name(old)
         axes_of = {} if site is None else {w.name: axes for w, axes in site.rule.weight_axes(old)}
-        for source, target in zip(old.weights, new.weights, strict=True):
+        held = [weight.name for weight in old.weights]
+        own = [weight for weight in new.weights if weight.name not in held]
+        for weight in own:  # of a layer that takes the place of another
+            if f"{name}/{weight.name}" in weights:
+                weight.assign(weights[f"{name}/{weight.name}"])
+                unused.discard(f"{name}/{weight.name}")
+        targets = [weight for weight in new.weights if weight.name in held]
+        for source, target in zip(old.weights, targets, strict=True):
             key = f"{name}/{source.name}"
             value = numpy_of(source) if weights.get(key) is None else np.asarray(weights[key])
             unused.discard(key)

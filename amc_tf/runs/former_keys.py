@@ -15,7 +15,7 @@ _NOW: Mapping[str, str] = {
 
 # What earlier versions did where their configuration says nothing of a setting: its value then.
 FORMER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "search": {"sensitivity": False, "episode_samples": None},
+    "search": {"sensitivity": False, "episode_samples": None, "allow_approximate": False},
     "export": {"qat_distill": 0.0},
     "finetune": {"distill": 0.0, "temperature": 3.0, "distill_features": 0.0, "steps": 1},
 }

@@ -189,7 +189,7 @@ def fold(graph: ChannelGraph) -> Folding:
     if any(is_registered(o) and _is_changed(kind_of(o)) for o in network.operations()):
         _check(network.model, folded)
     return Folding(
-        graph=_with_groups_of(graph, analyze(folded)),
+        graph=_with_groups_of(graph, analyze(folded, allow_approximate=graph.allow_approximate)),
         fixed=frozenset(f"{f.norm}/{w}" for f in folds if f.layer is None for w in _STATISTICS),
         _original=original,
         _folds=folds,

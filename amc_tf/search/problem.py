@@ -29,7 +29,8 @@ def analyzed(model: keras.Model, task: Task, settings: SearchSettings) -> Channe
     Raises:
         AmcError: see `Constraints.analyze`.
     """
-    return settings.constraints.analyze(model, counted_shape(model, task, settings))
+    shape = counted_shape(model, task, settings)
+    return settings.constraints.analyze(model, shape, settings.allow_approximate)
 
 
 def counted_shape(model: keras.Model, task: Task, settings: SearchSettings) -> InputShape:

@@ -87,6 +87,9 @@ class SearchSettings:
             (see `amc_tf.analyze`); by default that of the validation data.
         allow_uncounted: whether MACs may be bounded or priced although the model does work
             that is not counted (`amc-inspect` lists it).
+        allow_approximate: whether channels that a layer or RMS normalisation takes statistics
+            over (the streams of transformers and ConvNeXt) may be dropped. The statistics are
+            then those of the channels that are kept, and plans are scored with them.
         refit: method that restores weights before a plan is scored, a name of
             `amc_tf.pruning.refit.methods.REFITS`.
         final_refit: the same for the networks that are built in the end.
@@ -136,6 +139,7 @@ class SearchSettings:
     response_share: float = 0.75
     input_shape: InputShape = ()
     allow_uncounted: bool = False
+    allow_approximate: bool = False
     refit: str = "quick_in_order"
     final_refit: str = "in_order"
     early_stop: float | None = 3.0
