@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_tools import flatbuffer
-from tflite_tools.intermediate import operation_path, tensor_values
+from tflite_tools.intermediate import computed, operations, tensor_values
 
 _WITH_BIAS = (
     schema.BuiltinOperator.CONV_2D,
@@ -39,7 +39,10 @@ def correct_biases(
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    wanted = _means(float_content, samples)
+    means = _means(float_content, samples)
+    told = operations(means)
+    wanted = {told[name]: mean for name, mean in means.items() if name in told}
+    own = operations([flatbuffer.text(graph.tensors[i].name) for i in computed(graph)])
     uses = [int(i) for operator in graph.operators for i in operator.inputs]
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
@@ -47,7 +50,7 @@ def correct_biases(
             continue
         name = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
         index = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
-        target = wanted.get(operation_path(name))
+        target = wanted.get(own.get(name, ""))
         if index < 0 or uses.count(index) > 1 or target is None:
             continue
         bias = graph.tensors[index]
@@ -75,12 +78,11 @@ def _as_int32(values: np.ndarray) -> np.ndarray:
 def _means(
     content: bytes, samples: Sequence[Sequence[np.ndarray]], only: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Computes the channel means of float and quantised tensors, by the operation of each."""
+    """Computes the channel means of float and quantised tensors, by their names."""
     sums: dict[str, np.ndarray] = {}
     for values in tensor_values(content, samples, only):
         for name, array in values.items():
             if array.ndim > 1 and array.dtype.kind == "f":
                 mean = array.mean(axis=tuple(range(array.ndim - 1)), dtype=np.float64)
-                key = operation_path(name)
-                sums[key] = sums.get(key, 0.0) + mean / len(samples)
+                sums[name] = sums.get(name, 0.0) + mean / len(samples)
     return sums

@@ -6,6 +6,8 @@ first and the last operator that they take over, so every tensor that is wanted 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tflite_tools import flatbuffer
 from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
+
+_NUMBER = re.compile(r"\d+$")
 
 
 def tensor_values(
@@ -34,7 +38,7 @@ def tensor_values(
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     names = [flatbuffer.text(tensor.name) for tensor in graph.tensors]
-    wanted = {i for i in _computed(graph) if only is None or names[i] in only}
+    wanted = {i for i in computed(graph) if only is None or names[i] in only}
     graph.outputs = [*graph.outputs, *sorted(wanted.difference(graph.outputs))]
     interpreter = Interpreter(model_content=flatbuffer.write(model))
     interpreter.allocate_tensors()
@@ -48,7 +52,7 @@ def tensor_values(
         yield {d["name"]: dequantise_tensor(interpreter.get_tensor(d["index"]), d) for d in details}
 
 
-def _computed(graph: Any) -> set[int]:
+def computed(graph: Any) -> set[int]:
     """Returns the tensors that depend on the inputs of a graph, and the inputs."""
     found = {int(i) for i in graph.inputs}
     for operator in graph.operators:  # in the order in which they run
@@ -79,3 +83,22 @@ def operation_path(name: str) -> str:
     The converter appends the names of what it fused, and a number that differs between formats.
     """
     return name.split(";")[0]
+
+
+def operations(names: Collection[str]) -> dict[str, str]:
+    """Returns what tells the tensors of a file apart, by which those of two formats are matched.
+
+    It is the operation that makes a tensor. Where a converter has folded an operation into several
+    others (the gain of a normalisation into the kernels of queries, keys and values), these share
+    its name; then it is all that was fused, and what still is not unique is left out.
+    """
+    found: dict[str, str] = {}
+    for told in (operation_path, _fused):
+        left = [name for name in names if name not in found]
+        paths = Counter(map(told, left))
+        found.update((name, told(name)) for name in left if paths[told(name)] == 1)
+    return found
+
+
+def _fused(name: str) -> str:
+    return _NUMBER.sub("", name)

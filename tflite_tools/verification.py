@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tflite_tools import flatbuffer
-from tflite_tools.intermediate import operation_path, tensor_values
+from tflite_tools.intermediate import computed, operations, tensor_values
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,16 @@ def worst_tensors(
     sums: dict[str, np.ndarray] = {}  # squared errors and squared values of each channel
     pairs = zip(tensor_values(content, samples), tensor_values(float_content, samples), strict=True)
     for quantised, reference in pairs:
-        wanted = {operation_path(name): value for name, value in reference.items()}
+        told = operations(reference)
+        wanted = {told[name]: value for name, value in reference.items() if name in told}
+        own = operations(quantised)
         for name, value in quantised.items():
-            target = wanted.get(operation_path(name))
+            path = own.get(name, "")
+            target = wanted.get(path)
             if target is None or target.shape != value.shape or target.dtype.kind != "f":
                 continue
             rows = target.reshape(-1, target.shape[-1] if target.ndim else 1).astype(np.float64)
             found = np.stack([(rows - value.reshape(rows.shape)) ** 2, rows**2]).sum(axis=1)
-            path = operation_path(name)
             sums[path] = sums[path] + found if path in sums else found
     whole, channels = {}, {}
     for name, (error, square) in sums.items():
@@ -138,7 +140,9 @@ def _read_by(content: bytes) -> dict[str, list[str]]:
     """Returns, for each operation of a file, those that make its inputs."""
     found: dict[str, list[str]] = {}
     for graph in flatbuffer.read(content).subgraphs:
-        paths = [operation_path(flatbuffer.text(t.name)) for t in graph.tensors]
+        names = [flatbuffer.text(t.name) for t in graph.tensors]
+        told = operations([names[i] for i in sorted(computed(graph))])
+        paths = [told.get(name, name) for name in names]
         for operator in graph.operators or ():
             for output in operator.outputs:
                 inputs = [paths[i] for i in operator.inputs if i >= 0]

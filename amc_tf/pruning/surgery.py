@@ -154,13 +154,14 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
         site = next(iter(graph.sites_of(old)), None)
         name = graph.network.name(old)
         axes_of = {} if site is None else {w.name: axes for w, axes in site.rule.weight_axes(old)}
-        held = [weight.name for weight in old.weights]
-        own = [weight for weight in new.weights if weight.name not in held]
-        for weight in own:  # of a layer that takes the place of another
-            if f"{name}/{weight.name}" in weights:
-                weight.assign(weights[f"{name}/{weight.name}"])
-                unused.discard(f"{name}/{weight.name}")
-        targets = [weight for weight in new.weights if weight.name in held]
+        targets = new.weights
+        if type(new) is not type(old):  # it takes the place of another, with weights of its own
+            held = [weight.name for weight in old.weights]
+            targets = [weight for weight in new.weights if weight.name in held]
+            for weight in new.weights:
+                if weight.name not in held and f"{name}/{weight.name}" in weights:
+                    weight.assign(weights[f"{name}/{weight.name}"])
+                    unused.discard(f"{name}/{weight.name}")
         for source, target in zip(old.weights, targets, strict=True):
             key = f"{name}/{source.name}"
             value = numpy_of(source) if weights.get(key) is None else np.asarray(weights[key])

@@ -107,3 +107,45 @@ def test_an_export_may_correct_them(tmp_path):
     assert (tmp_path / "a.tflite").read_bytes() != (tmp_path / "b.tflite").read_bytes()
     assert told.score >= plain.score - 0.005
     assert tflite_tools.inspect_file((tmp_path / "a.tflite").read_bytes()).float_operators == ()
+
+
+def _readers_of_one_gain():
+    """The converter folds the gain into all three kernels, and names all three by it."""
+    inputs = keras.Input((6, 24))
+    x = kl.RMSNormalization()(inputs)
+    outputs = [kl.Dense(8, name=name)(x) for name in ("query", "key", "value")]
+    model = keras.Model(inputs, kl.Concatenate()(outputs))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(1.0, 0.5, weight.shape))
+    return model
+
+
+def test_layers_that_share_a_name_are_corrected_by_their_own_means():
+    model = _readers_of_one_gain()
+    x = np.random.default_rng(1).normal(size=(16, 6, 24)).astype("float32")
+    reference, content = convert(model), convert(model, "int8_float_io", samples(x))
+    kernels = [
+        name
+        for graph in flatbuffer.read(reference).subgraphs
+        for operator in graph.operators
+        if "query" in (name := _output(graph, operator)) or "key" in name or "value" in name
+    ]
+    assert len({name.split(";")[0] for name in kernels}) < len(kernels)  # they do share it
+    expected = np.asarray(model(x))
+
+    def shift(file):
+        found = LiteRtModel(file).predict(x) - expected
+        return np.abs(found.mean(axis=(0, 1))).max() / np.ptp(expected)
+
+    assert shift(correct_biases(content, reference, samples(x))) < 0.01
+
+
+def test_the_worst_tensors_of_layers_that_share_a_name_are_told_apart():
+    model = _readers_of_one_gain()
+    x = np.random.default_rng(1).normal(size=(4, 6, 24)).astype("float32")
+    reference, content = convert(model), convert(model, "int8_float_io", samples(x))
+    worst = tflite_tools.worst_tensors(content, reference, samples(x), 20)
+    names = [error.name for error in worst]
+    assert len(names) == len(set(names))
+    assert all(any(part in name for name in names) for part in ("query", "key", "value"))

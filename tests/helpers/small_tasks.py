@@ -67,9 +67,9 @@ class SmallTask:
 # --- data and networks ------------------------------------------------------------------------
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    digits = datasets.load_digits()
-    return (digits.images[..., None] / 16).astype("float32"), digits.target.astype("int32")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    loaded = datasets.load_digits()
+    return (loaded.images[..., None] / 16).astype("float32"), loaded.target.astype("int32")
 
 
 def _table(load: Callable[[], Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ def _binary() -> tuple[Any, Any, Any]:
 
 
 def _noisy() -> tuple[Any, Any, Any]:
-    x, _ = _digits()
+    x, _ = digits()
     noise = np.random.default_rng(1).normal(0, 0.3, x.shape)
     return (x + noise).astype("float32"), (x[..., 0] > 0.4).astype("int32"), None
 
@@ -116,7 +116,7 @@ def _segmenter() -> keras.Model:
 
 
 def _digit_and_ink() -> tuple[Any, Any, Any]:
-    x, y = _digits()
+    x, y = digits()
     return {"image": x}, {"digit": y, "ink": x.mean((1, 2))}, None
 
 
@@ -131,7 +131,7 @@ def _two_heads() -> keras.Model:
 
 
 def _bits() -> tuple[Any, Any, Any]:
-    x, y = _digits()
+    x, y = digits()
     return x, ((y[:, None] >> np.arange(4)) & 1).astype("float32"), None
 
 
@@ -153,7 +153,7 @@ def _bits_net() -> keras.Model:
 
 def _rows() -> tuple[Any, Any, Any]:
     """Which half of each row holds more ink; rows without ink have no label, by weight 0."""
-    x, _ = _digits()
+    x, _ = digits()
     left, right = x[..., :4, 0].sum(-1), x[..., 4:, 0].sum(-1)
     noise = np.random.default_rng(1).normal(0, 0.3, x.shape[:3])
     weight = (left + right > 0).astype("float32")
