@@ -173,6 +173,45 @@ def matmul(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Rol
     return _contract(c, [(a + "ij", operands[0]), (b + "jk", operands[1])], out, out_shape)
 
 
+def convolution(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Follows a convolution whose kernel (..., in, out) is a tensor."""
+    x, kernel = _with_kernel(c, call, inputs)
+    read = _alike(c, [(x.ids, x.shape[-1]), (kernel.along(-2), kernel.shape[-2])])
+    if read is None or kernel.ids is None:
+        raise Refusal("its kernel is an array")
+    held = ((x.ids, x.number), (kernel.along(-2), kernel.number))
+    c.sum_over([(ids, number) for ids, number in held if ids is not None])
+    roles = {"in": x.ids, "out": kernel.ids, "sum:channels": read}
+    return {**roles, "work0:channels": read, "work0:filters": kernel.ids}
+
+
+def depthwise_convolution(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Follows a depthwise convolution whose kernel (..., in, 1) is a tensor."""
+    x, kernel = _with_kernel(c, call, inputs)
+    if kernel.shape[-1] != 1:
+        raise Refusal("it makes several channels of each")
+    channels = _alike(c, [(x.ids, x.shape[-1]), (kernel.along(-2), kernel.shape[-2])])
+    if channels is None:
+        raise Refusal("it has no channels of known size")
+    return {"in": x.ids, "out": channels, "work0:channels": channels}
+
+
+def _with_kernel(c: Connector, call: Call, inputs: Sequence[Signal]) -> tuple[Signal, Signal]:
+    """Returns what a convolution reads and its kernel, whose other axes are frozen."""
+    operation = call.operation
+    given = inspect.signature(operation.call).bind(*call.args, **call.kwargs).arguments
+    x, kernel = (_signal(given[name], inputs) for name in ("inputs", "kernel"))
+    if operation.data_format not in (None, "channels_last"):
+        raise Refusal("its channels come first")
+    if x.ids is None:
+        raise Refusal("it reads an array")
+    for signal, own in ((x, ()), (kernel, (-2,))):
+        for axis, ids in signal.axes.items():
+            if axis not in own:
+                c.freeze(ids, f"{operation.name!r} slides along their axis")
+    return x, kernel
+
+
 def dot_product_attention(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Follows heads, the widths of queries and keys, and those of values.
 

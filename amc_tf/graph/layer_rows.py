@@ -30,7 +30,7 @@ DENSE = LayerRule(
 )
 # A grouped kernel's input axis holds the channels of one group. Dropping the same positions of
 # every group leaves the groups as they are; dropping whole groups ties inputs to outputs.
-_WITHIN_GROUPS = LayerRule(
+WITHIN_GROUPS = LayerRule(
     kernel_propagation.within_groups,
     weights={"kernel": ("part", "out"), **_OUT},
     widths={"filters": "out"},
@@ -52,7 +52,7 @@ def _by_groups(layer: Any) -> LayerRule:
     if layer.groups == 1:
         return _PLAIN_CONV
     inside = layer.kernel.shape[-2]
-    return _WHOLE_GROUPS if layer.groups >= inside else _WITHIN_GROUPS
+    return _WHOLE_GROUPS if layer.groups >= inside else WITHIN_GROUPS
 
 
 _PLAIN_CONV = dataclasses.replace(
@@ -192,6 +192,11 @@ def bounds_of_relu(layer: Any) -> Bounds:
 def clips(bounds: Any) -> LayerRule:
     """Makes the row of an operation on each element that clips."""
     return dataclasses.replace(EACH, kind=LayerKind(clips=bounds))
+
+
+def with_kernel(connect: Connect) -> LayerRule:
+    """Makes the row of an operation that reads a kernel as a tensor."""
+    return LayerRule(connect, axes="own", operands=("kernel",), keeps_zero=True)
 
 
 def moves(connect: Connect, rewrite: Rewrite | None = None) -> LayerRule:

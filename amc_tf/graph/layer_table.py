@@ -186,6 +186,10 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (rows.moves(contractions.einsum), numpy_ops, "Einsum"),
     (rows.moves(contractions.matmul), numpy_ops, "Matmul"),
     (rows.ATTENDS, nn_ops, "DotProductAttention"),
+    (LayerRule(reshaping.depth_to_space), nn_ops, "DepthToSpace"),
+    (LayerRule(reshaping.space_to_depth), nn_ops, "SpaceToDepth"),
+    (rows.with_kernel(contractions.convolution), nn_ops, "Conv"),
+    (rows.with_kernel(contractions.depthwise_convolution), nn_ops, "DepthwiseConv"),
 )
 
 TABLE: Mapping[type, LayerRule] = {

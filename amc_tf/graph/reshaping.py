@@ -122,6 +122,27 @@ def _along(ids: Ids, at: int, grid: Sequence[int]) -> Ids:
     return np.broadcast_to(ids.reshape(shape), grid).ravel()
 
 
+def depth_to_space(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Makes pixels of blocks of channels; a channel is kept or dropped in all blocks."""
+    x, channels = only(inputs), c.fresh(out_shape[-1])
+    blocks = len(x.ids) // len(channels)
+    _last_alone(call)
+    c.unite(x.ids, np.tile(channels, blocks))
+    return {"in": x.ids, "out": channels}
+
+
+def space_to_depth(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
+    """Makes blocks of channels of pixels."""
+    x = only(inputs)
+    _last_alone(call)
+    return {"in": x.ids, "out": np.tile(x.ids, out_shape[-1] // len(x.ids))}
+
+
+def _last_alone(call: Call) -> None:
+    if call.operation.data_format == "channels_first":
+        raise Refusal("its channels come first")
+
+
 def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Repeats the ids for every position, in row-major order.
 

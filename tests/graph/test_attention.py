@@ -326,3 +326,66 @@ def test_axes_that_are_not_moved_along_are_told(kind, monkeypatch):
     monkeypatch.setitem(layer_table.TABLE, kind, dataclasses.replace(right, connect=connect))
     with pytest.raises(TOLD):
         amc_tf.verify(model, amc_tf.analyze(model))
+
+
+class OwnConvolutions(keras.Layer):
+    """Convolutions with the layer's own kernels."""
+
+    def build(self, shape):
+        self.first = self.add_weight(shape=(3, 3, shape[-1], 6), name="first")
+        self.each = self.add_weight(shape=(3, 3, 6, 1), name="each")
+        self.last = self.add_weight(shape=(1, 1, 6, 5), name="last")
+        self.shift = self.add_weight(shape=(5,), name="shift")
+
+    def call(self, x):
+        x = ops.relu(ops.conv(x, self.first, padding="same"))
+        x = ops.depthwise_conv(x, self.each, padding="same")
+        return ops.conv(x, self.last) + self.shift
+
+
+def test_convolutions_with_own_kernels():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = OwnConvolutions()(kl.Conv2D(4, 3, name="before")(inputs))
+    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(x)))
+    graph = amc_tf.analyze(model)
+    assert sorted(group.channels for group in graph.groups.values()) == [4, 5, 6]
+    assert amc_tf.verify(model, graph) < 1e-5
+    small = amc_tf.rebuild(model, graph, halved(graph))
+    assert amc_tf.macs(graph, halved(graph)) == amc_tf.macs(amc_tf.analyze(small))
+    assert amc_tf.macs(graph) == sum(work.macs for work in graph.trace.work)
+
+
+def test_permuted_and_cut_channels_are_followed():
+    """What froze channels before: an axis moved in front of the positions, and one that is cut."""
+    for layer in (kl.Permute((3, 1, 2)), kl.Reshape((8, 8, 3, 2))):
+        inputs = keras.Input((8, 8, 3))
+        x = layer(kl.Conv2D(6, 3, padding="same", name="before")(inputs))
+        model = keras.Model(inputs, kl.Dense(2)(kl.Dense(4, name="after")(kl.Flatten()(x))))
+        graph = amc_tf.analyze(model)
+        assert {"before", "after"} <= set(graph.groups)
+        assert amc_tf.verify(model, graph) < 1e-5
+
+
+def test_pixels_are_shuffled():
+    """Sub-pixel convolution: 12 channels become 2 x 2 pixels of 3."""
+    inputs = keras.Input((5, 5, 3))
+    x = kl.Conv2D(12, 3, padding="same", name="pixels")(inputs)
+    x = ops.reshape(x, (-1, 5, 5, 2, 2, 3))
+    x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 10, 10, 3))
+    model = keras.Model(inputs, kl.Conv2D(2, 3, name="end")(x))
+    graph = amc_tf.analyze(model)
+    assert {name: group.channels for name, group in graph.groups.items()} == {"pixels": 3}
+    assert amc_tf.verify(model, graph) < 1e-5
+
+
+@pytest.mark.skipif(not hasattr(ops, "depth_to_space"), reason="Keras has no such operation yet")
+def test_blocks_of_channels_become_pixels_and_back():
+    inputs = keras.Input((6, 6, 3))
+    x = ops.depth_to_space(kl.Conv2D(12, 3, padding="same", name="pixels")(inputs), 2)
+    x = ops.space_to_depth(kl.Conv2D(5, 3, padding="same", name="inside")(x), 2)
+    model = keras.Model(inputs, kl.Conv2D(2, 1, name="end")(x))
+    graph = amc_tf.analyze(model)
+    found = {name: group.channels for name, group in graph.groups.items()}
+    assert found == {"pixels": 3, "inside": 5}
+    assert amc_tf.verify(model, graph) < 1e-5

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import amc_tf
-from amc_tf.graph import analysis, kernel_propagation, layer_table, propagation
+from amc_tf.graph import analysis, kernel_propagation, layer_rows, layer_table, propagation
 
 _HURRIED = settings(
     deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @given(data=st.data())
 def test_random_graphs(data):
     model = data.draw(random_graphs.models())
-    graph = amc_tf.analyze(model)
+    graph = amc_tf.analyze(model, allow_approximate=data.draw(st.booleans()))
     random_graphs.check_identity(model, graph)
     plan = data.draw(random_graphs.plans(graph))
     rebuilt = random_graphs.check_plan(model, graph, plan)
@@ -119,7 +119,7 @@ def test_a_fault_in_a_rule_is_caught(fault, monkeypatch):
     variant = layer_table.TABLE[kind].variant
     row = dataclasses.replace(layer_table.TABLE[kind], connect=connect)
     if fault == "groups are not tied":
-        within = dataclasses.replace(layer_table._WITHIN_GROUPS, connect=connect)
+        within = dataclasses.replace(layer_rows.WITHIN_GROUPS, connect=connect)
         row = dataclasses.replace(
             row, variant=lambda layer: within if layer.groups == 2 else variant(layer)
         )
