@@ -11,7 +11,6 @@ is recorded.
 from __future__ import annotations
 
 import fnmatch
-import inspect
 from collections.abc import Sequence
 
 import keras
@@ -35,6 +34,7 @@ from amc_tf.graph.layer_rule import (
     roles_of_axes,
 )
 from amc_tf.graph.layer_table import is_registered, rule_of
+from amc_tf.graph.operands import options_read
 from amc_tf.graph.probing import PROBED
 from amc_tf.graph.reshaping import alike
 from amc_tf.graph.vanishing import Followed, is_product, vanishes
@@ -221,7 +221,7 @@ class _Analysis:
         values = (*call.inputs, *call.outputs)
         if rule.axes == "frozen" and any(self._width(n) == 0 for n in values):
             raise Refusal("a tensor's channel axis has no known size")
-        if any(n in self._inner_inputs(call, rule.operands) for n in call.inputs):
+        if options_read(call, rule):
             raise Refusal("one of its options is a tensor")
         roles = self._roles(call, rule, inputs)
         if rule.axes == "alike":
@@ -257,21 +257,6 @@ class _Analysis:
             ):
                 raise Unfit(f"its row does not fit its weight {weight.name!r} of {weight.shape}")
         return roles
-
-    @staticmethod
-    def _inner_inputs(call: network_lib.Call, others: Sequence[str]) -> set[int]:
-        """Returns the values passed to a parameter that is not an operand's (a mask, say).
-
-        Of a layer that the user registered, positional arguments are operands.
-        """
-        parameters = list(inspect.signature(type(call.operation).call).parameters.values())[1:]
-        names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        operands = {*names[:1], *others, "inputs", "x", "x1", "x2", "xs", "key"}
-        positional = () if is_registered(call.operation) else zip(names, call.args, strict=False)
-        options = [
-            value for name, value in (*positional, *call.kwargs.items()) if name not in operands
-        ]
-        return {x.number for x in keras.tree.flatten(options) if isinstance(x, network_lib.Value)}
 
     def _refuse(self, call: network_lib.Call, rule: LayerRule | None, reason: str) -> Roles:
         """Freezes all channels that a call reads or makes; its weights keep their full size."""
