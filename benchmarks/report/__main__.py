@@ -111,6 +111,7 @@ def graphs(entry: dict) -> str:
         "groups",
         "MACs",
         "MACs prunable",
+        "with approximate groups",
         "MACs halved",
         "refused",
         "outputs moved by masking",
@@ -130,15 +131,16 @@ def graphs(entry: dict) -> str:
             m["groups"],
             f"{m['macs']:,}",
             f"{m['prunable']:.1%}",
+            f"{m['prunable_approximate']:.1%}",
             f"{m['halved_macs'] / m['macs']:.1%}",
             ", ".join(m["refused"]) or "none",
             f"{m['moved']:.1f} sd",
-            f"{m['verify']:.1e}",
+            f"{max(m['verify'], m['verify_approximate']):.1e}",
             m["seconds"],
             m["rebuild_seconds"],
         )
         if "failed" not in m
-        else (name, *[""] * 5, m["failed"], *[""] * 4)
+        else (name, *[""] * 6, m["failed"], *[""] * 4)
         for name, m in models.items()
     ]
     return record.markdown(header, rows)
