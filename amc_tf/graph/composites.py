@@ -19,7 +19,7 @@ import keras
 
 from amc_tf.errors import first_line
 from amc_tf.graph.inside import Closed, Inside, Step, given, is_array, is_symbol
-from amc_tf.graph.inside_checks import check_inside
+from amc_tf.graph.inside_checks import check_inside, unread_weights
 from amc_tf.graph.keras_structure import (
     Functional,
     in_training,
@@ -107,7 +107,7 @@ def _looked_into(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | N
         kwargs = {**kwargs, **dict.fromkeys(told)}
         inside = _called(layer, args, kwargs, batch)
     check_inside(layer, args, kwargs, inside, training)
-    return inside
+    return dataclasses.replace(inside, unread=unread_weights(layer, inside))
 
 
 def _called(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) -> Inside:

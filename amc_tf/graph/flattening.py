@@ -70,6 +70,7 @@ class Flattener:
         self.paths: dict[int, str] = {}  # of each operation, the nested models that hold it
         self.opened: dict[int, tuple[str, str]] = {}
         self.closed = dict(closed or {})
+        self._unread: dict[str, None] = {}
         self._constants: dict[int, int] = {}  # value that no call makes: `id` of its layer
         self._parameters: dict[tuple[int, bool], Parameter] = {}  # by the `id` of the weight
 
@@ -88,6 +89,7 @@ class Flattener:
             outputs=tuple(outputs),
             names=names,
             unread=tuple(unread.values()),
+            unread_weights=tuple(self._unread),
             opened=tuple(self.opened.values()),
             closed=self.closed,
         )
@@ -161,6 +163,7 @@ class Flattener:
             self.closed[id(layer)] = str(reason)
             return None
         self.opened[id(layer)] = (layer.name, type(layer).__name__)
+        self._unread.update(dict.fromkeys(inside.unread))
         path = f"{path}{layer.name}_"
         read = [x.number for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
         numbers = {id(t): n for t, n in zip(inside.inputs, read, strict=True)}

@@ -35,6 +35,7 @@ class Inside:
         steps: the calls, in topological order.
         outputs: what the layer returned, flat; None for what no input has a part in.
         marked: whether the tensors' batch is a mark, and not that of the network.
+        unread: paths of weights of the layer that no call reads.
     """
 
     inputs: Sequence[Any]
@@ -42,6 +43,7 @@ class Inside:
     steps: Sequence[Any]
     outputs: Sequence[Any]
     marked: bool
+    unread: Sequence[str] = ()
 
 
 def is_symbol(x: Any) -> bool:

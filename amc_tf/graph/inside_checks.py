@@ -128,6 +128,14 @@ def _require_weights(layer: Any, inside: Inside) -> None:
             raise Closed(f"its weight {weight.path!r} has a regularizer or a constraint")
 
 
+def unread_weights(layer: Any, inside: Inside) -> list[str]:
+    """Returns the paths of a layer's weights that none of its calls reads."""
+    of_calls = [s.operation for s in inside.steps if isinstance(s.operation, keras.Layer)]
+    read = {id(weight) for operation in of_calls for weight in operation.weights}
+    read |= {id(parameter.value) for _, parameter in inside.parameters}
+    return [weight.path for weight in layer.weights if id(weight) not in read]
+
+
 def _require_dtypes(layer: Any, inside: Inside) -> None:
     """Checks that the layer casts none of its inputs, as its calls would not."""
     for tensor in inside.inputs:

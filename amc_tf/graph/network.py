@@ -62,6 +62,7 @@ class Network:
         names: the unique name of every operation, by the operation's `id`. It is the
             operation's own name unless two nested models use the same name.
         unread: operations whose calls were left out.
+        unread_weights: paths of weights of the layers that were looked into, which no call reads.
         opened: name and class of each layer that was looked into (`amc_tf.graph.composites`).
         closed: why a layer of the user's class was not looked into, by the layer's `id`.
     """
@@ -74,6 +75,7 @@ class Network:
     names: dict[int, str]
     unread: tuple[Any, ...]
     opened: tuple[tuple[str, str], ...] = ()
+    unread_weights: tuple[str, ...] = ()
     closed: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def name(self, operation: Any) -> str:

@@ -68,7 +68,7 @@ def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
         (kl.Softmax(), None),
         (kl.Activation("log_softmax"), None),
         (kl.Activation("glu"), "glu"),
-        (kl.Reshape((12, 32)), "cuts the channel axis"),
+        (kl.Lambda(lambda t: t[..., ::2]), "Lambda"),
         (kl.BatchNormalization(axis=1), "axis 1"),
         (kl.Rescaling([1.0] * 6), "differs from channel to channel"),
         (kl.RandomHue(0.1), "mixes colours"),
@@ -115,7 +115,7 @@ def test_constant_operand_freezes():
     model = keras.Model(inputs, kl.Dense(2)(kl.Dense(3, name="free")(x)))
     graph = amc_tf.analyze(model)
     assert list(graph.groups) == ["free"]
-    assert "constant array" in graph.refused[0].reason
+    assert any("constant array" in reason for _, _, reason in graph.frozen)
 
 
 def test_subclasses_of_listed_layers_are_not_guessed():
@@ -324,8 +324,8 @@ def test_register_layer_refuses_what_it_cannot_read():
 
     with pytest.raises(amc_tf.AmcError, match="either like="):
         amc_tf.register_layer(Mine)
-    with pytest.raises(amc_tf.AmcError, match="Embedding is not in the layer table"):
-        amc_tf.register_layer(Mine, like=kl.Embedding)
+    with pytest.raises(amc_tf.AmcError, match="Hashing is not in the layer table"):
+        amc_tf.register_layer(Mine, like=kl.Hashing)
     with pytest.raises(amc_tf.AmcError, match="a row has the fields connect, weights"):
         amc_tf.register_layer(Mine, like=kl.ReLU, wieghts={})
     with pytest.raises(amc_tf.AmcError, match="expected a layer class"):

@@ -324,3 +324,25 @@ def test_what_a_functional_model_would_lose_is_refused():
         amc_tf.analyze(_Subclassed())
     with pytest.raises(amc_tf.AmcError, match="the inputs of .* are not known"):
         amc_tf.functional(_Subclassed())
+
+
+class HoldsMore(keras.Layer):
+    """A block with a weight that it reads in no call."""
+
+    def build(self, shape):
+        self.inner = kl.Dense(6, name="inner")
+        self.inner.build(shape)
+        self.spare = self.add_weight(shape=(7,), name="spare")
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_a_weight_that_is_never_read_is_left_out_and_told():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, kl.Dense(2)(HoldsMore(name="block")(inputs)))
+    graph = amc_tf.analyze(model)
+    assert list(graph.groups) == ["inner"]
+    assert "block/spare" in amc_tf.describe(graph).split("left out, as they reach no output")[1]
+    small = amc_tf.rebuild(model, graph, None)
+    assert amc_tf.params(graph) == small.count_params() == model.count_params() - 7

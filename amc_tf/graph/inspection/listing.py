@@ -46,7 +46,8 @@ class Table:
         uncounted: (layer, class, what) of work that is not counted.
         frozen: (layers, number of channels, reason) of channels that stay.
         refused: (operation, class, reason) of what cannot be pruned through.
-        unread: names of the operations that reach no output of the model.
+        unread: names of the operations that reach no output of the model, and paths of weights
+            that no operation reads.
         opened: (layer, class) of layers whose own calls were taken in their place.
         probed: (operation, class) of what a run showed to treat each channel alone.
     """
@@ -109,7 +110,10 @@ def table(graph: ChannelGraph) -> Table:
         uncounted=tuple(tuple(found) for found in uncounted),
         frozen=graph.frozen,
         refused=tuple(tuple(refused) for refused in graph.refused),
-        unread=tuple(operation.name for operation in graph.network.unread),
+        unread=(
+            *(operation.name for operation in graph.network.unread),
+            *graph.network.unread_weights,
+        ),
         opened=graph.network.opened,
         probed=graph.probed,
     )
