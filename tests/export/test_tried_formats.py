@@ -46,7 +46,7 @@ def test_an_operator_without_counterpart_names_its_layer(capfd):
     assert "loc(" not in capfd.readouterr().err  # nor does the converter print the graph
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_operation_that_is_no_layer_is_named(last):
     """With the layer behind it, as the graph does not tell which of the two a node is of."""
     x = inputs = keras.Input((8, 8, 3), name="image")

@@ -93,6 +93,7 @@ def test_a_search_counts_for_the_size_of_the_validation_data(tmp_path):
     x, y = rng.normal(size=(24, 10, 8, 3)).astype("float32"), rng.integers(0, 4, 24)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
     settings = amc_tf.Settings(
+        rehearse=False,
         search=amc_tf.SearchSettings(
             episodes=3, rounding=1, refit="dense", final_refit="dense", policies=("amc",)
         ),

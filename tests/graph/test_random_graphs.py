@@ -24,7 +24,7 @@ _HURRIED = settings(
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 
-@settings(_HURRIED, max_examples=50)
+@settings(_HURRIED, max_examples=40)
 @given(data=st.data())
 def test_random_graphs(data):
     model = data.draw(random_graphs.models())

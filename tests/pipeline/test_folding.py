@@ -15,6 +15,7 @@ from amc_tf.runs import identity, layout
 
 BUDGET = amc_tf.Budget(macs=0.5)
 SETTINGS = amc_tf.Settings(
+    rehearse=False,
     fold_residuals=True,
     search=blobs.search_settings(episodes=3),
     export=amc_tf.ExportSettings(formats=("float32",), latency_rounds=0),

@@ -53,7 +53,7 @@ def test_compress(name, form, tmp_path):
 COMPRESSED = [("binary", "PyDataset"), ("regression", "arrays")]
 
 
-@pytest.mark.parametrize(("name", "form"), marks.slow_but(COMPRESSED, COMPRESSED[1:]))
+@pytest.mark.parametrize(("name", "form"), marks.slow_but(COMPRESSED, ()))
 def test_compressor(name, form, tmp_path):
     """Without test data, the numbers are of the validation data, and are said to be."""
     small = TASKS[name]
