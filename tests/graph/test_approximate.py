@@ -41,6 +41,7 @@ def test_rebuilt_is_masked_with_the_statistics_of_what_is_kept(kind):
     graph = amc_tf.analyze(model, allow_approximate=True)
     assert [n for n, group in graph.groups.items() if group.approximate] == ["stream"]
     assert graph.groups["stream"].channels == 16
+    assert "statistics over their channels\n  stream" in amc_tf.describe(graph)
     assert amc_tf.verify(model, graph) < 1e-5
     small = amc_tf.rebuild(model, graph, halved(graph))
     assert amc_tf.params(graph, halved(graph)) == small.count_params()

@@ -48,6 +48,7 @@ class Table:
         refused: (operation, class, reason) of what cannot be pruned through.
         unread: names of the operations that reach no output of the model, and paths of weights
             that no operation reads.
+        approximate: names of the groups that are approximate.
         opened: (layer, class) of layers whose own calls were taken in their place.
         probed: (operation, class) of what a run showed to treat each channel alone.
     """
@@ -59,6 +60,7 @@ class Table:
     frozen: tuple[tuple[tuple[str, ...], int, str], ...]
     refused: tuple[tuple[str, str, str], ...]
     unread: tuple[str, ...]
+    approximate: tuple[str, ...]
     opened: tuple[tuple[str, str], ...]
     probed: tuple[tuple[str, str], ...]
 
@@ -70,6 +72,9 @@ class Table:
         """
         notes = {
             "not counted": [f"{name} ({kind}): {what}" for name, kind, what in self.uncounted],
+            "approximate, as a normalisation takes statistics over their channels": (
+                [few(self.approximate, names)] if self.approximate else []
+            ),
             "MACs that stay": [f"{name}: {macs:,}" for name, macs in self.fixed],
             "frozen": [
                 f"{count} channels of {few(layers, names)}: {reason}"
@@ -114,6 +119,7 @@ def table(graph: ChannelGraph) -> Table:
             *(operation.name for operation in graph.network.unread),
             *graph.network.unread_weights,
         ),
+        approximate=tuple(name for name, group in graph.groups.items() if group.approximate),
         opened=graph.network.opened,
         probed=graph.probed,
     )
