@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from amc_tf.graph.kernel_propagation import check_activation, check_kernel
+from amc_tf.graph.layer_kinds import LayerKind, Product
 from amc_tf.graph.layer_rule import (
     Connector,
     Ids,
@@ -27,6 +28,7 @@ from amc_tf.graph.layer_rule import (
     only,
 )
 from amc_tf.graph.network import Call, Value
+from amc_tf.graph.reshaping import joined_ids
 
 _ELLIPSIS = "..."
 _LEADING = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # axes that an ellipsis stands for, the last one first
@@ -73,9 +75,17 @@ def _row_of_equation(equation: str, bias_axes: str | None) -> LayerRule:
         mixes={"kernel": mixed},
         # They are counted by the input, because the output's size is often left open.
         macs={"kernel": "in"},
+        kind=LayerKind(Product(reads="flattened") if _is_flat(letters) else None),
         axes="own",
         keeps_zero=True,
     )
+
+
+def _is_flat(letters: tuple[str, str, str]) -> bool:
+    """Returns whether a kernel makes a last axis of the last axes of its input, in their order."""
+    x, kernel, out = letters
+    read = kernel[:-1]
+    return x.endswith(read) and out == x[: len(x) - len(read)] + kernel[-1]
 
 
 def _letters(equation: str) -> tuple[str, str, str] | None:
@@ -117,6 +127,14 @@ def _connect_kernel(
     roles = {axis_role("in", a): ids[k] for a, k in enumerate(x, -len(x)) if k in ids}
     roles.update((axis_role("out", a), ids[k]) for a, k in enumerate(out, -len(out)) if k in ids)
     roles.setdefault("out", _positions(c, out_shape[-1]))
+    for name, flat in (
+        ("features", [letter for letter in kernel if letter not in out]),
+        ("made", [letter for letter in kernel if letter not in x]),
+    ):
+        if len(flat) > 1:
+            joined = joined_ids(c, [ids[k] for k in flat], [sizes[k] for k in flat])
+            if joined is not None:
+                roles[name] = joined
     check_activation(c, layer, roles["out"], out_shape)
     return roles
 

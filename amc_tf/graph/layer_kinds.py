@@ -32,13 +32,14 @@ class Product:
         reads: content of a row x. `positions`: the channels at one position. `windows`: the
             channels under the kernel (given by the attributes `kernel_size`, `strides`,
             `padding` and `dilation_rate`). `depthwise`: the channels at one position after a
-            depthwise convolution by `depthwise_kernel`. None: the kernel is not refitted by
-            least squares.
+            depthwise convolution by `depthwise_kernel`. `flattened`: all positions of the last
+            axes, as many as the kernel has before its own last one, in row-major order. None: the
+            kernel is not refitted by least squares.
     """
 
     kernel: str = "kernel"
     outputs: tuple[int, ...] = (-1,)
-    reads: Literal["positions", "windows", "depthwise"] | None = None
+    reads: Literal["positions", "windows", "depthwise", "flattened"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

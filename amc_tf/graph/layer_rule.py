@@ -9,6 +9,7 @@ A *role* names a vector of channel ids of one call:
 - `block`: one id for each group.
 - `in@-2`, `out@-2`, ...: ids of an axis before the last, counted from the end, where it has any:
   the heads of attention, a channel axis that was moved.
+- `features`, `made`: ids of what a kernel of several axes reads or makes, in row-major order.
 - `sum:x`: ids of an axis x over which an operation without weights sums.
 - `work0:x`, `work1:x`, ...: ids of the axes that the operation's first product runs over, ...
 """

@@ -22,6 +22,7 @@ class Parameter(keras.Layer):
             the tensor.
         weight_dtype: dtype of the weight. A float is returned in the layer's compute dtype.
         weight: a weight of another layer to share; None for a new one.
+        weight_name: name of the weight: that which it had in the block.
     """
 
     def __init__(
@@ -30,19 +31,21 @@ class Parameter(keras.Layer):
         each_sample: bool = False,
         weight_dtype: str = "float32",
         weight: keras.Variable | None = None,
+        weight_name: str = "value",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.each_sample = each_sample
         self.weight_dtype = weight_dtype
+        self.weight_name = weight_name
         if weight is None:
             weight = self.add_weight(
                 shape=self.shape,
                 dtype=weight_dtype,
                 initializer="zeros",
                 trainable=self.trainable,
-                name="value",
+                name=weight_name,
             )
         self.value = weight
         self.built = True
@@ -55,6 +58,7 @@ class Parameter(keras.Layer):
             each_sample,
             keras.backend.standardize_dtype(weight.dtype),
             weight,
+            weight.name,
             name=weight.name,
             trainable=weight.trainable,
             dtype=layer.dtype_policy,
@@ -88,4 +92,5 @@ class Parameter(keras.Layer):
             "shape": self.shape,
             "each_sample": self.each_sample,
             "weight_dtype": self.weight_dtype,
+            "weight_name": self.weight_name,
         }

@@ -47,7 +47,7 @@ def reshape(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
         if read[0] == -rank or made[0] == -out_rank:
             left = range(-rank, read[-1] + 1), range(-out_rank, made[-1] + 1)
             break  # the batch is among them
-        ids = _joined(c, [x.along(axis) for axis in read], [x.shape[axis] for axis in read])
+        ids = joined_ids(c, [x.along(axis) for axis in read], [x.shape[axis] for axis in read])
         roles.update(_cut(c, ids, made, [out_shape[axis] for axis in made]))
     if "out" not in roles:
         # The size of a position is open: each row may still hold whole channel vectors.
@@ -81,7 +81,7 @@ def _blocks(before: Sizes, after: Sizes) -> Iterator[tuple[range, range]]:
         i, j = low, to
 
 
-def _joined(c: Connector, axes: Sequence[Ids | None], sizes: Sizes) -> Ids | None:
+def joined_ids(c: Connector, axes: Sequence[Ids | None], sizes: Sizes) -> Ids | None:
     """Returns the ids of the axis that several become, in row-major order."""
     if len(axes) == 1:
         return axes[0]
@@ -157,7 +157,7 @@ def flatten(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
             c.freeze(ids, f"{call.operation.name!r} moves their axis")
         grid = np.moveaxis(np.broadcast_to(x.ids, sizes), 0, -1)
         return {"in": x.ids, "out": grid.ravel()}
-    joined = _joined(c, [x.along(axis) for axis in range(-len(sizes), 0)], sizes)
+    joined = joined_ids(c, [x.along(axis) for axis in range(-len(sizes), 0)], sizes)
     return {"in": x.ids, "out": x.ids if joined is None else joined}
 
 

@@ -12,17 +12,25 @@ import tf_keras
 class Parameter(tf_keras.layers.Layer):
     """A layer that returns its one weight; see `amc_tf.graph.parameter.Parameter`."""
 
-    def __init__(self, shape: Sequence[int], each_sample: bool, weight_dtype: str, **kwargs: Any):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        each_sample: bool,
+        weight_dtype: str,
+        weight_name: str = "value",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.each_sample = each_sample
         self.weight_dtype = weight_dtype
+        self.weight_name = weight_name
         self.value = self.add_weight(
             shape=self.shape,
             dtype=weight_dtype,
             initializer="zeros",
             trainable=self.trainable,
-            name="value",
+            name=weight_name,
         )
 
     def call(self, like: Any) -> Any:
@@ -40,4 +48,5 @@ class Parameter(tf_keras.layers.Layer):
             "shape": self.shape,
             "each_sample": self.each_sample,
             "weight_dtype": self.weight_dtype,
+            "weight_name": self.weight_name,
         }

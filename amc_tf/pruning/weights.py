@@ -22,6 +22,14 @@ def mixing_weights(graph: ChannelGraph):
                 yield site, weight, axes.index(role)
 
 
+def mixing_kernels(graph: ChannelGraph):
+    """Yields (site, weight) for each kernel that sums over channels, once for each layer."""
+    for site in graph.first_sites():
+        for weight, _ in site.rule.weight_axes(site.call.operation):
+            if site.rule.mixed(weight.name):
+                yield site, weight
+
+
 def classes_along(site: Site, weight: Any, axis: int) -> np.ndarray:
     """Returns the channel class of each position of an axis of a weight that channels index."""
     for own, axes in site.rule.weight_axes(site.call.operation):
@@ -31,7 +39,9 @@ def classes_along(site: Site, weight: Any, axis: int) -> np.ndarray:
 
 
 def classes_read(site: Site, kernel: str) -> np.ndarray:
-    """Returns the channel class of each channel that a kernel of one input axis reads."""
+    """Returns the channel class of each channel, or of each feature, that a kernel reads."""
+    if "features" in site.roles:
+        return site.roles["features"]
     (role,) = site.rule.mixed(kernel)
     return site.roles[role]
 

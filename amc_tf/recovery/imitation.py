@@ -12,7 +12,7 @@ from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.features import Feature, called_once, with_features
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import mixing_weights
+from amc_tf.pruning.weights import mixing_kernels
 
 
 def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
@@ -25,7 +25,7 @@ def features(graph: ChannelGraph, plan: PruningPlan) -> list[Feature]:
     network, keep = graph.network, graph.keep_mask(plan)
     makers = {n: call for call in called_once(network).values() for n in call.outputs}
     found: dict[str, Feature] = {}
-    for site, weight, _ in mixing_weights(graph):
+    for site, weight in mixing_kernels(graph):
         if site.rule.mixed(weight.name) != ("in",):
             continue  # a recurrent kernel reads what the layer itself made; others, several axes
         call, classes = makers.get(site.call.inputs[0]), site.roles["in"]

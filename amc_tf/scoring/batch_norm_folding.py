@@ -162,7 +162,7 @@ def fold(graph: ChannelGraph) -> Folding:
         scales = kind.scales and len(call.inputs) == 1
         if scales or (kind.product is not None and kind.product.reads == "positions"):
             args, kwargs = keras.tree.map_structure(_held, (args, kwargs))
-        if kind.product is not None and _takes(operation, "use_bias"):
+        if _has_bias_setting(kind.product) and _takes(operation, "use_bias"):
             operation = remade(operation, use_bias=True)
         elif name in by_norm:
             if by_norm[name].layer is not None:
@@ -246,7 +246,12 @@ def _scalable(network: Network, layer: Any) -> Product | None:
     """Returns a layer's product if a batch norm can be folded into it."""
     rule = rule_of(layer)
     product = None if rule is None else rule.kind.product
-    if product is not None and has_weight(layer, product.kernel) and _takes(layer, "use_bias"):
+    if (
+        product is not None
+        and _has_bias_setting(product)
+        and has_weight(layer, product.kernel)
+        and _takes(layer, "use_bias")
+    ):
         return product
     if is_registered(layer) and rule is not None and (rule.mixes or product is not None):
         _LOG.warning(
@@ -255,6 +260,11 @@ def _scalable(network: Network, layer: Any) -> Product | None:
             network.told(layer),
         )
     return None
+
+
+def _has_bias_setting(product: Product | None) -> bool:
+    """Returns whether a layer of Keras that computes a product is made with or without a bias."""
+    return product is not None and product.reads != "flattened"  # EinsumDense says which axes
 
 
 def _takes(layer: Any, *settings: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.costs import multiplications
-from amc_tf.pruning.weights import mixing_weights, numpy_of
+from amc_tf.pruning.weights import mixing_kernels, numpy_of
 
 # Densities are multiples of 1 / STEPS.
 STEPS = 20
@@ -66,8 +66,7 @@ def kernels(graph: ChannelGraph) -> tuple[Kernel, ...]:
         AmcError: there is no such kernel, or the model's input size is not fixed.
     """
     found = []
-    once = {(site.name, weight.name): (site, weight) for site, weight, _ in mixing_weights(graph)}
-    for site, weight in once.values():
+    for site, weight in mixing_kernels(graph):
         if weight.name not in site.rule.macs:
             continue
         calls = graph.sites_of(site.call.operation)

@@ -14,8 +14,11 @@ from amc_tf.graph import contractions, layer_table, rewrites
 from amc_tf.graph.channel_classes import classes_of
 from amc_tf.graph.keras_structure import numpy_ops
 from amc_tf.pruning import masking
-from amc_tf.pruning.importance.criteria import consumer_magnitude
-from amc_tf.pruning.verification import halved
+from amc_tf.pruning.importance.criteria import IMPORTANCES, consumer_magnitude
+from amc_tf.pruning.masked_model import MaskedModel
+from amc_tf.pruning.refit.dense import gather
+from amc_tf.pruning.refit.in_order import gather_in_order
+from amc_tf.pruning.verification import halved, noise, outputs_of
 
 TOKENS, HEADS, WIDTH = 9, 4, 6
 
@@ -213,6 +216,64 @@ def test_importance_ranks_what_no_kernel_reads_by_what_makes_it():
         n / n.mean() for n in (np.abs(ops.convert_to_numpy(k)).sum((0, 1)) for k in kernels)
     )
     np.testing.assert_allclose(consumer_magnitude(graph)[name], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["keras", "own weights", "by hand"])
+def test_one_masked_model_serves_all_plans(kind):
+    """Scoring assigns its weights by name, those of a block's own too."""
+    model = _around(BLOCKS[kind][0])
+    graph = amc_tf.analyze(model)
+    masked, x = MaskedModel(graph), noise(model)
+    for plan in (halved(graph, 1), halved(graph, 2)):
+        masked.assign(plan, {})
+        (found,), (expected,) = (
+            outputs_of(made, x) for made in (masked.model, amc_tf.rebuild(model, graph, plan))
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["keras", "own weights", "by hand", "one kernel"])
+@pytest.mark.parametrize("criterion", sorted(IMPORTANCES))
+def test_every_criterion_ranks_heads_and_widths(kind, criterion):
+    model = _around(BLOCKS[kind][0])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, TOKENS, 7)).astype("float32"), rng.normal(size=(40, 3))
+    task = amc_tf.Task(
+        train=(x, y),
+        validation=(x, y),
+        test=(x, y),
+        metric="mae",
+        mode="min",
+        calibration_size=32,
+        compile=lambda made: made.compile("adam", "mse", metrics=["mae"]),
+    )
+    graph = amc_tf.analyze(model)
+    found = IMPORTANCES[criterion](graph, task)
+    for name, group in graph.groups.items():
+        assert found[name].shape == (group.channels,)
+        assert np.isfinite(found[name]).all() and (found[name] >= 0).all()
+        assert group.channels == 1 or len(set(found[name])) > 1
+
+
+def test_the_output_projection_is_refitted():
+    """Heads and widths that do nothing may go: the refit finds it, whatever the weights are."""
+    model = _around(_keras(HEADS, WIDTH))
+    graph = amc_tf.analyze(model)
+    (value,) = (x.value_dense for x in model.layers if isinstance(x, kl.MultiHeadAttention))
+    kernel, bias = (ops.convert_to_numpy(weight).copy() for weight in value.weights)
+    kernel[..., 5], bias[..., 5] = 0.5 * kernel[..., 0], 0.5 * bias[..., 0]  # says nothing new
+    value.set_weights([kernel, bias])
+    name = next(
+        n for n, g in graph.groups.items() if g.producers == ("value",) and g.channels == WIDTH
+    )
+    plan = amc_tf.PruningPlan({name: [0, 1, 2, 3, 4]})
+    x = np.random.default_rng(0).normal(size=(200, TOKENS, 7)).astype("float32")
+    expected = np.asarray(model(x))
+    for refit in (gather(graph, [x], ridge=1e-6), gather_in_order(graph, [x], ridges=(1e-6,))):
+        small = amc_tf.rebuild(model, graph, plan, refit.refit(plan))
+        error = np.abs(np.asarray(small(x)) - expected).max() / np.ptp(expected)
+        without = np.asarray(amc_tf.rebuild(model, graph, plan)(x))
+        assert error < 0.01 < np.abs(without - expected).max() / np.ptp(expected)
 
 
 def test_a_saved_small_model_is_the_same(tmp_path):

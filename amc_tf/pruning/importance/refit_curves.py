@@ -80,6 +80,7 @@ def _curve(
     for count in counts.tolist():
         keep = np.ones(graph.classes, bool)
         keep[order[count:]] = False
+        graph.joined(keep)
         losses.append(sum(reader.loss(keep) for reader in readers))
     # More channels never lose more; samples may say otherwise.
     return Curve(counts, np.maximum.accumulate(losses[::-1])[::-1])

@@ -60,7 +60,9 @@ def made(graph: ChannelGraph) -> Iterator[tuple[Any, Any, int, np.ndarray]]:
 def filters(graph: ChannelGraph) -> Iterator[Part]:
     """Yields each layer's filters: (channel class computed by each, weights (filters, size))."""
     for site, weight, axis, classes in made(graph):
-        if weight.name in site.rule.macs:  # not a bias or a statistic
+        # Not a bias or a statistic. A block's own matrix is multiplied by other operations.
+        matrix = not site.rule.macs and len(weight.shape) > 1
+        if weight.name in site.rule.macs or matrix:
             yield classes, rows_of(numpy_of(weight), axis)
 
 

@@ -300,7 +300,7 @@ def _statistics_key(graph: ChannelGraph, site: Site) -> tuple:
     reads = None if product is None else product.reads
     if len(graph.sites_of(layer)) > 1 or reads == "depthwise":
         return (site.name,)
-    if reads == "positions":
+    if reads in ("positions", "flattened"):
         return (site.call.inputs[0],)
     window = (layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
     return (site.call.inputs[0], *window)

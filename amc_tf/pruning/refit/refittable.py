@@ -10,7 +10,7 @@ from amc_tf.graph.activations import is_linear
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.layer_table import is_registered, kind_of
 from amc_tf.pruning.refit.promises import broken_batch_norm, broken_product
-from amc_tf.pruning.weights import has_weight, mixing_weights, named_weight, numpy_of
+from amc_tf.pruning.weights import has_weight, mixing_kernels, named_weight, numpy_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def refittable(graph: ChannelGraph) -> Iterator[tuple[Site, Any]]:
     names each layer that the user registered and that cannot be refitted.
     """
     refused = {refusal.operation for refusal in graph.refused}
-    for site, weight, _ in mixing_weights(graph):
+    for site, weight in mixing_kernels(graph):
         if site.name in refused:
             continue
         reason = _obstacle(graph, site, weight)

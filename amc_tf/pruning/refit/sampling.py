@@ -61,6 +61,9 @@ def linear_inputs(
         x = keras.ops.depthwise_conv(
             x, kernel, layer.strides, layer.padding, None, layer.dilation_rate
         )
+    if reads == "flattened":
+        x = np.asarray(x, np.float32)
+        x = x.reshape(*x.shape[: x.ndim + 1 - len(layer.kernel.shape)], -1)
     if reads != "windows":
         return at_positions(x, chosen)
     x = np.asarray(x, np.float32)
