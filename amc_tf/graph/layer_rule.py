@@ -30,6 +30,10 @@ Ids = np.ndarray
 Roles = dict[str, Ids]
 
 
+# In the place of a weight's name, in the row of a layer that leaves the names to Keras.
+ANY_NAME = "*"
+
+
 class Refusal(Exception):
     """The reason why a call cannot be pruned through; its channels are frozen."""
 
@@ -103,8 +107,8 @@ class LayerRule:
 
     Attributes:
         connect: function that returns the ids of each role of a call, or raises `Refusal`.
-        weights: mapping from a weight's name to the roles of its *last* axes (None: the
-            axis is never sliced).
+        weights: mapping from a weight's name (or `*`, for any other) to the roles of its *last*
+            axes (None: the axis is never sliced).
         widths: mapping from a configuration key to the role whose width it holds (in its
             last element, if its value is a list or tuple), or to those of its last elements.
         mixes: mapping from a weight's name to the role whose channels it sums over, or to
@@ -150,7 +154,7 @@ class LayerRule:
     def weight_axes(self, operation: Any) -> Iterator[tuple[Any, tuple[str | None, ...]]]:
         """Yields every weight of an operation with the roles of its axes (None: fixed size)."""
         for weight in getattr(operation, "weights", ()):
-            roles = self.weights.get(weight.name, ())
+            roles = self.weights.get(weight.name, self.weights.get(ANY_NAME, ()))
             yield weight, (None,) * (len(weight.shape) - len(roles)) + tuple(roles)
 
 

@@ -24,7 +24,7 @@ from amc_tf.graph.activations import clipped
 from amc_tf.graph.composites import RULE_ATTRIBUTE
 from amc_tf.graph.keras_structure import activation_ops, core_ops, image_ops, nn_ops, numpy_ops
 from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, UNKNOWN, Bounds, LayerKind
-from amc_tf.graph.layer_rule import LayerRule
+from amc_tf.graph.layer_rule import ANY_NAME, LayerRule
 
 
 def _bounds_of_activation(layer: Any) -> Bounds:
@@ -110,7 +110,13 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     # Layers that keras.applications defines.
     (rows.MERGE, inception_resnet_v2, "CustomScaleLayer"),
     (
-        LayerRule(propagation.same, weights={"gamma": ("in",)}, widths={"projection_dim": "in"}),
+        LayerRule(
+            propagation.same,
+            weights={ANY_NAME: ("in",)},
+            widths={"projection_dim": "in"},
+            axes="alike",
+            keeps_zero=True,
+        ),
         convnext,
         "LayerScale",
     ),

@@ -115,12 +115,15 @@ def _build(name: str) -> keras.Model:
 
     make = getattr(keras_hub.models, f"{name}Backbone")
     backbone = make(image_shape=SHAPE, **_SETTINGS[name])
-    features = backbone.output
+    inputs, features = backbone.inputs, backbone.output
+    if None in inputs[0].shape[1:]:  # it is built for any size
+        inputs = [keras.Input(SHAPE)]
+        features = backbone(inputs[0])
     if isinstance(features, dict):
         features = list(features.values())[-1]
     pools = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
     outputs = keras.layers.Dense(10, name="classes")(pools[len(features.shape)]()(features))
-    return keras.Model(backbone.inputs, outputs, name=name)
+    return keras.Model(inputs, outputs, name=name)
 
 
 NETWORKS: Mapping[str, Callable[[], keras.Model]] = {

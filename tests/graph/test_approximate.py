@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
+from keras.src.applications import convnext
 
 import amc_tf
 from amc_tf.pruning.kept_normalization import KeptNormalization
@@ -138,6 +139,22 @@ def test_heads_under_a_normalisation_of_their_width():
         (8, True),
     ]
     assert amc_tf.verify(model, graph) < 1e-5
+
+
+def test_scales_of_layers_that_keras_names():
+    """ConvNeXt's LayerScale leaves it to Keras to name its weight, anew in each copy."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.LayerNormalization()(kl.Conv2D(10, 2, strides=2, name="stem")(inputs))
+    y = kl.LayerNormalization()(kl.DepthwiseConv2D(3, padding="same")(x))
+    y = kl.Dense(10)(kl.Dense(20, activation="gelu")(y))
+    x = x + convnext.LayerScale(0.3, 10)(y)
+    model = keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(x)))
+    for allowed, groups in ((False, 1), (True, 2)):
+        graph = amc_tf.analyze(model, allow_approximate=allowed)
+        assert len(graph.groups) == groups
+        assert amc_tf.verify(model, graph) < 1e-5
+        small = amc_tf.rebuild(model, graph, halved(graph))
+        assert amc_tf.params(graph, halved(graph)) == small.count_params()
 
 
 def test_the_setting_reaches_the_search(tmp_path):
