@@ -141,10 +141,6 @@ class _Analysis:
             self._visit(call)
         for number in self.network.outputs:
             self._freeze_value(number, "model output")
-        for name, operands in self._summed:
-            if not any(vanishes(number, self._followed) for _, number in operands):
-                for ids, _ in operands:
-                    self.freeze(ids, f"{name!r} sums over them, and no weights can make them zero")
         return self._collect()
 
     def _freeze_value(self, number: int, reason: str) -> None:
@@ -167,7 +163,7 @@ class _Analysis:
             else:
                 roles = self._connect(call, rule)
         except Refusal as refusal:
-            if isinstance(refusal, Unfit):
+            if isinstance(refusal, Unfit) or (rule is not None and not _fits(rule, call)):
                 rule = None
             roles = self._refuse(call, rule, str(refusal))
         for pattern in self._patterns:
@@ -180,7 +176,8 @@ class _Analysis:
             # A shared layer has one set of weights, so its calls keep the same channels. A
             # refused call has only the roles that its weights name.
             first = self._first_roles.setdefault(id(call.operation), roles)
-            for role in first.keys() & roles.keys() if first is not roles else ():
+            shared = first.keys() & roles.keys() & rule.indexed()
+            for role in shared if first is not roles else ():
                 self.unite(first[role], roles[role])
 
     def _unknown(self, call: network_lib.Call) -> Roles:
@@ -280,6 +277,10 @@ class _Analysis:
 
     def _collect(self) -> ChannelGraph:
         found = classes_of(self._count, self._united, self._joint)
+        for name, operands in self._summed:
+            if not any(vanishes(n, ids, self._followed, found) for ids, n in operands):
+                for ids, _ in operands:
+                    self.freeze(ids, f"{name!r} sums over them, and no weights can make them zero")
         makers = self._makers(found)
         frozen = self._frozen_classes(found)
         sites = tuple(
@@ -340,3 +341,9 @@ class _Analysis:
             (tuple(dict.fromkeys(makers[i] for i in found)), len(found), reason)
             for reason, found in by_reason.items()
         )
+
+
+def _fits(rule: LayerRule, call: network_lib.Call) -> bool:
+    """Returns whether a row names no more axes of a weight than it has (packed ones have fewer)."""
+    weights = rule.weight_axes(call.operation)
+    return all(len(axes) == len(weight.shape) for weight, axes in weights)

@@ -22,15 +22,16 @@ from amc_tf.graph.inside import Closed, Inside, Step, given, is_array, is_symbol
 from amc_tf.graph.inside_checks import check_inside, unread_weights
 from amc_tf.graph.keras_structure import (
     Functional,
+    carries_mask,
     in_training,
     nodes_in_order,
     nothing_returned,
     numpy_ops,
     reads_of_weights,
     symbolic_weights,
-    tensors_of,
     unrecorded,
 )
+from amc_tf.graph.output_specs import is_unspecified, tensors_of
 from amc_tf.graph.parameter import Parameter
 
 # A user's row of the layer table is kept on the user's class, so that the two stay together.
@@ -77,6 +78,8 @@ def look_into(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Inside:
     Raises:
         Closed: its calls cannot be seen, or are not all that it does.
     """
+    if any(carries_mask(x) for x in keras.tree.flatten((args, kwargs))):
+        raise Closed("it reads a mask that comes with what it reads, as from Embedding(mask_zero)")
     reason = Closed()
     for batch in _batches(args, kwargs):
         try:
@@ -144,6 +147,8 @@ def _called(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) 
         nodes = nodes_in_order(_Ends(sources, list(filter(is_symbol, outputs))))
     except AttributeError as error:  # a tensor that no call of the layer's made
         raise Closed("it uses tensors from elsewhere") from error
+    if any(map(is_unspecified, nodes)):
+        raise Closed("its attention is masked, and its values have another width than its keys")
     read = {id(x) for x in outputs} | {id(x) for node in nodes for x in given(node)}
     of_symbol = {id(symbol): (symbol, weight) for symbol, weight in weights if id(symbol) in read}
     steps, parameters = nodes, []

@@ -28,6 +28,7 @@ from amc_tf.graph.layer_rule import (
     only,
 )
 from amc_tf.graph.network import Call, Value
+from amc_tf.graph.output_specs import is_plain
 from amc_tf.graph.reshaping import joined_ids
 
 _ELLIPSIS = "..."
@@ -135,7 +136,8 @@ def _connect_kernel(
             joined = joined_ids(c, [ids[k] for k in flat], [sizes[k] for k in flat])
             if joined is not None:
                 roles[name] = joined
-    check_activation(c, layer, roles["out"], out_shape)
+    others = [ids for role, ids in roles.items() if role.startswith("out@")]
+    check_activation(c, layer, roles["out"], out_shape, axes=others)
     return roles
 
 
@@ -246,6 +248,10 @@ def dot_product_attention(c: Connector, call: Call, inputs: Sequence[Signal], ou
         raise Refusal("it attends to an array")
     if len({x.shape[-2] for x in (query, key, value)}) > 1:
         raise Refusal("several of its queries share a head of keys")
+    for x in (query, key, value):  # along its tokens, attention mixes
+        for axis, ids in x.axes.items():
+            if axis != -2:
+                c.freeze(ids, f"{operation.name!r} attends along their axis")
     heads = _alike(c, [(x.along(-2), x.shape[-2]) for x in (query, key, value)])
     for other in (tensors.get("bias"), tensors.get("mask")):
         if other is None:
@@ -259,7 +265,7 @@ def dot_product_attention(c: Connector, call: Call, inputs: Sequence[Signal], ou
     width = _alike(c, [(x.ids, x.shape[-1]) for x in (query, key)])
     if width is None:
         raise Refusal("the width of its heads has no known size")
-    if len(tensors) > 3 or operation.is_causal or operation.attn_logits_soft_cap:
+    if not is_plain(operation, given):
         # What the rebuilt network would call in its place is written for plain attention alone.
         if len(width) == len(value.ids):
             c.unite(width, value.ids)

@@ -10,9 +10,9 @@ import keras
 from amc_tf.errors import AmcError
 from amc_tf.graph.composites import is_composite, look_into
 from amc_tf.graph.inside import Closed, given, is_symbol
-from amc_tf.graph.keras_structure import is_functional, nodes_in_order, tensors_of
+from amc_tf.graph.keras_structure import is_functional, nodes_in_order
 from amc_tf.graph.network import Call, Network, Value
-from amc_tf.graph.output_specs import is_misspecified, output_spec
+from amc_tf.graph.output_specs import is_misspecified, output_spec, tensors_of
 from amc_tf.graph.parameter import Parameter
 
 Arguments = tuple[tuple, dict[str, Any]]  # positional and keyword

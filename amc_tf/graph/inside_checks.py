@@ -13,7 +13,8 @@ import numpy as np
 
 from amc_tf.errors import first_line
 from amc_tf.graph.inside import Closed, Inside, given, is_array, is_symbol, run
-from amc_tf.graph.keras_structure import infer, tensors_of
+from amc_tf.graph.keras_structure import infer
+from amc_tf.graph.output_specs import tensors_of
 
 _BATCHES = 2, 144  # the larger one for code whose batch is a number of windows
 _OPEN_SIZE = 32  # large enough for strides and windows

@@ -29,6 +29,7 @@ from amc_tf.graph.own_classes import adopt, own_steps
 __all__ = [
     "Functional",
     "activation_ops",
+    "carries_mask",
     "core_ops",
     "image_ops",
     "in_training",
@@ -45,7 +46,6 @@ __all__ = [
     "plain",
     "reads_of_weights",
     "symbolic_weights",
-    "tensors_of",
     "twin",
     "uncompiled",
     "unrecorded",
@@ -233,9 +233,9 @@ def unrecorded(layer: keras.Layer) -> Iterator[None]:
             del calls[count:]
 
 
-def tensors_of(returned: Any) -> list[Any]:
-    """Returns what a call returned, flat; it may return None beside tensors."""
-    return [x for x in keras.tree.flatten(returned) if x is not None]
+def carries_mask(x: Any) -> bool:
+    """Returns whether a symbolic tensor carries a mask, which Keras passes on beside it."""
+    return getattr(x, "_keras_mask", None) is not None
 
 
 @contextlib.contextmanager
@@ -244,7 +244,8 @@ def nothing_returned() -> Iterator[None]:
     inherited: Any = Node.__init__
 
     def init(node: Any, operation: Any, call_args: Any, call_kwargs: Any, outputs: Any) -> None:
-        inherited(node, operation, call_args, call_kwargs, tensors_of(outputs))
+        made = [x for x in keras.tree.flatten(outputs) if x is not None]
+        inherited(node, operation, call_args, call_kwargs, made)
 
     Node.__init__ = init  # type: ignore
     try:

@@ -5,7 +5,7 @@ Each function is the `connect` of rows of the layer table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,26 @@ from amc_tf.graph.layer_rule import (
     tie_blocks,
 )
 from amc_tf.graph.network import Call
-from amc_tf.graph.probing import mixing
+from amc_tf.graph.probing import is_of_last_axis, mixing
 
 
 def check_activation(
-    c: Connector, operation: Any, out: Ids, out_shape: Sequence[Any], name: str = "activation"
+    c: Connector,
+    operation: Any,
+    out: Ids,
+    out_shape: Sequence[Any],
+    name: str = "activation",
+    axes: Iterable[Ids] = (),
 ) -> None:
-    """Freezes a layer's outputs if its activation mixes them."""
+    """Freezes a layer's outputs if its activation mixes them, and axes that it may mix."""
     activation = getattr(operation, name, None)
     reason = mixing(activation, out_shape)
     if reason:
         told = activation_name(activation)
         c.freeze(out, f"activation {told!r} of {operation.name!r} {reason}")
+    if not is_of_last_axis(activation):
+        for ids in axes:
+            c.freeze(ids, f"the activation of {operation.name!r} may mix them")
 
 
 def check_kernel(layer: Any) -> None:
@@ -47,7 +55,7 @@ def mixer(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     layer, x = call.operation, only(inputs)
     check_kernel(layer)
     out = c.fresh(out_shape[-1])
-    check_activation(c, layer, out, out_shape)
+    check_activation(c, layer, out, out_shape, axes=x.axes.values())
     return {"in": x.ids, "out": out}
 
 

@@ -169,7 +169,12 @@ ATTENDS = LayerRule(
 
 def divides_a_tensor(call: Call) -> bool:
     """Returns whether what is divided is a tensor."""
-    return isinstance(call.args[0], Value)
+    return bool(call.args) and isinstance(call.args[0], Value)
+
+
+def divides_by_a_number(call: Call) -> bool:
+    """Returns whether a tensor is divided by what is none, and may not be 0 where it is."""
+    return divides_a_tensor(call) and not any(isinstance(x, Value) for x in call.args[1:])
 
 
 def adds_tensors(call: Call) -> bool:

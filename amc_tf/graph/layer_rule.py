@@ -142,6 +142,12 @@ class LayerRule:
     operands: tuple[str, ...] = ()
     keeps_zero: bool | Callable[[Call], bool] = False
 
+    def indexed(self) -> set[str]:
+        """Returns the roles that a weight's axes or a width of the configuration have."""
+        axes = {role for roles in self.weights.values() for role in roles if role is not None}
+        widths = (w if isinstance(w, tuple) else (w,) for w in self.widths.values())
+        return axes | {role for roles in widths for role in roles if role is not None}
+
     def vanishes(self, call: Call) -> bool:
         """Returns whether a call returns 0 in a channel where its inputs and weights are 0."""
         return self.keeps_zero(call) if callable(self.keeps_zero) else self.keeps_zero

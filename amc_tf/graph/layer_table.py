@@ -148,7 +148,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         dataclasses.replace(
             rows.MERGE,
             kind=LayerKind(affine=rows.divides_a_tensor, scales=True),
-            keeps_zero=rows.divides_a_tensor,
+            keeps_zero=rows.divides_by_a_number,
         ),
         numpy_ops,
         "Divide TrueDivide",

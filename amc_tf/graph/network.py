@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from amc_tf.graph.keras_structure import tensors_of
+from amc_tf.graph.output_specs import tensors_of
 
 
 @dataclasses.dataclass(frozen=True)

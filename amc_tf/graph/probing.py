@@ -73,6 +73,11 @@ PROBED = LayerRule(_connect)
 """The row of an operation without weights that the layer table does not know."""
 
 
+def is_of_last_axis(activation: Any) -> bool:
+    """Returns whether an activation is known to leave every axis alone but the last."""
+    return is_elementwise(activation) or activation in _SOFTMAXES
+
+
 def mixing(activation: Any, shape: Sequence[int | None]) -> str | None:
     """Returns what an activation does other than treat each channel alone; None if nothing.
 

@@ -24,7 +24,7 @@ from amc_tf.graph.layer_rule import (
     tie_blocks,
 )
 from amc_tf.graph.network import Call, Value
-from amc_tf.graph.probing import mixing
+from amc_tf.graph.probing import is_of_last_axis, mixing
 from amc_tf.graph.rewrites import pad_width
 
 
@@ -53,6 +53,8 @@ def activation(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) ->
     reason = mixing(activation, out_shape)
     if reason:
         raise Refusal(f"activation {activation_name(activation)!r} {reason}")
+    if not is_of_last_axis(activation):
+        _freeze_axes(c, inputs[0], None, call)
     return same(c, call, inputs, out_shape)
 
 

@@ -16,6 +16,7 @@ from keras import layers as kl
 from amc_tf.graph.keras_structure import made_by, twin
 from amc_tf.graph.layer_rule import Refusal, covers_channels, output_role, roles_of_axes
 from amc_tf.graph.network import Call, Value
+from amc_tf.graph.output_specs import is_plain
 
 
 def rewrite_split(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> Callable[..., Any]:
@@ -96,14 +97,18 @@ def rewrite_attention(call: Call, kept: Mapping[str, np.ndarray], rank: int) -> 
         scale = given.arguments.get("scale")
         if scale is None:
             scale = len(kept["sum:width"]) ** -0.5
-        if queries == values:
+        if queries == values or not is_plain(operation, given.arguments):
             given.arguments["scale"] = scale
             return twin(operation)(*given.args, **given.kwargs)
         query, key, value = (given.arguments[name] for name in ("query", "key", "value"))
         scaled = _named(keras.ops.multiply(query, float(scale)), f"{operation.name}_scaled")
         scores = keras.ops.einsum("btnh,bsnh->bnts", scaled, key)
-        shares = keras.ops.softmax(_named(scores, f"{operation.name}_scores"))
-        _named(shares, f"{operation.name}_shares")
+        _named(scores, f"{operation.name}_scores")
+        if scores.dtype != "float32":  # in which Keras takes the softmax, whatever it reads
+            scores = _named(keras.ops.cast(scores, "float32"), f"{operation.name}_exact")
+        shares = _named(keras.ops.softmax(scores), f"{operation.name}_shares")
+        if shares.dtype != value.dtype:
+            shares = _named(keras.ops.cast(shares, value.dtype), f"{operation.name}_cast")
         return keras.ops.einsum("bnts,bsnh->btnh", shares, value)
 
     return attend

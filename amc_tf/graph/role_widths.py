@@ -59,12 +59,18 @@ class RoleWidths:
         for groups, pairs in by_groups.items():
             distinct, times = np.unique(pairs, axis=0, return_counts=True)
             full = int(self._dense[list(groups)].prod())
+            # Of k channels with k others, as in a Gram matrix; a channel with itself is linear.
+            itself = len(groups) == 2 and groups[0] == groups[1]
+            full -= int(self._dense[groups[0]]) if itself else 0
             if len(distinct) != full or (times != times[0]).any():
                 raise AmcError(
                     "the channels of heads and widths do not make a whole grid, so their number "
                     "is not known; please report this network"
                 )
             yield [
-                (np.where(np.arange(len(self._dense)) == group, times[0] if at == 0 else 1, 0), 0)
+                self._linear(group, int(times[0]) if at == 0 else 1, -1 if itself and at else 0)
                 for at, group in enumerate(groups)
             ]
+
+    def _linear(self, group: int, factor: int, constant: int) -> Linear:
+        return np.where(np.arange(len(self._dense)) == group, factor, 0), constant

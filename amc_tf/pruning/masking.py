@@ -21,6 +21,9 @@ from amc_tf.pruning.weights import (
     summed_classes,
 )
 
+# Of a batch norm: zeros would be divided by.
+_DIVISORS = ("moving_variance", "moving_stddev", "renorm_stddev", "variance")
+
 
 def mask(
     model: keras.Model,
@@ -71,7 +74,7 @@ def masked_weights(
     stays = graph.joined(keep | ~summed)  # all but what is dropped and summed over is left as it is
     if not stays.all():
         for site, weight, axis, classes in indexed_weights(graph):
-            if not stays[classes].all():
+            if not stays[classes].all() and weight.name not in _DIVISORS:
                 zero(site, weight, axis, stays[classes])
     return result
 

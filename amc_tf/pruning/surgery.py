@@ -130,10 +130,10 @@ def _resized(
     sizes = list(value) if several else [value]
     own = roles[-len(sizes) :]
     for at, role in enumerate(own, -len(own)):
-        if sizes[at] is None:
-            sizes[at] = shape[at]
-        elif role is not None and role in kept:
+        if role is not None and role in kept:
             sizes[at] = int(np.count_nonzero(kept[role]))
+        elif sizes[at] is None:
+            sizes[at] = shape[at]
     return tuple(sizes) if several else sizes[0]
 
 
@@ -169,6 +169,13 @@ def _copy_weights(graph: ChannelGraph, keep, weights: Weights, made: Mapping[int
             for axis, role in enumerate(axes_of.get(source.name, ())):
                 if role is not None:
                     value = np.compress(keep[site.roles[role]], value, axis)
+            if tuple(value.shape) != tuple(target.shape):
+                raise AmcError(
+                    f"layer {name!r} ({type(old).__name__}), made anew from its configuration, has "
+                    f"a weight {target.name!r} of shape {tuple(target.shape)}, where "
+                    f"{tuple(value.shape)} was expected; a quantised network is pruned before it "
+                    "is quantised"
+                )
             target.assign(value)
         if isinstance(new, keras.layers.Normalization):
             new.finalize_state()  # it computes with values that it derives from its weights

@@ -9,6 +9,7 @@ from typing import Any
 from amc_tf.graph.activations import is_linear
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.layer_table import is_registered, kind_of
+from amc_tf.graph.widths import prunable
 from amc_tf.pruning.refit.promises import broken_batch_norm, broken_product
 from amc_tf.pruning.weights import has_weight, mixing_kernels, named_weight, numpy_of
 
@@ -41,11 +42,24 @@ def _obstacle(graph: ChannelGraph, site: Site, weight: Any) -> str | None:
             "its row does not say that it is a product with a kernel; give amc_tf.register_layer "
             "kind=amc_tf.LayerKind(product=amc_tf.Product(...))"
         )
-    if product.reads is None:
+    if product.reads is None or _positions_hold_channels(graph, site):
         return ""
     if product.kernel != weight.name:
         return f"its row says that its kernel is named {product.kernel!r}, not {weight.name!r}"
     return broken_product(graph.network, site.call, product)
+
+
+def _positions_hold_channels(graph: ChannelGraph, site: Site) -> bool:
+    """Returns whether an axis along which a kernel is applied holds channels that may go.
+
+    The rows that such a layer reads in a pruned network are not those of the dense one.
+    """
+    may_drop, indexed = prunable(graph), site.rule.indexed()
+    return any(
+        may_drop[classes].any()
+        for role, classes in site.roles.items()
+        if "@" in role and role not in indexed
+    )
 
 
 def intercept(graph: ChannelGraph, site: Site):
