@@ -62,7 +62,7 @@ def elimination_order(
             losses = [
                 _loss(refit, readers[reader], group)
                 for reader in group.consumers
-                if reader in readers
+                if reader in readers and group.channels > 1
             ]
             order = _eliminate(losses) if losses else np.argsort(otherwise[name])
             result[name] = np.argsort(order).astype(np.float64)
