@@ -134,8 +134,10 @@ def _connect_kernel(
     ):
         if len(flat) > 1:
             joined = joined_ids(c, [ids[k] for k in flat], [sizes[k] for k in flat])
-            if joined is not None:
-                roles[name] = joined
+            if joined is None:  # all of them have one position
+                joined = c.fresh(1)
+                c.freeze(joined, "")
+            roles[name] = joined
     others = [ids for role, ids in roles.items() if role.startswith("out@")]
     check_activation(c, layer, roles["out"], out_shape, axes=others)
     return roles

@@ -48,7 +48,8 @@ def mask(
     def instead(site: Site) -> keras.Layer | None:
         if not normalised(graph, site):
             return None
-        return KeptNormalization(site.call.operation, name=site.name)
+        layer = site.call.operation
+        return KeptNormalization(layer, name=site.name, dtype=layer.dtype_policy)
 
     return rebuild(model, graph, None, masked_weights(graph, plan, weights), instead)
 

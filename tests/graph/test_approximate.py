@@ -118,6 +118,22 @@ def test_other_statistics_stay_frozen(norm):
     assert not amc_tf.analyze(model, allow_approximate=True).groups
 
 
+def test_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = _stream(kl.LayerNormalization)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    graph = amc_tf.analyze(model, allow_approximate=True)
+    masked = amc_tf.mask(model, graph, halved(graph))
+    assert {x.dtype for x in masked.outputs} == {x.dtype for x in model.outputs}
+    kinds = {type(layer) for layer in masked.layers}
+    assert KeptNormalization in kinds
+    own = next(layer for layer in masked.layers if isinstance(layer, KeptNormalization))
+    assert own.compute_dtype == "bfloat16"
+    assert amc_tf.verify(model, graph) < 0.05
+
+
 def test_a_shared_normalisation():
     norm = kl.LayerNormalization()
     model = _stream(lambda: norm, steps=1)

@@ -110,6 +110,10 @@ def _one_head_with_a_causal_mask(x):
     return x + kl.MultiHeadAttention(1, 4)(x, x, use_causal_mask=True)
 
 
+def _one_head_of_one_width(x):
+    return kl.MultiHeadAttention(1, 1)(x, x)
+
+
 def _causal_with_values_of_another_width(x):
     return kl.MultiHeadAttention(2, 3, value_dim=5)(x, x, use_causal_mask=True)
 
