@@ -26,6 +26,7 @@ from amc_tf.graph.layer_rule import (
     Signal,
     axis_role,
     only,
+    positions,
 )
 from amc_tf.graph.network import Call, Value
 from amc_tf.graph.output_specs import is_plain
@@ -120,34 +121,23 @@ def _connect_kernel(
             size = sizes.get(letter, signal.shape[axis])
             if size is None:
                 raise Refusal("its bias belongs to positions, whose number is not fixed")
-            found = c.fresh(size)
-            c.freeze(found, "")
+            found = positions(c, size)
         if found is not None:
             ids[letter] = found
     ids.update((letter, c.fresh(sizes[letter])) for letter in kernel if letter not in x)
     roles = {axis_role("in", a): ids[k] for a, k in enumerate(x, -len(x)) if k in ids}
     roles.update((axis_role("out", a), ids[k]) for a, k in enumerate(out, -len(out)) if k in ids)
-    roles.setdefault("out", _positions(c, out_shape[-1]))
+    roles.setdefault("out", positions(c, out_shape[-1]))
     for name, flat in (
         ("features", [letter for letter in kernel if letter not in out]),
         ("made", [letter for letter in kernel if letter not in x]),
     ):
         if len(flat) > 1:
             joined = joined_ids(c, [ids[k] for k in flat], [sizes[k] for k in flat])
-            if joined is None:  # all of them have one position
-                joined = c.fresh(1)
-                c.freeze(joined, "")
-            roles[name] = joined
+            roles[name] = positions(c, 1) if joined is None else joined  # None: all are of size 1
     others = [ids for role, ids in roles.items() if role.startswith("out@")]
     check_activation(c, layer, roles["out"], out_shape, axes=others)
     return roles
-
-
-def _positions(c: Connector, size: int | None) -> Ids:
-    """Makes ids for a last axis that holds no channels."""
-    ids = c.fresh(size or 0)
-    c.freeze(ids, "")
-    return ids
 
 
 # --- operations without weights -----------------------------------------------------------------
@@ -301,7 +291,7 @@ def _contract(
         else:
             roles[f"sum:{letter}"] = ids
             c.sum_over([(own, number) for own, _, number in readers if own is not None])
-    roles.setdefault("out", _positions(c, out_shape[-1]))
+    roles.setdefault("out", positions(c, out_shape[-1]))
     roles["in"] = next(x.ids for _, x in operands if x.ids is not None)
     return roles
 

@@ -189,6 +189,13 @@ def covers_channels(axis: Any, rank: int) -> bool:
     return any(a is None or a % rank == rank - 1 for a in axes)
 
 
+def positions(c: Connector, size: int | None) -> Ids:
+    """Makes ids for an axis that holds no channels, so that all of it stays."""
+    ids = c.fresh(size or 0)
+    c.freeze(ids, "")
+    return ids
+
+
 def axis_role(role: str, axis: int) -> str:
     """Returns the role of an axis, counted from the end, of what `in` or `out` is the last of."""
     return role if axis == -1 else f"{role}@{axis}"

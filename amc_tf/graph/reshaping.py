@@ -24,6 +24,7 @@ from amc_tf.graph.layer_rule import (
     covers_channels,
     only,
     output_role,
+    positions,
     volume,
 )
 from amc_tf.graph.network import Call
@@ -110,8 +111,7 @@ def _cut(c: Connector, ids: Ids | None, axes: range, sizes: Sizes) -> Roles:
         c.multiply(ids, [_along(part, at, grid) for at, part in parts.items()])
         roles = {axis_role("out", axes[at]): part for at, part in parts.items()}
     if axes[-1] == -1 and "out" not in roles:
-        roles["out"] = c.fresh(sizes[-1] or 0)
-        c.freeze(roles["out"], "")
+        roles["out"] = positions(c, sizes[-1])
     return roles
 
 
@@ -220,8 +220,7 @@ def _moved(c: Connector, x: Signal, axes: Sequence[int | None], out_shape: Sizes
         if ids is not None:
             roles[axis_role("out", to)] = ids
     if "out" not in roles:
-        roles["out"] = c.fresh(out_shape[-1] or 0)
-        c.freeze(roles["out"], "")
+        roles["out"] = positions(c, out_shape[-1])
     return roles
 
 
