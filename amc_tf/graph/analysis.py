@@ -103,7 +103,7 @@ class _Analysis:
         self._first_roles: dict[int, Roles] = {}
         self._made_by: list[str] = []  # for every id, the operation that made it
 
-    # The methods of a `Connector`, which rules call.
+    # The methods of a `Connector`.
     def fresh(self, count: int) -> Ids:
         ids = np.arange(self._count, self._count + count)
         self._count += count
@@ -165,7 +165,9 @@ class _Analysis:
         except Refusal as refusal:
             if isinstance(refusal, Unfit) or (rule is not None and not _fits(rule, call)):
                 rule = None
-            roles = self._refuse(call, rule, str(refusal))
+            # Of attention, what kept it from being looked into says more than its row.
+            closed = None if rule is None else self.network.closed.get(id(call.operation))
+            roles = self._refuse(call, rule, closed or str(refusal))
         for pattern in self._patterns:
             if fnmatch.fnmatchcase(self._operation_name, pattern):
                 for number in call.outputs:
@@ -345,5 +347,4 @@ class _Analysis:
 
 def _fits(rule: LayerRule, call: network_lib.Call) -> bool:
     """Returns whether a row names no more axes of a weight than it has (packed ones have fewer)."""
-    weights = rule.weight_axes(call.operation)
-    return all(len(axes) == len(weight.shape) for weight, axes in weights)
+    return all(len(axes) == len(w.shape) for w, axes in rule.weight_axes(call.operation))

@@ -12,7 +12,7 @@ from amc_tf.graph import (
     propagation,
     rewrites,
 )
-from amc_tf.graph.activations import is_linear
+from amc_tf.graph.activations import is_linear, keeps_zero
 from amc_tf.graph.layer_kinds import UNBOUNDED, Bounds, LayerKind, Product
 from amc_tf.graph.layer_rule import Connect, LayerRule, Rewrite, axis_role
 from amc_tf.graph.network import Call, Value
@@ -196,7 +196,11 @@ def bounds_of_relu(layer: Any) -> Bounds:
 
 def clips(bounds: Any) -> LayerRule:
     """Makes the row of an operation on each element that clips."""
-    return dataclasses.replace(EACH, kind=LayerKind(clips=bounds))
+    return dataclasses.replace(EACH, kind=LayerKind(clips=bounds), keeps_zero=_is_zero_at_zero)
+
+
+def _is_zero_at_zero(call: Call) -> bool:
+    return keeps_zero(call.operation)
 
 
 def with_kernel(connect: Connect) -> LayerRule:

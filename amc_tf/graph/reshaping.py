@@ -217,7 +217,7 @@ def _moved(c: Connector, x: Signal, axes: Sequence[int | None], out_shape: Sizes
     roles: Roles = {"in": x.ids}
     for to, axis in enumerate(axes, -len(axes)):
         ids = None if axis is None else x.along(axis)
-        if ids is not None:
+        if ids is not None and len(ids):  # a last axis of open size has none
             roles[axis_role("out", to)] = ids
     if "out" not in roles:
         roles["out"] = positions(c, out_shape[-1])

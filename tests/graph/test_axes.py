@@ -110,6 +110,16 @@ def _one_head_with_a_causal_mask(x):
     return x + kl.MultiHeadAttention(1, 4)(x, x, use_causal_mask=True)
 
 
+def _rectified_linear_attention(x):
+    q, k, v = (ops.transpose(_heads(x), (0, 2, 1, 3)) for _ in range(3))
+    return ops.matmul(ops.relu(q), ops.matmul(ops.swapaxes(ops.relu(k), -1, -2), v))
+
+
+def _moved_over_the_batch(x):
+    x = kl.Dense(8)(x)
+    return ops.swapaxes(ops.relu(ops.swapaxes(x, 0, 2)), 0, 2)
+
+
 def _one_head_of_one_width(x):
     return kl.MultiHeadAttention(1, 1)(x, x)
 
@@ -199,3 +209,16 @@ def test_a_quantised_network_is_refused_in_a_sentence():
     graph = amc_tf.analyze(model)
     with pytest.raises(amc_tf.AmcError, match="pruned before it is quantised"):
         amc_tf.rebuild(model, graph, None)
+
+
+def test_rectified_widths_vanish():
+    graph = amc_tf.analyze(_model(_rectified_linear_attention))
+    assert not any("can make them zero" in reason for _, _, reason in graph.frozen)
+
+
+def test_what_kept_attention_whole_is_told():
+    inputs = keras.Input((T, 7))
+    x = kl.Dense(9)(inputs)
+    x = kl.MultiHeadAttention(3, 4, dtype="mixed_float16")(x, kl.Dense(9)(inputs))
+    graph = amc_tf.analyze(keras.Model(inputs, x))
+    assert "casts its input" in graph.refused[0].reason
