@@ -162,10 +162,24 @@ class ChannelGraph:
         np.add.at(total, part, score[whole])
         return total
 
-    def with_joint(self, classes: np.ndarray) -> np.ndarray:
-        """Returns classes together with the joint classes that they are parts of."""
+    @functools.cached_property
+    def approximate(self) -> np.ndarray:
+        """Whether each class is one of an approximate group, or joint with one, boolean."""
+        found = np.zeros(self.classes, bool)
+        for group in self.groups.values():
+            found[group.classes] = group.approximate
         whole, part = self._joint.T
-        return np.concatenate([classes, whole[np.isin(part, classes)]])
+        found[whole[found[part]]] = True
+        return found
+
+    @functools.cached_property
+    def summed(self) -> np.ndarray:
+        """Whether an operation without weights sums over each class, boolean (classes,)."""
+        found = np.zeros(self.classes, bool)
+        for site in self.sites:
+            for role in site.summed_alone():
+                found[site.roles[role]] = True
+        return found
 
     def dropped_with(self, classes: np.ndarray, channel: int) -> np.ndarray:
         """Returns which positions go when a channel goes, boolean, in the shape of `classes`."""

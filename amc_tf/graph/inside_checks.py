@@ -119,8 +119,7 @@ def _identity(layer: Any) -> Any:
 
 def _require_weights(layer: Any, inside: Inside) -> None:
     """Checks that every weight of a layer is one of its calls', which carry it on."""
-    of_calls = [s.operation for s in inside.steps if isinstance(s.operation, keras.Layer)]
-    held = {id(weight) for operation in of_calls for weight in operation.weights}
+    held = _held(inside)
     own = {id(parameter.value): parameter.value for _, parameter in inside.parameters}
     if len(own) < len(inside.parameters) or held.intersection(own):
         raise Closed("it reads a weight in several ways")
@@ -129,11 +128,15 @@ def _require_weights(layer: Any, inside: Inside) -> None:
             raise Closed(f"its weight {weight.path!r} has a regularizer or a constraint")
 
 
+def _held(inside: Inside) -> set[int]:
+    """Returns the `id` of each weight of the layers that are called."""
+    of_calls = [s.operation for s in inside.steps if isinstance(s.operation, keras.Layer)]
+    return {id(weight) for operation in of_calls for weight in operation.weights}
+
+
 def unread_weights(layer: Any, inside: Inside) -> list[str]:
     """Returns the paths of a layer's weights that none of its calls reads."""
-    of_calls = [s.operation for s in inside.steps if isinstance(s.operation, keras.Layer)]
-    read = {id(weight) for operation in of_calls for weight in operation.weights}
-    read |= {id(parameter.value) for _, parameter in inside.parameters}
+    read = _held(inside) | {id(parameter.value) for _, parameter in inside.parameters}
     return [weight.path for weight in layer.weights if id(weight) not in read]
 
 

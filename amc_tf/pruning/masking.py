@@ -14,11 +14,9 @@ from amc_tf.pruning.kept_normalization import KeptNormalization
 from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import (
     Weights,
-    classes_along,
     indexed_weights,
     mixing_weights,
     numpy_of,
-    summed_classes,
 )
 
 # Of a batch norm: zeros would be divided by.
@@ -66,15 +64,15 @@ def masked_weights(
         value = result.get(key)
         result[key] = _zeroed(numpy_of(weight) if value is None else value, axis, rows)
 
-    for site, weight, axis in mixing_weights(graph):
-        zero(site, weight, axis, keep[classes_along(site, weight, axis)])
+    for site, weight, axis, classes, _ in mixing_weights(graph):
+        zero(site, weight, axis, keep[classes])
     for site in graph.first_sites():
         if normalised(graph, site):
             result[f"{site.name}/kept"] = keep[site.roles["in"]].astype(np.float32)
-    summed = summed_classes(graph)
-    stays = graph.joined(keep | ~summed)  # all but what is dropped and summed over is left as it is
+    # All but what is dropped and summed over is left as it is.
+    stays = graph.joined(keep | ~graph.summed)
     if not stays.all():
-        for site, weight, axis, classes in indexed_weights(graph):
+        for site, weight, axis, classes, _ in indexed_weights(graph):
             if not stays[classes].all() and weight.name not in _DIVISORS:
                 zero(site, weight, axis, stays[classes])
     return result
@@ -82,10 +80,7 @@ def masked_weights(
 
 def normalised(graph: ChannelGraph, site: Site) -> bool:
     """Returns whether a site takes statistics over channels that may be dropped."""
-    if not graph.allow_approximate or not can_be_kept(site.call.operation):
-        return False
-    own = [group.classes for group in graph.groups.values() if group.approximate]
-    return bool(own) and any(np.isin(site.roles["in"], graph.with_joint(np.concatenate(own))))
+    return can_be_kept(site.call.operation) and bool(graph.approximate[site.roles["in"]].any())
 
 
 def _zeroed(value: np.ndarray, axis: int, keep: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,28 +14,48 @@ from amc_tf.graph.channel_graph import ChannelGraph, Site
 Weights = Mapping[str, np.ndarray]
 
 
-def mixing_weights(graph: ChannelGraph):
-    """Yields (site, weight, axis) for each axis over which a kernel sums, once for each layer."""
+class Indexed(NamedTuple):
+    """An axis of a weight that channels index.
+
+    Attributes:
+        site: the first call of the layer.
+        weight: the weight.
+        axis: number of the axis.
+        classes: channel class of each position.
+        mixed: whether the weight sums over these channels, and does not make them.
+    """
+
+    site: Site
+    weight: Any
+    axis: int
+    classes: np.ndarray
+    mixed: bool
+
+
+def indexed_weights(graph: ChannelGraph) -> Iterator[Indexed]:
+    """Yields each axis of a weight that channels index, once for each layer."""
     for site in graph.first_sites():
         for weight, axes in site.rule.weight_axes(site.call.operation):
-            for role in site.rule.mixed(weight.name):
-                yield site, weight, axes.index(role)
+            for axis, role in enumerate(axes):
+                if role is not None:
+                    mixed = role in site.rule.mixed(weight.name)
+                    yield Indexed(site, weight, axis, site.roles[role], mixed)
 
 
-def mixing_kernels(graph: ChannelGraph):
-    """Yields (site, weight) for each kernel that sums over channels, once for each layer."""
-    for site in graph.first_sites():
-        for weight, _ in site.rule.weight_axes(site.call.operation):
-            if site.rule.mixed(weight.name):
-                yield site, weight
+def mixing_weights(graph: ChannelGraph) -> Iterator[Indexed]:
+    """Yields each axis over which a kernel sums, once for each layer."""
+    return (found for found in indexed_weights(graph) if found.mixed)
 
 
-def classes_along(site: Site, weight: Any, axis: int) -> np.ndarray:
-    """Returns the channel class of each position of an axis of a weight that channels index."""
-    for own, axes in site.rule.weight_axes(site.call.operation):
-        if own.name == weight.name and (role := axes[axis]) is not None:
-            return site.roles[role]
-    raise KeyError(weight.name)
+def making_weights(graph: ChannelGraph) -> Iterator[Indexed]:
+    """Yields each axis of a weight whose channels it makes, scales or shifts."""
+    return (found for found in indexed_weights(graph) if not found.mixed)
+
+
+def mixing_kernels(graph: ChannelGraph) -> list[tuple[Site, Any]]:
+    """Returns (site, weight) of each kernel that sums over channels, once for each layer."""
+    kernels = {(x.site.name, x.weight.name): (x.site, x.weight) for x in mixing_weights(graph)}
+    return list(kernels.values())
 
 
 def classes_read(site: Site, kernel: str) -> np.ndarray:
@@ -44,24 +64,6 @@ def classes_read(site: Site, kernel: str) -> np.ndarray:
         return site.roles["features"]
     (role,) = site.rule.mixed(kernel)
     return site.roles[role]
-
-
-def summed_classes(graph: ChannelGraph) -> np.ndarray:
-    """Returns which channel classes operations without weights sum over, boolean (classes,)."""
-    summed = np.zeros(graph.classes, bool)
-    for site in graph.sites:
-        for role in site.summed_alone():
-            summed[site.roles[role]] = True
-    return summed
-
-
-def indexed_weights(graph: ChannelGraph):
-    """Yields (site, weight, axis, classes) for each axis of a weight that channels index."""
-    for site in graph.first_sites():
-        for weight, axes in site.rule.weight_axes(site.call.operation):
-            for axis, role in enumerate(axes):
-                if role is not None:
-                    yield site, weight, axis, site.roles[role]
 
 
 def numpy_of(weight: Any) -> np.ndarray:

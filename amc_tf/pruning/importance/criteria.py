@@ -26,14 +26,13 @@ from amc_tf.pruning.importance.scores import (
     filters,
     known_classes,
     l1,
-    made,
     of_groups,
     rows_of,
     summed,
 )
 from amc_tf.pruning.refit.dense import gather
 from amc_tf.pruning.surgery import rebuild
-from amc_tf.pruning.weights import classes_along, has_weight, mixing_weights, numpy_of
+from amc_tf.pruning.weights import has_weight, making_weights, mixing_weights, numpy_of
 from amc_tf.training.divergence import divergence
 from amc_tf.training.forms import batches_of
 from amc_tf.training.task import Task
@@ -66,8 +65,8 @@ def consumer_magnitude(graph: ChannelGraph, task: Task | None = None) -> dict[st
     score, known = summed(
         graph,
         (
-            (classes_along(site, weight, axis), l1(rows_of(numpy_of(weight), axis)))
-            for site, weight, axis in mixing_weights(graph)
+            (classes, l1(rows_of(numpy_of(weight), axis)))
+            for _, weight, axis, classes, _ in mixing_weights(graph)
         ),
     )
     otherwise, _ = summed(graph, ((classes, l1(rows)) for classes, rows in filters(graph)))
@@ -169,13 +168,14 @@ def taylor(graph: ChannelGraph, task: Task | None = None) -> dict[str, np.ndarra
         f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights
     }
     # Of each channel, the weights that read it; and those that make it, if none read it.
-    read = [(s, w, axis, classes_along(s, w, axis)) for s, w, axis in mixing_weights(graph)]
-    known = known_classes(graph, (classes for *_, classes in read))
-    others = [] if all(known[g.classes].all() for g in graph.groups.values()) else [*made(graph)]
+    read = [*mixing_weights(graph)]
+    known = known_classes(graph, (found.classes for found in read))
+    whole = all(known[group.classes].all() for group in graph.groups.values())
+    others = [] if whole else [*making_weights(graph)]
     gated = [
         (number, variables[f"{site.name}/{weight.name}"], axis, classes)
         for number, weights in enumerate((read, others))
-        for site, weight, axis, classes in weights
+        for site, weight, axis, classes, _ in weights
     ]
     score, count = np.zeros((2, graph.classes)), 0
     for x, y, sample_weight, size in _training_batches(task):

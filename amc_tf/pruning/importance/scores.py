@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from amc_tf.graph.channel_graph import ChannelGraph
-from amc_tf.pruning.weights import numpy_of
+from amc_tf.pruning.weights import making_weights, numpy_of
 
 Scores = Mapping[str, np.ndarray]
 # Scores from one layer: (channel class of each of its positions, score of each position).
@@ -48,18 +47,9 @@ def of_groups(graph: ChannelGraph, score: np.ndarray) -> dict[str, np.ndarray]:
     return {name: total[group.classes] for name, group in graph.groups.items()}
 
 
-def made(graph: ChannelGraph) -> Iterator[tuple[Any, Any, int, np.ndarray]]:
-    """Yields (site, weight, axis, classes) for each axis of a weight whose channels it makes."""
-    for site in graph.first_sites():
-        for weight, axes in site.rule.weight_axes(site.call.operation):
-            for axis, role in enumerate(axes):
-                if role is not None and role not in site.rule.mixed(weight.name):
-                    yield site, weight, axis, site.roles[role]
-
-
 def filters(graph: ChannelGraph) -> Iterator[Part]:
     """Yields each layer's filters: (channel class computed by each, weights (filters, size))."""
-    for site, weight, axis, classes in made(graph):
+    for site, weight, axis, classes, _ in making_weights(graph):
         # Not a bias or a statistic. A block's own matrix is multiplied by other operations.
         matrix = not site.rule.macs and len(weight.shape) > 1
         if weight.name in site.rule.macs or matrix:

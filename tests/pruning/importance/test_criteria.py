@@ -196,7 +196,7 @@ def test_taylor_is_the_slope_of_the_loss():
 
 
 def _readers(graph):
-    for site, weight, axis in mixing_weights(graph):
+    for site, weight, axis, *_ in mixing_weights(graph):
         classes = site.roles[site.rule.mixes[weight.name]]
         yield f"{site.name}/{weight.name}", weight, axis, classes
 
