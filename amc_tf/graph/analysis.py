@@ -20,6 +20,7 @@ from amc_tf.errors import AmcError
 from amc_tf.graph import network as network_lib
 from amc_tf.graph.channel_classes import Classes, Joint, classes_of
 from amc_tf.graph.channel_graph import ChannelGraph, Refused, Site
+from amc_tf.graph.constants import holds_arrays
 from amc_tf.graph.flattening import flatten
 from amc_tf.graph.grouping import groups_of
 from amc_tf.graph.input_shapes import InputShape, Shape, counted_shapes
@@ -172,7 +173,8 @@ class _Analysis:
             if fnmatch.fnmatchcase(self._operation_name, pattern):
                 for number in call.outputs:
                     self._freeze_value(number, f"frozen by the pattern {pattern!r}")
-        if rule is not None and (rule.weights or rule.rewrite or is_product(roles)):
+        indexed = is_product(roles) or holds_arrays(roles)
+        if rule is not None and (rule.weights or rule.rewrite or indexed):
             self._sites.append((call, rule, roles))
         if rule is not None and rule.weights:
             # A shared layer has one set of weights, so its calls keep the same channels. A

@@ -98,6 +98,7 @@ BATCH_NORM = LayerRule(
 )
 SAME = LayerRule(propagation.same)
 EACH = dataclasses.replace(SAME, axes="alike")  # every element by itself
+SAME_AT_ZERO = dataclasses.replace(EACH, keeps_zero=True)  # and 0 becomes 0
 # At inference these layers do nothing: they drop or add only in training.
 SAME_VALUE = dataclasses.replace(EACH, kind=LayerKind(affine=True), keeps_zero=True)
 MERGE = LayerRule(propagation.merge, axes="alike")

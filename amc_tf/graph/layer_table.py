@@ -17,12 +17,19 @@ from typing import Any
 
 from keras import layers as kl
 from keras.src.applications import convnext, inception_resnet_v2
+from keras.src.ops import math as math_ops
 
-from amc_tf.graph import contractions, parameter, propagation, reshaping, rewrites
+from amc_tf.graph import contractions, moving, parameter, propagation, reshaping, rewrites
 from amc_tf.graph import layer_rows as rows
 from amc_tf.graph.activations import clipped
 from amc_tf.graph.composites import RULE_ATTRIBUTE
-from amc_tf.graph.keras_structure import activation_ops, core_ops, image_ops, nn_ops, numpy_ops
+from amc_tf.graph.keras_structure import (
+    activation_ops,
+    core_ops,
+    image_ops,
+    nn_ops,
+    numpy_ops,
+)
 from amc_tf.graph.layer_kinds import RECTIFIED, UNBOUNDED, UNKNOWN, Bounds, LayerKind
 from amc_tf.graph.layer_rule import ANY_NAME, LayerRule
 
@@ -124,7 +131,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (_CONCATENATED, kl, "Concatenate"),
     (rows.moves(reshaping.flatten), kl, "Flatten"),
     (rows.moves(reshaping.reshape, rewrites.rewrite_reshape), kl, "Reshape"),
-    (rows.moves(reshaping.permute), kl, "Permute"),
+    (rows.moves(moving.permute), kl, "Permute"),
     (rows.ATTENTION, kl, "MultiHeadAttention GroupQueryAttention Attention AdditiveAttention"),
     (rows.recurrent(4), kl, "LSTM"),
     (rows.recurrent(3), kl, "GRU"),
@@ -153,7 +160,15 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
         numpy_ops,
         "Divide TrueDivide",
     ),
-    (rows.MERGE, numpy_ops, "DivideNoNan Maximum Minimum Power"),
+    (
+        rows.MERGE,
+        numpy_ops,
+        "DivideNoNan Maximum Minimum Power FloorDivide Mod Fmod Fmax Fmin Hypot Arctan2 Heaviside "
+        "Logaddexp Logaddexp2 Ldexp Nextafter Gcd Lcm Equal NotEqual Greater GreaterEqual Less "
+        "LessEqual Isclose LogicalAnd LogicalOr LogicalXor BitwiseAnd BitwiseOr BitwiseXor "
+        "BitwiseLeftShift LeftShift BitwiseRightShift RightShift",
+    ),
+    (dataclasses.replace(rows.MERGE, operands=("condition",)), numpy_ops, "Where"),
     (rows.clips(RECTIFIED), nn_ops, "Relu"),
     (rows.clips(rows.bounds_of_relu), activation_ops, "ReLU"),
     (rows.clips((0.0, 6.0)), nn_ops, "Relu6"),
@@ -167,28 +182,46 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (rows.SAME, nn_ops, "MaxPool AveragePool AdaptiveAveragePool AdaptiveMaxPool"),
     (rows.SOFTMAX, nn_ops, "Softmax LogSoftmax"),
     (rows.SAME_VALUE, numpy_ops, "Negative"),
-    (rows.EACH, core_ops, "Cast StopGradient"),
+    (rows.SAME_AT_ZERO, core_ops, "Cast StopGradient SaturateCast"),
     (
         rows.EACH,
         numpy_ops,
-        "Tanh Exp Expm1 Log Log1p Abs Absolute Square Sqrt Reciprocal Sign Sin Cos Floor "
-        "Ceil Round Clip Copy",
+        "Exp Exp2 Log Log1p Log2 Log10 Reciprocal Cos Cosh Arccos Arccosh Clip Sinc I0 Signbit "
+        "Isfinite Isinf Isnan Isneginf Isposinf Isreal LogicalNot OnesLike BitwiseInvert "
+        "BitwiseNot Angle",
     ),
+    (
+        rows.SAME_AT_ZERO,
+        numpy_ops,
+        "Tanh Expm1 Abs Absolute Fabs Square Sqrt Cbrt Sign Sin Sinh Tan Arcsin Arcsinh Arctan "
+        "Arctanh Floor Ceil Round Trunc Copy Deg2rad Rad2deg NanToNum Conjugate Conj Real Imag "
+        "ZerosLike",
+    ),
+    (rows.EACH, math_ops, "Rsqrt Erfc"),
+    (rows.SAME_AT_ZERO, math_ops, "Erf Erfinv"),
     (rows.SAME, image_ops, "Resize"),
     (_CONCATENATED, numpy_ops, "Concatenate"),
     (LayerRule(propagation.stack), numpy_ops, "Stack"),
-    (rows.moves(reshaping.split, rewrites.rewrite_split), numpy_ops, "Split"),
-    (LayerRule(propagation.reduce), numpy_ops, "Mean Max Min Sum"),
-    (rows.moves(reshaping.get_item, rewrites.rewrite_get_item), numpy_ops, "GetItem"),
+    (rows.moves(moving.split, rewrites.rewrite_split), numpy_ops, "Split"),
+    (
+        rows.moves(moving.reduce),
+        numpy_ops,
+        "Mean Max Min Sum Amax Amin Std Var Prod Ptp Any All CountNonzero Median",
+    ),
+    (dataclasses.replace(rows.moves(moving.reduce), keeps_zero=False), math_ops, "Logsumexp"),
+    (rows.moves(moving.roll), numpy_ops, "Roll"),
+    (rows.moves(moving.flip), numpy_ops, "Flip"),
+    (rows.moves(moving.move), numpy_ops, "Moveaxis"),
+    (rows.moves(moving.get_item, rewrites.rewrite_get_item), numpy_ops, "GetItem"),
     (LayerRule(propagation.pad, rewrite=rewrites.rewrite_pad), numpy_ops, "Pad"),
     (rows.moves(reshaping.reshape, rewrites.rewrite_reshape_op), numpy_ops, "Reshape"),
-    (rows.moves(reshaping.squeeze), numpy_ops, "Squeeze"),
-    (rows.moves(reshaping.expand_dims), numpy_ops, "ExpandDims"),
-    (rows.moves(reshaping.transpose), numpy_ops, "Transpose"),
-    (rows.moves(reshaping.swap), numpy_ops, "Swapaxes"),
-    (rows.moves(reshaping.repeat), numpy_ops, "Repeat"),
-    (rows.moves(reshaping.unstack), core_ops, "Unstack"),
-    (LayerRule(reshaping.take, axes="own", operands=("indices",)), numpy_ops, "Take"),
+    (rows.moves(moving.squeeze), numpy_ops, "Squeeze"),
+    (rows.moves(moving.expand_dims), numpy_ops, "ExpandDims"),
+    (rows.moves(moving.transpose), numpy_ops, "Transpose"),
+    (rows.moves(moving.swap), numpy_ops, "Swapaxes"),
+    (rows.moves(moving.repeat), numpy_ops, "Repeat"),
+    (rows.moves(moving.unstack), core_ops, "Unstack"),
+    (LayerRule(moving.take, axes="own", operands=("indices",)), numpy_ops, "Take"),
     (rows.moves(contractions.einsum), numpy_ops, "Einsum"),
     (rows.moves(contractions.matmul), numpy_ops, "Matmul"),
     (rows.ATTENDS, nn_ops, "DotProductAttention"),

@@ -13,6 +13,7 @@ from keras import activations
 from keras import layers as kl
 
 from amc_tf.graph.activations import activation_name
+from amc_tf.graph.constants import array_roles
 from amc_tf.graph.layer_rule import (
     Connector,
     Refusal,
@@ -23,7 +24,7 @@ from amc_tf.graph.layer_rule import (
     only,
     tie_blocks,
 )
-from amc_tf.graph.network import Call, Value
+from amc_tf.graph.network import Call
 from amc_tf.graph.probing import is_of_last_axis, mixing
 from amc_tf.graph.rewrites import pad_width
 
@@ -157,12 +158,6 @@ def rescaling(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the channels of the operands of an elementwise operation that broadcasts as NumPy."""
-    for argument in (*call.args, *call.kwargs.values()):
-        several = isinstance(argument, (list, tuple)) and all(
-            isinstance(a, Value) for a in argument
-        )
-        if not (several or isinstance(argument, Value)):
-            _freeze_along(c, inputs, np.shape(argument), call)
     width = out_shape[-1] or 0
     wide = [x for x in inputs if len(x.ids) == width]
     if not wide:
@@ -173,20 +168,7 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
             c.freeze(x.ids, f"broadcast over all channels by {call.operation.name!r}")
     for x in wide[1:]:
         c.unite(wide[0].ids, x.ids)
-    return {"in": wide[0].ids, "out": wide[0].ids}
-
-
-def _freeze_along(c: Connector, inputs: Sequence[Signal], array: Sequence[int], call: Call) -> None:
-    """Freezes the channels of axes along which a constant array, of this shape, is no single one.
-
-    The rebuilt network reads the whole array.
-    """
-    reason = f"one of the operands of {call.operation.name!r} is a constant array"
-    for axis in range(-len(array), 0):
-        for x in inputs if array[axis] != 1 else ():
-            ids = x.along(axis)
-            if ids is not None:
-                c.freeze(ids, reason)
+    return {"in": wide[0].ids, "out": wide[0].ids, **array_roles(c, call, inputs)}
 
 
 def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -197,16 +179,6 @@ def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -
     for x in inputs[1:]:
         c.unite(inputs[0].ids, x.ids)
     return {"in": inputs[0].ids, "out": inputs[0].ids}
-
-
-def reduce(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
-    """Passes on every channel by itself through a reduction over positions."""
-    rank = len(inputs[0].shape)
-    axis = call.operation.axis
-    axes = [axis] if isinstance(axis, int) else axis
-    if axes is None or any(a % rank in (0, rank - 1) for a in axes):
-        raise Refusal("it reduces the batch or the channel axis")
-    return same(c, call, inputs, out_shape)
 
 
 def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

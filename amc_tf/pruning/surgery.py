@@ -11,6 +11,7 @@ import numpy as np
 from amc_tf.errors import AmcError
 from amc_tf.graph.activations import may_hold_weights
 from amc_tf.graph.channel_graph import ChannelGraph, Site
+from amc_tf.graph.constants import sliced
 from amc_tf.graph.keras_structure import like, made_by, twin
 from amc_tf.graph.network import Call
 from amc_tf.graph.plan import PruningPlan
@@ -62,6 +63,7 @@ def rebuild(
                 made_by(tensor).name = graph.network.name(operation)
             return out
         if not isinstance(operation, keras.layers.Layer):
+            args, kwargs = sliced(args, kwargs, kept)
             return twin(operation)(*args, **kwargs)
         if id(operation) not in made:
             name = graph.network.name(operation)

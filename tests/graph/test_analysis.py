@@ -109,15 +109,6 @@ def test_softmax_inside_a_layer_freezes_its_channels():
     assert list(amc_tf.analyze(model).groups) == ["free"]
 
 
-def test_constant_operand_freezes():
-    x = inputs = keras.Input((6,))
-    x = kl.Dense(5, name="scaled")(x) * np.arange(5.0, dtype="float32")
-    model = keras.Model(inputs, kl.Dense(2)(kl.Dense(3, name="free")(x)))
-    graph = amc_tf.analyze(model)
-    assert list(graph.groups) == ["free"]
-    assert any("constant array" in reason for _, _, reason in graph.frozen)
-
-
 def test_subclasses_of_listed_layers_are_not_guessed():
     class Reversed(kl.Conv2D):
         def call(self, inputs):

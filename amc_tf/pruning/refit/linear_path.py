@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from amc_tf.graph.activations import is_linear
+from amc_tf.graph.constants import is_alike_at_positions
 from amc_tf.graph.layer_kinds import UNBOUNDED, Bounds
 from amc_tf.graph.layer_table import bounds_of, kind_of
 from amc_tf.graph.network import Call, Network, Value
@@ -134,7 +135,7 @@ def follow(
 def _is_linear(network: Network, call: Call, joins: bool) -> bool:
     """Returns whether a call is affine in what it reads: one tensor, or several that it joins."""
     kind = kind_of(call.operation)
-    if not (kind.sums if joins else kind.is_affine(call)):
+    if not (kind.sums if joins else kind.is_affine(call)) or not is_alike_at_positions(call):
         return False
     reason = broken_affine(network, call)
     if reason is not None:

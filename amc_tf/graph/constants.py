@@ -1,0 +1,87 @@
+"""Arrays that an operation is called with: masks, tables of positions, factors of channels.
+
+They are arguments of a call and no values of the network. Where an axis of an array lies along one
+that holds channels, the rebuilt network reads the positions that are kept. The role of such an axis
+is `array0@-1` for the last axis of the first argument that is an array, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from amc_tf.graph.layer_rule import Connector, Refusal, Roles, Signal, axis_role
+from amc_tf.graph.network import Call, Value
+
+
+def array_roles(c: Connector, call: Call, inputs: Sequence[Signal]) -> Roles:
+    """Returns the ids of the axes of a call's arrays, which it broadcasts to what it reads.
+
+    Channels that are broadcast along an array's axis must stay: the array says how many there are.
+
+    Raises:
+        Refusal: the call reads tensors and arrays in one list.
+    """
+    roles: Roles = {}
+    for at, array in enumerate((*call.args, *call.kwargs.values())):
+        sizes = _sizes(array)
+        for axis in (a for a in range(-len(sizes), 0) if sizes[a] != 1):
+            found = [ids for x in inputs if (ids := x.along(axis)) is not None]
+            if all(len(ids) == sizes[axis] for ids in found) and not _is_weight(array):
+                roles.update({axis_role(f"array{at}", axis): ids for ids in found[:1]})
+                continue
+            for ids in found:
+                c.freeze(ids, f"one of the operands of {call.operation.name!r} is a constant array")
+    return roles
+
+
+def holds_arrays(roles: Iterable[str]) -> bool:
+    """Returns whether roles name axes of arrays."""
+    return any(role.startswith("array") for role in roles)
+
+
+def sliced(
+    args: tuple, kwargs: Mapping[str, Any], kept: Mapping[str, np.ndarray]
+) -> tuple[tuple, dict[str, Any]]:
+    """Returns the arguments of a call with what is kept of its arrays.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        kept: kept positions of each role of the call, as boolean vectors.
+    """
+    given = list((*args, *kwargs.values()))
+    for at, argument in enumerate(given):
+        sizes = range(-len(_sizes(argument)), 0)
+        axes = {axis: kept[r] for axis in sizes if (r := axis_role(f"array{at}", axis)) in kept}
+        if not axes:
+            continue
+        value = np.asarray(argument)
+        for axis, own in axes.items():
+            value = np.compress(own, value, axis)
+        given[at] = keras.ops.convert_to_tensor(value)
+    return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
+
+
+def is_alike_at_positions(call: Call) -> bool:
+    """Returns whether no array of a call differs from position to position."""
+    arguments = (*call.args, *call.kwargs.values())
+    return all(size == 1 for argument in arguments for size in _sizes(argument)[:-1])
+
+
+def _sizes(argument: Any) -> tuple[int, ...]:
+    """Returns the shape of an array; () for tensors of the network and numbers."""
+    held = [isinstance(x, (Value, keras.KerasTensor)) for x in keras.tree.flatten(argument)]
+    if any(held):
+        if not all(held):
+            raise Refusal("it reads tensors and arrays in one list")
+        return ()
+    return np.shape(argument)
+
+
+def _is_weight(array: Any) -> bool:
+    """Returns whether an array is a variable, which training may change."""
+    return isinstance(array, keras.Variable)
