@@ -1,7 +1,6 @@
 """Groups, refusals and costs of single graphs, derived by hand."""
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
