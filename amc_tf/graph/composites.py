@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -44,12 +44,36 @@ _MOST_BYTES = 2**29  # of an input at the larger batch
 _REPEATS = (numpy_ops.Tile, numpy_ops.BroadcastTo, numpy_ops.Repeat)
 
 
+def _at_each_step(layer: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    """Calls the layer of a TimeDistributed once for the steps of all samples, as a larger batch.
+
+    A batch norm in it then takes the statistics of all steps in training, where the wrapper takes
+    those of one step after the other.
+    """
+    if mask is not None:
+        raise Closed("it reads a mask")
+    if any(size is None for size in inputs.shape[1:]):
+        raise Closed("its input has open sizes")
+    told = {} if training is None or not _takes_training(layer.layer) else {"training": training}
+    each = layer.layer(keras.ops.reshape(inputs, (-1, *inputs.shape[2:])), **told)
+    if any(size is None for size in each.shape[1:]):
+        raise Closed("its output has open sizes")
+    return keras.ops.reshape(each, (-1, inputs.shape[1], *each.shape[1:]))
+
+
+def _takes_training(layer: Any) -> bool:
+    return "training" in inspect.signature(type(layer).call).parameters
+
+
+# What is run in the place of a layer's own `call`, where that loops.
+_CALLS: Mapping[type, Callable[..., Any]] = {keras.layers.TimeDistributed: _at_each_step}
 # Layers of Keras that only call others, and classes of Keras from which blocks are derived. What
 # derives from a layer that computes, such as a convolution, changes what that layer computes.
 _OF_KERAS = (
     keras.layers.Bidirectional,
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
+    *_CALLS,
 )
 _BASES = (keras.Layer, keras.Model, keras.Sequential, Functional)
 
@@ -101,7 +125,7 @@ def _batches(args: tuple, kwargs: dict[str, Any]) -> list[int | None]:
 
 def _looked_into(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) -> Inside:
     told: dict[str, Any] = {}
-    if "training" in inspect.signature(type(layer).call).parameters:
+    if _takes_training(layer):
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
         told = {"training": True}
     with unrecorded(layer):
@@ -132,7 +156,10 @@ def _called(layer: Any, args: tuple, kwargs: dict[str, Any], batch: int | None) 
         nothing_returned(),
     ):
         try:
-            outputs = tensors_of(layer.call(*args, **kwargs))
+            call = _CALLS.get(type(layer), type(layer).call)
+            outputs = tensors_of(call(layer, *args, **kwargs))
+        except Closed:
+            raise
         except Exception as error:
             raise Closed(
                 f"its call does not take symbolic tensors ({first_line(error)})"

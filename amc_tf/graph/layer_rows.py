@@ -111,8 +111,13 @@ STATISTICS = LayerRule(
 )
 
 
-def recurrent(gates: int) -> LayerRule:
-    """Makes the row of a recurrent layer whose units have a column for each gate."""
+def recurrent(gates: int, width: str = "units") -> LayerRule:
+    """Makes the row of a recurrent layer whose units have a column for each gate.
+
+    Args:
+        gates: number of gates.
+        width: configuration key of the number of units.
+    """
     return LayerRule(
         kernel_propagation.recurrent(gates),
         weights={
@@ -120,11 +125,23 @@ def recurrent(gates: int) -> LayerRule:
             "recurrent_kernel": ("out", "gates"),
             "bias": ("gates",),
         },
-        widths={"units": "out"},
+        widths={width: "out"},
         mixes={"kernel": "in", "recurrent_kernel": "out"},
         macs={"kernel": "in", "recurrent_kernel": "in"},  # at every step
     )
 
+
+def _by_positions(layer: Any) -> LayerRule:
+    """Returns the row of a convolutional recurrent layer.
+
+    The work of both its kernels is counted at the positions of its input.
+    """
+    if layer.padding == "same" and all(stride == 1 for stride in layer.strides):
+        return recurrent(4, "filters")
+    return LayerRule(propagation.refused("its strides are not 1 or its padding is not 'same'"))
+
+
+CONV_LSTM = dataclasses.replace(recurrent(4, "filters"), variant=_by_positions)
 
 # --- layers that are known and never pruned -----------------------------------------------------
 

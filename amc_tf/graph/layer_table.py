@@ -136,6 +136,7 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (rows.recurrent(4), kl, "LSTM"),
     (rows.recurrent(3), kl, "GRU"),
     (rows.recurrent(1), kl, "SimpleRNN"),
+    (rows.CONV_LSTM, kl, "ConvLSTM1D ConvLSTM2D ConvLSTM3D"),
     (rows.PARAMETER, parameter, "Parameter"),
     (
         dataclasses.replace(

@@ -346,3 +346,45 @@ def test_a_weight_that_is_never_read_is_left_out_and_told():
     assert "block/spare" in amc_tf.describe(graph).split("left out, as they reach no output")[1]
     small = amc_tf.rebuild(model, graph, None)
     assert amc_tf.params(graph) == small.count_params() == model.count_params() - 7
+
+
+def _video(inner, shape=(5, 8, 8, 3)):
+    inputs = keras.Input(shape)
+    x = kl.TimeDistributed(inner, name="each")(inputs)
+    model = keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x)))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        low = 0.5 if "variance" in weight.name else -0.5
+        weight.assign(rng.uniform(low, 1.0, weight.shape))
+    return model
+
+
+def _network_of_frames():
+    frames = keras.Input((8, 8, 3))
+    x = kl.BatchNormalization()(kl.Conv2D(6, 3, name="conv")(frames))
+    return keras.Model(frames, kl.GlobalAveragePooling2D()(kl.ReLU()(x)), name="frames")
+
+
+@pytest.mark.parametrize(
+    ("inner", "group"),
+    [(lambda: kl.Conv2D(6, 3, activation="relu", name="conv"), "conv"),
+     (lambda: kl.Dense(6, name="dense"), "dense"),
+     (_network_of_frames, "conv")],
+)  # fmt: skip
+def test_what_is_called_at_each_step_is_called_once(inner, group):
+    model = _video(inner())
+    graph = amc_tf.analyze(model)
+    assert [g.channels for name, g in graph.groups.items() if name == group] == [6]
+    assert amc_tf.macs(graph) == amc_tf.macs(amc_tf.analyze(amc_tf.rebuild(model, graph, None)))
+    x = np.random.default_rng(1).normal(size=(2, 5, 8, 8, 3)).astype("float32")
+    assert amc_tf.verify(model, graph, inputs=[x]) < 1e-5
+    np.testing.assert_allclose(
+        amc_tf.rebuild(model, graph, None)(x), model(x), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_steps_of_open_number_stay_whole():
+    inputs = keras.Input((None, 8, 3))
+    x = kl.GlobalMaxPooling2D()(kl.TimeDistributed(kl.Dense(6))(inputs))
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(x)))
+    assert "open sizes" in next(iter(graph.refused)).reason

@@ -58,6 +58,38 @@ def test_units_are_pruned_with_all_their_gates(kind):
     assert amc_tf.macs(graph) == sum(work.macs for work in graph.trace.work)
 
 
+CONVOLUTIONAL = {
+    "1D": (lambda o: kl.ConvLSTM1D(8, 3, padding="same", name="units", **o), (5, 6, 4)),
+    "2D": (lambda o: kl.ConvLSTM2D(8, (3, 2), padding="same", name="units", **o), (5, 4, 3, 4)),
+    "3D": (lambda o: kl.ConvLSTM3D(8, 2, padding="same", name="units", **o), (3, 2, 3, 2, 4)),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"return_sequences": True, "go_backwards": True}])
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
+def test_filters_of_convolutional_cells_are_pruned_with_all_their_gates(kind, options):
+    make, shape = CONVOLUTIONAL[kind]
+    inputs = keras.Input(shape)
+    x = make(options)(kl.Dense(6, name="before")(inputs))
+    model = keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x)))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape) * 0.5)
+    graph, small = _checked(model, {"before": 6, "units": 8})
+    assert small.get_layer("units").filters == 4
+    assert not graph.refused
+    assert amc_tf.macs(graph) == sum(work.macs for work in graph.trace.work)
+
+
+@pytest.mark.parametrize("options", [{"padding": "valid"}, {"padding": "same", "strides": 2}])
+def test_convolutional_cells_of_other_sizes_stay(options):
+    inputs = keras.Input((3, 6, 6, 4))
+    x = kl.ConvLSTM2D(4, 3, **options)(kl.Dense(5)(inputs))
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(kl.Flatten()(x))))
+    assert [refused.class_name for refused in graph.refused] == ["ConvLSTM2D"]
+    assert not graph.groups
+
+
 @pytest.mark.parametrize("merge", ["concat", "sum", "ave", "mul"])
 @pytest.mark.parametrize("kind", [kl.LSTM, kl.GRU])
 def test_both_directions_of_a_bidirectional_layer_are_pruned(merge, kind):
