@@ -1,7 +1,7 @@
 # Interpreters to try, in order. Override with e.g. `make install PYTHON=/path/to/python3.11`.
 PYTHON ?= python3.11 python3.12 python3.13 python3.10 python3
 # Where the demo keeps its results; a second `make demo` resumes what it finds there.
-WORKDIR ?= demo_run
+WORKDIR ?= runs/mnist
 # Passed on to pytest, e.g. PYTEST_ARGS="-n 4" or PYTEST_ARGS="-m slow".
 PYTEST_ARGS ?= -n 2 --dist worksteal
 

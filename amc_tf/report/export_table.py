@@ -56,6 +56,6 @@ def _notes(name: str, file: Exported, tolerance: float, metric: Metric) -> list[
         kept = file.sparse_weights.values()
         notes.append(
             f"{name}: {len(kept)} weights without their zeros, {min(kept):.0%} to {max(kept):.0%} "
-            "kept; LiteRT makes most of them dense again when it loads them (see the README)"
+            "kept; LiteRT makes most of them dense again when it loads them (see docs/export.md)"
         )
     return notes

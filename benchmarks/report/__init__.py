@@ -1,1 +1,1 @@
-"""The writer of RESULTS.md and of the tables in README.md: one module for each subject."""
+"""The writer of RESULTS.md and of the tables in the pages: one module for each subject."""

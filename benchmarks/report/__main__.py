@@ -1,4 +1,4 @@
-"""Writes RESULTS.md, and the tables in README.md, from results/*.jsonl.
+"""Writes RESULTS.md, and the tables in README.md and docs/, from results/*.jsonl.
 
 python -m benchmarks.report
 """
@@ -204,7 +204,8 @@ def _filled(page: str, name: str, table: str) -> str:
 
 def main() -> None:
     root = record.HERE.parent
-    readme = _filled((root / "README.md").read_text(), "found", searching.found())
+    pages = {p: p.read_text() for p in (root / "README.md", *sorted((root / "docs").glob("*.md")))}
+    tables = {"found": searching.found()}
     parts = [
         "# Results",
         "",
@@ -227,11 +228,14 @@ def main() -> None:
             "",
             f"Machine: {entry['machine']}. Versions: {versions}.",
         ]
-        readme = _filled(readme, name, table)
+        tables[name] = table
     if record.latest("own_classes") is not None:
-        readme = _filled(readme, "own", recovering.own())
+        tables["own"] = recovering.own()
     (record.HERE / "RESULTS.md").write_text("\n".join(parts) + "\n")
-    (root / "README.md").write_text(readme)
+    for path, page in pages.items():
+        for name, table in tables.items():
+            page = _filled(page, name, table)
+        path.write_text(page)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ _OWN_NAMES = {
 
 
 def own() -> str:
-    """Tabulates for README what the files of one's own classes are worth, a row for each."""
+    """Tabulates for the README what the files of one's own classes are worth, a row for each."""
     entry = record.latest("own_classes")
     dense = entry["networks"]["dense"]["files"]["float32"]
     rows = []

@@ -74,7 +74,7 @@ def versus(entry: dict) -> str:
 
 
 def found() -> str:
-    """Tabulates for README what default searches found, a row for each network and budget.
+    """Tabulates for docs/search.md what default searches found, a row for each network and budget.
 
     Seeds that ran beside an older search come first; `search.py` adds others.
     """
