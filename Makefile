@@ -111,10 +111,9 @@ $(VENV)/.created:
 	$(PIP) install 'pip>=24'
 	@touch $@
 
-# TF-Agents pins a pygame that Python 3.12 and later cannot install: there it comes without its
-# dependencies, which pyproject.toml names in its place.
-agent = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || exit 0; \
-    $(1) -m pip install --disable-pip-version-check --no-deps -c constraints.txt tf-agents
+# TF-Agents pins versions that little else can live with: it comes without its dependencies, which
+# pyproject.toml names in its place.
+agent = $(1) -m pip install --disable-pip-version-check --no-deps -c constraints.txt tf-agents
 
 # Each extra includes the package itself. pip takes the installed package out before it puts the new
 # one in, so all stamps are held back meanwhile: an interrupted installation leaves none. They come

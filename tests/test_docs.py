@@ -147,6 +147,8 @@ def installs(words):
             assert (ROOT / word).exists()
         elif word.startswith("."):
             assert set(re.findall(r"\w+", word)) <= set(extras)
+        elif "--no-deps" in words and not word.startswith("-"):
+            assert word in (ROOT / "constraints.txt").read_text().splitlines()
         elif not word.startswith("-"):
             asked = Requirement(word)
             assert (asked.name, asked.specifier) in needed

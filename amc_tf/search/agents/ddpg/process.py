@@ -46,15 +46,15 @@ class AgentError(AmcError):
 def check_installed() -> None:
     """Checks that TF-Agents is installed.
 
-    Python 3.12 and later need a separate command to install it: pip would reject it because
-    TF-Agents 0.19 pins a version of pygame that has no wheels there.
+    A command of its own installs it without its dependencies: TF-Agents 0.19 pins versions of
+    typing-extensions and pygame that little else can live with.
 
     Raises:
         AgentError: if it is missing; the message holds the command.
     """
     if importlib.util.find_spec("tf_agents") is None:
         raise AgentError(
-            "TF-Agents is not installed. Python 3.12 and later need a separate command for it: "
+            "TF-Agents is not installed. It needs a command of its own: "
             "pip install --no-deps tf-agents==0.19.0"
         )
 
