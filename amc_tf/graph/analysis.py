@@ -35,7 +35,7 @@ from amc_tf.graph.layer_rule import (
     roles_of_axes,
 )
 from amc_tf.graph.layer_table import is_registered, rule_of
-from amc_tf.graph.operands import options_read
+from amc_tf.graph.operands import obstacle
 from amc_tf.graph.probing import PROBED
 from amc_tf.graph.reshaping import alike
 from amc_tf.graph.vanishing import Followed, is_product, vanishes
@@ -217,13 +217,9 @@ class _Analysis:
             )
             for n in call.inputs
         ]
-        if not inputs:
-            raise Refusal("it has no inputs")
-        values = (*call.inputs, *call.outputs)
-        if rule.axes == "frozen" and any(self._width(n) == 0 for n in values):
-            raise Refusal("a tensor's channel axis has no known size")
-        if options_read(call, rule):
-            raise Refusal("one of its options is a tensor")
+        reason = obstacle(call, rule, {n: self._shape(n) for n in (*call.inputs, *call.outputs)})
+        if reason:
+            raise Refusal(reason)
         roles = self._roles(call, rule, inputs)
         if rule.axes == "alike":
             roles = {**roles, **alike(self, inputs, self._shape(call.outputs[0]))}

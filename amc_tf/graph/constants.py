@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf.graph.layer_rule import Connector, Refusal, Roles, Signal, axis_role
+from amc_tf.graph.layer_rule import Connector, Refusal, Roles, Signal, axis_role, roles_of_axes
 from amc_tf.graph.network import Call, Value
 
 
@@ -43,6 +43,13 @@ def holds_arrays(roles: Iterable[str]) -> bool:
     return any(role.startswith("array") for role in roles)
 
 
+def has_array_settings(operation: Any) -> bool:
+    """Returns whether an operation that is no layer keeps an array, as `ops.clip` does."""
+    if isinstance(operation, keras.Layer):
+        return False
+    return any(np.ndim(x) > 0 for x in vars(operation).values() if hasattr(x, "__array__"))
+
+
 def sliced(
     args: tuple, kwargs: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 ) -> tuple[tuple, dict[str, Any]]:
@@ -55,19 +62,23 @@ def sliced(
     """
     given = list((*args, *kwargs.values()))
     for at, argument in enumerate(given):
-        sizes = range(-len(_sizes(argument)), 0)
-        axes = {axis: kept[r] for axis in sizes if (r := axis_role(f"array{at}", axis)) in kept}
-        if not axes:
-            continue
-        value = np.asarray(argument)
-        for axis, own in axes.items():
-            value = np.compress(own, value, axis)
-        given[at] = keras.ops.convert_to_tensor(value)
+        axes = {axis: kept[role] for axis, role in _axes(f"array{at}", kept).items()}
+        if axes:
+            value = np.asarray(argument)
+            for axis, own in axes.items():
+                value = np.compress(own, value, axis)
+            given[at] = keras.ops.convert_to_tensor(value)
     return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
 
+def _axes(array: str, roles: Iterable[str]) -> dict[int, str]:
+    """Returns the roles of an array's axes, by their number from the end."""
+    found = {-1: array, **roles_of_axes(dict.fromkeys(roles), array)}
+    return {axis: role for axis, role in found.items() if role in set(roles)}
+
+
 def is_alike_at_positions(call: Call) -> bool:
-    """Returns whether no array of a call differs from position to position."""
+    """Returns whether no array that a call broadcasts differs from position to position."""
     arguments = (*call.args, *call.kwargs.values())
     return all(size == 1 for argument in arguments for size in _sizes(argument)[:-1])
 

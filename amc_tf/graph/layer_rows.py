@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from amc_tf.graph import (
     contractions,
     kernel_propagation,
@@ -197,7 +199,21 @@ def divides_by_a_number(call: Call) -> bool:
 
 def adds_tensors(call: Call) -> bool:
     """Returns whether all that is added are tensors, none a number."""
-    return all(isinstance(x, Value) for x in (*call.args, *call.kwargs.values()))
+    return not _given_values(call)
+
+
+def is_at_most_zero(call: Call) -> bool:
+    """Returns whether the larger of what a call reads is 0 where all its tensors are."""
+    return all((np.asarray(x) <= 0).all() for x in _given_values(call))
+
+
+def is_at_least_zero(call: Call) -> bool:
+    """Returns whether the smaller of what a call reads is 0 where all its tensors are."""
+    return all((np.asarray(x) >= 0).all() for x in _given_values(call))
+
+
+def _given_values(call: Call) -> list[Any]:
+    return [x for x in (*call.args, *call.kwargs.values()) if not isinstance(x, Value)]
 
 
 def holds_linear(call: Call) -> bool:

@@ -164,11 +164,13 @@ _ROWS: tuple[tuple[LayerRule, Any, str], ...] = (
     (
         rows.MERGE,
         numpy_ops,
-        "DivideNoNan Maximum Minimum Power FloorDivide Mod Fmod Fmax Fmin Hypot Arctan2 Heaviside "
+        "DivideNoNan Power FloorDivide Mod Fmod Fmax Fmin Hypot Arctan2 Heaviside "
         "Logaddexp Logaddexp2 Ldexp Nextafter Gcd Lcm Equal NotEqual Greater GreaterEqual Less "
         "LessEqual Isclose LogicalAnd LogicalOr LogicalXor BitwiseAnd BitwiseOr BitwiseXor "
         "BitwiseLeftShift LeftShift BitwiseRightShift RightShift",
     ),
+    (dataclasses.replace(rows.MERGE, keeps_zero=rows.is_at_most_zero), numpy_ops, "Maximum"),
+    (dataclasses.replace(rows.MERGE, keeps_zero=rows.is_at_least_zero), numpy_ops, "Minimum"),
     (dataclasses.replace(rows.MERGE, operands=("condition",)), numpy_ops, "Where"),
     (rows.clips(RECTIFIED), nn_ops, "Relu"),
     (rows.clips(rows.bounds_of_relu), activation_ops, "ReLU"),

@@ -97,7 +97,7 @@ def _axes_of(axis: int | Sequence[int] | None, rank: int) -> list[int]:
     """Returns the axes that a setting names, counted from the end; all of them for None."""
     if axis is None:
         return list(range(-rank, 0))
-    return [a % rank - rank for a in ([axis] if isinstance(axis, int) else axis)]
+    return [int(a) % rank - rank for a in np.atleast_1d(axis)]
 
 
 def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

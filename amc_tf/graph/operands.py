@@ -1,11 +1,13 @@
-"""Which arguments of a call are what it computes with, and which are its options."""
+"""Which arguments of a call are what it computes with, which are its options, what is neither."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import keras
 
+from amc_tf.graph.constants import has_array_settings
 from amc_tf.graph.layer_rule import LayerRule
 from amc_tf.graph.layer_table import is_registered
 from amc_tf.graph.network import Call, Value
@@ -14,7 +16,31 @@ from amc_tf.graph.network import Call, Value
 _OPERANDS = ("inputs", "x", "x1", "x2", "xs", "key")
 
 
-def options_read(call: Call, rule: LayerRule) -> set[int]:
+def obstacle(
+    call: Call, rule: LayerRule, shapes: Mapping[int, tuple[int | None, ...]]
+) -> str | None:
+    """Returns why a call cannot be followed, whatever its row says; None if it may be.
+
+    Args:
+        call: the call.
+        rule: the row of its operation.
+        shapes: shapes of the values that it reads and makes, by their numbers.
+    """
+    if not call.inputs:
+        return "it has no inputs"
+    if not all(shapes.values()):
+        return "one of its tensors has no axes"
+    widths = [shape[-1] if len(shape) > 1 else None for shape in shapes.values()]
+    if rule.axes == "frozen" and not all(widths):
+        return "a tensor's channel axis has no known size"
+    if rule.axes == "alike" and has_array_settings(call.operation):
+        return "one of its settings is an array"
+    if _options_read(call, rule):
+        return "one of its options is a tensor"
+    return None
+
+
+def _options_read(call: Call, rule: LayerRule) -> set[int]:
     """Returns the values passed to a parameter that is not an operand's (a mask, say).
 
     Of a layer that the user registered, positional arguments are operands.

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import activations
 from keras import layers as kl
 
 from amc_tf.graph.activations import activation_name
+from amc_tf.graph.additions import adds, is_misplaced
 from amc_tf.graph.constants import array_roles
 from amc_tf.graph.layer_rule import (
     Connector,
@@ -24,7 +26,7 @@ from amc_tf.graph.layer_rule import (
     only,
     tie_blocks,
 )
-from amc_tf.graph.network import Call
+from amc_tf.graph.network import Call, Value
 from amc_tf.graph.probing import is_of_last_axis, mixing
 from amc_tf.graph.rewrites import pad_width
 
@@ -158,6 +160,8 @@ def rescaling(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the channels of the operands of an elementwise operation that broadcasts as NumPy."""
+    if adds(call.operation):
+        _check_summands(call, inputs, out_shape)
     width = out_shape[-1] or 0
     wide = [x for x in inputs if len(x.ids) == width]
     if not wide:
@@ -171,8 +175,17 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     return {"in": wide[0].ids, "out": wide[0].ids, **array_roles(c, call, inputs)}
 
 
+def _check_summands(call: Call, inputs: Sequence[Signal], out_shape) -> None:
+    shapes = {x.number: x.shape for x in inputs}
+    given = keras.tree.flatten((call.args, call.kwargs))
+    sizes = [shapes[x.number] if isinstance(x, Value) else np.shape(x) for x in given]
+    if any(is_misplaced(out_shape if i else sizes[0], x) for i, x in enumerate(sizes[1:])):
+        raise Refusal("Keras adds one of its summands along another axis than its own")
+
+
 def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Concatenates ids along the channel axis; unites the operands' channels along other axes."""
+    _require_tensors(call)
     if call.operation.axis in (-1, len(out_shape) - 1):
         ids = np.concatenate([x.ids for x in inputs])
         return {"in": ids, "out": ids}
@@ -181,8 +194,15 @@ def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -
     return {"in": inputs[0].ids, "out": inputs[0].ids}
 
 
+def _require_tensors(call: Call) -> None:
+    joined = call.args[0] if call.args else next(iter(call.kwargs.values()))
+    if not all(isinstance(x, Value) for x in joined):
+        raise Refusal("it joins tensors and arrays")
+
+
 def stack(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the channels of operands that are stacked along a new axis before the channels."""
+    _require_tensors(call)
     if covers_channels(call.operation.axis, len(out_shape)):
         raise Refusal("it stacks along a new axis after the channels")
     for x in inputs[1:]:

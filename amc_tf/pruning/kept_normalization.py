@@ -36,6 +36,14 @@ class KeptNormalization(keras.Layer):
         )
         self.built = True
 
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        """Returns the shape and dtype of the result.
+
+        Keras takes the product of a tensor and an array for sparse, which what it infers of
+        `call` would then fail on.
+        """
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
     def call(self, x: Any) -> Any:
         """Normalises (..., channels); what is left out is returned, but has no part in it."""
         ops = keras.ops

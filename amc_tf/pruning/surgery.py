@@ -10,6 +10,7 @@ import numpy as np
 
 from amc_tf.errors import AmcError
 from amc_tf.graph.activations import may_hold_weights
+from amc_tf.graph.additions import placed
 from amc_tf.graph.channel_graph import ChannelGraph, Site
 from amc_tf.graph.constants import sliced
 from amc_tf.graph.keras_structure import like, made_by, twin
@@ -50,6 +51,7 @@ def rebuild(
         raise AmcError("the graph was made from another model; call amc_tf.analyze(model) first")
     keep = graph.keep_mask(plan)
     made: dict[int, Any] = {}
+    twins: dict[int, Any] = {}  # of operations that are no layers
 
     def invoke(call, args, kwargs):
         operation = call.operation
@@ -63,21 +65,37 @@ def rebuild(
                 made_by(tensor).name = graph.network.name(operation)
             return out
         if not isinstance(operation, keras.layers.Layer):
-            args, kwargs = sliced(args, kwargs, kept)
-            return twin(operation)(*args, **kwargs)
+            twins.setdefault(id(operation), twin(operation))
+            args, kwargs = pruned_arguments(operation, args, kwargs, kept)
+            return twins[id(operation)](*args, **kwargs)
         if id(operation) not in made:
             name = graph.network.name(operation)
             other = None if site is None else instead(site)
             made[id(operation)] = other or _remake(
                 operation, name, site, kept, _shape_of(graph, call)
             )
-        return made[id(operation)](*args, **kwargs)
+        return made[id(operation)](*placed(operation, args), **kwargs)
 
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     outputs = graph.network.run(inputs, invoke)
     rebuilt = like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
     return rebuilt
+
+
+def pruned_arguments(
+    operation: Any, args: tuple, kwargs: Mapping[str, Any], kept: Mapping[str, np.ndarray]
+) -> tuple[tuple, dict[str, Any]]:
+    """Returns the arguments of a call in a pruned network.
+
+    Args:
+        operation: what is called.
+        args: its positional arguments in the dense network, with tensors of the pruned one.
+        kwargs: its keyword arguments, likewise.
+        kept: kept positions of each role of the call, as boolean vectors.
+    """
+    args, kwargs = sliced(args, kwargs, kept)
+    return placed(operation, args), kwargs
 
 
 def _shape_of(graph: ChannelGraph, call: Call) -> Sequence[int | None]:

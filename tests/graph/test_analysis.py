@@ -55,7 +55,7 @@ def test_zero_padded_channels_belong_to_the_stream_they_are_added_to():
 def test_refusals_name_operation_class_and_reason_and_freeze_only_neighbours():
     graph = amc_tf.analyze(zoo.build("unlisted_in_the_middle"))
     refused = {name: (class_name, reason) for name, class_name, reason in graph.refused}
-    assert refused["unlisted"][0] == "TimeDistributed"
+    assert refused["unlisted"][0] == "Unlisted"
     assert "its class is not in the layer table" in refused["unlisted"][1]
     assert sorted(g.channels for g in graph.groups.values()) == [5, 6, 6, 8]
 
@@ -192,7 +192,7 @@ def test_published_macs(name, millions, exact):
 def test_listing_names_groups_and_reasons():
     text = amc_tf.describe(amc_tf.analyze(zoo.build("unlisted_in_the_middle")))
     assert "4 groups, 25 prunable channels" in text
-    assert "unlisted (TimeDistributed): its class is not in the layer table" in text
+    assert "unlisted (Unlisted): its class is not in the layer table" in text
     assert "3 channels of input: model input" in text
     assert "mixes channels" in text  # the classifier's softmax
 

@@ -11,6 +11,7 @@ from amc_tf.graph.widths import random_plan
 from amc_tf.pruning.refit.in_order import gather_in_order
 from amc_tf.pruning.refit.linear_path import follow
 from amc_tf.pruning.verification import outputs_of
+from amc_tf.scoring.batch_norm_folding import fold
 
 T, HEADS, WIDTH = 6, 3, 4
 _RNG = np.random.default_rng(0)
@@ -140,3 +141,116 @@ def test_refit_ends_before_what_differs_by_position(table, follows, join):
     cut = amc_tf.rebuild(model, graph, plan)
     dense, with_refit, without = (outputs_of(m, [images])[0] for m in (model, refitted, cut))
     assert np.square(with_refit - dense).mean() < np.square(without - dense).mean()
+
+
+@pytest.mark.parametrize("block", ["factors of channels", "where", "causal", "rotary"])
+def test_refit_runs_the_pruned_network_with_the_arrays_that_are_kept(block):
+    model = _model(BLOCKS[block][0])
+    images = _RNG.normal(size=(40, T, 7)).astype("float32")
+    graph = amc_tf.analyze(model)
+    plan = random_plan(graph, np.random.default_rng(0))
+    weights = gather_in_order(graph, [images]).refit(plan)
+    found = [
+        outputs_of(m, [images])[0]
+        for m in (
+            model,
+            amc_tf.rebuild(model, graph, plan, weights),
+            amc_tf.rebuild(model, graph, plan),
+        )
+    ]
+    refitted, cut = (np.square(x - found[0]).mean() for x in found[1:])
+    assert refitted <= cut
+
+
+def test_layer_normalisation_behind_a_product_with_an_array():
+    inputs = keras.Input((T, 7))
+    x = kl.LayerNormalization()(kl.Dense(5)(inputs) * _array(5))
+    model = keras.Model(inputs, kl.Dense(2)(x))
+    graph = amc_tf.analyze(model, allow_approximate=True)
+    plan = random_plan(graph, np.random.default_rng(0))
+    assert amc_tf.verify(model, graph, plan) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda x, a: kl.Concatenate(axis=1)([x, a]),
+        lambda x, a: kl.Concatenate(axis=-1)([x, a]),
+        lambda x, a: ops.stack([x, a], axis=2),
+    ],
+)
+def test_tensors_are_not_joined_with_arrays(join):
+    inputs = keras.Input(batch_shape=(2, T, 7))
+    x = join(kl.Dense(5)(inputs), _array(2, T, 5))
+    model = keras.Model(inputs, kl.Dense(2)(kl.Dense(4, name="free")(kl.Flatten()(x))))
+    graph = amc_tf.analyze(model)
+    assert list(graph.groups) == ["free"]
+    assert amc_tf.verify(model, graph) < 1e-5
+
+
+def test_an_operation_called_twice_stays_one():
+    inputs = keras.Input((T, 7))
+    product = type((inputs * inputs)._keras_history.operation)()
+    x = product(kl.Dense(5)(inputs), _array(5))
+    x = product(kl.Dense(4)(x), _array(T, 4))
+    model = keras.Model(inputs, kl.Dense(2)(x))
+    graph = amc_tf.analyze(model)
+    assert [g.channels for g in graph.groups.values()] == [5, 4]
+    assert amc_tf.verify(model, graph) < 1e-5
+
+
+SUMMANDS = {
+    "columns of positions": lambda x: x + _array(T, 1),
+    "columns as a tensor": lambda x: ops.add(x, ops.convert_to_tensor(_array(1, T, 1))),
+    "channels": lambda x: x + _array(1, 1, 8),
+}
+
+
+@pytest.mark.parametrize("name", SUMMANDS)
+def test_columns_of_positions_are_added_along_positions(name):
+    """Keras adds (6, 1) along the channels of a tensor that has 6 of them."""
+    inputs = keras.Input((T, 7))
+    x = kl.Dense(8, name="made", activation="relu")(inputs)
+    model = keras.Model(inputs, kl.Dense(2, name="last")(kl.Flatten()(SUMMANDS[name](x))))
+    for weight in model.weights:
+        weight.assign(_RNG.normal(0.1, 0.5, weight.shape))
+    graph = amc_tf.analyze(model)
+    plan = amc_tf.PruningPlan({"made": (0, 1, 2, 4, 6, 7)})  # as many as there are positions
+    assert amc_tf.verify(model, graph, plan) < 1e-5
+    images = _RNG.normal(size=(40, T, 7)).astype("float32")
+    weights = gather_in_order(graph, [images]).refit(plan)
+    dense, refitted = (
+        outputs_of(m, [images])[0] for m in (model, amc_tf.rebuild(model, graph, plan, weights))
+    )
+    assert np.square(refitted - dense).mean() < 0.2 * np.square(dense).mean()
+
+
+def test_channels_along_which_keras_adds_positions_stay():
+    inputs = keras.Input((T, 7))
+    x = kl.Dense(T)(inputs) + _array(T, 1)
+    graph = amc_tf.analyze(keras.Model(inputs, kl.Dense(2)(x)))
+    assert "another axis" in next(iter(graph.refused)).reason
+    assert not graph.groups
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda x: ops.clip(x, -np.abs(_array(5)), np.abs(_array(5))),
+        lambda x: ops.celu(x, np.abs(_array(5))),
+        lambda x: ops.where(ops.max(x) > 0.0, x, _array(5)),
+        lambda x: x * ops.tanh(ops.sum(x)),
+    ],
+)
+def test_array_settings_and_tensors_without_axes_freeze(block):
+    inputs = keras.Input((T, 7))
+    x = kl.Dense(4, name="free")(block(kl.Dense(5)(inputs)))
+    model = keras.Model(inputs, kl.Dense(2)(x))
+    graph = amc_tf.analyze(model)
+    assert list(graph.groups) == ["free"]
+    assert amc_tf.verify(model, graph) < 1e-5
+
+
+def test_rotary_attention_is_scored_with_its_batch_norms_folded():
+    model = _model(BLOCKS["rotary"][0])
+    assert fold(amc_tf.analyze(model)).graph.groups

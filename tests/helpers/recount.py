@@ -61,8 +61,8 @@ def recount(model) -> tuple[int, int]:
                     for term, tensor in zip(terms, node.input_tensors, strict=True):
                         sizes.update(zip(term, tensor.shape, strict=True))
                     macs += int(np.prod([n for n in sizes.values() if n is not None]))
-                elif kind == "TimeDistributed":  # of a Dense
-                    macs += area * int(np.prod(layer.layer.kernel.shape))
+                elif kind == "Unlisted":  # a Dense
+                    macs += area * int(np.prod(layer.kernel.shape))
                 elif kind in ("LSTM", "GRU", "SimpleRNN", "Bidirectional"):
                     matrices = [w.shape for w in layer.weights if len(w.shape) == 2]
                     macs += into[1] * sum(int(np.prod(shape)) for shape in matrices)

@@ -15,7 +15,7 @@ from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.network import Call, Value
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.runner import Images, Read, Stop
-from amc_tf.pruning.surgery import rebuild
+from amc_tf.pruning.surgery import pruned_arguments, rebuild
 from amc_tf.pruning.weights import Weights, cut, named_weight
 
 
@@ -78,6 +78,7 @@ class KerasRun:
                     lambda x: values[x.number] if isinstance(x, Value) else x,
                     (call.args, call.kwargs),
                 )
+                args, kwargs = pruned_arguments(call.operation, args, kwargs, self._kept(call))
                 out = infer(self._operation(call), args, kwargs)
                 values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
                 for n in (*call.inputs, *call.outputs):
@@ -91,10 +92,15 @@ class KerasRun:
         """Returns what the pruned network does in place of a call's operation."""
         site = self._graph.site_at(call)
         if site is not None and site.rule.rewrite:
-            kept = {role: self._keep[classes] for role, classes in site.roles.items()}
             rank = len(self._network.tensors[call.inputs[0]].shape)
-            return site.rule.rewrite(call, kept, rank)
+            return site.rule.rewrite(call, self._kept(call), rank)
         return self._layers.get(self._network.name(call.operation), call.operation)
+
+    def _kept(self, call: Call) -> dict[str, np.ndarray]:
+        """Returns the kept positions of each role of a call, as boolean vectors."""
+        site = self._graph.site_at(call)
+        roles = {} if site is None else site.roles
+        return {role: self._keep[classes] for role, classes in roles.items()}
 
     def rows(self, number: int, read: Read) -> np.ndarray:
         """See `Run.rows`."""
