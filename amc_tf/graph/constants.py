@@ -2,11 +2,12 @@
 
 They are arguments of a call and no values of the network. Where an axis of an array lies along one
 that holds channels, the rebuilt network reads the positions that are kept. The role of such an axis
-is `array0@-1` for the last axis of the first argument that is an array, and so on.
+is `array1` for the last one of the second argument, `array1@-2` for that before it, and so on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ def array_roles(c: Connector, call: Call, inputs: Sequence[Signal]) -> Roles:
     roles: Roles = {}
     for at, array in enumerate((*call.args, *call.kwargs.values())):
         sizes = _sizes(array)
+        if sizes is None:
+            raise Refusal("it reads tensors and arrays in one list")
         for axis in (a for a in range(-len(sizes), 0) if sizes[a] != 1):
             found = [ids for x in inputs if (ids := x.along(axis)) is not None]
             if all(len(ids) == sizes[axis] for ids in found) and not _is_weight(array):
@@ -62,34 +65,27 @@ def sliced(
     """
     given = list((*args, *kwargs.values()))
     for at, argument in enumerate(given):
-        axes = {axis: kept[role] for axis, role in _axes(f"array{at}", kept).items()}
+        last = f"array{at}"
+        axes = roles_of_axes(kept, last) | ({-1: last} if last in kept else {})
         if axes:
             value = np.asarray(argument)
-            for axis, own in axes.items():
-                value = np.compress(own, value, axis)
+            for axis, role in axes.items():
+                value = np.compress(kept[role], value, axis)
             given[at] = keras.ops.convert_to_tensor(value)
     return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
 
-def _axes(array: str, roles: Iterable[str]) -> dict[int, str]:
-    """Returns the roles of an array's axes, by their number from the end."""
-    found = {-1: array, **roles_of_axes(dict.fromkeys(roles), array)}
-    return {axis: role for axis, role in found.items() if role in set(roles)}
-
-
 def is_alike_at_positions(call: Call) -> bool:
     """Returns whether no array that a call broadcasts differs from position to position."""
-    arguments = (*call.args, *call.kwargs.values())
-    return all(size == 1 for argument in arguments for size in _sizes(argument)[:-1])
+    sizes = map(_sizes, (*call.args, *call.kwargs.values()))
+    return all(own is not None and math.prod(own[:-1]) == 1 for own in sizes)
 
 
-def _sizes(argument: Any) -> tuple[int, ...]:
-    """Returns the shape of an array; () for tensors of the network and numbers."""
+def _sizes(argument: Any) -> tuple[int, ...] | None:
+    """Returns the shape of an array; () for tensors and numbers, None for a list of both kinds."""
     held = [isinstance(x, (Value, keras.KerasTensor)) for x in keras.tree.flatten(argument)]
     if any(held):
-        if not all(held):
-            raise Refusal("it reads tensors and arrays in one list")
-        return ()
+        return () if all(held) else None
     return np.shape(argument)
 
 

@@ -11,6 +11,7 @@ A *role* names a vector of channel ids of one call:
   the heads of attention, a channel axis that was moved.
 - `features`, `made`: ids of what a kernel of several axes reads or makes, in row-major order.
 - `sum:x`: ids of an axis x over which an operation without weights sums.
+- `array1`, `array1@-2`, ...: ids along the axes of an array that is the second argument.
 - `work0:x`, `work1:x`, ...: ids of the axes that the operation's first product runs over, ...
 """
 

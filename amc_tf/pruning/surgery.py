@@ -66,8 +66,8 @@ def rebuild(
             return out
         if not isinstance(operation, keras.layers.Layer):
             twins.setdefault(id(operation), twin(operation))
-            args, kwargs = pruned_arguments(operation, args, kwargs, kept)
-            return twins[id(operation)](*args, **kwargs)
+            args, kwargs = sliced(args, kwargs, kept)
+            return twins[id(operation)](*placed(operation, args), **kwargs)
         if id(operation) not in made:
             name = graph.network.name(operation)
             other = None if site is None else instead(site)
@@ -81,21 +81,6 @@ def rebuild(
     rebuilt = like(model, inputs, outputs)
     _copy_weights(graph, keep, weights or {}, made)
     return rebuilt
-
-
-def pruned_arguments(
-    operation: Any, args: tuple, kwargs: Mapping[str, Any], kept: Mapping[str, np.ndarray]
-) -> tuple[tuple, dict[str, Any]]:
-    """Returns the arguments of a call in a pruned network.
-
-    Args:
-        operation: what is called.
-        args: its positional arguments in the dense network, with tensors of the pruned one.
-        kwargs: its keyword arguments, likewise.
-        kept: kept positions of each role of the call, as boolean vectors.
-    """
-    args, kwargs = sliced(args, kwargs, kept)
-    return placed(operation, args), kwargs
 
 
 def _shape_of(graph: ChannelGraph, call: Call) -> Sequence[int | None]:

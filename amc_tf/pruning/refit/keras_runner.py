@@ -10,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf.graph.additions import placed
 from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.constants import sliced
 from amc_tf.graph.keras_structure import infer
 from amc_tf.graph.network import Call, Value
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.runner import Images, Read, Stop
-from amc_tf.pruning.surgery import pruned_arguments, rebuild
+from amc_tf.pruning.surgery import rebuild
 from amc_tf.pruning.weights import Weights, cut, named_weight
 
 
@@ -64,22 +66,21 @@ class KerasRun:
             layer, _, weight = name.rpartition("/")
             target = named_weight(self._layers[layer], weight)
             target.assign(cut(self._graph.site(layer), weight, value, self._keep))
-        waiting: list[Call] = []
+        waiting: list[tuple[Call, Callable[..., Any], tuple]] = []
         for call in self._network.calls[self._done :]:
             if call is stop.call:
                 break
-            waiting.append(call)
+            arguments = sliced(call.args, call.kwargs, self._kept(call))
+            waiting.append((call, self._operation(call), arguments))
 
         def run(batch: slice, values: dict[int, Any]) -> None:
             if not self._done:
                 values.update(zip(self._network.inputs, self._images.part(batch), strict=True))
-            for index, call in enumerate(waiting, start=self._done):
+            for index, (call, operation, arguments) in enumerate(waiting, start=self._done):
                 args, kwargs = keras.tree.map_structure(
-                    lambda x: values[x.number] if isinstance(x, Value) else x,
-                    (call.args, call.kwargs),
+                    lambda x: values[x.number] if isinstance(x, Value) else x, arguments
                 )
-                args, kwargs = pruned_arguments(call.operation, args, kwargs, self._kept(call))
-                out = infer(self._operation(call), args, kwargs)
+                out = infer(operation, placed(call.operation, args), kwargs)
                 values.update(zip(call.outputs, keras.tree.flatten(out), strict=True))
                 for n in (*call.inputs, *call.outputs):
                     if self._last.get(n, -1) <= index:
