@@ -279,7 +279,7 @@ _STOCK = sorted(
 )
 # Called in another way, or on something else than a tensor of numbers.
 _APART = set(
-    "LSTM GRU ConvLSTM1D ConvLSTM3D "  # slow, and like others that are tried
+    "LSTM GRU "  # slow, and like others that are tried
     "Layer Wrapper InputLayer InputSpec RNN StackedRNNCells LSTMCell GRUCell SimpleRNNCell "
     "Bidirectional TimeDistributed SpectralNormalization Dot MultiHeadAttention Attention "
     "AdditiveAttention Hashing HashedCrossing StringLookup IntegerLookup TextVectorization "
