@@ -9,17 +9,20 @@ one by pruning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from amc_tf.graph.keras_structure import numpy_ops
+from amc_tf.graph.network import Call, Value
 
 Sizes = Sequence[int | None]
+_ADDS = (numpy_ops.Add, keras.layers.Add)
 
 
-def is_misplaced(first: Sizes, second: Sizes) -> bool:
+def _is_misplaced(first: Sizes, second: Sizes) -> bool:
     """Returns whether Keras adds a tensor of the second shape along an axis that is not its own."""
     long = [axis for axis in range(-len(second), 0) if second[axis] is None or second[axis] != 1]
     if len(long) != 1 or len(first) < 2 or second[long[0]] is None:
@@ -30,9 +33,21 @@ def is_misplaced(first: Sizes, second: Sizes) -> bool:
     return long[0] != (-1 if first[-1] == size else 1 - len(first))
 
 
-def adds(operation: Any) -> bool:
-    """Returns whether an operation is one of the additions in question."""
-    return type(operation) in (numpy_ops.Add, keras.layers.Add)
+def misplaces(call: Call, shapes: Mapping[int, Sizes], out_shape: Sizes) -> bool:
+    """Returns whether Keras adds one of the summands of a call along an axis that is not its own.
+
+    Args:
+        call: a call of any operation.
+        shapes: shapes of the values that it reads, by their numbers.
+        out_shape: shape of what it returns.
+    """
+    if type(call.operation) not in _ADDS:
+        return False
+    first, *others = (
+        shapes[x.number] if isinstance(x, Value) else np.shape(x)
+        for x in keras.tree.flatten((call.args, call.kwargs))
+    )
+    return any(_is_misplaced(out_shape if i else first, x) for i, x in enumerate(others))
 
 
 def placed(operation: Any, args: tuple) -> tuple:
@@ -45,10 +60,10 @@ def placed(operation: Any, args: tuple) -> tuple:
         args: its positional arguments, tensors and arrays.
     """
     summands = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
-    if not adds(operation) or len(summands) != 2:
+    if type(operation) not in _ADDS or len(summands) != 2:
         return args
     first, second = (getattr(x, "shape", ()) for x in summands)
-    if not is_misplaced(tuple(first), tuple(second)):
+    if not _is_misplaced(tuple(first), tuple(second)):
         return args
     turned = tuple(summands[::-1])
     return turned if summands is args else (list(turned),)

@@ -181,6 +181,16 @@ class ChannelGraph:
                 found[site.roles[role]] = True
         return found
 
+    def kept_at(self, call: network_lib.Call, keep: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns which positions of each role of a call are kept, as boolean vectors.
+
+        Args:
+            call: a call of the network; one that is no site has no roles.
+            keep: kept classes, boolean (classes,).
+        """
+        site = self.site_at(call)
+        return {} if site is None else {r: keep[classes] for r, classes in site.roles.items()}
+
     def dropped_with(self, classes: np.ndarray, channel: int) -> np.ndarray:
         """Returns which positions go when a channel goes, boolean, in the shape of `classes`."""
         whole, part = self._joint.T

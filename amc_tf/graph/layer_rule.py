@@ -186,8 +186,14 @@ def tie_blocks(c: Connector, ids: Ids, count: int) -> Ids:
 
 def covers_channels(axis: Any, rank: int) -> bool:
     """Returns whether `axis` (a number, several, or None for all) includes the last axis."""
-    axes = axis if isinstance(axis, (list, tuple)) else [axis]
-    return any(a is None or a % rank == rank - 1 for a in axes)
+    return -1 in axes_of(axis, rank)
+
+
+def axes_of(axis: Any, rank: int) -> list[int]:
+    """Returns the axes that a setting names, counted from the end; all of them for None."""
+    if axis is None:
+        return list(range(-rank, 0))
+    return [int(a) % rank - rank for a in np.atleast_1d(axis)]
 
 
 def positions(c: Connector, size: int | None) -> Ids:

@@ -16,6 +16,7 @@ from amc_tf.graph.layer_rule import (
     Refusal,
     Roles,
     Signal,
+    axes_of,
     axis_role,
     covers_channels,
     only,
@@ -61,7 +62,7 @@ def move(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles
 def flip(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Turns the ids of the axes round whose positions are."""
     x = only(inputs)
-    turned = _axes_of(call.operation.axis, len(x.shape))
+    turned = axes_of(call.operation.axis, len(x.shape))
     roles = _moved(c, x, range(-len(x.shape), 0), out_shape)
     own = {axis_role("out", axis) for axis in turned}
     return {role: ids[::-1] if role in own else ids for role, ids in roles.items()}
@@ -72,7 +73,7 @@ def roll(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles
     x = only(inputs)
     if covers_channels(call.operation.axis, len(x.shape)):
         raise Refusal("it rolls the channel axis")
-    rolled = _axes_of(call.operation.axis, len(x.shape))
+    rolled = axes_of(call.operation.axis, len(x.shape))
     _kept_axes(c, x, set(rolled), call)
     return _moved(c, x, range(-len(x.shape), 0), out_shape)
 
@@ -81,23 +82,15 @@ def reduce(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Rol
     """Keeps the ids of the axes over which nothing is reduced."""
     x = only(inputs)
     rank = len(x.shape)
-    axis = call.operation.axis
-    if covers_channels(axis, rank) or -rank in _axes_of(axis, rank):
+    gone = set(axes_of(call.operation.axis, rank))
+    if gone & {-1, -rank}:
         raise Refusal("it reduces the batch or the channel axis")
-    gone = _axes_of(axis, rank)
-    for own in gone:
-        c.freeze(x.axes.get(own, positions(c, 0)), f"{call.operation.name!r} reduces them")
+    for axis in gone & set(x.axes):
+        c.freeze(x.axes[axis], f"{call.operation.name!r} reduces them")
     kept = [None if a in gone else a for a in range(-rank, 0)]
     if len(out_shape) < rank:
         kept = [a for a in kept if a is not None]
     return _moved(c, x, kept, out_shape)
-
-
-def _axes_of(axis: int | Sequence[int] | None, rank: int) -> list[int]:
-    """Returns the axes that a setting names, counted from the end; all of them for None."""
-    if axis is None:
-        return list(range(-rank, 0))
-    return [int(a) % rank - rank for a in np.atleast_1d(axis)]
 
 
 def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
@@ -106,7 +99,7 @@ def squeeze(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
     axis, rank = call.operation.axis, len(x.shape)
     if axis is None or covers_channels(axis, rank):
         raise Refusal(f"it may drop the channel axis (axis={axis})")
-    gone = _axes_of(axis, rank)
+    gone = axes_of(axis, rank)
     return _moved(c, x, [a for a in range(-rank, 0) if a not in gone], out_shape)
 
 
@@ -115,7 +108,7 @@ def expand_dims(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -
     axis, rank = call.operation.axis, len(out_shape)
     if covers_channels(axis, rank):
         raise Refusal("it adds an axis after the channels")
-    new = _axes_of(axis, rank)
+    new = axes_of(axis, rank)
     old = iter(range(-len(inputs[0].shape), 0))
     axes = [None if a in new else next(old) for a in range(-rank, 0)]
     return _moved(c, only(inputs), axes, out_shape)

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import activations
 from keras import layers as kl
 
 from amc_tf.graph.activations import activation_name
-from amc_tf.graph.additions import adds, is_misplaced
+from amc_tf.graph.additions import misplaces
 from amc_tf.graph.constants import array_roles
 from amc_tf.graph.layer_rule import (
     Connector,
     Refusal,
     Roles,
     Signal,
+    axes_of,
     axis_role,
     covers_channels,
     only,
@@ -78,11 +78,9 @@ def softmax(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Ro
 
 def _freeze_axes(c: Connector, x: Signal, axis: Any, call: Call) -> None:
     """Freezes the channels of axes before the last that an operation mixes; None means all."""
-    rank = len(x.shape)
-    axes = axis if isinstance(axis, (list, tuple)) else [axis]
-    mixed = {None if a is None else a % rank - rank for a in axes}
+    mixed = axes_of(axis, len(x.shape))
     for own, ids in x.axes.items():
-        if own in mixed or None in mixed:
+        if own in mixed:
             c.freeze(ids, f"{call.operation.name!r} mixes them")
 
 
@@ -160,8 +158,8 @@ def rescaling(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> 
 
 def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:
     """Unites the channels of the operands of an elementwise operation that broadcasts as NumPy."""
-    if adds(call.operation):
-        _check_summands(call, inputs, out_shape)
+    if misplaces(call, {x.number: x.shape for x in inputs}, out_shape):
+        raise Refusal("Keras adds one of its summands along another axis than its own")
     width = out_shape[-1] or 0
     wide = [x for x in inputs if len(x.ids) == width]
     if not wide:
@@ -173,14 +171,6 @@ def merge(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Role
     for x in wide[1:]:
         c.unite(wide[0].ids, x.ids)
     return {"in": wide[0].ids, "out": wide[0].ids, **array_roles(c, call, inputs)}
-
-
-def _check_summands(call: Call, inputs: Sequence[Signal], out_shape) -> None:
-    shapes = {x.number: x.shape for x in inputs}
-    given = keras.tree.flatten((call.args, call.kwargs))
-    sizes = [shapes[x.number] if isinstance(x, Value) else np.shape(x) for x in given]
-    if any(is_misplaced(out_shape if i else sizes[0], x) for i, x in enumerate(sizes[1:])):
-        raise Refusal("Keras adds one of its summands along another axis than its own")
 
 
 def concatenate(c: Connector, call: Call, inputs: Sequence[Signal], out_shape) -> Roles:

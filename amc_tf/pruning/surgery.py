@@ -56,7 +56,7 @@ def rebuild(
     def invoke(call, args, kwargs):
         operation = call.operation
         site = graph.site_at(call)
-        kept = {} if site is None else {r: keep[classes] for r, classes in site.roles.items()}
+        kept = graph.kept_at(call, keep)
         if site is not None and site.rule.rewrite:
             rank = len(graph.network.tensors[call.inputs[0]].shape)
             out = site.rule.rewrite(call, kept, rank)(*args, **kwargs)
@@ -65,7 +65,8 @@ def rebuild(
                 made_by(tensor).name = graph.network.name(operation)
             return out
         if not isinstance(operation, keras.layers.Layer):
-            twins.setdefault(id(operation), twin(operation))
+            if id(operation) not in twins:
+                twins[id(operation)] = twin(operation)
             args, kwargs = sliced(args, kwargs, kept)
             return twins[id(operation)](*placed(operation, args), **kwargs)
         if id(operation) not in made:

@@ -70,7 +70,7 @@ class KerasRun:
         for call in self._network.calls[self._done :]:
             if call is stop.call:
                 break
-            arguments = sliced(call.args, call.kwargs, self._kept(call))
+            arguments = sliced(call.args, call.kwargs, self._graph.kept_at(call, self._keep))
             waiting.append((call, self._operation(call), arguments))
 
         def run(batch: slice, values: dict[int, Any]) -> None:
@@ -94,14 +94,8 @@ class KerasRun:
         site = self._graph.site_at(call)
         if site is not None and site.rule.rewrite:
             rank = len(self._network.tensors[call.inputs[0]].shape)
-            return site.rule.rewrite(call, self._kept(call), rank)
+            return site.rule.rewrite(call, self._graph.kept_at(call, self._keep), rank)
         return self._layers.get(self._network.name(call.operation), call.operation)
-
-    def _kept(self, call: Call) -> dict[str, np.ndarray]:
-        """Returns the kept positions of each role of a call, as boolean vectors."""
-        site = self._graph.site_at(call)
-        roles = {} if site is None else site.roles
-        return {role: self._keep[classes] for role, classes in roles.items()}
 
     def rows(self, number: int, read: Read) -> np.ndarray:
         """See `Run.rows`."""
