@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from amc_tf.pipeline.compression import compress as compress
     from amc_tf.pipeline.compressor import Compressor as Compressor
     from amc_tf.pipeline.config import default_config as default_config
+    from amc_tf.pipeline.result import CompressionResult as CompressionResult
     from amc_tf.pipeline.settings import Settings as Settings
     from amc_tf.pruning.equalization import equalize as equalize
     from amc_tf.pruning.masking import mask as mask
@@ -110,6 +111,7 @@ else:
             "amc_tf.pipeline.compression": "Compression compress",
             "amc_tf.pipeline.compressor": "Compressor",
             "amc_tf.pipeline.config": "default_config",
+            "amc_tf.pipeline.result": "CompressionResult",
             "amc_tf.pipeline.settings": "Settings",
             "amc_tf.pruning.equalization": "equalize",
             "amc_tf.pruning.masking": "mask",

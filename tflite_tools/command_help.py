@@ -1,14 +1,17 @@
-"""The help of a command that pip has installed."""
+"""The help and the version of a command that pip has installed."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 
 from absl import flags
 
+_PACKAGE = "amc_tf"
 
-def show_in_help(about: str | None) -> None:
-    """Lets `--help` show a text and all flags that are not absl's own.
+
+def introduce(about: str | None) -> None:
+    """Answers `--version`, and lets `--help` show a text and all flags that are not absl's own.
 
     absl would take both from the module `__main__`, which is only the start of the command where
     pip has installed one.
@@ -16,6 +19,10 @@ def show_in_help(about: str | None) -> None:
     Args:
         about: the text: the docstring of the command's module.
     """
+    flags.DEFINE_bool("version", False, "Print the version and exit.")
+    if {"--version", "-version"}.intersection(sys.argv[1:]):
+        print(f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}")
+        sys.exit()
     sys.modules["__main__"].__doc__ = about
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         if not module.startswith("absl."):

@@ -12,10 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from tflite_tools import flatbuffer
-from tflite_tools.interpreter import dequantise_tensor, quantise_tensor
+from tflite_tools.interpreter import allocated, dequantise_tensor, quantise_tensor
 
 _NUMBER = re.compile(r"\d+$")
 
@@ -40,8 +39,7 @@ def tensor_values(
     names = [flatbuffer.text(tensor.name) for tensor in graph.tensors]
     wanted = {i for i in computed(graph) if only is None or names[i] in only}
     graph.outputs = [*graph.outputs, *sorted(wanted.difference(graph.outputs))]
-    interpreter = Interpreter(model_content=flatbuffer.write(model))
-    interpreter.allocate_tensors()
+    interpreter = allocated(model_content=flatbuffer.write(model))
     inputs = interpreter.get_input_details()
     details = [d for d in interpreter.get_tensor_details() if d["index"] in wanted]
     for sample in samples:

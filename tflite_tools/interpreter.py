@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite_tools import flatbuffer
+from tflite_tools import flatbuffer, greetings
+
+# LiteRT greets once in a process.
+_GREETED = threading.Event()
+
+
+def allocated(**arguments: Any) -> Interpreter:
+    """Returns an interpreter of LiteRT whose tensors are allocated; LiteRT's greeting is left out.
+
+    Args:
+        **arguments: those of ``Interpreter``.
+
+    Raises:
+        RuntimeError: LiteRT refuses the file.
+        ValueError: it is no file of TFLite.
+    """
+    with contextlib.nullcontext() if _GREETED.is_set() else greetings.held_back():
+        interpreter = Interpreter(**arguments)
+        interpreter.allocate_tensors()
+    _GREETED.set()
+    return interpreter
 
 
 def quantise(values: np.ndarray, scale: float, zero_point: int, dtype: np.dtype) -> np.ndarray:
@@ -81,8 +104,7 @@ class LiteRtModel:
         """
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1; received {num_threads}.")
-        self._interpreter = Interpreter(model_content=model_bytes, num_threads=num_threads)
-        self._interpreter.allocate_tensors()
+        self._interpreter = allocated(model_content=model_bytes, num_threads=num_threads)
         # A recurrent operator keeps its state in such a tensor from one run to the next.
         graphs = flatbuffer.read(model_bytes).subgraphs
         self._has_state = any(tensor.isVariable for graph in graphs for tensor in graph.tensors)

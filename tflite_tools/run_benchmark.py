@@ -19,7 +19,7 @@ from absl import app, flags
 # C++ reads it at import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tflite_tools.command_help import show_in_help
+from tflite_tools.command_help import introduce
 from tflite_tools.devices import measure_side_by_side, open_device
 from tflite_tools.errors import DeviceError, printable
 from tflite_tools.latency import Latency, Settings, ratio
@@ -194,7 +194,7 @@ def _guarded(argv: Sequence[str]) -> None:
 
 def entry() -> None:
     """Runs the command `amc-benchmark`."""
-    show_in_help(__doc__)
+    introduce(__doc__)
     app.run(_guarded)
 
 

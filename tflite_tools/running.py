@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import OpResolverType
 
 from tflite_tools import flatbuffer
 from tflite_tools.inspection import inspect_file
 from tflite_tools.intermediate import operation_path
+from tflite_tools.interpreter import allocated
 
 # The kernels of an app that sets nothing, and those of one without XNNPACK (a microcontroller, an
 # app with `setUseXNNPACK(false)`).
@@ -57,8 +58,7 @@ def require_runs(content: bytes) -> bytes:
 def _refusal(content: bytes, kernels: OpResolverType) -> Exception | None:
     """Runs a file once on zeros and returns what LiteRT raises, if it does."""
     try:
-        interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
-        interpreter.allocate_tensors()
+        interpreter = allocated(model_content=content, experimental_op_resolver_type=kernels)
         for detail in interpreter.get_input_details():
             interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
         interpreter.invoke()

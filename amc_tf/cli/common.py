@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from absl import app, flags
 
-from amc_tf.cli import memory
-from tflite_tools.command_help import show_in_help
+from amc_tf.cli import known_settings, memory
+from tflite_tools import greetings
+from tflite_tools.command_help import introduce
 
-if TYPE_CHECKING:  # importing it takes seconds, which --help should not
-    from amc_tf.runs.workdir import Workdir
+# How ml_collections tells it, of the experiment file and of the command line.
+_MISSPELT = re.compile(r'^\W*(?:Key\W+)?(\w+)\W(?:.*Did you mean "(\w+)")?', re.DOTALL)
+_OF_SETTINGS = re.compile("Did you mean|config is locked")
+_HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
+_VERBOSE: Mapping[str, bool | Literal["json"]] = {"true": True, "json": "json", "false": False}
 
 # TensorFlow reads it at import. Without it, its messages would hide the progress bar.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without its greetings."""
+    if "tensorflow" not in sys.modules:
+        with greetings.left_out():
+            importlib.import_module("tensorflow")
+
+
+def define_verbose_flag() -> None:
+    """Defines `--verbose`, whose value `verbose` returns."""
+    flags.DEFINE_enum(
+        "verbose", "true", list(_VERBOSE), "Sentences and bars, JSON lines, or warnings alone."
+    )
+
+
+def verbose() -> bool | Literal["json"]:
+    """Returns what `--verbose` says, as `amc_tf.compress` takes it."""
+    return _VERBOSE[flags.FLAGS.verbose]
 
 
 def define_debug_flag() -> None:
@@ -41,6 +67,7 @@ def define_import_flag() -> None:
 
 def import_files() -> None:
     """Executes the files of `--import`."""
+    load_tensorflow()
     from amc_tf.pipeline import config
 
     for path in flags.FLAGS["import"].value:
@@ -61,49 +88,60 @@ def run_stage(stage: str, about: str | None) -> None:
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes it.")
     flags.mark_flags_as_required(["config", "workdir"])
+    define_verbose_flag()
     define_debug_flag()
     define_unsafe_flag()
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
+        load_tensorflow()
         from amc_tf.pipeline import config
 
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         compression = config.load(
-            flags.FLAGS.config, path, flags.FLAGS.workdir, safe_mode=not flags.FLAGS.unsafe
+            flags.FLAGS.config,
+            path,
+            flags.FLAGS.workdir,
+            safe_mode=not flags.FLAGS.unsafe,
+            verbose=verbose(),
         )
         getattr(compression, stage)()
-        if stage != "run":  # this stage writes the report itself
+        if stage != "run":  # this stage writes the report and tells the result itself
             compression.report()
-        show(compression.workdir)
+            compression.tell_result()
 
-    run(main, about)
-
-
-def show(workdir: Workdir) -> None:
-    """Prints the tables of a run and the path of its report."""
-    from amc_tf.report import tables
-    from amc_tf.runs import layout
-
-    print(tables.table(workdir.result))
-    print(f"report: {workdir / layout.REPORT}")
+    run(main, about, experiment=True)
 
 
-def run(main: Callable[[list[str]], None], about: str | None = None) -> None:
+def run(
+    main: Callable[[list[str]], None], about: str | None = None, experiment: bool = False
+) -> None:
     """Runs an absl main; an error becomes one line on stderr and exit code 1.
 
     Args:
         main: the function.
         about: what `--help` says before it lists the flags: the docstring of the command's module.
+        experiment: whether the command takes the settings of an experiment by `--config`.
     """
-    show_in_help(about)
+    if experiment and _HELP.intersection(sys.argv[1:]):
+        about = f"{about}\n{known_settings.listing()}"
+    introduce(about)
     memory.keep_freed()
     try:
+        known_settings.check_spelling(sys.argv[1:] if experiment else ())
         sys.path[:0] = _folder_of_config(sys.argv)
-        app.run(main)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command resumes")
+        with greetings.left_out() as let_through:  # the configuration file may load TensorFlow
+
+            def started(argv: list[str]) -> None:
+                let_through()
+                main(argv)
+
+            app.run(started)
+    except KeyboardInterrupt as stopped:
+        how = str(stopped) or "the same command goes on"
+        print(f"interrupted: {how}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if "--debug" in sys.argv or "--debug=true" in sys.argv:
             traceback.print_exc()
@@ -130,6 +168,9 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, AmcError):
         return str(error)
+    told = _MISSPELT.match(str(error))
+    if told and isinstance(error, AttributeError) and _OF_SETTINGS.search(str(error)):
+        return known_settings.no_such(told[1], [told[2]] if told[2] else [])
     text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""

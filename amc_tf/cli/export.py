@@ -36,6 +36,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("out", None, "Folder for the files of --model.")
     flags.DEFINE_string("representative", None, "File of samples (.npz), instead of --config.")
     flags.DEFINE_list("formats", None, "Formats, instead of those of the configuration.")
+    common.define_verbose_flag()
     common.define_debug_flag()
     common.define_unsafe_flag()
     common.define_import_flag()
@@ -44,11 +45,8 @@ def _define_flags() -> None:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
-    import tensorflow as tf
-
-    # Each file is scored as a separate Keras model, which TensorFlow would report as retracing.
-    tf.get_logger().setLevel("ERROR")
     given = flags.FLAGS
+    common.load_tensorflow()
     if given.model is None:
         _export_run(given)
     else:
@@ -66,15 +64,16 @@ def _export_run(given: flags.FlagValues) -> None:
     if given.formats:
         given.config.export.formats = tuple(given.formats)
     path = config_flags.get_config_filename(given["config"])
-    compression = config.load(given.config, path, given.workdir, safe_mode=not given.unsafe)
+    compression = config.load(given.config, path, given.workdir, not given.unsafe, common.verbose())
     compression.export()
     compression.report()
-    common.show(compression.workdir)
+    compression.tell_result()
 
 
 def _export_file(given: flags.FlagValues) -> None:
     from ml_collections import config_flags
 
+    from amc_tf import story
     from amc_tf.errors import AmcError
     from amc_tf.export import standalone
     from amc_tf.export.settings import ExportSettings
@@ -101,14 +100,15 @@ def _export_file(given: flags.FlagValues) -> None:
         task.check(model)
     if given.formats:
         settings = dataclasses.replace(settings, formats=tuple(given.formats))
-    result = standalone.export_model(model, task, given.out, settings)
+    with story.told(common.verbose()):
+        result = standalone.export_model(model, task, given.out, settings)
     print(export_table.table(ExportResult.from_json(result), settings.tolerance))
 
 
 def entry() -> None:
     """Runs the command `amc-export`."""
     _define_flags()
-    common.run(_main, __doc__)
+    common.run(_main, __doc__, experiment=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from amc_tf.cli import common
 
 def main(argv: list[str]) -> None:
     """Prints the channel graph of each given file."""
+    if not argv[1:]:
+        raise app.UsageError("name at least one .keras file: amc-inspect model.keras")
+    common.load_tensorflow()
     from amc_tf.graph import constraints
     from amc_tf.graph.inspection import dot, drawing, html, listing
     from amc_tf.pruning import verification
@@ -24,8 +27,6 @@ def main(argv: list[str]) -> None:
     files = argv[1:]
     writers = [(flags.FLAGS.dot, dot.to_dot), (flags.FLAGS.html, html.to_html)]
     wanted = [(path, write) for path, write in writers if path]
-    if not files:
-        raise app.UsageError("name at least one .keras file: amc-inspect model.keras")
     if wanted and len(files) > 1:
         raise app.UsageError(
             f"--dot and --html draw one model, received {len(files)} ({', '.join(files)}); "

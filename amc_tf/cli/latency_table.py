@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
     """Builds the table of the configuration's network and prints a summary."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; options begin with --")
+    common.load_tensorflow()
     from ml_collections import config_flags
 
     from amc_tf.latency.cost import describe, latency_cost
@@ -79,7 +80,7 @@ def entry() -> None:
     for name, (define, meaning) in _FLAGS.items():
         define(name, None, meaning)
     common.define_debug_flag()
-    common.run(main, __doc__)
+    common.run(main, __doc__, experiment=True)
 
 
 if __name__ == "__main__":

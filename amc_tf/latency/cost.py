@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from amc_tf import story
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.latency.blueprint import Block, Blueprint, draw
 from amc_tf.latency.calibration import Calibration, calibrate
@@ -156,7 +156,7 @@ def _surfaces(
         keys.append((block.shape, *(values.tobytes() for values in candidates)))
         wanted.setdefault(keys[-1], (block, candidates))
     done: dict[tuple, Surface] = {}
-    with tqdm(desc="operators", unit="op", total=0, dynamic_ncols=True) as bar:
+    with story.bar(0, "operators", "op") as bar:
         while len(done) < len(wanted):
             missing: list[str] = []
             for key, (block, candidates) in wanted.items():
@@ -191,7 +191,7 @@ def _measured_plans(
     chosen = [dense, *(random_counts(choices, rng) for _ in range(plans))]
     texts = {counts: blueprint.text(counts) for counts in chosen}
     missing = sum(table.get(text) is None for text in texts.values())
-    with tqdm(desc="networks", unit="net", total=missing, dynamic_ncols=True) as bar:
+    with story.bar(missing, "networks", "net") as bar:
         times = table.measure(texts.values(), bar.update, whole=True)
     return {counts: times[text] for counts, text in texts.items()}
 

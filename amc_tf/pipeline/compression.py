@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.dense_stage import claimed
@@ -19,7 +21,9 @@ from amc_tf.pipeline.export_stage import export
 from amc_tf.pipeline.finetune_stage import STAGE as FINETUNE
 from amc_tf.pipeline.finetune_stage import finetune
 from amc_tf.pipeline.folding import of_dense, searched
+from amc_tf.pipeline.opening import tell_opening
 from amc_tf.pipeline.rehearsal import converted, rehearse
+from amc_tf.pipeline.result import CompressionResult
 from amc_tf.pipeline.run import Run
 from amc_tf.pipeline.search_stage import STAGE as SEARCH
 from amc_tf.pipeline.search_stage import search
@@ -43,12 +47,23 @@ from amc_tf.training.task import Task
 _LOG = logging.getLogger(__name__)
 
 
+@contextlib.contextmanager
+def _telling(verbose: story.Verbose, workdir: pathlib.Path) -> Iterator[None]:
+    """Returns a context in which a run tells its story; an interruption says how to go on."""
+    with story.told(verbose):
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            what = f"what is done is kept in {workdir}; the same call goes on from there"
+            raise KeyboardInterrupt(*(stopped.args or (what,))) from None
+
+
 def _exclusive(stage: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a stage keep other processes out of the work directory while it runs."""
 
     @functools.wraps(stage)
     def locked(self: Compression) -> Any:
-        with self.workdir.locked():
+        with _telling(self._verbose, self.workdir.path), self.workdir.locked():
             check_plan(self.workdir)
             return stage(self)
 
@@ -67,6 +82,8 @@ class Compression:
         config: additional entries of `config.json`, of the caller's own configuration.
         safe_mode: whether models that hold Python code are refused (see
             `amc_tf.load_model`), as later stages load the run's files.
+        verbose: what is told on the standard output: True for sentences and progress bars,
+            `"json"` for one JSON object a line, False for warnings alone.
 
     Raises:
         AmcError: the model, the data or the budget cannot be used, or the
@@ -83,10 +100,24 @@ class Compression:
         settings: Settings | None = None,
         config: Mapping[str, Any] | None = None,
         safe_mode: bool = True,
+        verbose: story.Verbose = True,
     ):
         self.task = task
         self.budget = budget
         self.settings = settings or Settings()
+        self._verbose = verbose
+        with _telling(verbose, pathlib.Path(workdir)):
+            self._start(model, workdir, config, safe_mode)
+
+    def _start(
+        self,
+        model: keras.Model,
+        workdir: str | pathlib.Path,
+        config: Mapping[str, Any] | None,
+        safe_mode: bool,
+    ) -> None:
+        """Checks all inputs, claims the work directory, and trains the dense model if asked for."""
+        task, budget = self.task, self.budget
         _check_training(task, self.settings)
         given = analyzed(model, task, self.settings.search)
         if safe_mode:
@@ -110,6 +141,7 @@ class Compression:
             "budget": None if budget is None else budget.given,
         }
         self._inputs = Inputs(model, task, self.settings.search)
+        tell_opening(self.graph, problem, self._bounds, self.workdir)
         with self.workdir.locked():
 
             def before_work() -> None:
@@ -129,6 +161,7 @@ class Compression:
 
     def _rehearse(self, problem: Problem[PruningPlan]) -> None:
         check_installed()
+        story.tell("stage", "rehearsal: walks the whole way once, before time is spent on it")
         model = self.graph.network.model
         steps = rehearse(
             model, self.graph, self.task, self.metric, problem, self.settings, self.workdir
@@ -168,13 +201,10 @@ class Compression:
         return finetune(self._run)
 
     @_exclusive
-    def export(self) -> dict[str, Any]:
-        """Writes, checks and times `model_*.tflite`, beside the dense and compared models.
-
-        Returns:
-            The content of `result.json`.
-        """
-        return export(self._run)
+    def export(self) -> CompressionResult:
+        """Writes, checks and times `model_*.tflite`, beside the dense and compared models."""
+        export(self._run)
+        return CompressionResult.of(self.workdir)
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
@@ -188,12 +218,8 @@ class Compression:
         return sparsify(self._run)
 
     @_exclusive
-    def run(self) -> dict[str, Any]:
-        """Runs all stages but `sparsify` and skips those whose files exist.
-
-        Returns:
-            The content of `result.json`.
-        """
+    def run(self) -> CompressionResult:
+        """Runs all stages but `sparsify` and skips those whose files exist."""
         before, run = self.workdir.result, self._run
         if not self._done(SEARCH, "policies", layout.PRUNED.name, layout.PLAN):
             search(run)
@@ -204,7 +230,15 @@ class Compression:
             export(run)
         if self.workdir.result != before or self.workdir.damaged("report", [layout.REPORT]):
             self.report()
-        return self.workdir.result.to_json()
+        return self.tell_result()
+
+    def tell_result(self) -> CompressionResult:
+        """Tells the closing tables and where the report is, and returns the result."""
+        result = CompressionResult.of(self.workdir)
+        with story.told(self._verbose):
+            paths = {"workdir": str(result.workdir), "report": str(result.report)}
+            story.tell("result", f"\n{result}", **paths)
+        return result
 
     def report(self) -> pathlib.Path:
         """Writes `report.html`, on all stages run so far, and returns its path."""
@@ -225,6 +259,8 @@ class Compression:
                 self.workdir.path,
                 ", ".join(damaged),
             )
+        else:
+            story.tell("kept", f"{stage}: done before", stage=stage)
         return not damaged
 
 
@@ -261,7 +297,8 @@ def compress(
     workdir: str | pathlib.Path,
     settings: Settings | None = None,
     safe_mode: bool = True,
-) -> dict[str, Any]:
+    verbose: story.Verbose = True,
+) -> CompressionResult:
     """Compresses a model: searches, rebuilds, fine-tunes, exports and checks.
 
     After an interruption, the same call resumes.
@@ -274,11 +311,14 @@ def compress(
             `model_int8.tflite`, `result.json`, `report.html` and the files that stages need.
         settings: see `Settings`.
         safe_mode: see `Compression`.
+        verbose: see `Compression`.
 
     Returns:
-        The content of `result.json`.
+        The numbers of `result.json`, the files and the small network.
 
     Raises:
         AmcError: an input cannot be used; raised before any work.
     """
-    return Compression(model, task, budget, workdir, settings, safe_mode=safe_mode).run()
+    return Compression(
+        model, task, budget, workdir, settings, safe_mode=safe_mode, verbose=verbose
+    ).run()

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from amc_tf import files
+from amc_tf import files, story
 from amc_tf.errors import AmcError
 from amc_tf.pipeline.compression import Compression
+from amc_tf.pipeline.result import CompressionResult
 from amc_tf.pipeline.settings import Settings
 from amc_tf.runs import identity, layout
 from amc_tf.search.env.budget import Budget
@@ -50,6 +51,7 @@ class Compressor:
         settings: settings of all stages; `train_dense` is ignored.
         trained: whether the model is trained already, so that `fit` only fine-tunes the
             small one.
+        verbose: what is told, as in `amc_tf.compress`; the `verbose` of `fit` is of the trainings.
         **task: other fields of `amc_tf.Task`: `test` (default: the validation data),
             `metric` (default: `accuracy`), `compile`, `calibration` and so on.
 
@@ -57,11 +59,11 @@ class Compressor:
         model: the given Keras model; after `fit`, the small one, fine-tuned and compiled
             in the same way. Nested models are inlined in it. It is of the same class, with
             a `train_step` of the user's own for example; the files are plain Keras models.
-        result: content of `result.json`; None before `fit`.
+        result: the numbers and files of the run; None before `fit`.
     """
 
     # No others, so that an attribute meant for the model is not set here by mistake.
-    __slots__ = ("_budget", "_settings", "_task", "_workdir", "model", "result")
+    __slots__ = ("_budget", "_settings", "_task", "_verbose", "_workdir", "model", "result")
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class Compressor:
         settings: Settings | None = None,
         *,
         trained: bool = False,
+        verbose: story.Verbose = True,
         **task: Any,
     ):
         fields = {field.name for field in dataclasses.fields(Task)}.difference(_OF_FIT)
@@ -81,11 +84,12 @@ class Compressor:
                     f"{', '.join(sorted(fields))}"
                 )
         self.model: keras.Model = model
-        self.result: dict[str, Any] | None = None
+        self.result: CompressionResult | None = None
         self._budget = budget
         self._workdir = workdir
         self._settings = dataclasses.replace(settings or Settings(), train_dense=not trained)
         self._task = task
+        self._verbose = verbose
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in self.__slots__:
@@ -132,6 +136,7 @@ class Compressor:
             self._workdir,
             self._settings,
             config={identity.FIT: arguments.record},
+            verbose=self._verbose,
         )
         self.result = run.run()
         small = run.workdir.load_model(dataclasses.replace(layout.FINETUNED, made_by="fit"))

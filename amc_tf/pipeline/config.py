@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import keras
 import ml_collections
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.pipeline.compression import Compression
 from amc_tf.pipeline.settings import Settings, nested
@@ -60,7 +61,11 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def load(
-    config: ml_collections.ConfigDict, path: str, workdir: str, safe_mode: bool = True
+    config: ml_collections.ConfigDict,
+    path: str,
+    workdir: str,
+    safe_mode: bool = True,
+    verbose: story.Verbose = True,
 ) -> Compression:
     """Builds the run that a configuration describes.
 
@@ -69,6 +74,7 @@ def load(
         path: the configuration file, for `get_model` and `get_task`.
         workdir: folder of the run's files.
         safe_mode: see `Compression`; the configuration file itself is always executed.
+        verbose: see `Compression`.
 
     Returns:
         The `Compression`, whose inputs are checked.
@@ -88,7 +94,7 @@ def load(
     model, task = module.get_model(config), module.get_task(config)
     apart = {"budget", "train_dense", "fold_residuals", "rehearse"}
     own = {name: value for name, value in config.to_dict().items() if name not in apart}
-    return Compression(model, task, budget, workdir, settings, own, safe_mode)
+    return Compression(model, task, budget, workdir, settings, own, safe_mode, verbose)
 
 
 def section(cls: type[Section], values: Mapping[str, Any] | ml_collections.ConfigDict) -> Section:

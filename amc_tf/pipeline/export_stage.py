@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection
-from typing import Any
 
 from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter, export_tflite
@@ -23,11 +22,8 @@ STAGE = "export"
 _LOG = logging.getLogger(__name__)
 
 
-def export(run: Run) -> dict[str, Any]:
+def export(run: Run) -> None:
     """Writes, checks and times `model_*.tflite`, beside the dense and compared models.
-
-    Returns:
-        The content of `result.json`.
 
     Raises:
         AmcError: there is no fine-tuned network, or it is not the run's; raised before any work.
@@ -73,7 +69,6 @@ def export(run: Run) -> dict[str, Any]:
     network = fingerprint(model)
     _remove_others(workdir, exported, network)
     workdir.record(STAGE, exported, dict.fromkeys(exported, network))
-    return workdir.result.to_json()
 
 
 def _remove_others(workdir: Workdir, exported: Collection[str], network: str) -> None:

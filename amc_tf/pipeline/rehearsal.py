@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.export.exporter import Exporter
 from amc_tf.export.rehearsal import tried
@@ -57,7 +56,7 @@ def rehearse(
     settings: Settings,
     workdir: Workdir,
 ) -> dict[str, float]:
-    """Does every step of a run once, with a line for each on the standard error stream.
+    """Does every step of a run once, and tells each.
 
     Args:
         model: the dense model, trained or not; it is not changed.
@@ -124,7 +123,8 @@ class _Steps:
                 "yet: mend it and run again"
             ) from error
         self.seconds[name] = round(time.monotonic() - start, 2)
-        tqdm.write(f"rehearsal: {name}  {self.seconds[name]:.1f} s", file=sys.stderr)
+        seconds = self.seconds[name]
+        story.tell("rehearsal", f"  {name}: {seconds:.1f} s", step=name, seconds=seconds)
 
 
 def _line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import keras
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.channel_graph import ChannelGraph
@@ -93,10 +94,31 @@ class Run:
         return chosen
 
 
+# What each stage is for, as a run tells it.
+_PURPOSES = {
+    "train_dense": "trains the dense network by your code",
+    "search": "finds how many channels each group keeps; scores plans without training them",
+    "finetune": "gives the pruned networks their accuracy back",
+    "export": "writes, checks and times TFLite files",
+    "sparsify": "sets single weights to zero",
+}
+
+
 @contextlib.contextmanager
 def timed(workdir: Workdir, stage: str) -> Iterator[None]:
-    """Returns a context that records a stage's seconds and command when it has succeeded."""
+    """Returns a context that tells a stage, and records its seconds and command if it succeeds."""
     start = time.monotonic()
+    story.tell("stage", f"{stage}: {_PURPOSES[stage]}", stage=stage)
     yield
-    seconds = {stage: round(time.monotonic() - start, 2)}
-    workdir.update_result(seconds=seconds, commands={stage: command()})
+    seconds = round(time.monotonic() - start, 2)
+    workdir.update_result(seconds={stage: seconds}, commands={stage: command()})
+    story.tell("done", f"  done in {_duration(seconds)}", stage=stage, seconds=seconds)
+
+
+def _duration(seconds: float) -> str:
+    """Writes seconds for a reader: `48 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.features import with_features
@@ -121,7 +120,7 @@ def recover(
             )
     else:
         training.go_on(progress)
-    with _bar(epochs, progress) as bar:
+    with story.bar(epochs, "recovery", "epoch", progress.epoch, _told(progress)) as bar:
         while not _ended(progress, epochs):
             drawn = views(used, size, settings.seed, progress.epoch, settings.distort)
             progress = training.epoch(progress, drawn)
@@ -149,17 +148,6 @@ def _ended(progress: Progress, epochs: int) -> bool:
         progress.epoch >= epochs
         or not math.isfinite(progress.errors[-1])
         or idle > epochs * _PATIENCE
-    )
-
-
-def _bar(epochs: int, progress: Progress) -> tqdm:
-    return tqdm(
-        total=epochs,
-        initial=progress.epoch,
-        desc="recovery",
-        unit="epoch",
-        file=sys.stderr,
-        postfix=_told(progress),
     )
 
 

@@ -17,7 +17,7 @@ import vl_convert
 
 from amc_tf.errors import printable
 from amc_tf.report.style import STYLE
-from amc_tf.report.table import Table
+from amc_tf.report.table import Table, in_html
 from amc_tf.report.vega import Chart
 
 Part = Table | Chart | str
@@ -90,28 +90,13 @@ def _section(title: str, inner: str) -> str:
 
 def _part(part: Part) -> str:
     if isinstance(part, Table):
-        return _section(part.title, _table(part))
+        return _section(part.title, in_html(part))
     if isinstance(part, Chart):
         about = html.escape(part.about)
         label = html.escape(part.title)
         chart = f'<div class="chart" id="{part.name}" role="figure" aria-label="{label}"></div>'
         return _section(part.title, f"<p>{about}</p>{chart}")
     return part
-
-
-def _table(shown: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown.header)
-    rows = "".join(f"<tr>{_cells(shown.header, row)}</tr>" for row in shown.rows)
-    note = f"<p>{html.escape(shown.note)}</p>" if shown.note else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
-
-
-def _cells(header: Sequence[str], row: Sequence[str]) -> str:
-    # On a narrow screen each cell has its own line, which begins with the name of its column.
-    return "".join(
-        f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
-        for name, cell in zip(header, row, strict=True)
-    )
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 
 from amc_tf.errors import printable
@@ -47,3 +48,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def in_html(shown: Table) -> str:
+    """Returns a table and its note as HTML, without its title."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown.header)
+    rows = "".join(f"<tr>{_cells(shown.header, row)}</tr>" for row in shown.rows)
+    note = f"<p>{html.escape(shown.note)}</p>" if shown.note else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _cells(header: Sequence[str], row: Sequence[str]) -> str:
+    # On a narrow screen each cell has its own line, which begins with the name of its column.
+    return "".join(
+        f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
+        for name, cell in zip(header, row, strict=True)
+    )

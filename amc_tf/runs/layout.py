@@ -102,6 +102,13 @@ def tflite_file(format_name: str) -> str:
     return f"model_{format_name}.tflite"
 
 
+def tflite_format(name: str) -> str | None:
+    """Returns the format of a file that `tflite_file` names; None for others."""
+    before, after = tflite_file("*").split("*")
+    known = name.startswith(before) and name.endswith(after)
+    return name.removeprefix(before).removesuffix(after) if known else None
+
+
 def compared_file(network: str) -> str:
     """Returns the float32 file of a network compared with the chosen one.
 

@@ -35,7 +35,7 @@ class Quantity:
 
     def written(self, value: float) -> str:
         """Formats a value with its unit or name, for a sentence."""
-        return f"{value:{self.form}} {self.unit or self.name}"
+        return f"{value:{self.form}} {self.unit or self.title}"
 
 
 QUANTITIES: Mapping[str, Quantity] = {

@@ -21,6 +21,7 @@ from amc_tf.pruning.weights import Weights
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
 from amc_tf.scoring.tflite_specimen import run
 from amc_tf.scoring.tflite_template import learn
+from tflite_tools.interpreter import allocated
 
 
 class LiteEngine:
@@ -192,9 +193,7 @@ class LiteNetwork:
 
 
 def _interpreter(file: bytes) -> Interpreter:
-    interpreter = Interpreter(model_content=file, num_threads=1)
-    interpreter.allocate_tensors()
-    return interpreter
+    return allocated(model_content=file, num_threads=1)
 
 
 def _noise(tensor: Any, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import OpResolverType
 
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pruning.refit.keras_runner import KerasRunner
 from amc_tf.pruning.refit.runner import Images, Stop
 from amc_tf.scoring.batch_norm_folding import NotCarriedError
+from tflite_tools.interpreter import allocated
 
 TOLERANCE = 1e-3  # relative to the largest number of the value
 
@@ -38,12 +39,11 @@ def recorded(
 
 def tensors(file: bytes, numbers: Sequence[int], images: Images) -> dict[int, np.ndarray]:
     """Returns tensors of a file by number, as plain LiteRT computes them for one batch."""
-    interpreter = Interpreter(
+    interpreter = allocated(
         model_content=file,
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
-    interpreter.allocate_tensors()
     batch = images.part(slice(len(images)))
     for detail, array in zip(interpreter.get_input_details(), batch, strict=True):
         interpreter.set_tensor(detail["index"], array)

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol
 
-from tqdm import tqdm
-
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.plan import PlanT, PlanT_contra
 from amc_tf.runs.episode_log import CUT, DIVERGENCE, EpisodeLog, score_of
@@ -91,7 +90,7 @@ class EpisodeDriver(Generic[PlanT]):
         told = ToldReward.of(self.env.metric, self._dense_reward, played, self._by_divergence)
         best: Outcome[PlanT] | None = None
         desc = f"{self._label} {policy}".strip()
-        with tqdm(total=episodes, desc=desc, unit="ep", dynamic_ncols=True) as bar:
+        with story.bar(episodes, desc, "ep") as bar:
             for episode in range(episodes):
                 beat = None if best is None else self._to_beat(best)
                 try:
@@ -104,6 +103,8 @@ class EpisodeDriver(Generic[PlanT]):
                 if best is None or self._rank(outcome) > self._rank(best):
                     best = outcome
                 bar.update()
+                facts = {"policy": policy, "episode": episode, "best": best.score}
+                story.mention("episode", f"{desc} {episode + 1} of {episodes}", **facts)
                 uniform = self.ranked.get("uniform")
                 written = self.env.metric.written
                 bar.set_postfix(

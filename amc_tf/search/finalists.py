@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from amc_tf import story
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.runs import layout
 from amc_tf.runs.episode_log import EpisodeLog
@@ -50,6 +51,9 @@ class Finalists:
         The best one is that of the best score, unless the reward prices a cost (see `Merit`).
         """
         env = environment(self.problem, budget, self.settings, self.metric)
+        most = max(map(len, self.actions.values()), default=0)
+        what = f"  finalists: up to {most} plans of each searcher, refitted as the final network"
+        story.tell("finalists", what, plans={name: len(of) for name, of in self.actions.items()})
         return self._played(layout.finals_file(), env, self.actions)
 
     def within(self, number: int, budget: Budget, names: Sequence[str]) -> Ranked:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.latency.cost import LatencyCost, latency_cost
@@ -139,9 +139,11 @@ class SearchLatency:
     def _measure(self, outcomes: Sequence[Outcome]) -> list[Measured]:
         model = self._graph.network.model
         models = {"dense": self._converted(model)}
-        for outcome in tqdm(outcomes, desc="finalists", unit="plan", dynamic_ncols=True):
-            name = " ".join(map(str, outcome.counts))
-            models[name] = self._converted(rebuild(model, self._graph, outcome.plan))
+        with story.bar(len(outcomes), "finalists", "plan") as bar:
+            for outcome in outcomes:
+                name = " ".join(map(str, outcome.counts))
+                models[name] = self._converted(rebuild(model, self._graph, outcome.plan))
+                bar.update()
         times = self._table.files(models)
         results = [Measured(ms, times["dense"]) for name, ms in times.items() if name != "dense"]
         self._known.update(zip((o.counts for o in outcomes), results, strict=True))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from amc_tf import files
+from amc_tf import files, story
 from amc_tf.latency.settings import LatencySettings
 from amc_tf.pruning.importance.halves import Halves
 from amc_tf.pruning.refit.methods import REFITS, NoRefit
@@ -162,7 +162,8 @@ def search_in(
         env = environment(problem, budget, settings, metric)
         check_evaluate(folder, begun, task, dense_score)
         uncertain = uncertainty(score, task, model)
-        _LOG.info(uncertain.sentence(metric, dense_score))
+        uncertainty_told = uncertain.sentence(metric, dense_score)
+        story.tell("dense", f"  {uncertainty_told}", score=dense_score)
         constant = best_constant(task, model, metric)
         for warning in (
             uncertain.warning(metric, dense_score),
@@ -215,7 +216,7 @@ def search_in(
     choose = Chooser(finalists.score, task, model, metric, uncertain, priced)
     chosen, best[chosen], choice = choose.kept(candidates, folder, [ranks, settings.final_refit])
     if sentence := choice.sentence(metric):
-        _LOG.info(sentence)
+        story.tell("choice", f"  {sentence}", chosen=chosen)
     result = SearchResult(
         graph=graph,
         chosen=chosen,

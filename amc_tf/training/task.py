@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.errors import AmcError, choice
 from amc_tf.graph.keras_structure import uncompiled
 from amc_tf.training import directions
@@ -265,11 +266,8 @@ class Task:
             return all_inputs("calibration", self.calibration, model)
         (x, _, _), total = drawn(self._batches("train"), self.calibration_size)
         inputs = [np.asarray(a) for a in inputs_of(x, model)]
-        _LOG.info(
-            "calibration: %s of %s training samples, drawn over all of them",
-            f"{len(inputs[0]):,}",
-            f"{total:,}",
-        )
+        count = f"{len(inputs[0]):,} of {total:,} training samples"
+        story.mention("calibration", f"calibration: {count}, drawn over all of them")
         return inputs
 
     def sample(self, data: Data, count: int) -> tuple[Any, ...]:

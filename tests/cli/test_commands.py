@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
 
 import commands
+import golden
 import keras
 import pytest
 import zoo
@@ -87,6 +89,46 @@ def test_stages_by_command(run, config):
     found = json.loads((workdir / "result.json").read_text())["sparse"]["rounds"]
     # It goes on from the channel-pruned network; what a density bounds is parameters.
     assert found[0]["params"] < 0.6 * result["finetuned"]["params"]
+
+
+GOLDEN = ROOT / "tests/cli/golden"
+# What differs from run to run: times, scores, sizes of files and how plans turned out.
+_CHANGING = (
+    (r"\d+ min \d+ s|[\d.]+ s\b|[\d.]+ ms|\d+\.\d+%|\d[\d,.]*(e-?\d+)?", "#"),
+    (r"#(?: ± #)", "#"),
+    (r" +", " "),
+)
+
+
+def story(text, workdir):
+    """A terminal's text with all that changes from run to run left out."""
+    text = text.replace(str(workdir), "WORKDIR")
+    for pattern, blank in _CHANGING:
+        text = re.sub(pattern, blank, text)
+    # Which plans tie is known only once they are scored.
+    return re.sub(r"; the best plans .*|^ the best plans .*\n", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("verbose", ["true", "json", "false"])
+def test_the_story_of_a_run(config, tmp_path, verbose):
+    """In processes of their own, which load TensorFlow: none of its greetings are seen."""
+    script = f"{sys.prefix}/bin/amc-compress"
+    arguments = [f"--config={config}", f"--workdir={tmp_path / 'run'}", f"--verbose={verbose}"]
+    tiny = ["--config.rehearse=False", "--config.search.policies=('uniform',)"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    done = subprocess.run(
+        [script, *arguments, *tiny], check=False, capture_output=True, text=True, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    bars = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip()]
+    if verbose == "true":
+        assert all(re.match(r"(final )?(uniform|amc): +\d+%\|", bar) for bar in bars), bars
+        golden.compare(GOLDEN / "compress.txt", story(done.stdout, tmp_path / "run"))
+        return
+    assert bars == []
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    told = ["model", "budget", "stage", "done", "dense", "episode", "finalists", "result"]
+    assert set(events) >= set(told) if verbose == "json" else events == []
 
 
 def test_typos_name_the_nearest_key(config, tmp_path):

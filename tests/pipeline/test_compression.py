@@ -168,6 +168,29 @@ def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result
     assert sum(after["params"]) == result["pruned"]["params"]
 
 
+def test_the_returned_result_is_that_of_the_files(net, workdir, result, capsys):
+    found = amc_tf.compress(net, blobs.task(), BUDGET, workdir, _settings())
+    printed = capsys.readouterr().out
+    assert "search: done before\nfinetune: done before\nexport: done before\n" in printed
+    assert printed.endswith(f"{found}\n") and f"report: {workdir / 'report.html'}" in printed
+    assert found.to_json() == result and found["finetuned"] == result["finetuned"]
+    assert found.finetuned.score == result["finetuned"]["score"]
+    assert found.model.count_params() == result["finetuned"]["params"]
+    assert found.files == {n: workdir / f"model_{n}.tflite" for n in ("float32", "int8")}
+    assert all(path.exists() for path in (*found.files.values(), found.report))
+    page = found._repr_html_()
+    assert page.count("<table>") == 2 and "model_int8.tflite" in page
+
+
+def test_an_interruption_says_how_to_go_on(net, tmp_path):
+    def evaluate(model, data):
+        raise KeyboardInterrupt
+
+    task = blobs.task(evaluate=evaluate, metric="own", mode="max")
+    with pytest.raises(KeyboardInterrupt, match=rf"kept in {tmp_path}; the same call goes on"):
+        amc_tf.compress(net, task, BUDGET, tmp_path, _settings())
+
+
 def test_a_second_call_repeats_nothing(net, workdir, monkeypatch):
     def never(*_, **__):
         raise AssertionError("nothing may be trained again")

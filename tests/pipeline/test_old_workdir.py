@@ -94,7 +94,7 @@ def test_a_finished_run_repeats_no_stage(old, net):
     result = amc_tf.compress(net, blobs.task(), BUDGET, workdir, SETTINGS)
     # The file is as it was; what is returned has the format and the names of this version.
     text = (workdir / "result.json").read_text()
-    assert result == {"format": 2, **json.loads(text.replace('accuracy"', 'score"'))}
+    assert result.to_json() == {"format": 2, **json.loads(text.replace('accuracy"', 'score"'))}
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in stamps} == stamps
 
 

@@ -1,8 +1,6 @@
 """The printed channel graph: shares by hand, and the listings of well-known networks."""
 
-import difflib
-import os
-
+import golden
 import keras
 import pytest
 import tensorflow as tf
@@ -115,15 +113,7 @@ def test_long_lists_of_names():
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121"])
 def test_golden(name):
-    """AMC_TF_RENEW_GOLDEN=1 writes the files anew; read the difference before committing it."""
     keras.utils.clear_session()  # automatic layer names start from one, whatever ran before
     model = getattr(keras.applications, name)(weights=None)
     text = amc_tf.describe(amc_tf.analyze(model), names=None) + "\n"
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("AMC_TF_RENEW_GOLDEN") == "1":
-        path.write_text(text)
-    difference = difflib.unified_diff(
-        path.read_text().splitlines(), text.splitlines(), str(path), "now", lineterm="", n=1
-    )
-    told = "\n".join(difference)
-    assert not told, f"{told}\nIf this is meant, renew it: AMC_TF_RENEW_GOLDEN=1 pytest {__file__}"
+    golden.compare(GOLDEN / f"{name}.txt", text)

@@ -1,0 +1,52 @@
+"""What a run tells at its start: what was found in the model, and what the budget asks for."""
+
+from __future__ import annotations
+
+from amc_tf import story
+from amc_tf.graph.channel_graph import ChannelGraph
+from amc_tf.graph.plan import PruningPlan
+from amc_tf.runs.vocabulary import COUNTED, QUANTITIES
+from amc_tf.runs.workdir import Workdir
+from amc_tf.search.env.budget import Budget
+from amc_tf.search.env.problem import Problem
+
+
+def tell_opening(
+    graph: ChannelGraph, problem: Problem[PruningPlan], budget: Budget | None, workdir: Workdir
+) -> None:
+    """Tells what a run is about, before its work.
+
+    Args:
+        graph: the network that is searched.
+        problem: the decisions of the search.
+        budget: its bounds; None with a reward that prices the cost.
+        workdir: the run's folder.
+    """
+    dense = {name: problem.costs[name](problem.dense) for name in COUNTED}
+    counted = ", ".join(QUANTITIES[name].written(value) for name, value in dense.items())
+    free, kept = len(problem), len(graph.groups) - len(problem)
+    story.tell(
+        "model",
+        f"{graph.network.model.name}: {free} groups of channels to prune"
+        + (f", {kept} stay whole" if kept else "")
+        + f"; {counted}; results in {workdir.path}",
+        groups=free,
+        workdir=str(workdir.path),
+        **dense,
+    )
+    if budget is not None:
+        asked = [_bound(name, value, problem) for name, value in budget.given.items()]
+        story.tell("budget", f"budget: {'; '.join(asked)}", **budget.given)
+
+
+def _bound(name: str, value: float, problem: Problem[PruningPlan]) -> str:
+    """Writes a bound, and the least that any plan of the search can have."""
+    if name not in COUNTED:
+        return f"latency at most {value:.1%} of dense" if name == "latency" else f"{value:g} ms"
+    cost, written = problem.costs[name], QUANTITIES[name].written
+    whole, least = cost(problem.dense), cost(problem.least)
+    most = value * whole if value <= 1 else value
+    return (
+        f"at most {written(int(most))}, {most / whole:.1%} of dense "
+        f"(the smallest network of the search has {least / whole:.1%})"
+    )

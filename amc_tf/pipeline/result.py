@@ -1,0 +1,81 @@
+"""What a compression returns: the numbers of `result.json`, the files and the small network."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import pathlib
+from typing import Any
+
+import keras
+
+from amc_tf.errors import AmcError
+from amc_tf.report import tables
+from amc_tf.report.table import in_html
+from amc_tf.runs import layout
+from amc_tf.runs.result import RunResult
+from amc_tf.runs.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompressionResult(RunResult):
+    """The result of a compression.
+
+    The attributes are the sections of `result.json`, such as `result.finetuned.score`, None or
+    empty where no stage has set them; `result["finetuned"]["score"]` reads the file's own keys.
+    `print(result)` shows the closing tables.
+
+    Attributes:
+        folder: the run's work directory.
+    """
+
+    folder: Workdir = dataclasses.field(kw_only=True)
+
+    @classmethod
+    def of(cls, folder: Workdir) -> CompressionResult:
+        """Returns the result of the stages that a work directory holds."""
+        return cls(**vars(folder.result), folder=folder)
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page on the run, to be opened in a browser."""
+        return self.workdir / layout.REPORT
+
+    @property
+    def files(self) -> dict[str, pathlib.Path]:
+        """The TFLite files by their format, such as `int8`."""
+        formats = {layout.tflite_format(name): name for name in self.tflite}
+        return {known: self.workdir / name for known, name in formats.items() if known}
+
+    @property
+    def model(self) -> keras.Model:
+        """The small network, fine-tuned, read from its file.
+
+        Raises:
+            AmcError: no fine-tuning has ended, or the file is missing or damaged.
+        """
+        if self.finetuned is None:
+            raise AmcError(f"{self.workdir} holds no fine-tuned network; run this stage first")
+        return self.folder.load_model(layout.FINETUNED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `result.json`."""
+        return self.folder.result.to_json()
+
+    def __getitem__(self, section: str) -> Any:
+        """Returns a section of `result.json`."""
+        return self.to_json()[section]
+
+    def __str__(self) -> str:
+        return f"{tables.table(self)}\nreport: {self.report}"
+
+    def _repr_html_(self) -> str:
+        """Returns the closing tables, as notebooks show them."""
+        lines = [*tables.budget_lines(self), f"report: {self.report}"]
+        text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        return "".join(map(in_html, tables.tables(self))) + text

@@ -1,0 +1,53 @@
+"""The settings that `--help` shows are those of the classes."""
+
+import dataclasses
+
+import pytest
+
+import amc_tf
+from amc_tf.cli import known_settings
+from amc_tf.errors import AmcError
+
+
+def of_class(settings, prefix=""):
+    """The fields of an object of settings and of those within it, by their names."""
+    found = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= of_class(value, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = value
+    return found
+
+
+def test_every_setting_with_its_default_and_meaning():
+    known = known_settings.known_settings()
+    wanted = of_class(amc_tf.Settings())
+    budget = {f"budget.{field.name}": None for field in dataclasses.fields(amc_tf.Budget)}
+    assert set(known) == {*wanted, *budget}
+    assert [setting.name for setting in known.values() if not setting.about] == []
+    for name, value in {**budget, **wanted}.items():
+        default = known[name].default
+        if "*" not in default:  # names a table of policies
+            assert eval(default, {"AUTO": None}) == value, name
+
+
+@pytest.mark.parametrize(
+    ("flag", "nearest"),
+    [
+        ("--config.search.episode=3", "search.episodes"),
+        ("--config.search.ddpg.sigm=3", "search.ddpg.sigma"),
+        ("-config.budget.mac", "budget.macs"),
+        ("--config.search.constraints.freez=()", "search.constraints.freeze"),
+    ],
+)
+def test_misspelt(flag, nearest):
+    with pytest.raises(AmcError, match=f"there is no setting '.*'; did you mean '{nearest}'"):
+        known_settings.check_spelling([flag])
+
+
+def test_others_are_the_experiments_own():
+    known_settings.check_spelling(
+        ["--config.epochs=3", "--config=a.py", "--config.search.episodes=3", "search.episode", "--x"]
+    )

@@ -1,0 +1,87 @@
+"""What a run tells: to a reader, to a program, and to the handlers of others."""
+
+import json
+import logging
+import math
+import sys
+
+import pytest
+
+from amc_tf import story
+from amc_tf.errors import AmcError
+
+LOG = logging.getLogger("amc_tf.somewhere")
+
+
+def everything():
+    story.tell("model", "found: a model", groups=3, worst=math.nan)
+    story.mention("episode", "amc 1 of 2", best=0.5)
+    LOG.info("a remark")
+    LOG.warning("mind %s", "this")
+
+
+def test_sentences(capsys):
+    with story.told(True):
+        everything()
+    assert capsys.readouterr().out == "found: a model\na remark\nwarning: mind this\n"
+
+
+def test_json_lines(capsys):
+    with story.told("json"):
+        everything()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["model", "episode", "info", "warning"]
+    assert lines[0]["groups"] == 3 and lines[0]["worst"] is None and lines[1]["best"] == 0.5
+    assert lines[3]["text"] == "mind this" and all(line["time"] > 0 for line in lines)
+
+
+def test_nothing_but_warnings(capsys, caplog):
+    with story.told(False):
+        everything()
+        with story.bar(2, "search", "ep") as bar:
+            bar.update()
+    captured = capsys.readouterr()
+    assert captured.out == "" and "search" not in captured.err
+    assert [record.getMessage() for record in caplog.records] == ["mind this"]
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(True, True), ("json", False)])
+def test_bars(verbose, shown, capsys):
+    with story.told(verbose), story.bar(2, "search", "ep") as bar:
+        bar.update()
+    assert ("search" in capsys.readouterr().err) == shown
+
+
+def test_others_receive_what_they_would_have(capsys):
+    """A file of the user's gets warnings once; what prints on the terminal does not repeat them."""
+    received = []
+    root = logging.getLogger()
+    own, terminal = logging.Handler(), logging.StreamHandler(sys.stderr)
+    own.emit = received.append
+    for handler in (own, terminal):
+        root.addHandler(handler)
+    try:
+        with story.told(True), story.told(False):  # the outer one decides
+            everything()
+    finally:
+        for handler in (own, terminal):
+            root.removeHandler(handler)
+    captured = capsys.readouterr()
+    assert [record.getMessage() for record in received] == ["mind this"]
+    assert captured.err == "" and captured.out.count("mind this") == 1
+    assert logging.getLogger("amc_tf").propagate and not logging.getLogger("amc_tf").handlers
+
+
+def test_advice_of_tensorflow_on_retracing_is_left_out(caplog):
+    tensorflow = logging.getLogger("tensorflow")
+    with story.told(False):
+        tensorflow.warning("5 out of the last 5 calls triggered tf.function retracing.")
+        tensorflow.warning("something else")
+    tensorflow.warning("6 out of the last 6 calls triggered tf.function retracing.")
+    assert [r.getMessage()[:9] for r in caplog.records] == ["something", "6 out of "]
+
+
+def test_other_values_are_refused():
+    with pytest.raises(AmcError, match="expected verbose as True, False or 'json', received 2"):
+        with story.told(2):
+            pass
