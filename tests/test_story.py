@@ -82,6 +82,6 @@ def test_advice_of_tensorflow_on_retracing_is_left_out(caplog):
 
 
 def test_other_values_are_refused():
-    with pytest.raises(AmcError, match="expected verbose as True, False or 'json', received 2"):
-        with story.told(2):
-            pass
+    told = "expected verbose as True, False or 'json', received 2"
+    with pytest.raises(AmcError, match=told), story.told(2):
+        pass

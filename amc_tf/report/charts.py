@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from amc_tf.report.networks_chart import networks_chart
 from amc_tf.report.rows import Rows, labels, shown_policy
 from amc_tf.report.run import Run
 from amc_tf.report.score_charts import reward_chart, score_chart
@@ -253,6 +254,7 @@ def _predicted(run: Run, data: Mapping[str, Rows]) -> Chart | None:
 
 
 _CHARTS: Sequence[Callable[[Run, Mapping[str, Rows]], Chart | None]] = (
+    networks_chart,
     score_chart,
     reward_chart,
     _noise,

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.report import charts, comparison, page
+from amc_tf.report import charts, comparison, page, summary
 from amc_tf.report.rows import datasets
 from amc_tf.report.run import Run, read_run, read_runs
 from amc_tf.report.tables import budget_lines, tables
 from amc_tf.runs import layout
-from amc_tf.runs.vocabulary import QUANTITIES, policy_label
+from amc_tf.runs.vocabulary import policy_label
 
 
 def write_report(
@@ -35,7 +35,9 @@ def write_report(
         AmcError: see `read_runs`; or the file's folder does not exist.
     """
     if len(paths) == 1:
-        text, usual = run_page(read_run(paths[0])), pathlib.Path(paths[0]) / layout.REPORT
+        usual = pathlib.Path(paths[0]) / layout.REPORT
+        base = None if out is None else pathlib.Path(out).expanduser().parent
+        text = run_page(read_run(paths[0]), base)
     else:
         text, usual = comparison_page(read_runs(paths)), pathlib.Path(layout.COMPARISON)
     out = (usual if out is None else pathlib.Path(out)).expanduser()
@@ -47,21 +49,35 @@ def write_report(
     return out
 
 
-def run_page(run: Run) -> str:
-    """Returns the page of one run."""
+def run_page(run: Run, base: pathlib.Path | None = None) -> str:
+    """Returns the page of one run.
+
+    Args:
+        run: the run.
+        base: folder of the page, from which its links lead; by default that of the run.
+    """
     title = run.search.get("name", run.name)
     head = f"<header><h1>{html.escape(title)}</h1><p>{html.escape(_state(run))}</p></header>"
     data = datasets(run)
-    parts: list[page.Part] = [
-        head,
-        page.tiles(_figures(run)),
+    first, *others = charts.charts(run, data) or [None]
+    parts: list[page.Part | None] = [
+        first,
+        *tables(run.result),
         page.facts("Budget and search", _asked(run)),
+        *others,
+        page.links("Files beside this page", _files(run, base)),
+        page.facts("How it was made", _made(run)),
+        page.folded("Configuration", json.dumps(run.config, indent=1)) if run.config else None,
     ]
-    parts += [*tables(run.result), *charts.charts(run, data)]
-    parts.append(page.facts("How it was made", _made(run)))
-    if run.config:
-        parts.append(page.folded("Configuration", json.dumps(run.config, indent=1)))
-    return page.page(f"{title}: report", parts, data)
+    shown = [part for part in parts if part is not None]
+    top = [
+        head,
+        page.verdict(summary.verdict(run)),
+        page.warnings(summary.warnings(run)),
+        page.tiles(summary.figures(run)),
+        page.contents(shown),
+    ]
+    return page.page(f"{title}: report", [*top, *shown], data)
 
 
 def comparison_page(runs: Sequence[Run]) -> str:
@@ -73,77 +89,34 @@ def comparison_page(runs: Sequence[Run]) -> str:
     return page.page(f"{len(runs)} runs compared", parts, data)
 
 
+def _files(run: Run, base: pathlib.Path | None) -> list[tuple[str, str, str]]:
+    """Returns the files to ship and to go on with: name, address from the page, what it is."""
+    tflite = {name: "a TFLite file, checked" for name in run.result.tflite}
+    own = {name: about for name, about in tflite.items() if not layout.is_compared(name)}
+    known = {
+        layout.FINETUNED.name: "the small network, plain Keras",
+        **own,
+        layout.RESULT: "all numbers of this page",
+        layout.PLAN: "the channels that are kept",
+        layout.EPISODES: "every plan that was tried",
+    }
+    folder = run.path if base is None else pathlib.Path(os.path.relpath(run.path, base))
+    return [
+        (name, name if base is None else (folder / name).as_posix(), about)
+        for name, about in known.items()
+        if (run.path / name).exists()
+    ]
+
+
 def _state(run: Run) -> str:
     episodes = f"{len(run.episodes):,} episodes"
+    when = "" if run.changed is None else f"; {run.changed:%d %B %Y, %H:%M}"
     done = f"stages done: {', '.join(run.result.seconds)}"
     if run.result.policies:
-        return f"{run.name}: {episodes}; {done}"
+        return f"{run.name}: {episodes}; {done}{when}"
     if run.episodes:
         return f"{run.name}: the search is running or was interrupted; {episodes} so far"
-    return f"{run.name}: {done}"
-
-
-def _figures(run: Run) -> list[tuple[str, str, str]]:
-    """Returns the name, value and detail of each figure to show in large print."""
-    result = run.result
-    dense, pruned, tuned = result.dense, result.pruned, result.finetuned
-    if not result.policies or dense is None or pruned is None:
-        return []
-    found = []
-    bounds = result.budget or {}
-    for kind in dict.fromkeys([*bounds, "macs"]):
-        bound = bounds.get(kind)
-        before, after = (
-            (dense.costs[kind], pruned.costs[kind])
-            if bound is None
-            else (bound.dense, bound.reached)
-        )
-        if before and after is not None:
-            asked = f"; asked {bound.bound / before:.1%}" if bound else ""
-            value = f"{after / before:.1%}"
-            amount = QUANTITIES[kind].amount
-            amounts = f"{amount(after)} of {amount(before)}{asked}"
-            found.append((f"{QUANTITIES[kind].title} left", value, amounts))
-    scores = run.scores
-    measured = f"{scores.metric.data} {scores.metric.title}"
-    detail = f"dense {scores.cell(dense.score)}"
-    if tuned is None:
-        found.append((f"{measured}, not fine-tuned", scores.cell(pruned.score), detail))
-    else:
-        how = "fine-tuning" if tuned.trained else "recovery" if result.recoveries else ""
-        detail += f", before {how} {scores.cell(pruned.score)}" if how else ", not fine-tuned"
-        found.append((measured, scores.cell(tuned.score), detail))
-    return found + _file_figures(run)
-
-
-def _file_figures(run: Run) -> list[tuple[str, str, str]]:
-    dense, fit = run.result.tflite.get(layout.compared_file("dense")), run.files
-    if dense is None or not fit:
-        return []
-    own = [name for name in run.result.tflite if not layout.is_compared(name)]
-    within = " within the tolerance" if len(fit) < len(own) else ""
-    small = min(fit, key=lambda name: fit[name].bytes)
-    size = fit[small].bytes
-    found = [
-        (
-            f"smallest file{within}",
-            f"{size / dense.bytes:.1%}",
-            f"{small}: {size:,} of {dense.bytes:,} bytes of dense float32",
-        )
-    ]
-    times = {name: file.latency.median_ms for name, file in fit.items() if file.latency}
-    if dense.latency is not None and times:
-        fast, whole = min(times, key=times.__getitem__), dense.latency.median_ms
-        share = times[fast] / whole
-        slower = share > 1
-        found.append(
-            (
-                f"{'no file is faster' if slower else 'fastest file'}{within}",
-                f"{share:.1f} times as slow" if slower else f"{share:.1%}",
-                f"{fast}: {times[fast]:.4g} of {whole:.4g} ms of dense float32",
-            )
-        )
-    return found
+    return f"{run.name}: {done}{when}"
 
 
 def _asked(run: Run) -> list[tuple[str, str]]:
@@ -162,6 +135,7 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("the same answer to every input", run.scores.number(constant)),
         ("recovery", _recovery(run)),
         ("fine-tuning", _undone(run)),
+        ("training of the dense network", _longer(run)),
         ("reward", run.reward),
         ("episodes of each searcher", str(search.get("episodes", run.result.episodes or ""))),
         ("policies", policies),
@@ -197,6 +171,19 @@ def _undone(run: Run) -> str:
     return (
         f"it made the network worse on the validation data{scores}, so that the network from "
         "before it is used"
+    )
+
+
+def _longer(run: Run) -> str:
+    """Says whether the dense network was trained for as long as the pruned one."""
+    tuned, dense = run.result.finetuned, run.result.dense
+    if tuned is None or dense is None or not tuned.trained:
+        return ""
+    if dense.longer_score is not None:
+        return f"fine-tuned like the pruned one, it has {run.scores.cell(dense.longer_score)}"
+    return (
+        "it was not fine-tuned as the pruned one was, which may gain by the longer training alone; "
+        'FineTuneSettings(compare=("dense_longer",)) does it'
     )
 
 

@@ -10,6 +10,7 @@ import html
 import json
 import math
 import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,13 @@ import vl_convert
 
 from amc_tf.errors import printable
 from amc_tf.report.style import STYLE
+from amc_tf.report.summary import Figure
 from amc_tf.report.table import Table, in_html
 from amc_tf.report.vega import Chart
 
 Part = Table | Chart | str
+_BAD = ' class="bad"'
+_HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
 
 
 def page(title: str, parts: Sequence[Part], data: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -64,18 +68,47 @@ def facts(title: str, values: Sequence[tuple[str, str]]) -> str:
     return _section(title, f'<dl class="facts">{items}</dl>')
 
 
-def tiles(values: Sequence[tuple[str, str, str]]) -> str:
-    """Returns figures in large print.
+def tiles(figures: Sequence[Figure]) -> str:
+    """Returns figures in large print."""
+    items = "".join(
+        f"<div{_BAD if figure.bad else ''}><dt>{html.escape(figure.name)}</dt>"
+        f"<dd>{html.escape(figure.value)}<small>{html.escape(figure.detail)}</small></dd></div>"
+        for figure in figures
+    )
+    return f'<dl class="tiles">{items}</dl>' if figures else ""
+
+
+def verdict(sentence: str) -> str:
+    """Returns what came out, in a sentence."""
+    return f'<p class="verdict">{html.escape(sentence)}</p>' if sentence else ""
+
+
+def warnings(sentences: Sequence[str]) -> str:
+    """Returns what to beware of, one sentence each."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="warnings" role="note">{items}</ul>' if sentences else ""
+
+
+def links(title: str, files: Sequence[tuple[str, str, str]]) -> str:
+    """Returns links to files beside the page.
 
     Args:
-        values: name, value and detail of each figure; the detail is what to compare it with.
+        title: heading of the list.
+        files: name, address and meaning of each file.
     """
     items = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}"
-        f"<small>{html.escape(detail)}</small></dd></div>"
-        for name, value, detail in values
+        f'<li><a href="{urllib.parse.quote(address)}">{html.escape(name)}</a>: '
+        f"{html.escape(about)}</li>"
+        for name, address, about in files
     )
-    return f'<dl class="tiles">{items}</dl>'
+    return _section(title, f"<ul>{items}</ul>")
+
+
+def contents(parts: Sequence[Part]) -> str:
+    """Returns links to the headings of a page's parts."""
+    titles = _HEADING.findall("".join(map(_part, parts)))
+    items = "".join(f'<a href="#{address}">{title}</a>' for address, title in titles)
+    return f'<nav aria-label="contents">{items}</nav>'
 
 
 def folded(title: str, text: str) -> str:
@@ -85,7 +118,8 @@ def folded(title: str, text: str) -> str:
 
 
 def _section(title: str, inner: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{inner}</section>"
+    address = re.sub(r"\W+", "-", title.lower()).strip("-")
+    return f'<section><h2 id="{address}">{html.escape(title)}</h2>{inner}</section>'
 
 
 def _part(part: Part) -> str:

@@ -28,11 +28,35 @@ def datasets(run: Run) -> dict[str, Rows]:
             for e in front(run.episodes, cost, run.scores.metric)
         ],
         "bounds": _bounds(run),
+        "networks": _networks(run),
         "groups": _groups(run),
         "curves": _curves(run),
         "layers": _layers(run),
         "latency": _latency(run),
     }
+
+
+def _networks(run: Run) -> Rows:
+    """Returns a row for each score of a network that was built: the dense one, then the policies'.
+
+    Those that were fine-tuned have two.
+    """
+    result = run.result
+    if result.dense is None or not result.policies:
+        return []
+    dense, found = result.dense, []
+    names = sorted(result.policies, key=lambda name: name != result.chosen)
+    networks: list[Any] = [("dense", "dense", dense, dense.longer_score)]
+    for name in names:
+        of = result.policies[name]
+        label = policy_label(name) + (" (chosen)" if name == result.chosen else "")
+        networks.append((label, "before fine-tuning", of, of.finetuned_score))
+    for label, stage, network, after in networks:
+        for of, score in ((stage, network.score), ("after fine-tuning", after)):
+            if score is not None:
+                row = {"network": label, "stage": of, "score": score, **network.costs}
+                found.append({**row, "macs_share": network.macs / dense.macs})
+    return found
 
 
 def _bounds(run: Run) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ class Run:
         scores: how the run's scores are written.
         curves: content of `curves.json`, what each group loses by the channels it keeps; empty
             unless a policy needed it.
+        changed: when a stage last wrote its results; None before the first one.
     """
 
     path: pathlib.Path
@@ -48,6 +50,7 @@ class Run:
     latency: Mapping[str, Any]
     scores: Scores = Scores()
     curves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    changed: datetime.datetime | None = None
 
     @property
     def dense(self) -> Mapping[str, float]:
@@ -149,7 +152,14 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> Run:
         latency=forms.read(path, layout.LATENCY),
         scores=Scores.of_search(search, result).for_all(r["score"] for r in records),
         curves=forms.read(path, layout.CURVES).get("curves", {}),
+        changed=_changed(path / layout.RESULT),
     )
+
+
+def _changed(path: pathlib.Path) -> datetime.datetime | None:
+    if not path.exists():
+        return None
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
 
 
 def _contradictions(search: Mapping[str, Any]) -> Iterator[str]:

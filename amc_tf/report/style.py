@@ -52,6 +52,14 @@ dt {{ color: var(--quiet); font-size: 0.85rem; }}
 }}
 .tiles dd {{ font-size: 1.55rem; font-weight: 600; }}
 .tiles small {{ display: block; font-size: 0.8rem; font-weight: normal; color: var(--quiet); }}
+.tiles .bad dd {{ color: var(--red); }}
+.tiles .bad small {{ color: var(--quiet); }}
+.verdict {{ font-size: 1.15rem; color: var(--text); max-width: 46rem; }}
+.warnings {{
+  margin: 0.8rem 0; padding: 0.6rem 0.9rem 0.6rem 2rem; border-left: 4px solid var(--orange);
+  background: var(--card);
+}}
+nav {{ display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; margin: 1rem 0; font-size: 0.9rem; }}
 .facts > div {{ display: grid; grid-template-columns: 12rem 1fr; gap: 1rem; margin: 0.3em 0; }}
 .facts dd, pre {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 0.82rem; }}
 .facts dd {{ overflow-wrap: anywhere; }}
@@ -65,7 +73,17 @@ summary {{ cursor: pointer; font-weight: 600; }}
 #vg-tooltip-element.visible {{ visibility: visible; }}
 #vg-tooltip-element td {{ border: 0; padding: 0 0.3em; font-weight: normal; }}
 #vg-tooltip-element td.key {{ color: var(--quiet); }}
+@media print {{
+  nav, form.vega-bindings {{ display: none; }}
+  body {{ max-width: none; padding: 0; }}
+  section, .tiles > div, tr {{ break-inside: avoid; }}
+}}
 @media (max-width: 50rem) {{
+  body {{ padding: 0.7rem; }}
+  .tiles {{ grid-template-columns: repeat(2, 1fr); gap: 0.4rem; }}
+  .tiles > div {{ padding: 0.4rem 0.6rem; }}
+  .tiles dd {{ font-size: 1.2rem; }}
+  nav {{ display: none; }}
   .facts > div {{ display: block; }}
   section > table thead {{ display: none; }}
   section > table tr {{

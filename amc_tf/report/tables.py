@@ -88,7 +88,8 @@ def _networks(dense: DenseNetwork, result: RunResult, scores: Scores) -> Table:
     trained = result.finetuned is None or result.finetuned.trained
     after = "fine-tuned" if trained else "recovered" if result.recoveries else "not fine-tuned"
     header = ("network", title, after, "MACs", "parameters", "float32 file", "latency")
-    rows = [_row(scores, "dense", dense, None, files.get(layout.compared_file("dense")))]
+    own = files.get(layout.compared_file("dense"))
+    rows = [_row(scores, "dense", dense, dense.longer_score, own)]
     for name, policy in result.policies.items():
         own = layout.tflite_file("float32") if name == chosen else layout.compared_file(name)
         label = policy_label(name) + (" *" if name == chosen else "")

@@ -94,10 +94,13 @@ class DenseNetwork(Measures):
     Attributes:
         search_score: score on the validation data, as the search scores it.
         constant_score: best score there of one answer to every input; None if it is not known.
+        longer_score: score on the test data after the pruned network's fine-tuning; None unless
+            `dense_longer` is compared.
     """
 
     search_score: float
     constant_score: float | None = None
+    longer_score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content, without a score that is not known."""

@@ -49,5 +49,5 @@ def test_misspelt(flag, nearest):
 
 def test_others_are_the_experiments_own():
     known_settings.check_spelling(
-        ["--config.epochs=3", "--config=a.py", "--config.search.episodes=3", "search.episode", "--x"]
+        "--config.epochs=3 --config=a.py --config.search.episodes=3 search.episode --x".split()
     )
