@@ -80,6 +80,11 @@ docs: $(VENV)/.installed-docs
 
 demo: $(VENV)/.installed-demo
 	$(PY) -m amc_tf.cli.compress --config=configs/mnist.py --workdir='$(WORKDIR)'
+	@echo
+	@echo 'Next: open $(WORKDIR)/report.html in a browser, then compress a model of yours.'
+	@echo '  its groups of channels:  $(VENV)/bin/amc-inspect mine.keras'
+	@echo '  from your own script:    amc_tf.compress(model, task, amc_tf.Budget(macs=0.5), "runs/mine")'
+	@echo '  docs/own_model.md says what model, task and budget may be; configs/mnist.py is the demo.'
 
 demo-clean:
 	rm -rf -- '$(WORKDIR)'

@@ -7,7 +7,12 @@ import sys
 
 from absl import flags
 
-_PACKAGE = "amc_tf"
+PACKAGE = "amc_tf"
+
+
+def version() -> str:
+    """Returns the version that is installed."""
+    return importlib.metadata.version(PACKAGE)
 
 
 def introduce(about: str | None) -> None:
@@ -21,7 +26,7 @@ def introduce(about: str | None) -> None:
     """
     flags.DEFINE_bool("version", False, "Print the version and exit.")
     if {"--version", "-version"}.intersection(sys.argv[1:]):
-        print(f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}")
+        print(f"{PACKAGE} {version()}")
         sys.exit()
     sys.modules["__main__"].__doc__ = about
     for module, defined in flags.FLAGS.flags_by_module_dict().items():

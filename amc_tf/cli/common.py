@@ -15,7 +15,7 @@ from absl import app, flags
 
 from amc_tf.cli import known_settings, memory
 from tflite_tools import greetings
-from tflite_tools.command_help import introduce
+from tflite_tools.command_help import PACKAGE, introduce, version
 
 # How ml_collections tells it, of the experiment file and of the command line.
 _MISSPELT = re.compile(r'^\W*(?:Key\W+)?(\w+)\W(?:.*Did you mean "(\w+)")?', re.DOTALL)
@@ -127,6 +127,9 @@ def run(
     if experiment and _HELP.intersection(sys.argv[1:]):
         about = f"{about}\n{known_settings.listing()}"
     introduce(about)
+    if experiment and not any("verbose=" in argument for argument in sys.argv[1:]):
+        # At once, as all else has to wait for TensorFlow.
+        print(f"{PACKAGE} {version()}: loading TensorFlow", flush=True)
     memory.keep_freed()
     try:
         known_settings.check_spelling(sys.argv[1:] if experiment else ())

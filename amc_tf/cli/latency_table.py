@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
     from amc_tf.latency.settings import LatencySettings, open_table
     from amc_tf.pipeline import config as experiment
     from amc_tf.search.env.channels import allowed_counts
+    from amc_tf.search.open_choices import min_preserves, roundings
     from amc_tf.search.settings import SearchSettings
 
     config = flags.FLAGS.config
@@ -60,8 +61,8 @@ def main(argv: list[str]) -> None:
     )
     choices = allowed_counts(
         graph,
-        search.constraints.roundings(graph, search.rounding),
-        search.constraints.min_preserves(graph, search.min_preserve),
+        roundings(graph, search),
+        min_preserves(graph, search),
     )
     table = open_table(settings)
     cost = latency_cost(graph, table, choices, calibration_plans=settings.calibration_plans)

@@ -40,6 +40,7 @@ from amc_tf.search.env.problem import Problem
 from amc_tf.search.inputs import Inputs
 from amc_tf.search.kept_calibration import with_kept_calibration
 from amc_tf.search.kept_plan import check_plan
+from amc_tf.search.open_choices import as_begun
 from amc_tf.search.problem import analyzed, check, check_gradients, problem_of
 from amc_tf.search.result import SearchResult
 from amc_tf.training.task import Task
@@ -104,7 +105,8 @@ class Compression:
     ):
         self.task = task
         self.budget = budget
-        self.settings = settings or Settings()
+        given = settings or Settings()
+        self.settings = dataclasses.replace(given, search=as_begun(given.search, workdir))
         self._verbose = verbose
         with _telling(verbose, pathlib.Path(workdir)):
             self._start(model, workdir, config, safe_mode)
@@ -130,9 +132,9 @@ class Compression:
         if self.settings.fold_residuals:
             self.graph = searched(model, task, self.settings)
         self.metric, search = task.metric_of(model), self.settings.search
-        # An impossible budget is reported now, not after the dense model is trained.
-        problem = problem_of(self.graph, search)
+        # An impossible budget is told now, not after the dense model is trained.
         self._bounds = of_dense(budget, given, self.settings)
+        problem = problem_of(self.graph, search, self._bounds)
         check(problem, self._bounds, search, self.metric)
         self.workdir = Workdir(workdir, safe_mode, model)
         record = {
@@ -141,7 +143,7 @@ class Compression:
             "budget": None if budget is None else budget.given,
         }
         self._inputs = Inputs(model, task, self.settings.search)
-        tell_opening(self.graph, problem, self._bounds, self.workdir)
+        tell_opening(self.graph, problem, self._bounds, self.workdir, search)
         with self.workdir.locked():
 
             def before_work() -> None:

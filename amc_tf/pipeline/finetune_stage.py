@@ -16,18 +16,20 @@ import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
+from amc_tf.graph.analysis import analyze
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.following import followed_features
 from amc_tf.pipeline.recovery_stage import recovered, recovers
 from amc_tf.pipeline.run import Run, timed
 from amc_tf.pipeline.stepwise import last_step, stepwise
+from amc_tf.pruning.surgery import rebuild
 from amc_tf.runs import layout
 from amc_tf.runs.layout import ModelFile
 from amc_tf.runs.model_files import fingerprint
 from amc_tf.runs.products import Product
 from amc_tf.runs.result_parts import FinetunedNetwork
 from amc_tf.runs.workdir import Workdir
-from amc_tf.training.finetune import FineTuned, distillation_of, fine_tune
+from amc_tf.training.finetune import DENSE_LONGER, FineTuned, distillation_of, fine_tune
 
 STAGE = "finetune"
 
@@ -63,7 +65,8 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
             for name in others:
                 network, _ = _tuned(run, _Files.of_policy(name), again, made)
                 scores[name] = run.measures(network).score
-        known = workdir.result.policies
+            longer = _longer(run, again, made)
+        known, dense = workdir.result.policies, workdir.result.dense
         policies = {
             name: dataclasses.replace(known[name], finetuned_score=score)
             for name, score in scores.items()
@@ -81,9 +84,26 @@ def finetune(run: Run, again: bool = True) -> keras.Model:
             policies=policies,
             recoveries={name: told[name] for name in scores if name in told},
             finetuned=finetuned,
+            dense=None if dense is None else dataclasses.replace(dense, longer_score=longer),
             products={STAGE: made},
         )
     return model
+
+
+def _longer(run: Run, again: bool, made: dict[str, Product]) -> float | None:
+    """Trains the dense network like the pruned one, if asked for; returns its score then."""
+    if DENSE_LONGER not in run.settings.finetune.compare or not run.task.trains:
+        return None
+    workdir, file = run.workdir, layout.finetuned_file(DENSE_LONGER)
+    network = rebuild(run.dense, analyze(run.dense), None)  # not the user's own model
+    of = _of(run, network)
+    if again or not _is_made(run, file, of):
+        fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
+        workdir.save_model(file, network)
+    else:
+        network = workdir.load_model(file)
+    made |= _products(run, file, of)
+    return run.measures(network).score
 
 
 @contextlib.contextmanager

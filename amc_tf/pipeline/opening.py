@@ -9,10 +9,16 @@ from amc_tf.runs.vocabulary import COUNTED, QUANTITIES
 from amc_tf.runs.workdir import Workdir
 from amc_tf.search.env.budget import Budget
 from amc_tf.search.env.problem import Problem
+from amc_tf.search.open_choices import told_choices
+from amc_tf.search.settings import SearchSettings
 
 
 def tell_opening(
-    graph: ChannelGraph, problem: Problem[PruningPlan], budget: Budget | None, workdir: Workdir
+    graph: ChannelGraph,
+    problem: Problem[PruningPlan],
+    budget: Budget | None,
+    workdir: Workdir,
+    settings: SearchSettings,
 ) -> None:
     """Tells what a run is about, before its work.
 
@@ -21,6 +27,7 @@ def tell_opening(
         problem: the decisions of the search.
         budget: its bounds; None with a reward that prices the cost.
         workdir: the run's folder.
+        settings: the search's settings.
     """
     dense = {name: problem.costs[name](problem.dense) for name in COUNTED}
     counted = ", ".join(QUANTITIES[name].written(value) for name, value in dense.items())
@@ -34,6 +41,8 @@ def tell_opening(
         workdir=str(workdir.path),
         **dense,
     )
+    if rounded := told_choices(problem, settings):
+        story.tell("rounding", rounded)
     if budget is not None:
         asked = [_bound(name, value, problem) for name, value in budget.given.items()]
         story.tell("budget", f"budget: {'; '.join(asked)}", **budget.given)

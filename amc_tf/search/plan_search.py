@@ -37,6 +37,7 @@ from amc_tf.search.kept_importance import kept_importance, ranks_of
 from amc_tf.search.kept_plan import check_plan, is_kept, keep_plan
 from amc_tf.search.latency_budget import SearchLatency
 from amc_tf.search.merit import Merit
+from amc_tf.search.open_choices import as_begun
 from amc_tf.search.policies import compete
 from amc_tf.search.problem import analyzed, check, check_gradients, environment, problem_of
 from amc_tf.search.result import SearchResult
@@ -87,7 +88,8 @@ def search_plan(
             the importance of channels, `amc_tf.pruning.importance.criteria.taylor`.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-    settings, latency = settings or SearchSettings(), latency or LatencySettings()
+    settings = as_begun(settings or SearchSettings(), folder.path)
+    latency = latency or LatencySettings()
     config = {
         "search": dataclasses.asdict(settings),
         "latency": dataclasses.asdict(latency),
@@ -99,7 +101,7 @@ def search_plan(
         check_gradients(model, task, settings)
         check_finite(graph.network, task)
         metric = task.metric_of(model)
-        check(problem_of(graph, settings), budget, settings, metric)
+        check(problem_of(graph, settings, budget), budget, settings, metric)
         folder.claim({**config, OF: Inputs(model, task, settings).of("search")}, model)
         task = with_kept_calibration(task, model, folder)
         return search_in(folder, model, task, budget, settings, latency, metric)
@@ -124,7 +126,7 @@ def search_in(
     metric = metric or task.metric_of(model)
     check_plan(folder)
     graph = analyzed(model, task, settings)
-    problem = problem_of(graph, settings)
+    problem = problem_of(graph, settings, budget)
     check(problem, budget, settings, metric)
     device = None
     if settings.reward == "latency" or (budget is not None and budget.bounds_latency):

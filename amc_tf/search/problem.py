@@ -16,6 +16,7 @@ from amc_tf.search.env.base import DecisionEnv
 from amc_tf.search.env.budget import UNKNOWN_LATENCY, Budget
 from amc_tf.search.env.channels import channel_problem
 from amc_tf.search.env.problem import Problem
+from amc_tf.search.open_choices import FINENESSES, min_preserves, roundings
 from amc_tf.search.settings import SearchSettings
 from amc_tf.training.metric import ACCURACY, Metric
 from amc_tf.training.task import Task
@@ -44,21 +45,40 @@ def counted_shape(model: keras.Model, task: Task, settings: SearchSettings) -> I
     return [array.shape[1:] for array in arrays]
 
 
-def problem_of(graph: ChannelGraph, settings: SearchSettings) -> Problem[PruningPlan]:
+def problem_of(
+    graph: ChannelGraph, settings: SearchSettings, budget: Budget | None = None
+) -> Problem[PruningPlan]:
     """Returns the problem that settings describe.
 
     Its latency and the importance of its channels are not known yet.
 
+    Args:
+        graph: the analysed model.
+        settings: the search's settings.
+        budget: what the least share of a group depends on where the settings leave it open.
+
     Raises:
         AmcError: see `channel_problem`.
     """
-    constraints = settings.constraints
-    return channel_problem(
-        graph,
-        rounding=constraints.roundings(graph, settings.rounding),
-        min_preserve=constraints.min_preserves(graph, settings.min_preserve),
-        strict=settings.rounding_strict,
-    )
+    for fineness in FINENESSES:
+        found = channel_problem(
+            graph,
+            rounding=roundings(graph, settings, fineness),
+            min_preserve=min_preserves(graph, settings, fineness),
+            strict=settings.rounding_strict,
+        )
+        if _reachable(found, budget):
+            break
+    return found  # else the finest, whose least cost the refusal tells
+
+
+def _reachable(problem: Problem[PruningPlan], budget: Budget | None) -> bool:
+    """Returns whether the smallest plan is within the bounds that can be counted."""
+    if budget is None:
+        return True
+    costs = {**problem.costs, "latency": UNKNOWN_LATENCY}
+    bounds = budget.bounds(costs, problem.dense)
+    return all(costs[name](problem.least) <= bound for name, bound in bounds.items())
 
 
 def environment(

@@ -38,7 +38,7 @@ _WHOLE: Mapping[str, int] = {
     "rerank": 1,
     "keep_best": 0,
 }
-_MAY_BE_NONE = ("episode_samples",)
+_MAY_BE_NONE = ("episode_samples", "rounding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +59,15 @@ class SearchSettings:
             the paper's reward within a budget. `flops`, `params` and `latency` price a cost
             and need no budget.
         rounding: number of which channel counts are multiples. All of a group's channels may
-            be kept, too, even if their number is no multiple, unless `rounding_strict`.
+            be kept, too, even if their number is no multiple, unless `rounding_strict`. None: 8,
+            and less for a group that would have fewer than four counts to choose from (4 for 16
+            channels, 2 for 8).
         rounding_strict: whether a group whose full width is no multiple of its rounding is
             pruned at least to the largest multiple below, as accelerators want that compute in
             blocks of 8 or 16 channels. A group narrower than its rounding stays whole; a
             warning names it. Frozen channels have the width that they have.
-        min_preserve: least share of a group's channels that is kept.
+        min_preserve: least share of a group's channels that is kept. None: a tenth. Where a budget
+            of MACs or parameters could not be met so, this and an open `rounding` are lowered.
         constraints: layers to freeze, and other values of `rounding` and
             `min_preserve` for single layers (see `amc_tf.graph.constraints.Constraints`).
         importance: criterion by which a group's channels are kept, a name of
@@ -127,9 +130,9 @@ class SearchSettings:
     episodes: int = 400
     seed: int = 0
     reward: str = DIVERGENCE
-    rounding: int = 8
+    rounding: int | None = None
     rounding_strict: bool = False
-    min_preserve: float = 0.1
+    min_preserve: float | None = None
     constraints: Constraints = Constraints()
     importance: str = "elimination"
     fill_budget: bool = True

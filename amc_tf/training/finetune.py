@@ -18,6 +18,7 @@ from amc_tf.training.task import Task
 
 _LOG = logging.getLogger(__name__)
 _KEEP = ("better", "last")
+DENSE_LONGER = "dense_longer"
 # Inputs that show whether outputs are probabilities or logits.
 _SHOWN = 64
 
@@ -28,7 +29,9 @@ class FineTuneSettings:
 
     Attributes:
         compare: policies whose networks are fine-tuned like the chosen one, so
-            that the final table shows what the search gained after fine-tuning.
+            that the final table shows what the search gained after fine-tuning. `dense_longer`
+            among them is the dense network, trained for as long by the same code: what the pruned
+            network gains beyond it, it gains by more than the longer training.
         seed: seed that is set before each fine-tuning.
         keep: `better`: of the network before and after fine-tuning, the one that scores better
             on the validation data is kept; `last`: the one after it, whatever it scores.

@@ -168,6 +168,35 @@ def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result
     assert sum(after["params"]) == result["pruned"]["params"]
 
 
+@pytest.mark.slow
+def test_the_dense_network_is_trained_for_as_long(net, tmp_path):
+    trained = []
+    default = blobs.task()
+
+    def fine_tune(model):
+        trained.append(model.count_params())
+        model.fit(*default.train, epochs=2, verbose=0)
+
+    settings = _settings(
+        search=blobs.search_settings(episodes=1, policies=()),
+        finetune=amc_tf.FineTuneSettings(compare=("dense_longer",)),
+        export=dataclasses.replace(FAST, formats=("float32",), latency_rounds=0),
+    )
+    weights = [weight.numpy() for weight in net.weights]
+    found = amc_tf.compress(net, blobs.task(fine_tune=fine_tune), BUDGET, tmp_path, settings)
+    assert trained == [found.finetuned.params, net.count_params()]
+    longer = amc_tf.load_model(tmp_path / "plans/dense_longer_finetuned.keras")
+    default.compiled(longer, net)
+    assert found.dense.longer_score == pytest.approx(default.score(longer, default.test_data))
+    (row,) = [line for line in str(found).splitlines() if line.startswith("dense ")]
+    assert row.count("%") == 4  # before and after, each with its error
+    assert "trained for longer" not in found.report.read_text()
+    for before, weight in zip(weights, net.weights, strict=True):
+        assert (before == weight.numpy()).all()
+    kept = found["products"]["finetune"]["plans/dense_longer_finetuned.keras"]
+    assert kept["of"]  # what it was made of, so that it is made again only if that changes
+
+
 def test_the_returned_result_is_that_of_the_files(net, workdir, result, capsys):
     found = amc_tf.compress(net, blobs.task(), BUDGET, workdir, _settings())
     printed = capsys.readouterr().out
