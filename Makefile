@@ -33,7 +33,7 @@ help:
 	@echo 'make test        lint, type check and test'
 	@echo 'make lint        lint and type check alone'
 	@echo 'make check-wheel build a wheel, install it into a clean environment, test it there'
-	@echo 'make docs        write the API reference to build/docs'
+	@echo 'make docs        make a site of docs/ and the docstrings in build/docs'
 	@echo 'make demo        compress a small MNIST model; results in WORKDIR ($(WORKDIR))'
 	@echo 'make demo-clean  remove WORKDIR, so that the next demo starts afresh'
 	@echo 'make clean       remove caches and build outputs'
@@ -57,7 +57,7 @@ lint: $(VENV)/.installed-test $(VENV)/.buildifier
 	    $$buildifier -mode=check -lint=warn $(BUILD_FILES); fi
 
 OF_THE_SOURCES := test_benchmarks.py test_build_files.py test_docs.py test_layers.py \
-    test_plan_archive.py test_public_api.py test_wheel.py
+    test_pages.py test_plan_archive.py test_public_api.py test_recipes_page.py test_wheel.py
 # Away from the sources, so that nothing but the wheel can be imported; what reads the sources
 # themselves (BUILD files, packaging) has no place there.
 check-wheel: $(VENV)/.created
@@ -71,12 +71,9 @@ check-wheel: $(VENV)/.created
 	cd build/wheel && rm $(addprefix tests/,$(OF_THE_SOURCES)) && \
 	    venv/bin/python -m pytest $(PYTEST_ARGS)
 
-# Module by module: the packages themselves load their names only when asked for, which pdoc does not,
-# and two modules can only be imported in the agent's process.
+# Strict: a link that leads nowhere, or a public name without a docstring, is an error.
 docs: $(VENV)/.installed-docs
-	$(PY) -m pdoc --docformat google --output-directory build/docs $$(find amc_tf tflite_tools \
-	    -name '*.py' ! -name '__init__.py' ! -name 'run_*.py' ! -path '*/cli/*' \
-	    ! -name learner.py ! -name worker.py | sed 's/\.py$$//; s,/,.,g' | sort)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 demo: $(VENV)/.installed-demo
 	$(PY) -m amc_tf.cli.compress --config=configs/mnist.py --workdir='$(WORKDIR)'

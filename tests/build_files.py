@@ -42,8 +42,10 @@ OF_THE_SOURCES = (
     "test_build_files",
     "test_docs",
     "test_layers",
+    "test_pages",
     "test_plan_archive",
     "test_public_api",
+    "test_recipes_page",
     "test_wheel",
 )
 # Needed when a test runs, though no source imports them.

@@ -11,9 +11,10 @@ from tflite_tools.errors import DeviceError
 
 
 def read_result_proto(data: bytes) -> BenchmarkResult:
-    """Reads the file of ``--result_file_path``.
+    """Reads the file of results that benchmark_model writes.
 
-    The message is ``tflite.tools.benchmark.BenchmarkResult`` (proto2, ``benchmark_result.proto``).
+    Its flag ``--result_file_path`` names the file. The message is
+    ``tflite.tools.benchmark.BenchmarkResult`` (proto2, ``benchmark_result.proto``).
     Its fields are written in the order of their numbers, and the number of runs is in the last
     part. So a file that was cut off is noticed.
 
