@@ -89,7 +89,7 @@ def told(verbose: Verbose) -> Iterator[None]:
     tensorflow = logging.getLogger("tensorflow")
     tensorflow.addFilter(_is_no_advice)
     try:
-        with _printed(verbose) if verbose else contextlib.nullcontext():
+        with _printed(verbose) if verbose else _warnings_alone():
             yield
     finally:
         tensorflow.removeFilter(_is_no_advice)
@@ -98,6 +98,18 @@ def told(verbose: Verbose) -> Iterator[None]:
 
 def _is_no_advice(record: logging.LogRecord) -> bool:
     return _RETRACED not in str(record.msg)
+
+
+@contextlib.contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """Returns a context without sentences, unless the user has set the logger's own level."""
+    level = _LOG.level
+    if level == logging.NOTSET:
+        _LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ GROUND = (
     "amc_tf/errors.py",
     "amc_tf/files.py",
     "amc_tf/lazy.py",
+    "amc_tf/story.py",
     # The agent's process needs these two, and must not have Keras 3.
     "tflite_tools/errors.py",
     "tflite_tools/isolation.py",

@@ -45,6 +45,15 @@ def test_nothing_but_warnings(capsys, caplog):
     assert [record.getMessage() for record in caplog.records] == ["mind this"]
 
 
+def test_sentences_for_a_handler_of_ones_own(caplog):
+    """Whoever sets the logger's level receives them, and nothing is printed."""
+    with caplog.at_level(logging.INFO, "amc_tf"), story.told(False):
+        everything()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["found: a model", "a remark", "mind this"]
+    assert caplog.records[0].event == "model" and caplog.records[0].facts["groups"] == 3
+
+
 @pytest.mark.parametrize(("verbose", "shown"), [(True, True), ("json", False)])
 def test_bars(verbose, shown, capsys):
     with story.told(verbose), story.bar(2, "search", "ep") as bar:

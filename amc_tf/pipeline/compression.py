@@ -143,7 +143,8 @@ class Compression:
             "budget": None if budget is None else budget.given,
         }
         self._inputs = Inputs(model, task, self.settings.search)
-        tell_opening(self.graph, problem, self._bounds, self.workdir, search)
+        trains = task.trains
+        tell_opening(self.graph, problem, self._bounds, self.workdir, search, trains)
         with self.workdir.locked():
 
             def before_work() -> None:

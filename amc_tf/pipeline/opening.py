@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from amc_tf import story
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
@@ -12,6 +14,8 @@ from amc_tf.search.env.problem import Problem
 from amc_tf.search.open_choices import told_choices
 from amc_tf.search.settings import SearchSettings
 
+_LOG = logging.getLogger(__name__)
+
 
 def tell_opening(
     graph: ChannelGraph,
@@ -19,6 +23,7 @@ def tell_opening(
     budget: Budget | None,
     workdir: Workdir,
     settings: SearchSettings,
+    trains: bool,
 ) -> None:
     """Tells what a run is about, before its work.
 
@@ -28,6 +33,7 @@ def tell_opening(
         budget: its bounds; None with a reward that prices the cost.
         workdir: the run's folder.
         settings: the search's settings.
+        trains: whether pruned networks are fine-tuned.
     """
     dense = {name: problem.costs[name](problem.dense) for name in COUNTED}
     counted = ", ".join(QUANTITIES[name].written(value) for name, value in dense.items())
@@ -43,15 +49,34 @@ def tell_opening(
     )
     if rounded := told_choices(problem, settings):
         story.tell("rounding", rounded)
+    if trains and (frozen := _frozen(graph)):
+        _LOG.warning(
+            "%s layers are frozen (trainable=False), such as %r: fine-tuning leaves them as the "
+            "refit made them, unless your code sets trainable",
+            len(frozen),
+            frozen[0],
+        )
     if budget is not None:
         asked = [_bound(name, value, problem) for name, value in budget.given.items()]
         story.tell("budget", f"budget: {'; '.join(asked)}", **budget.given)
 
 
+def _frozen(graph: ChannelGraph) -> list[str]:
+    """Returns the names of layers whose weights no training changes, in the network's order."""
+    network = graph.network
+    layers = {network.name(call.operation): call.operation for call in network.calls}
+    return [
+        name
+        for name, layer in layers.items()
+        if getattr(layer, "weights", ()) and not getattr(layer, "trainable", True)
+    ]
+
+
 def _bound(name: str, value: float, problem: Problem[PruningPlan]) -> str:
     """Writes a bound, and the least that any plan of the search can have."""
     if name not in COUNTED:
-        return f"latency at most {value:.1%} of dense" if name == "latency" else f"{value:g} ms"
+        told = f"{value:.1%} of dense" if name == "latency" else f"{value:g} ms"
+        return f"latency at most {told}"
     cost, written = problem.costs[name], QUANTITIES[name].written
     whole, least = cost(problem.dense), cost(problem.least)
     most = value * whole if value <= 1 else value

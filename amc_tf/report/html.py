@@ -131,7 +131,6 @@ def _asked(run: Run) -> list[tuple[str, str]]:
         ("budget", asked or "none: the reward prices the cost"),
         ("metric", f"{metric.title}, {metric.better}"),
         ("uncertainty of the search", run.scores.spread(dense)),
-        ("warning", "" if dense is None else run.scores.uncertainty.warning(metric, dense)),
         ("the same answer to every input", run.scores.number(constant)),
         ("recovery", _recovery(run)),
         ("fine-tuning", _undone(run)),

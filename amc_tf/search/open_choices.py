@@ -72,7 +72,8 @@ def as_begun(settings: SearchSettings, workdir: str | pathlib.Path) -> SearchSet
         settings: the settings of this call.
         workdir: the run's folder; it need not exist.
     """
-    known = files.read_json(pathlib.Path(workdir).expanduser() / layout.CONFIG, {})
+    path = pathlib.Path(workdir).expanduser()
+    known = files.read_json(path / layout.CONFIG, {}) if path.is_dir() else {}
     section = known.get("search", {}) if isinstance(known, dict) else {}
     begun = section if isinstance(section, dict) else {}
     taken = {n: begun[n] for n in _OPEN if getattr(settings, n) is None and begun.get(n)}

@@ -103,7 +103,8 @@ def test_every_chart_of_a_run_is_drawn(opened, runs):
     charts = page.locator(".chart")
     names = charts.evaluate_all("all => all.map(x => x.id)")
     assert names == [
-        *("score", "reward", "noise", "ratios", "curves", "channels", "layers", "latency")
+        *("networks", "score", "reward", "noise", "ratios", "curves"),
+        *("channels", "layers", "latency"),
     ]
     episodes = 2 * 40 + 3
     assert symbols(page, "score") == episodes + 1  # and the ring around the plan shown
