@@ -19,6 +19,7 @@ from places import ROOT
 import amc_tf
 
 FAQ = ROOT / "docs/faq.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,6 +32,19 @@ def renewed():
 def test_the_settings_are_those_of_the_classes():
     text = pages.SETTINGS.read_text()
     assert text == pages.settings_page(text), "renew it: python tests/helpers/pages.py"
+
+
+def test_the_table_of_readme_has_the_defaults():
+    rows = re.findall(r"^\| `(\w+)\((\w+)=\.\.\.\)` \| (.*?) \|", README.read_text(), re.MULTILINE)
+    assert len(rows) >= 4
+    for name, field, told in rows:
+        default = getattr(getattr(amc_tf, name)(), field)
+        if isinstance(default, tuple):
+            assert told == ", ".join(f"`{part}`" for part in default), field
+        elif default is None:  # chosen by the widths and the budget, as a sentence there says
+            assert field in ("rounding", "min_preserve")
+        else:
+            assert told == str(default), field
 
 
 def test_the_page_of_settings_names_every_class_of_settings():

@@ -23,7 +23,7 @@ from amc_tf.pipeline.finetune_stage import finetune
 from amc_tf.pipeline.folding import of_dense, searched
 from amc_tf.pipeline.opening import tell_opening
 from amc_tf.pipeline.rehearsal import converted, rehearse
-from amc_tf.pipeline.result import CompressionResult
+from amc_tf.pipeline.result import CompressionResult, result_of
 from amc_tf.pipeline.run import Run
 from amc_tf.pipeline.search_stage import STAGE as SEARCH
 from amc_tf.pipeline.search_stage import search
@@ -207,7 +207,7 @@ class Compression:
     def export(self) -> CompressionResult:
         """Writes, checks and times `model_*.tflite`, beside the dense and compared models."""
         export(self._run)
-        return CompressionResult.of(self.workdir)
+        return result_of(self.workdir)
 
     @_exclusive
     def sparsify(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Compression:
 
     def tell_result(self) -> CompressionResult:
         """Tells the closing tables and where the report is, and returns the result."""
-        result = CompressionResult.of(self.workdir)
+        result = result_of(self.workdir)
         with story.told(self._verbose):
             paths = {"workdir": str(result.workdir), "report": str(result.report)}
             story.tell("result", f"\n{result}", **paths)

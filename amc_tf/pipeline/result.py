@@ -13,6 +13,7 @@ from amc_tf.errors import AmcError
 from amc_tf.report import tables
 from amc_tf.report.table import in_html
 from amc_tf.runs import layout
+from amc_tf.runs.model_files import load_model
 from amc_tf.runs.result import RunResult
 from amc_tf.runs.workdir import Workdir
 
@@ -26,20 +27,12 @@ class CompressionResult(RunResult):
     `print(result)` shows the closing tables.
 
     Attributes:
-        folder: the run's work directory.
+        workdir: the run's folder.
+        safe_mode: whether the file of the small network is refused if it holds Python code.
     """
 
-    folder: Workdir = dataclasses.field(kw_only=True)
-
-    @classmethod
-    def of(cls, folder: Workdir) -> CompressionResult:
-        """Returns the result of the stages that a work directory holds."""
-        return cls(**vars(folder.result), folder=folder)
-
-    @property
-    def workdir(self) -> pathlib.Path:
-        """The run's folder."""
-        return self.folder.path
+    workdir: pathlib.Path = dataclasses.field(kw_only=True)
+    safe_mode: bool = dataclasses.field(default=True, kw_only=True)
 
     @property
     def report(self) -> pathlib.Path:
@@ -61,11 +54,12 @@ class CompressionResult(RunResult):
         """
         if self.finetuned is None:
             raise AmcError(f"{self.workdir} holds no fine-tuned network; run this stage first")
-        return self.folder.load_model(layout.FINETUNED)
+        return load_model(self.workdir / layout.FINETUNED.name, safe_mode=self.safe_mode)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `result.json`."""
-        return self.folder.result.to_json()
+        names = [field.name for field in dataclasses.fields(RunResult)]
+        return RunResult(**{name: getattr(self, name) for name in names}).to_json()
 
     def __getitem__(self, section: str) -> Any:
         """Returns a section of `result.json`."""
@@ -79,3 +73,8 @@ class CompressionResult(RunResult):
         lines = [*tables.budget_lines(self), f"report: {self.report}"]
         text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         return "".join(map(in_html, tables.tables(self))) + text
+
+
+def result_of(folder: Workdir) -> CompressionResult:
+    """Returns the result of the stages that a work directory holds."""
+    return CompressionResult(**vars(folder.result), workdir=folder.path, safe_mode=folder.safe_mode)

@@ -109,7 +109,12 @@ def story(text, workdir):
     return re.sub(r"^( the best plans|Epoch|#/# - ).*\n", "", text, flags=re.MULTILINE) + "\n"
 
 
-@pytest.mark.parametrize("verbose", ["true", "json", "false"])
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "verbose", ["true", pytest.param("json", marks=_SLOW), pytest.param("false", marks=_SLOW)]
+)
 def test_the_story_of_a_run(config, tmp_path, verbose):
     """In processes of their own, which load TensorFlow: none of its greetings are seen."""
     script = f"{sys.prefix}/bin/amc-compress"
