@@ -118,7 +118,8 @@ def folded(title: str, text: str) -> str:
 
 
 def _section(title: str, inner: str) -> str:
-    address = re.sub(r"\W+", "-", title.lower()).strip("-")
+    # Apart from the ids of charts, which are names alone.
+    address = "on-" + re.sub(r"\W+", "-", title.lower()).strip("-")
     return f'<section><h2 id="{address}">{html.escape(title)}</h2>{inner}</section>'
 
 

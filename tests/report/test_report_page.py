@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import io
 import json
+import os
 import pathlib
 import re
 
@@ -10,6 +12,7 @@ import chromium
 import made_up_run
 import numpy as np
 import pytest
+from PIL import Image
 from playwright import sync_api
 
 from amc_tf.report import html
@@ -221,6 +224,39 @@ def test_light_and_dark(opened, runs):
     light.emulate_media(color_scheme="dark")
     assert contrast(light) > 4.5
     assert light.evaluate(background) == dark.evaluate(background)
+
+
+def test_three_screens_of_a_phone_hold_what_matters(opened, runs):
+    """The verdict, the warnings, the figures and the main chart come before any detail."""
+    page = opened(html.write_report([runs[0]]), PHONE)
+    for chosen in (".verdict", ".warnings", ".tiles", "#networks"):
+        box = page.locator(chosen).bounding_box()
+        assert box["y"] + box["height"] < 3 * PHONE["height"], chosen
+
+
+LOOKS = pathlib.Path(__file__).parent / "looks"
+# Width to which screenshots are shrunk: letters, which differ from machine to machine, are grey
+# then. Of 255 shades, how far two of them may be apart on average, and a tenth of a page.
+_THUMB, _APART, _PART_APART = 64, 6.0, 20.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_looks_as_it_did(opened, runs, width, scheme):
+    """AMC_TF_RENEW_GOLDEN=1 keeps the looks of now; look at them before committing them."""
+    page = opened(html.write_report([runs[0]]), {"width": width, "height": 844}, scheme)
+    image = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("L")
+    height = 3 * 844 * _THUMB // width  # the first screens, which everybody sees
+    now = image.resize((_THUMB, image.height * _THUMB // width), Image.Resampling.BOX)
+    now = now.crop((0, 0, _THUMB, height))
+    path = LOOKS / f"report_{width}_{scheme}.png"
+    if os.environ.get("AMC_TF_RENEW_GOLDEN") == "1":
+        LOOKS.mkdir(exist_ok=True)
+        now.save(path, optimize=True)
+    apart = np.abs(np.asarray(now, float) - np.asarray(Image.open(path), float))
+    tenths = [part.mean() for part in np.array_split(apart, 10)]
+    assert apart.mean() < _APART and max(tenths) < _PART_APART, tenths
 
 
 def test_an_unfinished_search(opened, runs):
