@@ -1,7 +1,7 @@
 """What a run tells on its way: sentences and progress bars, one JSON object a line, or nothing.
 
-All of it goes through the logger `amc_tf`. `told` decides what is printed of it; a handler of one's
-own on that logger, or on the root, receives it beside that.
+`told` says for one run, not for the process, what is printed; runs in other threads have their own.
+All of it goes to the logger `amc_tf`, too, for handlers of the user's own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import contextlib
 import contextvars
 import json
 import logging
+import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from amc_tf.errors import AmcError
@@ -26,16 +27,12 @@ Verbose = bool | Literal["json"]
 JSON = "json"
 
 _LOG = logging.getLogger("amc_tf")
-# Of the sentences that only the JSON lines hold, as a bar shows them on a terminal.
-_DETAIL = logging.DEBUG
-_NO_NUMBERS = (float("inf"), float("-inf"))  # of JSON
+_VERBOSE: contextvars.ContextVar[Verbose | None] = contextvars.ContextVar("verbose", default=None)
 # Between two states of a bar that is written to a file.
 _LOG_SECONDS = 30.0
 # TensorFlow's advice for those who write the traced functions. Every pruned network is trained, and
 # traced, anew.
 _RETRACED = "triggered tf.function retracing"
-# A context of one run, not of the process: runs in other threads tell their own story.
-_VERBOSE: contextvars.ContextVar[Verbose | None] = contextvars.ContextVar("verbose", default=None)
 
 
 def tell(event: str, sentence: str, **facts: Any) -> None:
@@ -47,15 +44,34 @@ def tell(event: str, sentence: str, **facts: Any) -> None:
         **facts: the same for a program, as JSON can hold it.
     """
     _LOG.info("%s", sentence, extra={"event": event, "facts": facts})
+    if verbose := _VERBOSE.get():
+        _write(_in_json(event, sentence, facts) if verbose == JSON else sentence)
 
 
 def mention(event: str, sentence: str, **facts: Any) -> None:
     """Tells what a progress bar shows to a person, so that only the JSON lines hold it."""
-    _LOG.log(_DETAIL, "%s", sentence, extra={"event": event, "facts": facts})
+    _LOG.debug("%s", sentence, extra={"event": event, "facts": facts})
+    if _VERBOSE.get() == JSON:
+        _write(_in_json(event, sentence, facts))
+
+
+def remark(logger: logging.Logger, message: str, *args: Any) -> None:
+    """Tells how something is done, which a reader may like to know.
+
+    Args:
+        logger: the logger of the module.
+        message: the sentence, with `%s` for each argument, as a logger takes it.
+        *args: its arguments.
+    """
+    logger.info(message, *args, extra={"event": "remark", "facts": {}})
+    if verbose := _VERBOSE.get():
+        sentence = message % args if args else message
+        _write(_in_json("remark", sentence, {}) if verbose == JSON else f"  {sentence}")
 
 
 def bar(total: int, desc: str, unit: str, initial: int = 0, postfix: str = "") -> tqdm:
     """Returns a progress bar, of the notebook or the terminal; it is hidden as `told` says."""
+    is_terminal = getattr(sys.stderr, "isatty", lambda: False)
     return tqdm(
         total=total,
         desc=desc,
@@ -63,9 +79,14 @@ def bar(total: int, desc: str, unit: str, initial: int = 0, postfix: str = "") -
         initial=initial,
         postfix=postfix,
         dynamic_ncols=True,
-        mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
-        disable=_VERBOSE.get() not in (None, True),
+        mininterval=0.1 if is_terminal() else _LOG_SECONDS,
+        disable=not shows_progress() or sys.stderr is None,
     )
+
+
+def shows_progress() -> bool:
+    """Returns whether progress is shown to a person: not in JSON lines, nor in silence."""
+    return _VERBOSE.get() in (None, True)
 
 
 @contextlib.contextmanager
@@ -85,92 +106,81 @@ def told(verbose: Verbose) -> Iterator[None]:
     if _VERBOSE.get() is not None:
         yield
         return
+    _listen()
     token = _VERBOSE.set(verbose)
-    tensorflow = logging.getLogger("tensorflow")
-    tensorflow.addFilter(_is_no_advice)
     try:
-        with _printed(verbose) if verbose else _warnings_alone():
-            yield
+        yield
     finally:
-        tensorflow.removeFilter(_is_no_advice)
         _VERBOSE.reset(token)
 
 
-def _is_no_advice(record: logging.LogRecord) -> bool:
-    return _RETRACED not in str(record.msg)
+def _listen() -> None:
+    """Makes warnings part of the story, once on the terminal.
 
-
-@contextlib.contextmanager
-def _warnings_alone() -> Iterator[None]:
-    """Returns a context without sentences, unless the user has set the logger's own level."""
-    level = _LOG.level
-    if level == logging.NOTSET:
-        _LOG.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        _LOG.setLevel(level)
-
-
-@contextlib.contextmanager
-def _printed(verbose: Verbose) -> Iterator[None]:
-    """Returns a context in which the logger's records are printed here, and nowhere twice."""
-    level, propagate = _LOG.level, _LOG.propagate
-    printer = _Printer(_in_json if verbose == JSON else _for_a_reader, _LOG.getEffectiveLevel())
-    _LOG.addHandler(printer)
-    _LOG.setLevel(_DETAIL if verbose == JSON else logging.INFO)
-    _LOG.propagate = False
-    try:
-        yield
-    finally:
-        _LOG.removeHandler(printer)
-        _LOG.setLevel(level)
-        _LOG.propagate = propagate
-
-
-class _Printer(logging.Handler):
-    """A handler that prints, and hands on to the root's handlers what these would have received.
-
-    Those that print on the terminal are left out: the line would stand there twice.
-
-    Args:
-        form: how a record is written.
-        level: level from which others receive it.
+    What is added here stays, and does nothing outside of `told`: to take it away again would be to
+    take it from a run in another thread.
     """
+    logging.getLogger("tensorflow").addFilter(_is_no_advice)
+    for handler in (*logging.getLogger().handlers, *_LOG.handlers):
+        writer = getattr(handler, "python_handler", handler)  # within absl's
+        stream = getattr(writer, "stream", None)
+        if stream is not None and stream in (sys.stdout, sys.stderr):
+            handler.addFilter(_is_not_told)
+    if not any(isinstance(handler, _Warnings) for handler in _LOG.handlers):
+        _LOG.addHandler(_Warnings())
 
-    def __init__(self, form: Any, level: int):
-        super().__init__()
-        self._form = form
-        self._others_from = level
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return _VERBOSE.get() is None or _RETRACED not in str(record.msg)
+
+
+def _is_not_told(record: logging.LogRecord) -> bool:
+    """Returns whether a handler that writes to the terminal is needed for a record."""
+    of_run = record.name == _LOG.name or record.name.startswith(f"{_LOG.name}.")
+    return not (of_run and _VERBOSE.get())
+
+
+class _Warnings(logging.Handler):
+    """A handler that tells the records that are no part of the story yet: warnings, mostly."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints a record."""
-        try:
-            tqdm.write(self._form(record), file=sys.stdout)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except Exception:
-            self.handleError(record)
-        for handler in logging.getLogger().handlers:
-            writer = getattr(handler, "python_handler", handler)  # within absl's
-            printed = getattr(writer, "stream", None) in (sys.stdout, sys.stderr)
-            if not printed and record.levelno >= max(handler.level, self._others_from):
-                handler.handle(record)
+        """Tells a record; where no run tells its story, Python's logging is left to it."""
+        if hasattr(record, "event"):
+            return
+        verbose = _VERBOSE.get()
+        if verbose:
+            level = record.levelname.lower()
+            text = record.getMessage()
+            sign = f"{level}: " if record.levelno > logging.INFO else ""
+            _write(_in_json(level, text, {}) if verbose == JSON else f"{sign}{text}")
+            return
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and not logging.getLogger().handlers:
+            last.handle(record)
 
 
-def _for_a_reader(record: logging.LogRecord) -> str:
-    sign = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
-    return f"{sign}{record.getMessage()}"
+def _write(text: str) -> None:
+    """Writes a line to the standard output, whatever that can hold."""
+    if sys.stdout is None:
+        return
+    try:
+        tqdm.write(text, file=sys.stdout)
+    except UnicodeEncodeError as error:
+        tqdm.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+    sys.stdout.flush()
 
 
-def _in_json(record: logging.LogRecord) -> str:
-    """Writes a record as one line; a record of no event is named by its level."""
-    content = {
-        "time": round(time.time(), 3),
-        "event": getattr(record, "event", record.levelname.lower()),
-        "text": record.getMessage(),
-        **getattr(record, "facts", {}),
-    }
-    finite = {k: None if v in _NO_NUMBERS or v != v else v for k, v in content.items()}
-    return json.dumps(finite, default=str)
+def _in_json(event: str, text: str, facts: Mapping[str, Any]) -> str:
+    content = {"time": round(time.time(), 3), "event": event, "text": text, **facts}
+    return json.dumps(_plain(content), default=str)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it, which knows no infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if hasattr(value, "tolist"):  # of NumPy
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

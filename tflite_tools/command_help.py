@@ -11,8 +11,11 @@ PACKAGE = "amc_tf"
 
 
 def version() -> str:
-    """Returns the version that is installed."""
-    return importlib.metadata.version(PACKAGE)
+    """Returns the version that is installed; of sources that are not installed, that word."""
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return "from its sources"
 
 
 def introduce(about: str | None) -> None:

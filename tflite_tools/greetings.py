@@ -29,7 +29,7 @@ _GREETING = re.compile(
 # Time for the filter to write its last lines. A process that was started meanwhile may hold the
 # stream open for longer; then the filter goes on beside.
 _LAST_LINES_SECONDS = 2.0
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -42,8 +42,10 @@ def left_out() -> Iterator[Callable[[], None]]:
     Yields:
         A function that ends it before the context does.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
+    kept = _flushed()
+    if kept is None:
+        yield lambda: None
+        return
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -57,7 +59,7 @@ def left_out() -> Iterator[Callable[[], None]]:
         if ended:
             return
         ended.append(child)
-        sys.stderr.flush()
+        _flushed(again=False)
         os.dup2(kept, 2)
         os.close(kept)
         until = time.monotonic() + _LAST_LINES_SECONDS
@@ -68,6 +70,16 @@ def left_out() -> Iterator[Callable[[], None]]:
         yield end
     finally:
         end()
+
+
+def _flushed(again: bool = True) -> int | None:
+    """Flushes the standard error and returns it once more, if `again`; None where there is none."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        return os.dup(2) if again else None
+    except OSError:  # it is closed
+        return None
 
 
 def _pass_on(read: int, out: int, write: int) -> None:
@@ -87,8 +99,10 @@ def _pass_on(read: int, out: int, write: int) -> None:
 def held_back() -> Iterator[None]:
     """Returns a short context whose greetings are left out; the rest is printed at its end."""
     with _ONE_AT_A_TIME, tempfile.TemporaryFile() as file:
-        sys.stderr.flush()
-        kept = os.dup(2)
+        kept = _flushed()
+        if kept is None:
+            yield
+            return
         os.dup2(file.fileno(), 2)
         try:
             yield

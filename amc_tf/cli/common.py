@@ -19,6 +19,7 @@ from tflite_tools.command_help import PACKAGE, introduce, version
 
 # How ml_collections tells it, of the experiment file and of the command line.
 _MISSPELT = re.compile(r'^\W*(?:Key\W+)?(\w+)\W(?:.*Did you mean "(\w+)")?', re.DOTALL)
+_VERBOSE_FLAG = re.compile("--?verbose(=|$)|--?flagfile")
 _OF_SETTINGS = re.compile("Did you mean|config is locked")
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 _VERBOSE: Mapping[str, bool | Literal["json"]] = {"true": True, "json": "json", "false": False}
@@ -127,11 +128,11 @@ def run(
     if experiment and _HELP.intersection(sys.argv[1:]):
         about = f"{about}\n{known_settings.listing()}"
     introduce(about)
-    if experiment and not any("verbose=" in argument for argument in sys.argv[1:]):
-        # At once, as all else has to wait for TensorFlow.
-        print(f"{PACKAGE} {version()}: loading TensorFlow", flush=True)
     memory.keep_freed()
     try:
+        if experiment and not any(map(_VERBOSE_FLAG.match, sys.argv[1:])):
+            # At once, as all else has to wait for TensorFlow.
+            print(f"{PACKAGE} {version()}: loading TensorFlow", flush=True)
         known_settings.check_spelling(sys.argv[1:] if experiment else ())
         sys.path[:0] = _folder_of_config(sys.argv)
         with greetings.left_out() as let_through:  # the configuration file may load TensorFlow
@@ -172,7 +173,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, AmcError):
         return str(error)
     told = _MISSPELT.match(str(error))
-    if told and isinstance(error, AttributeError) and _OF_SETTINGS.search(str(error)):
+    if told and isinstance(error, (AttributeError, KeyError)) and _OF_SETTINGS.search(str(error)):
         return known_settings.no_such(told[1], [told[2]] if told[2] else [])
     text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, OSError) and error.strerror:

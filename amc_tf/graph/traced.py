@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from amc_tf import story
 from amc_tf.graph.network import Network
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def traced(network: Network, run: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return tf.function(scoped, specs, autograph=False).get_concrete_function()
     except Exception as error:
-        _LOG.info("the network is run call by call, as it cannot be traced: %s", error)
+        story.remark(_LOG, "the network is run call by call, as it cannot be traced: %s", error)
         return run
 
 

@@ -43,6 +43,7 @@ from amc_tf.search.kept_plan import check_plan
 from amc_tf.search.open_choices import as_begun
 from amc_tf.search.problem import analyzed, check, check_gradients, problem_of
 from amc_tf.search.result import SearchResult
+from amc_tf.training.finetune import DENSE_LONGER
 from amc_tf.training.task import Task
 
 _LOG = logging.getLogger(__name__)
@@ -285,6 +286,10 @@ def _check_training(task: Task, settings: Settings) -> None:
         raise AmcError(
             "the format int8_qat needs training data; give Task(train=...) or Task(qat=...), or "
             "leave the format out: int8 is calibrated without labels"
+        )
+    if not task.trains and DENSE_LONGER in settings.finetune.compare:
+        _LOG.warning(
+            "%r is not compared: there is nothing to train the dense network with", DENSE_LONGER
         )
     if not task.trains and settings.recovery.when == "never":
         _LOG.warning(

@@ -15,6 +15,7 @@ import dataclasses
 import importlib.util
 import pathlib
 import sys
+import typing
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, TypeVar
@@ -48,7 +49,7 @@ def default_config() -> ml_collections.ConfigDict:
 
         --config.search.constraints.min_preserve='(("block_1*", 0.5), ("head", 0.8))'
     """
-    config = ml_collections.ConfigDict(dataclasses.asdict(Settings()))
+    config = _section(Settings())
     config.budget = ml_collections.ConfigDict(
         {
             field.name: ml_collections.config_dict.placeholder(float)
@@ -57,6 +58,20 @@ def default_config() -> ml_collections.ConfigDict:
     )
     for section in ("budget", *nested(Settings)):
         config[section].lock()
+    return config
+
+
+def _section(settings: Any) -> ml_collections.ConfigDict:
+    """Returns settings that the command line can change: one that is None has a type, too."""
+    config, types = ml_collections.ConfigDict(), typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            value = _section(value)
+        elif value is None:
+            (kind,) = (t for t in typing.get_args(types[field.name]) if t is not type(None))
+            value = ml_collections.config_dict.placeholder(kind)
+        config[field.name] = value
     return config
 
 

@@ -16,7 +16,6 @@ import keras
 
 from amc_tf import files
 from amc_tf.errors import AmcError
-from amc_tf.graph.analysis import analyze
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.pipeline.following import followed_features
 from amc_tf.pipeline.recovery_stage import recovered, recovers
@@ -95,10 +94,14 @@ def _longer(run: Run, again: bool, made: dict[str, Product]) -> float | None:
     if DENSE_LONGER not in run.settings.finetune.compare or not run.task.trains:
         return None
     workdir, file = run.workdir, layout.finetuned_file(DENSE_LONGER)
-    network = rebuild(run.dense, analyze(run.dense), None)  # not the user's own model
+    graph = run.analyzed(run.dense)
+    network = rebuild(run.dense, graph, None)  # not the user's own model
     of = _of(run, network)
     if again or not _is_made(run, file, of):
-        fine_tune(network, run.dense, run.task, run.settings.finetune, run.metric)
+        settings = run.settings.finetune
+        followed = followed_features(graph, PruningPlan({}), run.task, settings)
+        for _ in range(settings.steps):  # as many trainings as the pruned network has
+            fine_tune(network, run.dense, run.task, settings, run.metric, followed)
         workdir.save_model(file, network)
     else:
         network = workdir.load_model(file)

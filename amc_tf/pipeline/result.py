@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,11 +20,12 @@ from amc_tf.runs.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CompressionResult(RunResult):
+class CompressionResult(RunResult, Mapping[str, Any]):
     """The result of a compression.
 
     The attributes are the sections of `result.json`, such as `result.finetuned.score`, None or
-    empty where no stage has set them; `result["finetuned"]["score"]` reads the file's own keys.
+    empty where no stage has set them. It is a mapping of the file's own keys, too:
+    `result["finetuned"]["score"]`.
     `print(result)` shows the closing tables.
 
     Attributes:
@@ -61,6 +63,22 @@ class CompressionResult(RunResult):
         names = [field.name for field in dataclasses.fields(RunResult)]
         return RunResult(**{name: getattr(self, name) for name in names}).to_json()
 
+    @classmethod
+    def read(cls, folder: str | pathlib.Path) -> CompressionResult:
+        """Reads the result of a run's folder.
+
+        Raises:
+            AmcError: the file is damaged, of a newer format, or not a result of this kind.
+        """
+        path = pathlib.Path(folder).expanduser()
+        return cls(**vars(RunResult.read(path)), workdir=path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_json())
+
+    def __len__(self) -> int:
+        return len(self.to_json())
+
     def __getitem__(self, section: str) -> Any:
         """Returns a section of `result.json`."""
         return self.to_json()[section]
@@ -76,5 +94,6 @@ class CompressionResult(RunResult):
 
 
 def result_of(folder: Workdir) -> CompressionResult:
-    """Returns the result of the stages that a work directory holds."""
-    return CompressionResult(**vars(folder.result), workdir=folder.path, safe_mode=folder.safe_mode)
+    """Returns the result of the stages that a locked work directory holds."""
+    safe = folder.safe_mode
+    return CompressionResult(**vars(folder.result), workdir=folder.path, safe_mode=safe)

@@ -11,7 +11,7 @@ import logging
 
 import keras
 
-from amc_tf import files
+from amc_tf import files, story
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PruningPlan
 from amc_tf.graph.plan_steps import towards, within
@@ -48,7 +48,7 @@ def stepwise(run: Run, policy: str) -> keras.Model:
         model = _kept(run, file, of)
         if model is None:
             model = _pruned(run, graph, within(target, done))
-            _LOG.info("%s: step %s of %s, then a training", policy, number, steps)
+            story.remark(_LOG, "%s: step %s of %s, then a training", policy, number, steps)
             settings = run.settings.finetune
             followed = followed_features(run.graph, target, run.task, settings)
             dense = run.searched if followed else run.dense

@@ -55,7 +55,8 @@ def _networks(run: Run) -> Rows:
         for of, score in ((stage, network.score), ("after fine-tuning", after)):
             if score is not None:
                 row = {"network": label, "stage": of, "score": score, **network.costs}
-                found.append({**row, "macs_share": network.macs / dense.macs})
+                share = network.macs / dense.macs if dense.macs else 1.0
+                found.append({**row, "macs_share": share})
     return found
 
 

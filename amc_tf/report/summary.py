@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from amc_tf.report.run import Run
@@ -37,18 +38,22 @@ def verdict(run: Run) -> str:
     result = run.result
     if result.dense is None or result.pruned is None or not result.policies:
         return ""
-    work = f"{result.pruned.macs / result.dense.macs:.0%} of the MACs"
-    score = f"{run.scores.metric.data} {_score(run)}"
+    macs = result.dense.macs
+    work = f"{result.pruned.macs / macs:.0%} of the MACs" if macs else "no MACs"
     best = _best_file(run)
     if best is None:
-        done = "it is not exported yet" if result.finetuned else "it is not fine-tuned yet"
-        return f"The pruned network has {work} and {score}; {done}."
+        score = _written(run, (result.finetuned or result.pruned).score)
+        done = "is not fine-tuned yet" if result.finetuned is None else "is not exported yet"
+        if result.tflite:
+            done = "has no file within the tolerance beside the dense network's"
+        return f"The pruned network has {work} and {score}; it {done}."
     name, file, dense = best
-    size = _times(dense.bytes / file.bytes, "smaller", "larger", "as large")
+    size = _times(dense.bytes, file.bytes, "smaller", "larger", "as large")
     speed = ""
     if file.latency is not None and dense.latency is not None:
-        ratio = dense.latency.median_ms / file.latency.median_ms
-        speed = f" and {_times(ratio, 'faster', 'slower', 'as fast')}"
+        times = dense.latency.median_ms, file.latency.median_ms
+        speed = f" and {_times(*times, 'faster', 'slower', 'as fast')}"
+    score = _written(run, file.score)
     return f"{name} is {size}{speed} than the dense float32 file, with {work} and {score}."
 
 
@@ -83,7 +88,8 @@ def _warnings(run: Run) -> Iterator[str]:
     known = result.dense
     if tuned is None or not tuned.trained or known is None or known.longer_score is not None:
         return
-    if scores.metric.gain(tuned.score) > scores.metric.gain(known.score):
+    gains = scores.metric.gain(tuned.score) > scores.metric.gain(known.score)
+    if gains and scores.number(tuned.score) != scores.number(known.score):
         yield (
             "the pruned network was trained for longer than the dense one, which may be all of its "
             'gain: FineTuneSettings(compare=("dense_longer",)) trains both for as long'
@@ -110,10 +116,10 @@ def figures(run: Run) -> list[Figure]:
             amount, better = QUANTITIES[kind].amount, "faster" if kind == "latency" else "fewer"
             worse = "slower" if kind == "latency" else "more"
             detail = f"{amount(after)} of {amount(before)}, {after / before:.1%}{asked}"
-            value = _times(before / after, better, worse, "as many")
+            value = _times(before, after, better, worse, "as many")
             found.append(Figure(QUANTITIES[kind].title, value, detail, after > before))
     scores = run.scores
-    detail = _against_dense(run) + f" ({scores.cell(dense.score)})"
+    detail = f"{_against_dense(run, (tuned or pruned).score)} ({scores.cell(dense.score)})"
     name = f"{scores.metric.data} {scores.metric.title}"
     if tuned is None:
         found.append(Figure(f"{name}, not fine-tuned", scores.cell(pruned.score), detail))
@@ -135,7 +141,7 @@ def _file_figures(run: Run) -> list[Figure]:
     found = [
         Figure(
             f"smallest file{within}",
-            _times(dense.bytes / size, "smaller", "larger", "as large"),
+            _times(dense.bytes, size, "smaller", "larger", "as large"),
             f"{small}: {size:,} of {dense.bytes:,} bytes of dense float32",
             size > dense.bytes,
         )
@@ -143,13 +149,12 @@ def _file_figures(run: Run) -> list[Figure]:
     times = {name: file.latency.median_ms for name, file in fit.items() if file.latency}
     if dense.latency is not None and times:
         fast, whole = min(times, key=times.__getitem__), dense.latency.median_ms
-        ratio = whole / times[fast]
         found.append(
             Figure(
                 f"fastest file{within}",
-                _times(ratio, "faster", "slower", "as fast"),
+                _times(whole, times[fast], "faster", "slower", "as fast"),
                 f"{fast}: {times[fast]:.4g} of {whole:.4g} ms of dense float32 on this host",
-                ratio < 1 - _ALIKE,
+                whole < times[fast] * (1 - _ALIKE),
             )
         )
     return found
@@ -163,40 +168,40 @@ def _best_file(run: Run) -> tuple[str, Exported, Exported] | None:
 
     def rank(name: str) -> tuple[float, int]:
         latency = fit[name].latency
-        return (0.0 if latency is None else latency.median_ms, fit[name].bytes)
+        return (math.inf if latency is None else latency.median_ms, fit[name].bytes)
 
     best = min(fit, key=rank)
     return best, fit[best], dense
 
 
-def _score(run: Run) -> str:
-    """Writes the score of the network that is shipped, beside the dense network's."""
-    found = run.result.finetuned or run.result.pruned
-    assert found is not None  # both callers have looked
-    return f"{run.scores.metric.written(found.score)}, {_against_dense(run)}"
+def _written(run: Run, score: float) -> str:
+    """Writes a score on the final data, beside the dense network's."""
+    metric = run.scores.metric
+    return f"{metric.data} {metric.written(score)}, {_against_dense(run, score)}"
 
 
-def _against_dense(run: Run) -> str:
-    """Says how far a score is from the dense network's, which way and beyond chance or not."""
-    dense, found = run.result.dense, run.result.finetuned or run.result.pruned
-    assert dense is not None and found is not None
-    metric, difference = run.scores.metric, found.score - dense.score
-    if difference == 0:
+def _against_dense(run: Run, score: float) -> str:
+    """Says how far a score is from the dense network's, which way, and whether that is chance."""
+    dense = run.result.dense
+    assert dense is not None  # all callers have looked
+    metric, difference = run.scores.metric, score - dense.score
+    if not math.isfinite(difference):
+        return "which cannot be compared with dense"
+    if metric.number(score) == metric.number(dense.score):
         return "equal to dense"
-    share = metric.number(dense.score).endswith("%") and metric.number(found.score).endswith("%")
-    if share:
-        size = f"{abs(difference) * 100:.2g} points"
-    elif dense.score:
-        size = f"{abs(difference / dense.score):.1%}"
+    way = "above" if difference > 0 else "below"
+    if all(metric.number(s).endswith("%") for s in (score, dense.score)):
+        points = abs(difference) * 100
+        size = f"{points:.1f} points" if points >= 0.1 else f"{points:.2f} points"
     else:
-        size = f"{abs(difference):.3g}"
+        size = f"{abs(difference / dense.score):.1%}" if dense.score else f"{abs(difference):.3g}"
     error = run.scores.uncertainty.standard_error(metric, dense.score, metric.data)
     doubt = ", within its standard error" if error is not None and abs(difference) < error else ""
-    return f"{size} {'above' if difference > 0 else 'below'} dense{doubt}"
+    return f"{size} {way} dense{doubt}"
 
 
-def _times(ratio: float, better: str, worse: str, alike: str) -> str:
+def _times(before: float, after: float, better: str, worse: str, alike: str) -> str:
     """Writes how many times better something is: `2.0x smaller`, `1.3x slower`."""
-    if abs(ratio - 1) <= _ALIKE:
+    if not before or not after or abs(before / after - 1) <= _ALIKE:
         return alike
-    return f"{ratio:.1f}x {better}" if ratio > 1 else f"{1 / ratio:.1f}x {worse}"
+    return f"{before / after:.1f}x {better}" if before > after else f"{after / before:.1f}x {worse}"

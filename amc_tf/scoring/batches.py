@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.training.data import Data, inputs_of
 from amc_tf.training.forms import ArrayBatches, IndexedBatches, batches_of, present
 
@@ -81,7 +82,8 @@ class Batches:
             expected = size * self._source.steps
         if expected <= self._most_kept:
             return True
-        _LOG.info(
+        story.remark(
+            _LOG,
             "validation data is read anew for each plan, as its batches take more than "
             "Task(keep_bytes=%s)",
             f"{self._most_kept:,}",

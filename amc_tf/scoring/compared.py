@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.scoring.batches import Batch
 from amc_tf.training.divergence import FARTHEST, Divergence
@@ -58,7 +59,8 @@ class DenseOutputs:
         self._logits = [any(of_batches) for of_batches in zip(*told, strict=True)]
         self.images = sum(len(outputs[0]) for outputs in kept.values())
         if 0 < self.images < seen:
-            _LOG.info(
+            story.remark(
+                _LOG,
                 "outputs are compared with the dense network's on %s of %s validation samples, as "
                 "those of all take more than %s bytes",
                 f"{self.images:,}",

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.training.data import output_names
 from amc_tf.training.forms import batches_of
@@ -57,7 +58,7 @@ def best_constant(task: Task, model: keras.Model, metric: Metric) -> float | Non
                 task.compiled(constant, model)
             scores.append(task.score(constant, task.validation))
         except Exception as error:  # the user's code, given a model that it was not written for
-            _LOG.info("a constant answer cannot be scored: %s", error)
+            story.remark(_LOG, "a constant answer cannot be scored: %s", error)
     return max(scores, key=metric.gain, default=None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from amc_tf import story
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.plan import PlanT
 from amc_tf.pruning.refit.methods import Refit
@@ -37,5 +38,5 @@ def fastest_scorer(
     try:
         return LiteScorer(graph, task, refit, stop_at, compare)
     except NotCarriedError as reason:
-        _LOG.info("plans are scored with a full-size masked model: %s", reason)
+        story.remark(_LOG, "plans are scored with a full-size masked model: %s", reason)
         return MaskedScorer(graph, task, refit)

@@ -10,6 +10,7 @@ from typing import Any, Generic
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import nesting, pack
 from amc_tf.graph.own_classes import own_steps
@@ -174,7 +175,7 @@ class LiteScorer(Generic[PlanT]):
         try:
             return refit.run_by(lambda stops, images: LiteRunner(*what, stops, images))
         except NotCarriedError as reason:
-            _LOG.info("the refit runs pruned networks by Keras: %s", reason)
+            story.remark(_LOG, "the refit runs pruned networks by Keras: %s", reason)
             return refit
 
     def run(self, plan: PlanT | None) -> Iterator[list[np.ndarray]]:

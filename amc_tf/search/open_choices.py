@@ -55,12 +55,13 @@ def told_choices(problem: Problem[Any], settings: SearchSettings) -> str:
     """Says what was chosen where the settings leave something open; else an empty text."""
     if settings.rounding is not None and settings.min_preserve is not None:
         return ""
-    # The full width is allowed whatever the rounding.
-    steps = (np.gcd.reduce(counts[:-1]) or counts[-1] for counts in problem.choices)
+    # The full width is allowed whatever the rounding; of two counts one cannot tell it.
+    steps = (np.gcd.reduce(counts[:-1]) for counts in problem.choices if len(counts) > 2)
     counted = collections.Counter(map(int, steps))
     parts = (f"{step} ({groups} groups)" for step, groups in sorted(counted.items(), reverse=True))
     least = min(counts[0] / counts[-1] for counts in problem.choices)
-    return f"channel counts are multiples of {', '.join(parts)}; at least {least:.0%} is kept"
+    told = f"channel counts are multiples of {', '.join(parts)}; " if counted else ""
+    return f"{told}at least {least:.0%} of a group is kept"
 
 
 def as_begun(settings: SearchSettings, workdir: str | pathlib.Path) -> SearchSettings:
@@ -76,5 +77,9 @@ def as_begun(settings: SearchSettings, workdir: str | pathlib.Path) -> SearchSet
     known = files.read_json(path / layout.CONFIG, {}) if path.is_dir() else {}
     section = known.get("search", {}) if isinstance(known, dict) else {}
     begun = section if isinstance(section, dict) else {}
-    taken = {n: begun[n] for n in _OPEN if getattr(settings, n) is None and begun.get(n)}
+    taken = {
+        name: begun[name]
+        for name in _OPEN
+        if getattr(settings, name) is None and isinstance(begun.get(name), (int, float))
+    }
     return dataclasses.replace(settings, **taken) if taken else settings

@@ -60,7 +60,8 @@ def problem_of(
     Raises:
         AmcError: see `channel_problem`.
     """
-    for fineness in FINENESSES:
+    is_open = settings.rounding is None or settings.min_preserve is None
+    for fineness in FINENESSES if is_open else FINENESSES[:1]:
         found = channel_problem(
             graph,
             rounding=roundings(graph, settings, fineness),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.runs import identity
 from amc_tf.runs.workdir import Workdir
@@ -43,8 +44,10 @@ def used_reward(wanted: str, score: Scorer, workdir: Workdir, begun: bool) -> st
         reason = "the search began with it"
     used = DIVERGENCE if reason is None else ERROR
     if reason is not None:
-        _LOG.info(
-            "the reward is the error of the metric, not the divergence of the outputs: %s", reason
+        story.remark(
+            _LOG,
+            "the reward is the error of the metric, not the divergence of the outputs: %s",
+            reason,
         )
     if not begun:
         workdir.note(identity.REWARD, used)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.training.data import Data, for_keras
 from amc_tf.training.forms import ArrayBatches, batches_of
@@ -28,7 +29,7 @@ def fit_by_keras(
         steps: number of batches in an epoch; None for all.
         epochs: number of epochs.
     """
-    more = {"epochs": epochs, "steps_per_epoch": steps, "verbose": 2}
+    more = {"epochs": epochs, "steps_per_epoch": steps, "verbose": 2 * story.shows_progress()}
     if not isinstance(train, tuple):
         model.fit(for_keras("train", train, batch_size, steps), **more)
         return

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.errors import AmcError, number
 from amc_tf.graph.features import Feature, with_features
 from amc_tf.graph.keras_structure import nesting, pack
@@ -206,7 +207,8 @@ def _error(name: str, rule: LabelRule, loss: Any, dense: np.ndarray, temperature
     if rule.outputs:
         compiled = keras.losses.get(loss)
         return lambda told, found: keras.ops.mean(compiled(told, found))
-    _LOG.info("distillation: the output %r is followed by its relative squared error", name)
+    what = "distillation: the output %r is followed by its relative squared error"
+    story.remark(_LOG, what, name)
     return _relative
 
 

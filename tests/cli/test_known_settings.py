@@ -1,8 +1,11 @@
 """The settings that `--help` shows are those of the classes."""
 
 import dataclasses
+import functools
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 import amc_tf
 from amc_tf.cli import known_settings
@@ -31,6 +34,25 @@ def test_every_setting_with_its_default_and_meaning():
         default = known[name].default
         if "*" not in default:  # names a table of policies
             assert eval(default, {"AUTO": None}) == value, name
+
+
+def test_every_setting_can_be_given_on_the_command_line():
+    """Those whose default is None, too: such a value has no type of its own."""
+    config = amc_tf.default_config()
+    values = {bool: "false", int: "3", float: "0.5", str: "'x'", tuple: "(1, 2)"}
+    types = {}
+    for name in known_settings.known_settings():
+        *sections, field = name.split(".")
+        section = functools.reduce(getattr, sections, config)
+        types[name] = section.get_type(field)
+    flag_values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=flag_values)
+    given = [f"--config.{name}={values[kind]}" for name, kind in types.items() if kind in values]
+    assert len(given) > 0.95 * len(types), {n: k for n, k in types.items() if k not in values}
+    flag_values(["command", *given])
+    assert config.search.rounding == 3 and config.search.min_preserve == 0.5
+    assert config.latency.taskset == "'x'"
+    assert config.search.ddpg.learning_starts == 3
 
 
 @pytest.mark.parametrize(

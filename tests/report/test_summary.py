@@ -36,7 +36,46 @@ def test_the_verdict_is_of_the_fastest_file_within_the_tolerance(run):
     assert told.startswith(start)
     share = run.result.pruned.macs / run.result.dense.macs
     assert f"with {share:.0%} of the MACs" in told
-    assert told.endswith("test accuracy 97.50%, 0.4 points below dense.")
+    assert told.endswith("test accuracy 97.40%, 0.5 points below dense.")  # the file's own
+
+
+def test_files_that_were_not_timed_are_not_the_fastest(run):
+    untimed = files(run, float32={"latency": None, "bytes": 99_999_999})
+    assert summary.verdict(untimed).startswith("model_int8.tflite")
+
+
+def test_no_file_within_the_tolerance(run):
+    bad = {"within_tolerance": False}
+    told = summary.verdict(files(run, int8=bad, float32=bad, float16=bad))
+    assert told.endswith("it has no file within the tolerance beside the dense network's.")
+
+
+@pytest.mark.parametrize(
+    ("dense", "score", "told"),
+    [
+        (0.979, 0.979, "equal to dense"),
+        (0.979, 0.979 + 1e-9, "equal to dense"),
+        (0.0, 1.0, "100.0 points above dense"),
+        (0.979, 0.9787, "0.03 points below dense"),
+        (0.979, float("nan"), "which cannot be compared with dense"),
+        (2.0, 3.0, "50.0% above dense"),
+        (-1.0, -0.5, "50.0% above dense"),
+    ],
+)
+def test_scores_beside_the_dense_one(run, dense, score, told):
+    of = changed(
+        run,
+        dense=dataclasses.replace(run.result.dense, score=dense),
+        tflite={},
+        finetuned=dataclasses.replace(run.result.finetuned, score=score),
+    )
+    assert told in summary.verdict(of) and told in summary.figures(of)[2].detail
+
+
+def test_costs_of_nothing(run):
+    nothing = changed(run, dense=dataclasses.replace(run.result.dense, macs=0))
+    nothing = files(nothing, int8={"bytes": 0, "latency": Milliseconds(0.0, 0.0, 0.0)})
+    assert "no MACs" in summary.verdict(nothing) and html.run_page(nothing)
 
 
 def test_what_is_slower_is_marked(run):

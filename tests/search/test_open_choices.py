@@ -34,8 +34,8 @@ def test_narrow_groups_have_four_counts_to_choose_from(unet):
     assert [counts.tolist() for counts in problem.choices[:2]] == [[2, 4, 6, 8], [4, 8, 12, 16]]
     told = told_choices(problem, OPEN)
     assert told == (
-        "channel counts are multiples of 8 (1 groups), 4 (2 groups), 2 (2 groups); at least 25% is "
-        "kept"
+        "channel counts are multiples of 8 (1 groups), 4 (2 groups), 2 (2 groups); at least 25% "
+        "of a group is kept"
     )
 
 

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from amc_tf import story
 from amc_tf.graph.activations import clipped
 from amc_tf.graph.channel_graph import ChannelGraph
 from amc_tf.graph.keras_structure import infer
@@ -102,7 +103,7 @@ def effects_of(
         try:
             found = backward(*batch)
         except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
-            _LOG.info("the network has no gradients, so channels are ranked without: %s", error)
+            story.remark(_LOG, "it has no gradients, so channels are ranked without: %s", error)
             return {}
         for name, summed in found.items():
             total[name] = total.get(name, 0.0) + numpy_of(summed) / len(chosen)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from amc_tf import story
 from amc_tf.errors import AmcError
 from amc_tf.graph.analysis import analyze
 from amc_tf.graph.flattening import flatten
@@ -85,7 +86,7 @@ def fold_residuals(
     given = None if inputs is None else list(inputs)
     folded, told = _folded(model, given, most_growth)
     for residual in told:
-        _LOG.info("%s", residual)
+        story.remark(_LOG, "%s", residual)
     checked = [noise(model), *([] if given is None else [[array[:_CHECKED] for array in given]])]
     for arrays in checked:
         _check(model, folded, arrays)
