@@ -169,7 +169,11 @@ def test_the_report_is_of_all_stages_and_says_how_to_repeat_them(workdir, result
 
 
 @pytest.mark.slow
-def test_the_dense_network_is_trained_for_as_long(net, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "trainings"),
+    [({}, 1), ({"steps": 2, "distill": 0.5, "distill_features": 0.5, "keep": "last"}, 2)],
+)
+def test_the_dense_network_is_trained_for_as_long(net, tmp_path, changes, trainings):
     trained = []
     default = blobs.task()
 
@@ -179,12 +183,13 @@ def test_the_dense_network_is_trained_for_as_long(net, tmp_path):
 
     settings = _settings(
         search=blobs.search_settings(episodes=1, policies=()),
-        finetune=amc_tf.FineTuneSettings(compare=("dense_longer",)),
+        finetune=amc_tf.FineTuneSettings(compare=("dense_longer",), **changes),
         export=dataclasses.replace(FAST, formats=("float32",), latency_rounds=0),
     )
     weights = [weight.numpy() for weight in net.weights]
     found = amc_tf.compress(net, blobs.task(fine_tune=fine_tune), BUDGET, tmp_path, settings)
-    assert trained == [found.finetuned.params, net.count_params()]
+    assert len(trained) == 2 * trainings and trained[trainings - 1] == found.finetuned.params
+    assert trained[trainings:] == [net.count_params()] * trainings
     longer = amc_tf.load_model(tmp_path / "plans/dense_longer_finetuned.keras")
     default.compiled(longer, net)
     assert found.dense.longer_score == pytest.approx(default.score(longer, default.test_data))
