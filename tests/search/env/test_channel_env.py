@@ -366,6 +366,6 @@ def test_a_budget_that_cannot_be_reached_names_the_layer_that_holds_most():
     x = kl.Conv2D(4, 1, name="second")(x)  # 64 * 1 * 4
     x = zoo.Unlisted(16, name="stays")(x)  # 64 * 4 * 16
     graph = amc_tf.analyze(keras.Model(inputs, x))
-    told = r"reachable is 4,544 .*, the largest part, 4,096 macs, in 'stays';"
+    told = r"reachable is 4,544 .*, the largest part, 4,096 MACs, in 'stays';"
     with pytest.raises(amc_tf.AmcError, match=told):
         _env(graph, amc_tf.Budget(macs=0.01), rounding=1, min_preserve=0.1)
