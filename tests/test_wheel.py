@@ -36,9 +36,9 @@ def wheel(tmp_path_factory):
     for name in ("amc_tf", "tflite_tools"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
-    options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    options = ["--no-deps", "--disable-pip-version-check", "--quiet"]
     run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", out, source)
     (built,) = out.glob("*.whl")
     return built

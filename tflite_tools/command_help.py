@@ -27,7 +27,8 @@ def introduce(about: str | None) -> None:
     Args:
         about: the text: the docstring of the command's module.
     """
-    flags.DEFINE_bool("version", False, "Print the version and exit.")
+    if "version" not in flags.FLAGS:  # a process may run several commands, one after another
+        flags.DEFINE_bool("version", False, "Print the version and exit.")
     if {"--version", "-version"}.intersection(sys.argv[1:]):
         print(f"{PACKAGE} {version()}")
         sys.exit()

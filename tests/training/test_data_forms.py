@@ -331,7 +331,7 @@ def test_calibration_of_several_inputs():
 @pytest.mark.parametrize("form", ["dataset", "dataset of unknown length", "PyDataset", "iterable"])
 def test_samples_of_sorted_data_are_drawn_over_all_of_it(net, form, caplog):
     order = np.argsort(Y, kind="stable")
-    caplog.set_level("INFO", logger="amc_tf.training.task")
+    caplog.set_level("DEBUG", logger="amc_tf")
     sorted_task = task(FORMS[form](X[order], Y[order]), calibration_size=45)
     (found,) = sorted_task.calibration_inputs(net)
     assert "45 of 90 training samples" in caplog.text
