@@ -44,15 +44,14 @@ def tell(event: str, sentence: str, **facts: Any) -> None:
         **facts: the same for a program, as JSON can hold it.
     """
     _LOG.info("%s", sentence, extra={"event": event, "facts": facts})
-    if verbose := _VERBOSE.get():
-        _write(_in_json(event, sentence, facts) if verbose == JSON else sentence)
+    _say(event, sentence, sentence, facts)
 
 
 def mention(event: str, sentence: str, **facts: Any) -> None:
     """Tells what a progress bar shows to a person, so that only the JSON lines hold it."""
     _LOG.debug("%s", sentence, extra={"event": event, "facts": facts})
     if _VERBOSE.get() == JSON:
-        _write(_in_json(event, sentence, facts))
+        _say(event, sentence, sentence, facts)
 
 
 def remark(logger: logging.Logger, message: str, *args: Any) -> None:
@@ -64,9 +63,9 @@ def remark(logger: logging.Logger, message: str, *args: Any) -> None:
         *args: its arguments.
     """
     logger.info(message, *args, extra={"event": "remark", "facts": {}})
-    if verbose := _VERBOSE.get():
+    if _VERBOSE.get():
         sentence = message % args if args else message
-        _write(_in_json("remark", sentence, {}) if verbose == JSON else f"  {sentence}")
+        _say("remark", sentence, f"  {sentence}")
 
 
 def bar(total: int, desc: str, unit: str, initial: int = 0, postfix: str = "") -> tqdm:
@@ -147,16 +146,24 @@ class _Warnings(logging.Handler):
         """Tells a record; where no run tells its story, Python's logging is left to it."""
         if hasattr(record, "event"):
             return
-        verbose = _VERBOSE.get()
-        if verbose:
-            level = record.levelname.lower()
-            text = record.getMessage()
+        if _VERBOSE.get():
+            level, text = record.levelname.lower(), record.getMessage()
             sign = f"{level}: " if record.levelno > logging.INFO else ""
-            _write(_in_json(level, text, {}) if verbose == JSON else f"{sign}{text}")
+            _say(level, text, f"{sign}{text}")
             return
         last = logging.lastResort
         if last is not None and record.levelno >= last.level and not logging.getLogger().handlers:
             last.handle(record)
+
+
+def _say(event: str, text: str, shown: str, facts: Mapping[str, Any] | None = None) -> None:
+    """Prints what a run tells in the form of this context, if in any: `shown` is for a reader."""
+    verbose = _VERBOSE.get()
+    if verbose == JSON:
+        content = {"time": round(time.time(), 3), "event": event, "text": text, **(facts or {})}
+        _write(json.dumps(_plain(content), default=str))
+    elif verbose:
+        _write(shown)
 
 
 def _write(text: str) -> None:
@@ -168,11 +175,6 @@ def _write(text: str) -> None:
     except UnicodeEncodeError as error:
         tqdm.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
     sys.stdout.flush()
-
-
-def _in_json(event: str, text: str, facts: Mapping[str, Any]) -> str:
-    content = {"time": round(time.time(), 3), "event": event, "text": text, **facts}
-    return json.dumps(_plain(content), default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 _GREETING = re.compile(
     rb"All log messages before absl::InitializeLog"
@@ -42,7 +42,7 @@ def left_out() -> Iterator[Callable[[], None]]:
     Yields:
         A function that ends it before the context does.
     """
-    kept = _flushed()
+    kept = _kept()
     if kept is None:
         yield lambda: None
         return
@@ -59,7 +59,7 @@ def left_out() -> Iterator[Callable[[], None]]:
         if ended:
             return
         ended.append(child)
-        _flushed(again=False)
+        _flush()
         os.dup2(kept, 2)
         os.close(kept)
         until = time.monotonic() + _LAST_LINES_SECONDS
@@ -72,12 +72,16 @@ def left_out() -> Iterator[Callable[[], None]]:
         end()
 
 
-def _flushed(again: bool = True) -> int | None:
-    """Flushes the standard error and returns it once more, if `again`; None where there is none."""
+def _flush() -> None:
     if sys.stderr is not None:
         sys.stderr.flush()
+
+
+def _kept() -> int | None:
+    """Returns another descriptor of the standard error, flushed; None where there is none."""
+    _flush()
     try:
-        return os.dup(2) if again else None
+        return os.dup(2)
     except OSError:  # it is closed
         return None
 
@@ -88,18 +92,23 @@ def _pass_on(read: int, out: int, write: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
         os.close(write)
         with open(read, "rb") as lines:
-            for line in lines:
-                if not _GREETING.search(line):
-                    os.write(out, line)
+            _copy(lines, out)
     finally:
         os._exit(0)
+
+
+def _copy(lines: Iterable[bytes], out: int) -> None:
+    """Writes lines to a descriptor, but for greetings."""
+    for line in lines:
+        if not _GREETING.search(line):
+            os.write(out, line)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Returns a short context whose greetings are left out; the rest is printed at its end."""
     with _ONE_AT_A_TIME, tempfile.TemporaryFile() as file:
-        kept = _flushed()
+        kept = _kept()
         if kept is None:
             yield
             return
@@ -110,6 +119,4 @@ def held_back() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             file.seek(0)
-            for line in file:
-                if not _GREETING.search(line):
-                    os.write(2, line)
+            _copy(file, 2)

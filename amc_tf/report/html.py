@@ -100,9 +100,9 @@ def _files(run: Run, base: pathlib.Path | None) -> list[tuple[str, str, str]]:
         layout.PLAN: "the channels that are kept",
         layout.EPISODES: "every plan that was tried",
     }
-    folder = run.path if base is None else pathlib.Path(os.path.relpath(run.path, base))
+    folder = pathlib.Path("" if base is None else os.path.relpath(run.path, base))
     return [
-        (name, name if base is None else (folder / name).as_posix(), about)
+        (name, (folder / name).as_posix(), about)
         for name, about in known.items()
         if (run.path / name).exists()
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from amc_tf.report.rows import Rows
 from amc_tf.report.run import Run
@@ -20,9 +19,8 @@ def networks_chart(run: Run, data: Mapping[str, Rows]) -> Chart | None:
     title = f"{scores.metric.data} {scores.metric.title}"
     x = quantity("score", title, scores.ticks)
     order = list(dict.fromkeys(row["network"] for row in rows))
-    # Vega draws the names of a column in the order of its field; this is the order of the table.
-    y: dict[str, Any] = {"field": "network", "type": "nominal", "sort": order}
-    y["axis"] = {"title": None, "labelLimit": 160}
+    axis = {"title": None, "labelLimit": 160}
+    y = {"field": "network", "type": "nominal", "sort": order, "axis": axis}
     tips = tooltip(
         network=("network", ""),
         stage=("", ""),
